@@ -1,0 +1,227 @@
+/**
+ * The common case as one loop: consecutive untagged frames between the same two addresses, each in one descriptor,
+ * each into one receive buffer. The decision was made once (`switch.ts`) and holds until the generation changes, so a
+ * frame costs a 12-byte comparison and one copy, from the sender's memory to the receiver's.
+ *
+ * The first 16 bytes are loaded once: what was compared is what is stored, so a sender that rewrites its frame
+ * meanwhile gains nothing. Anything unusual ends the run and is left to the general path, which names what is wrong.
+ */
+import {
+  C_RX_BYTES,
+  C_RX_FRAMES,
+  C_RX_NO_BUFFER,
+  C_TX_BYTES,
+  C_TX_FRAMES,
+  CTL,
+  CTL_GENERATION,
+  D_DST,
+  D_GENERATION,
+  D_POOL,
+  D_SRC,
+  DECISION_STRIDE,
+  DECISIONS,
+  DECISIONS_PER_POOL,
+  FRAME_BYTES_MAX,
+  P_RX_COUNT,
+  POOL_STRIDE,
+  POOLS,
+  Q_AVAIL,
+  Q_DESC,
+  Q_HDR_BYTES,
+  Q_LAST_AVAIL,
+  Q_POOL,
+  Q_REGION_IOVA,
+  Q_REGION_SIZE,
+  Q_REGION_WINDOW,
+  Q_RUN_DST,
+  Q_RUN_GENERATION,
+  Q_RUN_POOL,
+  Q_RUN_RX,
+  Q_RUN_SRC,
+  Q_SIZE,
+  Q_STATE,
+  Q_USED,
+  Q_USED_IDX,
+  QUEUE_RUNNING,
+} from "../../shared/layout/nic.ts";
+import {
+  VIRTIO_NET_HDR_BYTES,
+  VIRTQ_AVAIL_RING,
+  VIRTQ_DESC_F_WRITE,
+  VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_RING,
+} from "../../shared/layout/virtio.ts";
+import { copyBytes } from "../lib/copy.ts";
+import { isTag } from "../lib/ethernet.ts";
+import { availHead, availIdx } from "../lib/split_ring.ts";
+import { count, touch } from "./deliver.ts";
+import { flowHash, noteFlow, steer } from "./steer.ts";
+
+/** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
+const RUN_FRAME_BYTES_MIN: u32 = 16;
+
+/** Frames taken by the last `forwardRun`, and their bytes. */
+export let runBytes: u32 = 0;
+
+/**
+ * Forwards up to `n` frames from the front of TX queue `q` along its run, stopping behind `byteLimit` bytes.
+ * Answers how many it took; 0 if there is no run or the first frame is not of it.
+ */
+export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
+  runBytes = 0;
+  const rx: usize = load<u32>(q, Q_RUN_RX);
+  if (rx == 0 || load<u32>(q, Q_RUN_GENERATION) != load<u32>(CTL, CTL_GENERATION)) return 0;
+  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return 0;
+  const dst = load<u64>(q, Q_RUN_DST);
+  const src = load<u32>(q, Q_RUN_SRC);
+  const pool = load<u32>(q, Q_POOL);
+  const rxPool = load<u32>(q, Q_RUN_POOL);
+  const steered = load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) > 1;
+  const noted = load<u32>(POOLS + pool * POOL_STRIDE, P_RX_COUNT) > 1;
+
+  const mask = load<u32>(q, Q_SIZE) - 1;
+  const desc: usize = load<u32>(q, Q_DESC);
+  const availRing: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
+  const usedRing: usize = load<u32>(q, Q_USED) + VIRTQ_USED_RING;
+  const last = load<u32>(q, Q_LAST_AVAIL);
+  const usedIdx = load<u32>(q, Q_USED_IDX);
+  const iova = load<u64>(q, Q_REGION_IOVA);
+  const size = load<u64>(q, Q_REGION_SIZE);
+  const window = load<u32>(q, Q_REGION_WINDOW);
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
+
+  const rxMask = load<u32>(rx, Q_SIZE) - 1;
+  const rxDesc: usize = load<u32>(rx, Q_DESC);
+  const rxAvailRing: usize = load<u32>(rx, Q_AVAIL) + VIRTQ_AVAIL_RING;
+  const rxUsedRing: usize = load<u32>(rx, Q_USED) + VIRTQ_USED_RING;
+  const rxLast = load<u32>(rx, Q_LAST_AVAIL);
+  const rxUsedIdx = load<u32>(rx, Q_USED_IDX);
+  const rxIova = load<u64>(rx, Q_REGION_IOVA);
+  const rxSize = load<u64>(rx, Q_REGION_SIZE);
+  const rxWindow = load<u32>(rx, Q_REGION_WINDOW);
+  const rxHdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const free = (availIdx(rx) - rxLast) & 0xffff;
+  if (free > rxMask + 1) return 0;
+
+  let taken: u32 = 0;
+  let delivered: u32 = 0;
+  let bytes: u32 = 0;
+  let droppedBytes: u32 = 0;
+  for (; taken < n && <i32> (bytes + droppedBytes) < byteLimit; taken++) {
+    const head: u32 = load<u16>(availRing + ((last + taken) & mask) * 2);
+    if (head > mask) break;
+    const descriptor: usize = desc + (head << 4);
+    const offset = load<u64>(descriptor) - iova;
+    const meta = load<u64>(descriptor, 8);
+    const length = <u32> meta;
+    if (<u32> (meta >> 32) & 0xffff) break;
+    if (length - hdrBytes - RUN_FRAME_BYTES_MIN > <u32> FRAME_BYTES_MAX - RUN_FRAME_BYTES_MIN) break;
+    if (offset >= size || <u64> length > size - offset) break;
+    const header: usize = window + <u32> offset;
+    if (load<u16>(header)) break;
+    const frame = header + hdrBytes;
+    const frameBytes = length - hdrBytes;
+    const first = v128.load(frame);
+    if (v128.extract_lane<u64>(first, 0) != dst || v128.extract_lane<u32>(first, 2) != src) break;
+    if (isTag(v128.extract_lane<u16>(first, 6))) break;
+    if (steered || noted) {
+      const hash = flowHash(frame, frameBytes);
+      if (noted) noteFlow(pool, hash, q);
+      if (steered && steer(rxPool, hash) != rx) break;
+    }
+
+    if (delivered < free) {
+      const rxHead: u32 = load<u16>(rxAvailRing + ((rxLast + delivered) & rxMask) * 2);
+      if (rxHead > rxMask) break;
+      const rxDescriptor: usize = rxDesc + (rxHead << 4);
+      const rxOffset = load<u64>(rxDescriptor) - rxIova;
+      const rxMeta = load<u64>(rxDescriptor, 8);
+      const rxLength = <u32> rxMeta;
+      if ((<u32> (rxMeta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE) break;
+      const need = rxHdrBytes + frameBytes;
+      if (rxLength < need || rxOffset >= rxSize || <u64> need > rxSize - rxOffset) break;
+      const buffer: usize = rxWindow + <u32> rxOffset;
+      store<u64>(buffer, 0);
+      if (rxHdrBytes == VIRTIO_NET_HDR_BYTES) store<u32>(buffer, 0x00010000, 8);
+      else store<u16>(buffer, 0, 8);
+      v128.store(buffer + rxHdrBytes, first);
+      copyBytes(buffer + rxHdrBytes + 16, frame + 16, frameBytes - 16);
+      store<u64>(
+        rxUsedRing + ((rxUsedIdx + delivered) & rxMask) * VIRTQ_USED_ELEM_BYTES,
+        <u64> rxHead | (<u64> need << 32),
+      );
+      delivered++;
+      bytes += frameBytes;
+    } else {
+      droppedBytes += frameBytes;
+    }
+    store<u64>(usedRing + ((usedIdx + taken) & mask) * VIRTQ_USED_ELEM_BYTES, head);
+  }
+  if (taken == 0) return 0;
+
+  store<u32>(q, last + taken, Q_LAST_AVAIL);
+  store<u32>(q, usedIdx + taken, Q_USED_IDX);
+  runBytes = bytes + droppedBytes;
+  const p: usize = POOLS + pool * POOL_STRIDE;
+  count(p, C_TX_FRAMES, taken);
+  count(p, C_TX_BYTES, runBytes);
+  const rp: usize = POOLS + rxPool * POOL_STRIDE;
+  if (delivered < taken) count(rp, C_RX_NO_BUFFER, taken - delivered);
+  if (delivered > 0) {
+    store<u32>(rx, rxLast + delivered, Q_LAST_AVAIL);
+    store<u32>(rx, rxUsedIdx + delivered, Q_USED_IDX);
+    count(rp, C_RX_FRAMES, delivered);
+    count(rp, C_RX_BYTES, bytes);
+    touch(rx);
+  }
+  return taken;
+}
+
+@inline
+function decisionOf(pool: u32, dst: u64, src: u32): usize {
+  const h = (dst ^ (<u64> src << 24)) * 0x9e3779b97f4a7c15;
+  const slot = <u32> (h >> 58) & (DECISIONS_PER_POOL - 1);
+  return DECISIONS + (pool * DECISIONS_PER_POOL + slot) * DECISION_STRIDE;
+}
+
+/** Remembers that `pool`'s untagged frames with these first 12 bytes go to `rxPool` as they are. */
+export function rememberDecision(pool: u32, dst: u64, src: u32, rxPool: u32): void {
+  const entry = decisionOf(pool, dst, src);
+  store<u64>(entry, dst, D_DST);
+  store<u32>(entry, src, D_SRC);
+  store<u32>(entry, load<u32>(CTL, CTL_GENERATION), D_GENERATION);
+  store<u32>(entry, rxPool, D_POOL);
+}
+
+/**
+ * Makes the run of `q` fit its next frame, if that frame is simple and its decision is remembered. What is read here
+ * is only a guess where to look: `forwardRun` reads and checks the frame for itself.
+ */
+export function selectRun(q: usize): bool {
+  const head = availHead(q, load<u32>(q, Q_LAST_AVAIL));
+  if (head >= load<u32>(q, Q_SIZE)) return false;
+  const descriptor: usize = load<u32>(q, Q_DESC) + (head << 4);
+  const offset = load<u64>(descriptor) - load<u64>(q, Q_REGION_IOVA);
+  const meta = load<u64>(descriptor, 8);
+  const length = <u32> meta;
+  const size = load<u64>(q, Q_REGION_SIZE);
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
+  if (<u32> (meta >> 32) & 0xffff) return false;
+  if (length < hdrBytes + RUN_FRAME_BYTES_MIN || offset >= size || <u64> length > size - offset) return false;
+  const frame: usize = load<u32>(q, Q_REGION_WINDOW) + <u32> offset + hdrBytes;
+  const dst = load<u64>(frame);
+  const src = load<u32>(frame, 8);
+  const entry = decisionOf(load<u32>(q, Q_POOL), dst, src);
+  if (load<u64>(entry, D_DST) != dst || load<u32>(entry, D_SRC) != src) return false;
+  if (load<u32>(entry, D_GENERATION) != load<u32>(CTL, CTL_GENERATION)) return false;
+  const rxPool = load<u32>(entry, D_POOL);
+  const many = load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) > 1;
+  const rx = steer(rxPool, many ? flowHash(frame, length - hdrBytes) : 0);
+  if (rx == 0) return false;
+  store<u32>(q, <u32> rx, Q_RUN_RX);
+  store<u64>(q, dst, Q_RUN_DST);
+  store<u32>(q, src, Q_RUN_SRC);
+  store<u32>(q, load<u32>(CTL, CTL_GENERATION), Q_RUN_GENERATION);
+  store<u32>(q, rxPool, Q_RUN_POOL);
+  return true;
+}

@@ -1,0 +1,57 @@
+/** The NIC's control API: programmed by the PF, read by the PF and by whoever looks. */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { ApiError, createApp, eventStream, Filter, type NicEvent, NicState, Problem, Programme } from "../../shared/api/mod.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
+import type { Nic } from "./nic.ts";
+
+const json = <T extends z.ZodType>(schema: T, description: string) => ({
+  content: { "application/json": { schema } },
+  description,
+});
+const refused = { content: { "application/problem+json": { schema: Problem } }, description: "Refused" };
+
+/** The routes of the NIC's API over `nic`. */
+export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
+  const app = createApp(token);
+  app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
+
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/programme",
+      request: { body: { ...json(Programme, "Everything the PF sets"), required: true } },
+      responses: { 200: json(z.object({ instance: z.string() }), "In force"), 409: refused, 422: refused },
+    }),
+    (c) => {
+      try {
+        nic.program(c.req.valid("json"));
+      } catch (error) {
+        if (error instanceof DeviceRefusal) throw new ApiError(409, error.message, "vfs");
+        throw error;
+      }
+      return c.json({ instance: nic.instance }, 200);
+    },
+  );
+
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/state",
+      responses: { 200: json(NicState, "Engine, VFs, PF and uplink with queues and counters") },
+    }),
+    (c) => c.json(nic.state(), 200),
+  );
+
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/filters",
+      responses: { 200: json(z.array(Filter), "The filter table") },
+    }),
+    (c) => c.json(nic.pools.filters(), 200),
+  );
+
+  app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
+  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric NIC", version: "1" } });
+  return app;
+}

@@ -1,0 +1,160 @@
+/** The serving side of the device socket: one connection is one lease, or a watcher. */
+import { z } from "zod";
+import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
+import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
+import type { Lease, Nic } from "./nic.ts";
+
+const Envelope = z.looseObject({ id: z.number().int() });
+/** Connections at a time; each VF needs one, and each service one to watch. */
+const CONNECTIONS_MAX = 600;
+
+/** Serves `nic.sock`. */
+export class DeviceServer {
+  readonly #listener: UnixListener;
+  readonly #nic: Nic;
+  readonly #open = new Set<Channel>();
+  readonly #done: Promise<void>;
+
+  constructor(nic: Nic, path: string, reactor: Reactor) {
+    this.#nic = nic;
+    this.#listener = UnixListener.listen(path, "seqpacket", reactor);
+    this.#done = this.#accept();
+  }
+
+  async #accept(): Promise<void> {
+    for (;;) {
+      const socket = await this.#listener.accept();
+      if (!socket) return;
+      if (this.#open.size >= CONNECTIONS_MAX) socket.close();
+      else void new Connection(this.#nic, new Channel(socket), this.#open).serve();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#listener.close();
+    for (const channel of this.#open) channel.close();
+    await this.#done;
+  }
+}
+
+class Connection {
+  readonly #nic: Nic;
+  readonly #channel: Channel;
+  readonly #open: Set<Channel>;
+  #lease: Lease | undefined;
+  #unwatch: () => void = () => {};
+
+  constructor(nic: Nic, channel: Channel, open: Set<Channel>) {
+    this.#nic = nic;
+    this.#channel = channel;
+    this.#open = open;
+  }
+
+  async serve(): Promise<void> {
+    this.#open.add(this.#channel);
+    try {
+      for (;;) {
+        const packet = await this.#channel.receive();
+        if (!packet) break;
+        this.#answer(packet.message, packet.fds);
+      }
+    } catch {
+      // A connection that breaks, or speaks something else, ends like one whose owner died.
+    } finally {
+      this.#unwatch();
+      this.#open.delete(this.#channel);
+      this.#channel.close();
+      if (this.#lease) this.#nic.orphan(this.#lease);
+    }
+  }
+
+  #answer(message: unknown, fds: Fd[]): void {
+    const envelope = Envelope.safeParse(message);
+    if (!envelope.success) {
+      closeAll(fds);
+      throw new Error("Cannot answer a device message without an id");
+    }
+    const { id, ...body } = envelope.data;
+    // Descriptors that a request does not take over are closed when it has been answered.
+    const pending = [...fds];
+    try {
+      const request = Request.safeParse(body);
+      if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
+      const value = this.#handle(request.data, pending);
+      this.#channel.send({ id, ok: true, value });
+    } catch (error) {
+      const code = error instanceof DeviceRefusal ? error.code : "failed";
+      this.#channel.send({ id, ok: false, code, message: error instanceof Error ? error.message : String(error) });
+    } finally {
+      closeAll(pending);
+    }
+  }
+
+  #held(): Lease {
+    if (!this.#lease) throw new DeviceRefusal("not-attached", "attach to a VF first");
+    return this.#lease;
+  }
+
+  #event(event: DeviceEvent): void {
+    try {
+      this.#channel.send(event);
+    } catch {
+      this.#channel.close();
+    }
+  }
+
+  #handle(request: Request, fds: Fd[]): Record<string, unknown> {
+    switch (request.op) {
+      case "watch":
+        this.#unwatch();
+        this.#unwatch = this.#nic.watchVfs((count) => this.#event({ event: "vfs", count }));
+        return {};
+      case "attach":
+        return this.#attach(request);
+      case "detach":
+        this.#nic.release(this.#held(), "detached");
+        this.#lease = undefined;
+        return {};
+      case "dmaSet":
+        this.#nic.setMemory(this.#held(), request, fds);
+        return {};
+      case "dmaMap":
+        if (!fds[0]) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
+        this.#nic.mapMemory(this.#held(), request, fds[0]);
+        return {};
+      case "dmaUnmap":
+        this.#nic.unmapMemory(this.#held(), request);
+        return {};
+      case "queueStart":
+        this.#startQueue(request, fds);
+        return {};
+      case "queueStop":
+        return { base: this.#nic.stopQueue(this.#held(), request.index) };
+      case "queueCall":
+        this.#nic.setCall(this.#held(), request.index, request.call ? fds[0] : undefined);
+        if (request.call) fds.shift();
+        return {};
+    }
+  }
+
+  #attach(request: Extract<Request, { op: "attach" }>): Record<string, unknown> {
+    if (this.#lease) throw new DeviceRefusal("attached", "this connection has a VF already");
+    const { lease, attached } = this.#nic.attach(request.vf, request.owner);
+    this.#lease = lease;
+    lease.onRevoked = (reason) => this.#event({ event: "revoked", reason });
+    lease.onQueueError = (index, reason) => this.#event({ event: "queueError", index, reason });
+    return { ...attached };
+  }
+
+  #startQueue(request: Extract<Request, { op: "queueStart" }>, fds: Fd[]): void {
+    const wanted = [request.kick, request.call].filter((there) => there).length;
+    if (fds.length !== wanted) {
+      throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
+    }
+    const kick = request.kick ? fds[0] : undefined;
+    const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
+    this.#nic.startQueue(this.#held(), request, [kick, call]);
+    // The queue owns them now.
+    fds.length = 0;
+  }
+}

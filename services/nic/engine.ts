@@ -1,0 +1,187 @@
+/**
+ * The control thread's side of the engine: the arena, the worker, and `between`, which runs a change while the worker
+ * stands still between two bursts. So nothing ever changes under a burst: the quiescence that RCU gave vhost_net. The
+ * module is instantiated here too, over the same memory, so that both threads use one filter table and one ring code.
+ */
+import {
+  ACTIVE_LIST,
+  CTL,
+  CTL_ACTIVE_COUNT,
+  CTL_CALLING_FD,
+  CTL_FAULT_ADDRESS,
+  CTL_FAULT_COUNT,
+  CTL_GENERATION,
+  CTL_PARKED,
+  CTL_PAUSE,
+  PAUSE_END,
+  PAUSE_PARK,
+  PAUSE_RUN,
+  WINDOWS,
+} from "../../shared/layout/nic.ts";
+import {
+  Arena,
+  createEventFd,
+  drainEventFd,
+  Epoll,
+  EPOLLIN,
+  installSigbusGuard,
+  monotonicNs,
+  signalEventFd,
+} from "../../shared/os/mod.ts";
+import { loadWasm } from "../../shared/wasm/load.ts";
+import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.ts";
+
+/** How long the worker may take to stand still before it counts as dead. */
+const PARK_DEADLINE_MS = 5000;
+const PARK_CHECK_MS = 20;
+const WATCHDOG_MS = 200;
+
+/** Settings of the engine. */
+export interface EngineOptions {
+  /** CPUs the worker runs on; empty for any. */
+  cpus: number[];
+  /** How long it polls without work before it sleeps. */
+  spinUs: number;
+}
+
+/** The engine as the control thread sees it. */
+export class Engine {
+  readonly arena: Arena;
+  readonly view: DataView;
+  readonly epoll = new Epoll();
+  /** Whether a guest that truncates its memory is survived (shared/os/sigbus.ts). */
+  readonly guarded: boolean;
+  onReport: (report: WorkerReport) => void = () => {};
+  onDeath: (reason: string) => void = () => {};
+
+  readonly #words: Int32Array;
+  readonly #wasm: EngineExports;
+  readonly #wake = createEventFd();
+  readonly #worker: Worker;
+  readonly #watchdog: ReturnType<typeof setInterval>;
+  #paused = false;
+
+  private constructor(module: WebAssembly.Module, worker: Worker, arena: Arena) {
+    this.arena = arena;
+    this.view = new DataView(arena.buffer);
+    this.#words = new Int32Array(arena.buffer);
+    this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
+    this.guarded = installSigbusGuard(arena, CTL + CTL_FAULT_ADDRESS);
+    const imports = { env: { memory: arena.memory, now: monotonicNs } };
+    this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as EngineExports;
+    this.epoll.add(this.#wake.number, EPOLLIN, 0);
+    this.#worker = worker;
+    this.#watchdog = setInterval(() => this.#freeBlockedCall(), WATCHDOG_MS);
+  }
+
+  /** Builds the arena and starts the worker; resolves when it polls. */
+  static async start(options: EngineOptions): Promise<Engine> {
+    const module = await loadWasm("nic");
+    const worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module", name: "engine" });
+    const engine = new Engine(module, worker, new Arena(WINDOWS));
+    const ready = Promise.withResolvers<void>();
+    worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
+      if (event.data === "ready") ready.resolve();
+      else engine.onReport(event.data);
+    });
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      ready.reject(new Error(`the engine's worker failed: ${event.message}`));
+      engine.onDeath(event.message);
+    });
+    const start: WorkerStart = {
+      memory: engine.arena.memory,
+      module,
+      epollFd: engine.epoll.number,
+      wakeFd: engine.#wake.number,
+      cpus: options.cpus,
+      spinNs: options.spinUs * 1000,
+    };
+    worker.postMessage(start);
+    await ready.promise;
+    return engine;
+  }
+
+  /** The engine's functions. Those that change state may only be called inside `between`. */
+  get wasm(): EngineExports {
+    return this.#wasm;
+  }
+
+  /**
+   * Runs `change` while the worker stands still, and makes it forget its cached decisions. Nested calls join the outer
+   * one. The pause lasts as long as `change`, so that must be short.
+   */
+  between<T>(change: () => T): T {
+    if (this.#paused) return change();
+    this.#pause();
+    try {
+      const result = change();
+      const generation = this.view.getUint32(CTL + CTL_GENERATION, true);
+      this.view.setUint32(CTL + CTL_GENERATION, generation + 1, true);
+      return result;
+    } finally {
+      this.#resume();
+    }
+  }
+
+  #pause(): void {
+    const parked = (CTL + CTL_PARKED) / 4;
+    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_PARK);
+    signalEventFd(this.#wake.number);
+    const deadline = performance.now() + PARK_DEADLINE_MS;
+    while (Atomics.load(this.#words, parked) !== 1) {
+      Atomics.wait(this.#words, parked, 0, PARK_CHECK_MS);
+      if (Atomics.load(this.#words, parked) === 1) break;
+      this.#freeBlockedCall();
+      if (performance.now() > deadline) {
+        this.onDeath(`the engine did not stand still within ${PARK_DEADLINE_MS} ms`);
+        throw new Error(`Cannot change the engine: it did not stand still within ${PARK_DEADLINE_MS} ms`);
+      }
+    }
+    this.#paused = true;
+  }
+
+  #resume(): void {
+    this.#paused = false;
+    Atomics.store(this.#words, (CTL + CTL_PARKED) / 4, 0);
+    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_RUN);
+    Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
+  }
+
+  #blockedFd = -1;
+
+  /** A call eventfd on which the worker waits since the last look is drained, which lets the write through. */
+  #freeBlockedCall(): void {
+    const fd = Atomics.load(this.#words, (CTL + CTL_CALLING_FD) / 4);
+    if (fd >= 0 && fd === this.#blockedFd) drainEventFd(fd);
+    this.#blockedFd = fd;
+  }
+
+  /** The TX queues that are polled, as arena offsets. Only inside `between`. */
+  setActive(queues: readonly number[]): void {
+    queues.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
+    this.view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
+  }
+
+  /** Memory faults the guard has caught so far, and the arena offset of the last. */
+  faults(): { count: number; offset: number } {
+    const address = this.view.getBigUint64(CTL + CTL_FAULT_ADDRESS, true);
+    return { count: this.view.getUint32(CTL + CTL_FAULT_COUNT, true), offset: Number(address - this.arena.base) };
+  }
+
+  /** Stops the worker and closes everything. */
+  async close(): Promise<void> {
+    clearInterval(this.#watchdog);
+    const ended = Promise.withResolvers<void>();
+    this.#worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
+      if (event.data === "ended") ended.resolve();
+    });
+    this.#pause();
+    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_END);
+    Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
+    await ended.promise;
+    this.#worker.terminate();
+    this.epoll.close();
+    this.#wake.close();
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * The engine's thread: polls with Wasm, raises interrupts, sleeps when there is nothing to do, stands still when the
+ * control thread asks. No JavaScript runs per packet: one `run` is up to a few thousand polls.
+ *
+ * Idle: after `spinNs` without work it asks every driver for kicks, looks once more, and blocks in epoll on the kick
+ * eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
+ */
+import {
+  CALL_LIST,
+  CTL,
+  CTL_ACTIVE_COUNT,
+  CTL_CALL_COUNT,
+  CTL_CALLING_FD,
+  CTL_CALLS,
+  CTL_FAULT_COUNT,
+  CTL_PARKED,
+  CTL_PAUSE,
+  CTL_SLEEPS,
+  CTL_SLEPT_NS,
+  CTL_SPURIOUS_KICKS,
+  CTL_START_NS,
+  PAUSE_END,
+  PAUSE_PARK,
+  Q_CALL_FD,
+  Q_CALL_PENDING,
+  Q_IDLE_KICKS,
+  Q_KICK_FD,
+  RUN_CALLS,
+  RUN_EVENT,
+  RUN_PAUSE,
+  RUN_RATE_BLOCKED,
+  RUN_WORK,
+} from "../../shared/layout/nic.ts";
+import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
+import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
+import { libc } from "../../shared/os/libc.ts";
+
+/** What the control thread hands over at the start. */
+export interface WorkerStart {
+  memory: WebAssembly.Memory;
+  module: WebAssembly.Module;
+  epollFd: number;
+  wakeFd: number;
+  cpus: number[];
+  spinNs: number;
+}
+
+/** What the worker tells the control thread. */
+export type WorkerReport = "ready" | "queue-error" | "memory-fault" | "ended";
+
+/** The exports of the engine that both threads use. */
+export interface EngineExports {
+  calibrate(): void;
+  run(nowNs: number, passes: number): number;
+  arm(): number;
+  disarm(): void;
+  hasWork(queue: number): number;
+  bindRings(queue: number): number;
+  startQueue(queue: number, base: number): number;
+  forgetRegion(queue: number): void;
+  insertFilter(mac: bigint, vlan: number, pool: number, flags: number): number;
+  removeFilter(mac: bigint, vlan: number): void;
+  removeFiltersOf(pool: number, onlyLearned: number): void;
+  ageFilters(): void;
+}
+
+/** Polls in one `run`, shared among the active queues: a few microseconds when idle. */
+const POLLS_PER_RUN = 2048;
+/** Kicks in a row without work after which a queue's kicks are not listened to for THROTTLE_MS. */
+const IDLE_KICKS_MAX = 16;
+const THROTTLE_MS = 1;
+const EPOLL_CTL_MOD = 3;
+
+class EngineLoop {
+  readonly #words: Int32Array;
+  readonly #view: DataView;
+  readonly #engine: EngineExports;
+  readonly #start: WorkerStart;
+  readonly #events = eventRoom();
+  readonly #eventView = new DataView(this.#events.buffer);
+  readonly #throttled = new Set<number>();
+  #faults = 0;
+
+  constructor(start: WorkerStart) {
+    this.#start = start;
+    this.#words = new Int32Array(start.memory.buffer);
+    this.#view = new DataView(start.memory.buffer);
+    const imports = { env: { memory: start.memory, now: monotonicNs } };
+    this.#engine = new WebAssembly.Instance(start.module, imports).exports as unknown as EngineExports;
+    this.#engine.calibrate();
+    this.#view.setFloat64(CTL + CTL_START_NS, monotonicNs(), true);
+  }
+
+  #add(offset: number, n: bigint): void {
+    this.#view.setBigUint64(CTL + offset, this.#view.getBigUint64(CTL + offset, true) + n, true);
+  }
+
+  /** Runs until the control thread asks for the end. */
+  run(): void {
+    let lastWorkNs = monotonicNs();
+    while (Atomics.load(this.#words, (CTL + CTL_PAUSE) / 4) !== PAUSE_END) {
+      const nowNs = monotonicNs();
+      const active = this.#view.getUint32(CTL + CTL_ACTIVE_COUNT, true);
+      const status = this.#engine.run(nowNs, Math.max(1, Math.floor(POLLS_PER_RUN / Math.max(active, 1))));
+      if (status & RUN_CALLS) this.#raiseCalls();
+      if (status & RUN_EVENT) report("queue-error");
+      this.#reportFaults();
+      if (status & RUN_PAUSE) {
+        this.#park();
+        lastWorkNs = monotonicNs();
+      } else if (status & RUN_WORK) {
+        lastWorkNs = nowNs;
+      } else if (active === 0 || nowNs - lastWorkNs >= this.#start.spinNs) {
+        this.#sleep((status & RUN_RATE_BLOCKED) !== 0);
+      }
+    }
+  }
+
+  /** Writes the call eventfds of the queues whose drivers want an interrupt. */
+  #raiseCalls(): void {
+    const count = this.#view.getUint32(CTL + CTL_CALL_COUNT, true);
+    for (let i = 0; i < count; i++) {
+      const queue = this.#view.getUint32(CALL_LIST + i * 4, true);
+      this.#view.setUint32(queue + Q_CALL_PENDING, 0, true);
+      const fd = this.#view.getInt32(queue + Q_CALL_FD, true);
+      if (fd < 0) continue;
+      // A driver can make its eventfd block a writer; the control thread's watchdog looks here and drains it.
+      Atomics.store(this.#words, (CTL + CTL_CALLING_FD) / 4, fd);
+      signalEventFd(fd);
+      Atomics.store(this.#words, (CTL + CTL_CALLING_FD) / 4, -1);
+    }
+    this.#view.setUint32(CTL + CTL_CALL_COUNT, 0, true);
+    this.#add(CTL_CALLS, BigInt(count));
+  }
+
+  #reportFaults(): void {
+    const faults = this.#view.getUint32(CTL + CTL_FAULT_COUNT, true);
+    if (faults === this.#faults) return;
+    this.#faults = faults;
+    report("memory-fault");
+  }
+
+  /** Stands still until the control thread is done. */
+  #park(): void {
+    const pause = (CTL + CTL_PAUSE) / 4;
+    const parked = (CTL + CTL_PARKED) / 4;
+    while (Atomics.load(this.#words, pause) === PAUSE_PARK) {
+      Atomics.store(this.#words, parked, 1);
+      Atomics.notify(this.#words, parked);
+      Atomics.wait(this.#words, pause, PAUSE_PARK);
+    }
+  }
+
+  #sleep(rateBlocked: boolean): void {
+    const blocked = rateBlocked ? 1 : 0;
+    if (this.#engine.arm() > blocked) {
+      this.#engine.disarm();
+      return;
+    }
+    const timeoutMs = rateBlocked || this.#throttled.size > 0 ? THROTTLE_MS : -1;
+    this.#add(CTL_SLEEPS, 1n);
+    const from = monotonicNs();
+    const ready = waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
+    const slept = monotonicNs() - from;
+    this.#view.setFloat64(CTL + CTL_SLEPT_NS, this.#view.getFloat64(CTL + CTL_SLEPT_NS, true) + slept, true);
+    for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i));
+    if (timeoutMs >= 0 && slept >= THROTTLE_MS * 1e6) this.#listenAgain();
+    this.#engine.disarm();
+  }
+
+  /** A kick for `queue` (0: the control thread's wake-up). One that brings no work is counted against its guest. */
+  #kicked(queue: number): void {
+    if (queue === 0) {
+      drainEventFd(this.#start.wakeFd);
+      return;
+    }
+    if (this.#engine.hasWork(queue)) {
+      this.#view.setUint32(queue + Q_IDLE_KICKS, 0, true);
+      return;
+    }
+    this.#add(CTL_SPURIOUS_KICKS, 1n);
+    const idleKicks = this.#view.getUint32(queue + Q_IDLE_KICKS, true) + 1;
+    this.#view.setUint32(queue + Q_IDLE_KICKS, idleKicks, true);
+    if (idleKicks < IDLE_KICKS_MAX || this.#throttled.has(queue)) return;
+    this.#throttled.add(queue);
+    this.#listen(queue, 0);
+  }
+
+  #listenAgain(): void {
+    for (const queue of this.#throttled) {
+      if (this.#engine.hasWork(queue)) this.#view.setUint32(queue + Q_IDLE_KICKS, 0, true);
+      this.#listen(queue, EPOLLIN | EPOLLET);
+    }
+    this.#throttled.clear();
+  }
+
+  #listen(queue: number, events: number): void {
+    const fd = this.#view.getInt32(queue + Q_KICK_FD, true);
+    if (fd < 0) return;
+    const event = new DataView(new ArrayBuffer(12));
+    event.setUint32(0, events >>> 0, true);
+    event.setBigUint64(4, BigInt(queue), true);
+    // A queue that was stopped meanwhile has left the set; nothing is lost then.
+    libc().epoll_ctl(this.#start.epollFd, EPOLL_CTL_MOD, fd, new Uint8Array(event.buffer));
+  }
+}
+
+function report(what: WorkerReport): void {
+  (self as unknown as { postMessage(message: WorkerReport): void }).postMessage(what);
+}
+
+if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
+  self.addEventListener("message", (event) => {
+    const start = (event as MessageEvent<WorkerStart>).data;
+    if (start.cpus.length > 0) setAffinity(start.cpus);
+    const loop = new EngineLoop(start);
+    report("ready");
+    loop.run();
+    report("ended");
+  }, { once: true });
+}

@@ -1,0 +1,274 @@
+/**
+ * The queues of one VF: started on rings in the guest's memory, stopped between two bursts, found again when the
+ * memory table changes. Every function that touches the engine's tables runs inside `Engine.between`.
+ */
+import {
+  BAD_ADDRESS,
+  BAD_AVAIL_IDX,
+  BAD_CHAIN_LENGTH,
+  BAD_DIRECTION,
+  BAD_HEAD,
+  BAD_HEADER,
+  BAD_INDIRECT,
+  BAD_NEXT,
+  CALL_BLOCKED,
+  CALL_LIST,
+  CTL,
+  CTL_CALL_COUNT,
+  MEMORY_GONE,
+  OK,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  POOL_STRIDE,
+  POOLS,
+  Q_AVAIL_IOVA,
+  Q_CALL_FD,
+  Q_CALL_PENDING,
+  Q_CALLS,
+  Q_DESC_IOVA,
+  Q_ERROR,
+  Q_ERROR_DETAIL,
+  Q_FLAGS,
+  Q_HDR_BYTES,
+  Q_INDEX,
+  Q_KICK_FD,
+  Q_LAST_AVAIL,
+  Q_POOL,
+  Q_SIZE,
+  Q_STATE,
+  Q_USED,
+  Q_USED_IOVA,
+  QUEUE_ERROR,
+  QUEUE_F_EVENT_IDX,
+  QUEUE_F_INDIRECT,
+  QUEUE_F_MRG_RXBUF,
+  QUEUE_PAIRS_MAX,
+  QUEUE_SIZE_MAX,
+  QUEUE_STOPPED,
+  QUEUE_STRIDE,
+  QUEUES,
+  QUEUES_PER_POOL,
+  RING_UNMAPPED,
+} from "../../shared/layout/nic.ts";
+import {
+  VIRTIO_F_ANY_LAYOUT,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_HDR_BYTES,
+  VIRTIO_NET_HDR_LEGACY_BYTES,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from "../../shared/layout/virtio.ts";
+import { DeviceRefusal, type Request } from "../../shared/device/mod.ts";
+import type { QueueState } from "../../shared/api/nic.ts";
+import { EPOLLET, EPOLLIN, type Fd, isEventFd, signalEventFd } from "../../shared/os/mod.ts";
+import type { Engine } from "./engine.ts";
+
+/** Features a split queue of this NIC can do; the vhost service adds what the protocol needs. */
+export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
+  (1n << BigInt(VIRTIO_NET_F_MRG_RXBUF)) |
+  (1n << BigInt(VIRTIO_RING_F_INDIRECT_DESC)) |
+  (1n << BigInt(VIRTIO_RING_F_EVENT_IDX)) |
+  (1n << BigInt(VIRTIO_F_ANY_LAYOUT));
+
+/** Why a queue stopped, by the engine's verdict. */
+export const QUEUE_REASONS: Record<number, string> = {
+  [BAD_AVAIL_IDX]: "avail index jumps by more than the queue size",
+  [BAD_HEAD]: "head index is not below the queue size",
+  [BAD_NEXT]: "next index is not below the table size",
+  [BAD_CHAIN_LENGTH]: "descriptor chain is longer than the queue",
+  [BAD_ADDRESS]: "buffer is outside the guest's memory",
+  [BAD_DIRECTION]: "buffer has the wrong direction",
+  [BAD_INDIRECT]: "indirect table is malformed",
+  [BAD_HEADER]: "chain is shorter than the virtio-net header",
+  [MEMORY_GONE]: "the guest's memory file was truncated",
+  [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
+  [CALL_BLOCKED]: "the call eventfd blocks its writer",
+};
+
+type StartRequest = Extract<Request, { op: "queueStart" }>;
+
+interface Running {
+  pointer: number;
+  index: number;
+  kick: Fd | undefined;
+  call: Fd | undefined;
+}
+
+/** Where a queue stands: its rings and its next avail index. */
+export interface QueuePosition {
+  index: number;
+  desc: bigint;
+  base: number;
+}
+
+function has(features: bigint, bit: number): boolean {
+  return (features >> BigInt(bit) & 1n) === 1n;
+}
+
+/** The queues of one pool. */
+export class Queues {
+  readonly #engine: Engine;
+  readonly #view: DataView;
+  readonly #pool: number;
+  readonly #running = new Map<number, Running>();
+
+  constructor(engine: Engine, pool: number) {
+    this.#engine = engine;
+    this.#view = engine.view;
+    this.#pool = pool;
+  }
+
+  /** Arena offsets of running TX queues, for the list that is polled. */
+  get transmitters(): number[] {
+    return this.#sorted().filter((queue) => queue.index % 2 === 1).map((queue) => queue.pointer);
+  }
+
+  #sorted(): Running[] {
+    return [...this.#running.values()].sort((a, b) => a.index - b.index);
+  }
+
+  #pointer(index: number): number {
+    return QUEUES + (this.#pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
+  }
+
+  /** Starts a queue; takes over the descriptors it uses. Throws DeviceRefusal with nothing started. */
+  start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
+    const { index, size, features } = request;
+    if (index >= QUEUE_PAIRS_MAX * 2) {
+      throw new DeviceRefusal("bad-queue", `queue ${index}: queues are 0–${QUEUE_PAIRS_MAX * 2 - 1}`);
+    }
+    if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
+    if (size < 2 || size > QUEUE_SIZE_MAX || (size & (size - 1)) !== 0) {
+      throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: sizes are powers of two, 2–${QUEUE_SIZE_MAX}`);
+    }
+    for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
+      if (fd && !isEventFd(fd.number)) throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
+    }
+    const at = this.#pointer(index);
+    new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
+    const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
+    const flags = (has(features, VIRTIO_RING_F_EVENT_IDX) ? QUEUE_F_EVENT_IDX : 0) |
+      (has(features, VIRTIO_RING_F_INDIRECT_DESC) ? QUEUE_F_INDIRECT : 0) |
+      (has(features, VIRTIO_NET_F_MRG_RXBUF) ? QUEUE_F_MRG_RXBUF : 0);
+    this.#view.setUint32(at + Q_SIZE, size, true);
+    this.#view.setUint32(at + Q_FLAGS, flags, true);
+    this.#view.setUint32(at + Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
+    this.#view.setUint32(at + Q_POOL, this.#pool, true);
+    this.#view.setUint32(at + Q_INDEX, index, true);
+    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#view.setInt32(at + Q_KICK_FD, kick?.number ?? -1, true);
+    this.#view.setBigUint64(at + Q_DESC_IOVA, request.desc, true);
+    this.#view.setBigUint64(at + Q_AVAIL_IOVA, request.avail, true);
+    this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
+    const verdict = this.#engine.wasm.startQueue(at, request.base);
+    if (verdict !== OK) {
+      this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
+      throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
+    }
+    if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
+    this.#running.set(index, { pointer: at, index, kick, call });
+    this.#writeReceivers();
+    // What was added before the rings were handed over may have gone unannounced.
+    if (call) signalEventFd(call.number);
+  }
+
+  /** Stops a queue; answers its next avail index. */
+  stop(index: number): number {
+    const queue = this.#running.get(index);
+    if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    const at = queue.pointer;
+    // Whoever drives the rings next polls or arms them for himself; he must not find our "do not kick" in them.
+    const inError = this.#view.getUint32(at + Q_STATE, true) === QUEUE_ERROR;
+    if (!inError) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
+    this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
+    if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
+    this.#forgetCall(at);
+    queue.kick?.close();
+    queue.call?.close();
+    this.#running.delete(index);
+    this.#writeReceivers();
+    return this.#view.getUint32(at + Q_LAST_AVAIL, true) & 0xffff;
+  }
+
+  /** Stops all queues. */
+  stopAll(): void {
+    for (const index of [...this.#running.keys()]) this.stop(index);
+  }
+
+  /** Takes an interrupt off the list that the worker has not raised yet. */
+  #forgetCall(at: number): void {
+    if (this.#view.getUint32(at + Q_CALL_PENDING, true) === 0) return;
+    const count = this.#view.getUint32(CTL + CTL_CALL_COUNT, true);
+    const list = new Uint32Array(this.#engine.arena.buffer, CALL_LIST, count);
+    const rest = list.filter((pointer) => pointer !== at);
+    list.set(rest);
+    this.#view.setUint32(CTL + CTL_CALL_COUNT, rest.length, true);
+    this.#view.setUint32(at + Q_CALL_PENDING, 0, true);
+  }
+
+  /** Gives a running queue another call eventfd, which becomes the queue's. */
+  setCall(index: number, call: Fd | undefined): void {
+    const queue = this.#running.get(index);
+    if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    if (call && !isEventFd(call.number)) throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
+    queue.call?.close();
+    queue.call = call;
+    this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);
+    if (call) signalEventFd(call.number);
+  }
+
+  /** Finds every ring again after the memory table changed; those that are gone stop with a reason. */
+  rebind(): void {
+    for (const { pointer } of this.#running.values()) {
+      this.#engine.wasm.forgetRegion(pointer);
+      if (this.#engine.wasm.bindRings(pointer) !== OK) this.#fail(pointer, RING_UNMAPPED);
+    }
+    this.#writeReceivers();
+  }
+
+  /** Stops all queues in place, with a reason that the API shows. */
+  failAll(reason: number): void {
+    for (const { pointer } of this.#running.values()) this.#fail(pointer, reason);
+    this.#writeReceivers();
+  }
+
+  #fail(at: number, reason: number): void {
+    this.#view.setUint32(at + Q_STATE, QUEUE_ERROR, true);
+    this.#view.setUint32(at + Q_ERROR, reason, true);
+  }
+
+  /** Writes the list of RX queues that the switch delivers to. */
+  #writeReceivers(): void {
+    const at = POOLS + this.#pool * POOL_STRIDE;
+    const receivers = this.#sorted().filter((queue) => queue.index % 2 === 0);
+    receivers.forEach((queue, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, queue.pointer, true));
+    this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
+  }
+
+  /** Where each queue stands, so that a successor of a dead owner can go on exactly there. */
+  positions(): QueuePosition[] {
+    return this.#sorted().map(({ pointer, index }) => ({
+      index,
+      desc: this.#view.getBigUint64(pointer + Q_DESC_IOVA, true),
+      base: this.#view.getUint32(pointer + Q_LAST_AVAIL, true) & 0xffff,
+    }));
+  }
+
+  /** State of all queues, for the API. */
+  states(): QueueState[] {
+    return this.#sorted().map(({ pointer, index }) => {
+      const error = this.#view.getUint32(pointer + Q_STATE, true) === QUEUE_ERROR;
+      const reason = QUEUE_REASONS[this.#view.getUint32(pointer + Q_ERROR, true)] ?? "unknown";
+      const detail = `0x${this.#view.getBigUint64(pointer + Q_ERROR_DETAIL, true).toString(16)}`;
+      return {
+        index,
+        kind: index % 2 === 0 ? "rx" : "tx",
+        state: error ? "error" : "running",
+        size: this.#view.getUint32(pointer + Q_SIZE, true),
+        ...(error ? { reason, detail } : {}),
+        calls: Number(this.#view.getBigUint64(pointer + Q_CALLS, true)),
+      };
+    });
+  }
+}

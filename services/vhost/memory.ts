@@ -1,0 +1,103 @@
+/**
+ * The front-end's memory table: guest addresses, the front-end's own addresses for them, and the files behind. Buffers
+ * are named by guest address (the IOVA), rings by the front-end's address, so rings are translated here.
+ */
+import type { Fd } from "../../shared/os/mod.ts";
+import type { MemoryRegion } from "../../shared/device/mod.ts";
+import { ProtocolError, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+
+/** Regions a front-end may add one by one. */
+export const MEM_SLOTS_MAX = 64;
+
+interface Entry {
+  region: VhostRegion;
+  fd: Fd;
+}
+
+const U64_END = 1n << 64n;
+
+function check(region: VhostRegion): void {
+  const at = `memory region at 0x${region.guestAddress.toString(16)}`;
+  if (region.size === 0n) throw new ProtocolError(`${at} is empty`);
+  for (const start of [region.guestAddress, region.userAddress, region.mmapOffset]) {
+    if (start + region.size > U64_END) throw new ProtocolError(`${at} of 0x${region.size.toString(16)} bytes wraps`);
+  }
+  if (region.mmapOffset + region.size > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new ProtocolError(`${at} lies beyond any file`);
+  }
+}
+
+/** A region as the device socket wants it. */
+export function toDevice(region: VhostRegion): MemoryRegion {
+  return {
+    iova: region.guestAddress,
+    size: Number(region.size),
+    offset: Number(region.mmapOffset),
+    perm: "rw",
+  };
+}
+
+/** The table in force. */
+export class MemoryTable {
+  #entries: Entry[] = [];
+
+  get size(): number {
+    return this.#entries.length;
+  }
+
+  get regions(): MemoryRegion[] {
+    return this.#entries.map(({ region }) => toDevice(region));
+  }
+
+  get fds(): number[] {
+    return this.#entries.map(({ fd }) => fd.number);
+  }
+
+  /** Makes a table of checked regions; takes the descriptors over. */
+  static of(regions: readonly VhostRegion[], fds: readonly Fd[]): MemoryTable {
+    if (regions.length !== fds.length) {
+      throw new ProtocolError(`${regions.length} memory regions came with ${fds.length} descriptors`);
+    }
+    regions.forEach(check);
+    const table = new MemoryTable();
+    table.#entries = regions.map((region, i) => ({ region, fd: fds[i] as Fd }));
+    return table;
+  }
+
+  /** Adds one region; takes the descriptor over. */
+  add(region: VhostRegion, fd: Fd): void {
+    check(region);
+    this.#entries.push({ region, fd });
+  }
+
+  /** The region with exactly these addresses and size. */
+  find(wanted: VhostRegion): VhostRegion {
+    const entry = this.#entries.find(({ region }) =>
+      region.guestAddress === wanted.guestAddress && region.size === wanted.size &&
+      region.userAddress === wanted.userAddress
+    );
+    if (!entry) throw new ProtocolError(`no memory region at 0x${wanted.guestAddress.toString(16)} to remove`);
+    return entry.region;
+  }
+
+  /** Takes a region out that `find` found. */
+  remove(region: VhostRegion): void {
+    const at = this.#entries.findIndex((entry) => entry.region === region);
+    this.#entries[at]?.fd.close();
+    this.#entries.splice(at, 1);
+  }
+
+  /** The guest address of one of the front-end's own addresses. */
+  toGuest(userAddress: bigint): bigint | undefined {
+    for (const { region } of this.#entries) {
+      const offset = userAddress - region.userAddress;
+      if (offset >= 0n && offset < region.size) return region.guestAddress + offset;
+    }
+    return undefined;
+  }
+
+  close(): void {
+    for (const { fd } of this.#entries) fd.close();
+    this.#entries = [];
+  }
+}

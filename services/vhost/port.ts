@@ -1,0 +1,114 @@
+/**
+ * One VF's place to attach: a Unix socket that front-ends connect to, or (role `client`) one of a front-end that waits
+ * for a back-end, tried again until it is there. One front-end at a time; when it is gone the next may come.
+ */
+import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
+import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
+import { Session, type SessionContext, type SessionState } from "./session.ts";
+
+const RECONNECT_MS = 500;
+/** How long a new front-end waits for the end of one that has just died. */
+const HANDOVER_MS = 1000;
+
+/** How a port gets its connections. */
+export interface PortConfig {
+  role: "server" | "client";
+  path: string;
+}
+
+/** State of a port for the API. */
+export interface PortState extends PortConfig {
+  vf: number | "uplink";
+  connected: boolean;
+  /** Why the last front-end's session ended. */
+  lastEnd?: string;
+  session?: SessionState;
+}
+
+/** A VF's vhost-user port. */
+export class Port {
+  readonly #context: SessionContext;
+  readonly #reactor: Reactor;
+  readonly #config: PortConfig;
+  #listener: UnixListener | undefined;
+  #session: Session | undefined;
+  #sessionEnd: Promise<void> = Promise.resolve();
+  #lastEnd: string | undefined;
+  #closed = false;
+  #wake: () => void = () => {};
+  readonly #done: Promise<void>;
+
+  constructor(context: SessionContext, config: PortConfig) {
+    this.#context = context;
+    this.#reactor = context.reactor;
+    this.#config = config;
+    if (config.role === "server") this.#listener = UnixListener.listen(config.path, "stream", context.reactor);
+    this.#done = config.role === "server" ? this.#serve() : this.#dial();
+  }
+
+  get state(): PortState {
+    return {
+      vf: this.#context.vf,
+      ...this.#config,
+      connected: this.#session !== undefined,
+      ...(this.#lastEnd === undefined ? {} : { lastEnd: this.#lastEnd }),
+      ...(this.#session ? { session: this.#session.state } : {}),
+    };
+  }
+
+  async #serve(): Promise<void> {
+    for (;;) {
+      const socket = await this.#listener?.accept();
+      if (!socket) return;
+      if (this.#session) {
+        const timeout = new Promise<void>((resolve) => setTimeout(resolve, HANDOVER_MS));
+        await Promise.race([this.#sessionEnd, timeout]);
+      }
+      if (this.#session || this.#closed) {
+        this.#context.log("warn", "a second front-end was turned away: the VF is in use");
+        socket.close();
+        continue;
+      }
+      this.#sessionEnd = this.#run(socket);
+    }
+  }
+
+  async #dial(): Promise<void> {
+    while (!this.#closed) {
+      try {
+        const socket = UnixSocket.connect(this.#config.path, "stream", this.#reactor);
+        this.#sessionEnd = this.#run(socket);
+        await this.#sessionEnd;
+      } catch (error) {
+        this.#lastEnd = error instanceof Error ? error.message : String(error);
+      }
+      if (this.#closed) return;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, RECONNECT_MS);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  }
+
+  async #run(socket: UnixSocket): Promise<void> {
+    const session = new Session(new VhostUserConnection(socket), this.#context);
+    this.#session = session;
+    this.#context.log("info", "a front-end connected");
+    const reason = await session.run();
+    this.#lastEnd = reason;
+    this.#session = undefined;
+    this.#context.log("info", `the front-end's session ended: ${reason}`);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#listener?.close();
+    this.#wake();
+    this.#session?.close();
+    await this.#sessionEnd;
+    await this.#done;
+  }
+}

@@ -1,0 +1,500 @@
+/**
+ * One front-end on one VF: the vhost-user state machine. Each message becomes at most one request to the NIC, and the
+ * next message is not looked at before the NIC has answered, so what a front-end is told is true.
+ *
+ * A ring runs when its size, addresses, kick and enable have all come, in whatever order; it stops at GET_VRING_BASE
+ * or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they were.
+ */
+import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
+import { type Fd, isEventFd, type Reactor, signalEventFd } from "../../shared/os/mod.ts";
+import {
+  type Message,
+  ProtocolError,
+  readRegion,
+  REGION_BYTES,
+  VHOST_MEMORY_BASELINE_NREGIONS,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_PROTOCOL_F_STATUS,
+  VHOST_USER_VRING_IDX_MASK,
+  VHOST_USER_VRING_NOFD_MASK,
+  type VhostUserConnection,
+} from "../../shared/vhost_user/mod.ts";
+import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
+import { MEM_SLOTS_MAX, MemoryTable, toDevice } from "./memory.ts";
+import { Vring } from "./vring.ts";
+
+const PROTOCOL_FEATURES = [
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_STATUS,
+].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
+
+const VRING_SIZE_MAX = 32768;
+const QUEUE_PAIRS_MAX = 16;
+/** Requests that have an answer of their own; the others are acknowledged if the front-end asks for it. */
+const ANSWERED = new Set([
+  "VHOST_USER_GET_FEATURES",
+  "VHOST_USER_GET_PROTOCOL_FEATURES",
+  "VHOST_USER_GET_QUEUE_NUM",
+  "VHOST_USER_GET_VRING_BASE",
+  "VHOST_USER_GET_MAX_MEM_SLOTS",
+  "VHOST_USER_GET_STATUS",
+]);
+/** Requests that a front-end may only send once it has negotiated their protocol feature. */
+const NEEDS: Partial<Record<Message["name"], number>> = {
+  VHOST_USER_GET_QUEUE_NUM: VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_RESET_DEVICE: VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_GET_MAX_MEM_SLOTS: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_ADD_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_REM_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
+  VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
+};
+const REATTACH_DEADLINE_MS = 20_000;
+const REATTACH_PAUSE_MS = 100;
+
+function bit(n: number): bigint {
+  return 1n << BigInt(n);
+}
+
+/** How a session reaches the NIC, and whom it tells. */
+export interface SessionContext {
+  vf: number | "uplink";
+  deviceSocket: string;
+  reactor: Reactor;
+  log(level: "info" | "warn", message: string): void;
+}
+
+/** State of a session for the API. */
+export interface SessionState {
+  features: string;
+  protocolFeatures: string;
+  status: number;
+  memoryRegions: number;
+  vrings: { index: number; size: number; enabled: boolean; running: boolean; error?: string }[];
+}
+
+/** One front-end's connection. */
+export class Session {
+  readonly #connection: VhostUserConnection;
+  readonly #context: SessionContext;
+  #device: DeviceClient | undefined;
+  #offered = 0n;
+  #features = 0n;
+  #protocolFeatures = 0n;
+  #status = 0;
+  #memory = new MemoryTable();
+  #vrings = new Map<number, Vring>();
+  #ended = false;
+
+  constructor(connection: VhostUserConnection, context: SessionContext) {
+    this.#connection = connection;
+    this.#context = context;
+  }
+
+  get state(): SessionState {
+    return {
+      features: `0x${this.#features.toString(16)}`,
+      protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
+      status: this.#status,
+      memoryRegions: this.#memory.size,
+      vrings: [...this.#vrings.values()].map((ring) => ({
+        index: ring.index,
+        size: ring.size,
+        enabled: ring.enabled,
+        running: ring.running,
+        ...(ring.error === undefined ? {} : { error: ring.error }),
+      })),
+    };
+  }
+
+  /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
+  async run(): Promise<string> {
+    try {
+      await this.#attach();
+      for (;;) {
+        const message = await this.#connection.receive();
+        if (!message) return "the front-end closed the connection";
+        await this.#serve(message);
+      }
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    } finally {
+      await this.#end();
+    }
+  }
+
+  async #end(): Promise<void> {
+    this.#ended = true;
+    this.#connection.close();
+    try {
+      await this.#device?.request({ op: "detach" });
+    } catch {
+      // The NIC is gone, and with it everything that a detach would end.
+    }
+    this.#device?.close();
+    this.#forget();
+  }
+
+  /** Ends the session from outside: the port is being closed. */
+  close(): void {
+    this.#connection.close();
+  }
+
+  // The NIC --------------------------------------------------------------------------------------------------
+
+  async #attach(): Promise<void> {
+    const device = DeviceClient.connect(this.#context.deviceSocket, this.#context.reactor);
+    try {
+      const owner = `vhost (pid ${Deno.pid})`;
+      const attached = await device.request({ op: "attach", vf: this.#context.vf, owner });
+      this.#offered = BigInt(attached.features as bigint) | bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) |
+        bit(VHOST_USER_F_PROTOCOL_FEATURES);
+    } catch (error) {
+      device.close();
+      throw error;
+    }
+    device.onEvent = (event) => {
+      if (event.event === "queueError") this.#queueFailed(event.index, event.reason);
+    };
+    this.#device = device;
+    void device.closed.then(() => this.#lostNic(device));
+  }
+
+  /** The NIC went away: attach to its successor and go on. */
+  async #lostNic(device: DeviceClient): Promise<void> {
+    if (this.#ended || this.#device !== device) return;
+    this.#context.log("warn", "the NIC went away; attaching again");
+    const deadline = performance.now() + REATTACH_DEADLINE_MS;
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
+      if (this.#ended) return;
+      try {
+        await this.#attach();
+        await this.#resume();
+        this.#context.log("info", "attached to the NIC again");
+        return;
+      } catch (error) {
+        if (performance.now() < deadline) continue;
+        this.#context.log("warn", `cannot attach again: ${(error as Error).message}`);
+        this.#connection.close();
+        return;
+      }
+    }
+  }
+
+  async #resume(): Promise<void> {
+    if (this.#memory.size > 0) {
+      await this.#request({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+    }
+    for (const ring of this.#vrings.values()) {
+      if (!ring.running) continue;
+      ring.running = false;
+      await this.#start(ring, -1);
+    }
+  }
+
+  #request(...args: Parameters<DeviceClient["request"]>): Promise<Record<string, unknown>> {
+    if (!this.#device) throw new DeviceRefusal("nic-gone", "not attached to the NIC");
+    return this.#device.request(...args);
+  }
+
+  #queueFailed(index: number, reason: string): void {
+    const ring = this.#vrings.get(index);
+    if (!ring) return;
+    ring.error = reason;
+    this.#context.log("warn", `queue ${index} stopped: ${reason}`);
+    if (ring.err) signalEventFd(ring.err.number);
+  }
+
+  // Messages -------------------------------------------------------------------------------------------------
+
+  async #serve(message: Message): Promise<void> {
+    const { name, fds } = message;
+    const acknowledge = message.needReply && !ANSWERED.has(name) &&
+      (this.#protocolFeatures & bit(VHOST_USER_PROTOCOL_F_REPLY_ACK)) !== 0n;
+    try {
+      const needed = NEEDS[name];
+      if (needed !== undefined && (this.#protocolFeatures & bit(needed)) === 0n) {
+        throw new ProtocolError(`${name} before its protocol feature was negotiated`);
+      }
+      await this.#handle(message);
+      if (acknowledge) this.#connection.replyU64(name, 0n);
+    } catch (error) {
+      // A refusal of the NIC is told to a front-end that asked; everything else ends the connection.
+      if (!acknowledge || !(error instanceof DeviceRefusal)) throw new Error(`${name}: ${(error as Error).message}`);
+      this.#context.log("warn", `${name} refused: ${error.message}`);
+      this.#connection.replyU64(name, 1n);
+    } finally {
+      for (const fd of fds) fd.close();
+    }
+  }
+
+  async #handle(message: Message): Promise<void> {
+    const { name, payload } = message;
+    switch (name) {
+      case "VHOST_USER_GET_FEATURES":
+        return this.#connection.replyU64(name, this.#offered);
+      case "VHOST_USER_SET_FEATURES":
+        return await this.#setFeatures(payload.getBigUint64(0, true));
+      case "VHOST_USER_GET_PROTOCOL_FEATURES":
+        return this.#connection.replyU64(name, PROTOCOL_FEATURES);
+      case "VHOST_USER_SET_PROTOCOL_FEATURES":
+        return this.#setProtocolFeatures(payload.getBigUint64(0, true));
+      case "VHOST_USER_GET_QUEUE_NUM":
+        return this.#connection.replyU64(name, BigInt(QUEUE_PAIRS_MAX));
+      case "VHOST_USER_SET_OWNER":
+        return;
+      case "VHOST_USER_RESET_OWNER":
+        return await this.#reset(true);
+      case "VHOST_USER_RESET_DEVICE":
+        return await this.#reset(false);
+      case "VHOST_USER_SET_STATUS":
+        return await this.#setStatus(payload.getBigUint64(0, true));
+      case "VHOST_USER_GET_STATUS":
+        return this.#connection.replyU64(name, BigInt(this.#status));
+      case "VHOST_USER_GET_MAX_MEM_SLOTS":
+        return this.#connection.replyU64(name, BigInt(MEM_SLOTS_MAX));
+      case "VHOST_USER_SET_MEM_TABLE":
+        return await this.#setMemTable(message);
+      case "VHOST_USER_ADD_MEM_REG":
+        return await this.#addMemReg(message);
+      case "VHOST_USER_REM_MEM_REG":
+        return await this.#remMemReg(message);
+      case "VHOST_USER_SEND_RARP":
+      case "VHOST_USER_NET_SET_MTU":
+      case "VHOST_USER_SET_LOG_BASE":
+      case "VHOST_USER_SET_LOG_FD":
+        throw new ProtocolError("this back-end did not offer it");
+      default:
+        return await this.#handleVring(message);
+    }
+  }
+
+  async #setFeatures(features: bigint): Promise<void> {
+    const unknown = features & ~this.#offered;
+    if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
+    this.#features = features;
+    for (const ring of this.#vrings.values()) await this.#settle(ring);
+  }
+
+  #setProtocolFeatures(features: bigint): void {
+    const unknown = features & ~PROTOCOL_FEATURES;
+    if (unknown !== 0n) throw new ProtocolError(`protocol features 0x${unknown.toString(16)} were not offered`);
+    this.#protocolFeatures = features;
+  }
+
+  async #setStatus(status: bigint): Promise<void> {
+    if (status > 0xffn) throw new ProtocolError(`device status 0x${status.toString(16)} has more than 8 bits`);
+    this.#status = Number(status);
+    if (status === 0n) await this.#stopAll();
+  }
+
+  /** Stops everything. With `everything`, as if the front-end had just connected: another process may take over. */
+  async #reset(everything: boolean): Promise<void> {
+    await this.#stopAll();
+    this.#status = 0;
+    for (const ring of this.#vrings.values()) ring.close();
+    this.#vrings.clear();
+    if (!everything) return;
+    this.#features = 0n;
+    this.#protocolFeatures = 0n;
+    await this.#request({ op: "dmaSet", regions: [] });
+    this.#memory.close();
+  }
+
+  #forget(): void {
+    for (const ring of this.#vrings.values()) ring.close();
+    this.#vrings.clear();
+    this.#memory.close();
+  }
+
+  // Memory ---------------------------------------------------------------------------------------------------
+
+  async #setMemTable(message: Message): Promise<void> {
+    const { payload, fds } = message;
+    if (payload.byteLength < 8) throw new ProtocolError(`a memory table of ${payload.byteLength} bytes`);
+    const count = payload.getUint32(0, true);
+    if (count > VHOST_MEMORY_BASELINE_NREGIONS) {
+      throw new ProtocolError(`${count} memory regions: at most ${VHOST_MEMORY_BASELINE_NREGIONS} in one table`);
+    }
+    if (payload.byteLength < 8 + count * REGION_BYTES) {
+      throw new ProtocolError(`${count} memory regions in ${payload.byteLength} bytes`);
+    }
+    const regions = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * REGION_BYTES));
+    const table = MemoryTable.of(regions, fds);
+    await this.#request({ op: "dmaSet", regions: table.regions }, table.fds);
+    fds.length = 0;
+    this.#memory.close();
+    this.#memory = table;
+    for (const ring of this.#vrings.values()) await this.#settle(ring);
+  }
+
+  async #addMemReg(message: Message): Promise<void> {
+    const [fd] = message.fds;
+    if (!fd) throw new ProtocolError("a memory region without a descriptor");
+    const region = readRegion(message.payload, 8);
+    if (this.#memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
+    const checked = MemoryTable.of([region], [fd]);
+    await this.#request({ op: "dmaMap", region: toDevice(region) }, checked.fds);
+    this.#memory.add(region, fd);
+    message.fds.length = 0;
+    for (const ring of this.#vrings.values()) await this.#settle(ring);
+  }
+
+  async #remMemReg(message: Message): Promise<void> {
+    const region = this.#memory.find(readRegion(message.payload, 8));
+    const { iova, size } = toDevice(region);
+    await this.#request({ op: "dmaUnmap", iova, size });
+    this.#memory.remove(region);
+  }
+
+  // Vrings ---------------------------------------------------------------------------------------------------
+
+  #vring(index: number): Vring {
+    if (index >= QUEUE_PAIRS_MAX * 2) {
+      throw new ProtocolError(`vring ${index}: vrings are 0–${QUEUE_PAIRS_MAX * 2 - 1}`);
+    }
+    let ring = this.#vrings.get(index);
+    if (!ring) {
+      ring = new Vring(index);
+      this.#vrings.set(index, ring);
+    }
+    return ring;
+  }
+
+  async #handleVring(message: Message): Promise<void> {
+    const { name, payload } = message;
+    const value = payload.byteLength >= 8 ? payload.getUint32(4, true) : 0;
+    switch (name) {
+      case "VHOST_USER_SET_VRING_NUM":
+        return this.#setNum(this.#vring(payload.getUint32(0, true)), value);
+      case "VHOST_USER_SET_VRING_ADDR":
+        return await this.#setAddr(this.#vring(payload.getUint32(0, true)), payload);
+      case "VHOST_USER_SET_VRING_BASE": {
+        const ring = this.#vring(payload.getUint32(0, true));
+        if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
+        if (value > 0xffff) throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
+        ring.base = value;
+        return;
+      }
+      case "VHOST_USER_GET_VRING_BASE": {
+        const ring = this.#vring(payload.getUint32(0, true));
+        await this.#stop(ring);
+        ring.kicked = false;
+        ring.kick?.close();
+        ring.kick = undefined;
+        const answer = new Uint32Array([ring.index, ring.base]);
+        return this.#connection.reply(name, new Uint8Array(answer.buffer));
+      }
+      case "VHOST_USER_SET_VRING_ENABLE": {
+        if (value > 1) throw new ProtocolError(`enable ${value}: it is 0 or 1`);
+        const ring = this.#vring(payload.getUint32(0, true));
+        ring.enabled = value === 1;
+        return await this.#settle(ring);
+      }
+      case "VHOST_USER_SET_VRING_KICK":
+      case "VHOST_USER_SET_VRING_CALL":
+      case "VHOST_USER_SET_VRING_ERR":
+        return await this.#setFd(name, message);
+      default:
+        throw new ProtocolError("nobody handles it");
+    }
+  }
+
+  #setNum(ring: Vring, size: number): void {
+    if (size < 2 || size > VRING_SIZE_MAX || (size & (size - 1)) !== 0) {
+      throw new ProtocolError(`size ${size} of vring ${ring.index}: sizes are powers of two, 2–${VRING_SIZE_MAX}`);
+    }
+    if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
+    ring.size = size;
+  }
+
+  async #setAddr(ring: Vring, payload: DataView): Promise<void> {
+    const [desc, used, avail] = [8, 16, 24].map((at) => payload.getBigUint64(at, true));
+    const moved = ring.descUser !== desc || ring.usedUser !== used || ring.availUser !== avail;
+    if (moved) await this.#stop(ring);
+    ring.descUser = desc;
+    ring.usedUser = used;
+    ring.availUser = avail;
+    await this.#settle(ring);
+  }
+
+  async #setFd(name: Message["name"], message: Message): Promise<void> {
+    const value = message.payload.getBigUint64(0, true);
+    const ring = this.#vring(Number(value & VHOST_USER_VRING_IDX_MASK));
+    if (value >> 9n !== 0n) throw new ProtocolError(`0x${value.toString(16)} is not a vring index`);
+    const wants = (value & VHOST_USER_VRING_NOFD_MASK) === 0n;
+    if (wants !== (message.fds.length === 1)) {
+      throw new ProtocolError(`vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`);
+    }
+    const fd = message.fds[0];
+    if (fd && !isEventFd(fd.number)) throw new ProtocolError(`vring ${ring.index}: the descriptor is not an eventfd`);
+    message.fds.length = 0;
+    if (name === "VHOST_USER_SET_VRING_KICK") return await this.#setKick(ring, fd);
+    const role = name === "VHOST_USER_SET_VRING_CALL" ? "call" : "err";
+    ring[role]?.close();
+    ring[role] = fd;
+    if (role === "call" && ring.running) {
+      await this.#request({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+    }
+  }
+
+  async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {
+    await this.#stop(ring);
+    ring.kick?.close();
+    ring.kick = fd;
+    ring.kicked = true;
+    await this.#settle(ring);
+  }
+
+  /** Starts or stops a ring, as what has been said of it demands. */
+  async #settle(ring: Vring): Promise<void> {
+    // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
+    const enabled = ring.enabled || (this.#features & bit(VHOST_USER_F_PROTOCOL_FEATURES)) === 0n;
+    if (ring.running && !enabled) return await this.#stop(ring);
+    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
+  }
+
+  async #start(ring: Vring, base: number): Promise<void> {
+    const [desc, avail, used] = [ring.descUser, ring.availUser, ring.usedUser].map((address) =>
+      address === undefined ? undefined : this.#memory.toGuest(address)
+    );
+    if (desc === undefined || avail === undefined || used === undefined) {
+      throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
+    }
+    const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
+    await this.#request({
+      op: "queueStart",
+      index: ring.index,
+      flavour: "split",
+      size: ring.size,
+      desc,
+      avail,
+      used,
+      base,
+      features: this.#features,
+      kick: ring.kick !== undefined,
+      call: ring.call !== undefined,
+    }, fds);
+    ring.running = true;
+    ring.error = undefined;
+  }
+
+  async #stop(ring: Vring): Promise<void> {
+    if (!ring.running) return;
+    const { base } = await this.#request({ op: "queueStop", index: ring.index });
+    ring.running = false;
+    ring.base = Number(base);
+  }
+
+  async #stopAll(): Promise<void> {
+    for (const ring of this.#vrings.values()) await this.#stop(ring);
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * What every service's HTTP API shares: errors as RFC 9457 problem documents that name the field, a body limit, the
+ * rule for where a service may listen, and the server itself.
+ */
+import { type Hook, OpenAPIHono, z } from "@hono/zod-openapi";
+import type { Context, Env, MiddlewareHandler } from "hono";
+import { HTTPException } from "hono/http-exception";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+
+/** Longest request body. */
+export const BODY_BYTES_MAX = 64 * 1024;
+
+/** An RFC 9457 problem document. `field` names the field of the request that is at fault. */
+export const Problem = z.object({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  field: z.string().optional(),
+  errors: z.array(z.object({ field: z.string(), detail: z.string() })).optional(),
+}).openapi("Problem");
+export type Problem = z.output<typeof Problem>;
+
+const TITLES: Record<number, string> = {
+  400: "Bad request",
+  401: "Not authorised",
+  404: "Not found",
+  405: "Method not allowed",
+  409: "Conflict",
+  413: "Body too large",
+  415: "Unsupported media type",
+  422: "Not acceptable values",
+  500: "Internal error",
+  503: "Not ready",
+};
+
+/** A refusal of a request, with its HTTP status and the field at fault. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly status: ContentfulStatusCode;
+  readonly field: string | undefined;
+
+  constructor(status: ContentfulStatusCode, detail: string, field?: string) {
+    super(detail);
+    this.status = status;
+    this.field = field;
+  }
+}
+
+/** A problem document as a response. */
+export function problem(
+  c: Context,
+  status: ContentfulStatusCode,
+  detail: string,
+  field?: string,
+  errors?: Problem["errors"],
+): Response {
+  const body: Problem = {
+    type: "about:blank",
+    title: TITLES[status] ?? "Error",
+    status,
+    detail,
+    ...(field === undefined ? {} : { field }),
+    ...(errors ? { errors } : {}),
+  };
+  return c.body(JSON.stringify(body), status, { "content-type": "application/problem+json" });
+}
+
+/** One {field, detail} for each thing a schema found wrong. */
+export function fieldErrors(error: z.core.$ZodError): { field: string; detail: string }[] {
+  return error.issues.flatMap((issue) => {
+    const path = issue.path.join(".");
+    if (issue.code === "unrecognized_keys") {
+      return issue.keys.map((key) => ({
+        field: [...issue.path, key].join("."),
+        detail: "is not a field that can be set",
+      }));
+    }
+    return [{ field: path || "body", detail: issue.message }];
+  });
+}
+
+const hook: Hook<unknown, Env, string, unknown> = (result, c) => {
+  if (result.success) return;
+  const errors = fieldErrors(result.error);
+  const [first] = errors;
+  const isPath = (result as { target?: string }).target === "param";
+  const detail = errors.map(({ field, detail }) => `${field}: ${detail}`).join("; ");
+  return problem(c, isPath ? 404 : 422, detail, first?.field, errors);
+};
+
+/** Refuses bodies that are too long, of another type, empty or not JSON, before a route sees them. */
+const jsonBody: MiddlewareHandler = async (c, next) => {
+  if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
+  const declared = Number(c.req.header("content-length") ?? 0);
+  const tooLarge = `the body is larger than ${BODY_BYTES_MAX} bytes`;
+  if (declared > BODY_BYTES_MAX) return problem(c, 413, tooLarge, "body");
+  const bytes = await readLimited(c.req.raw.body);
+  if (!bytes) return problem(c, 413, tooLarge, "body");
+  const type = c.req.header("content-type") ?? "";
+  if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
+    return problem(c, 415, "the body must be JSON: send it with content-type: application/json", "content-type");
+  }
+  const text = new TextDecoder().decode(bytes);
+  if (text.trim() === "") return problem(c, 400, "the body is empty: send a JSON object", "body");
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    return problem(c, 400, `the body is not JSON: ${(error as Error).message}`, "body");
+  }
+  // Hono keeps promises here, whatever its types say.
+  c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
+  return await next();
+};
+
+async function readLimited(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of body ?? []) {
+    length += chunk.length;
+    if (length > BODY_BYTES_MAX) return undefined;
+    chunks.push(chunk);
+  }
+  const all = new Uint8Array(length);
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
+  }
+  return all;
+}
+
+/** A Hono app with the rules above; `token`, if given, is asked of everything but the health checks. */
+export function createApp(token: string | undefined): OpenAPIHono {
+  const app = new OpenAPIHono({ defaultHook: hook });
+  app.use(bearer(token));
+  app.use(jsonBody);
+  app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
+  app.onError((error, c) => {
+    if (error instanceof ApiError) return problem(c, error.status, error.message, error.field);
+    if (error instanceof HTTPException) return problem(c, error.status, error.message);
+    console.error(error);
+    return problem(c, 500, error.message);
+  });
+  app.get("/healthz", (c) => c.json({ ok: true }));
+  return app;
+}
+
+function bearer(token: string | undefined): MiddlewareHandler {
+  return async (c, next) => {
+    const open = token === undefined || c.req.path === "/healthz" || c.req.path === "/readyz";
+    if (open || (await sameText(c.req.header("authorization") ?? "", `Bearer ${token}`))) return await next();
+    return problem(c, 401, "send the fabric's token: authorization: Bearer $RINGFABRIC_TOKEN", "authorization");
+  };
+}
+
+/** Compares without telling by time how much is right. */
+async function sameText(a: string, b: string): Promise<boolean> {
+  const digest = async (text: string) =>
+    new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  const [x, y] = await Promise.all([digest(a), digest(b)]);
+  return x.every((byte, i) => byte === y[i]);
+}
+
+/** Where a service listens. */
+export interface ListenAddress {
+  hostname: string;
+  port: number;
+}
+
+/** Reads `host:port`, `[v6]:port` or `port`. */
+export function parseListen(text: string): ListenAddress {
+  const match = /^(?:(\[[^\]]+\]|[^:]*):)?(\d{1,5})$/.exec(text);
+  const port = Number(match?.[2]);
+  if (!match || port > 65535) throw new Error(`Cannot listen on ${text}: say HOST:PORT, such as 127.0.0.1:8080`);
+  return { hostname: match[1]?.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "::1" || /^127(\.\d{1,3}){3}$/.test(hostname);
+}
+
+/** The token that protects an API: needed anywhere but on loopback. Throws if it is missing. */
+export function requireToken(address: ListenAddress): string | undefined {
+  const token = Deno.env.get("RINGFABRIC_TOKEN") || undefined;
+  if (token === undefined && !isLoopback(address.hostname)) {
+    throw new Error(
+      `Cannot listen on ${address.hostname}: outside loopback the API needs a token; set RINGFABRIC_TOKEN`,
+    );
+  }
+  return token;
+}
+
+/** Serves an app; throws one clear sentence if the port is taken. */
+export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer<Deno.NetAddr> {
+  try {
+    return Deno.serve({ ...address, onListen: () => {} }, app.fetch);
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) {
+      throw new Error(
+        `Cannot listen on ${address.hostname}:${address.port}: the port is in use; choose another one with --port`,
+        { cause: error },
+      );
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,7 @@
+/** Schemas of the HTTP APIs and what their servers and clients share. */
+export * from "./http.ts";
+export * from "./nic.ts";
+export * from "./service.ts";
+export * from "./sse.ts";
+export * from "./vf.ts";
+export * from "./vhost.ts";

@@ -1,0 +1,93 @@
+/**
+ * The NIC's own API, which the PF programs it through: the whole programme in one PUT, so that it is the same call
+ * whether one VF changed or either side has just started.
+ */
+import { z } from "@hono/zod-openapi";
+import { MacAddress, VfPolicy } from "./vf.ts";
+
+/** Everything the PF sets. */
+export const Programme = z.strictObject({
+  switchMode: z.enum(["veb", "vepa"]),
+  /** The NIC's own link, which VFs with linkState auto follow. */
+  link: z.enum(["up", "down"]),
+  pfMac: MacAddress,
+  vfs: z.array(VfPolicy).max(256),
+}).openapi("Programme");
+export type Programme = z.output<typeof Programme>;
+
+/** State of one queue. */
+export const QueueState = z.object({
+  index: z.int(),
+  kind: z.enum(["rx", "tx"]),
+  state: z.enum(["running", "error"]),
+  size: z.int(),
+  reason: z.string().optional(),
+  detail: z.string().optional(),
+  calls: z.int().openapi({ description: "Interrupts raised" }),
+}).openapi("QueueState");
+export type QueueState = z.output<typeof QueueState>;
+
+/** State of one pool. */
+export const PoolState = z.object({
+  attached: z.boolean(),
+  owner: z.string().optional(),
+  memory: z.object({
+    bytes: z.int(),
+    regions: z.int(),
+    sealed: z.boolean().openapi({ description: "Whether the guest's memory files can no longer shrink" }),
+  }),
+  queues: z.array(QueueState),
+  learnedMacs: z.int(),
+  counters: z.record(z.string(), z.int()),
+}).openapi("PoolState");
+export type PoolState = z.output<typeof PoolState>;
+
+/** State of the engine. */
+export const EngineState = z.object({
+  busyRatio: z.number().openapi({ description: "Share of time spent on frames since start" }),
+  busyNsTotal: z.number(),
+  sleptNsTotal: z.number(),
+  uptimeNs: z.number(),
+  framesTotal: z.int(),
+  passesTotal: z.int(),
+  busyPassesTotal: z.int(),
+  sleepsTotal: z.int(),
+  callsTotal: z.int(),
+  spuriousKicksTotal: z.int(),
+  faultsTotal: z.int(),
+  filters: z.int(),
+  arenaFreeBytes: z.int(),
+  sigbusGuard: z.boolean(),
+}).openapi("EngineState");
+export type EngineState = z.output<typeof EngineState>;
+
+/** What `GET /api/v1/state` answers. */
+export const NicState = z.object({
+  /** Changes when the NIC restarts and has to be programmed anew. */
+  instance: z.string(),
+  programmed: z.boolean(),
+  engine: EngineState,
+  vfs: z.array(PoolState),
+  pf: PoolState,
+  uplink: PoolState,
+}).openapi("NicState");
+export type NicState = z.output<typeof NicState>;
+
+/** One entry of the filter table. */
+export const Filter = z.object({
+  mac: z.string(),
+  vlan: z.union([z.int(), z.literal("any")]),
+  proto: z.enum(["802.1Q", "802.1ad"]),
+  pool: z.union([z.int(), z.literal("pf"), z.literal("uplink")]),
+  source: z.enum(["static", "learned"]),
+  ageSeconds: z.int(),
+}).openapi("Filter");
+export type Filter = z.output<typeof Filter>;
+
+/** What the NIC tells on its event stream. */
+export const NicEvent = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("attached"), pool: Filter.shape.pool, owner: z.string() }),
+  z.object({ type: z.literal("detached"), pool: Filter.shape.pool, reason: z.string() }),
+  z.object({ type: z.literal("queue-error"), pool: Filter.shape.pool, index: z.int(), reason: z.string() }),
+]);
+export type NicEvent = z.output<typeof NicEvent>;

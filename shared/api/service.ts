@@ -1,0 +1,51 @@
+/**
+ * The frame of a service: one line and exit code 1 if it cannot start, a clean end on SIGINT and SIGTERM, and the line
+ * `READY {json}` on standard output that the supervisor waits for.
+ */
+
+/** A service that runs. */
+export interface RunningService {
+  /** What it says about itself when it is ready. */
+  info: Record<string, unknown>;
+  /** Resolves or rejects if it ends by itself. */
+  ended?: Promise<void>;
+  close(): Promise<void> | void;
+}
+
+/** Prefix of the line on standard output that says a service is ready. */
+export const READY_PREFIX = "READY ";
+
+/** What an error says, in one line. */
+export function oneLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split("\n")[0] ?? "";
+}
+
+/** Starts a service, waits for a signal, stops it and ends the process. */
+export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
+  let service: RunningService;
+  const stop = Promise.withResolvers<number>();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => stop.resolve(0));
+  try {
+    service = await start();
+  } catch (error) {
+    console.error(`${name}: ${oneLine(error)}`);
+    Deno.exit(1);
+  }
+  service.ended?.catch((error) => {
+    console.error(`${name}: ${oneLine(error)}`);
+    stop.resolve(1);
+  });
+  console.log(READY_PREFIX + JSON.stringify(service.info));
+  const code = await stop.promise;
+  try {
+    await service.close();
+  } catch (error) {
+    console.error(`${name}: while stopping: ${oneLine(error)}`);
+  }
+  Deno.exit(code);
+}
+
+/** One line of log: when, how bad, who, what. */
+export function log(level: "info" | "warn" | "error", service: string, message: string): void {
+  console.error(`${new Date().toISOString()} ${level.padEnd(5)} ${service.padEnd(5)} ${message}`);
+}

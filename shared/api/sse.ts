@@ -1,0 +1,65 @@
+/** Server-sent events (WHATWG HTML §9.2): how services tell what happens, and how they listen to each other. */
+import type { Context } from "hono";
+import { streamSSE } from "hono/streaming";
+
+const HEARTBEAT_MS = 15_000;
+/** Events a listener that does not read may have waiting before it is cut off. */
+const BACKLOG_MAX = 1000;
+
+/** Streams everything `subscribe` tells to one listener until it goes away. */
+export function eventStream<E>(c: Context, subscribe: (listener: (event: E) => void) => () => void): Response {
+  return streamSSE(c, async (stream) => {
+    const backlog: E[] = [];
+    let wake: () => void = () => {};
+    const unsubscribe = subscribe((event) => {
+      backlog.push(event);
+      if (backlog.length > BACKLOG_MAX) stream.abort();
+      wake();
+    });
+    stream.onAbort(() => {
+      unsubscribe();
+      wake();
+    });
+    // A comment at once tells the listener that it is subscribed.
+    await stream.write(": subscribed\n\n");
+    while (!stream.aborted) {
+      const event = backlog.shift();
+      if (event) {
+        await stream.writeSSE({ data: JSON.stringify(event) });
+        continue;
+      }
+      const { promise, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      const timer = setTimeout(() => {
+        void stream.write(": alive\n\n");
+        resolve();
+      }, HEARTBEAT_MS);
+      await promise;
+      clearTimeout(timer);
+    }
+    unsubscribe();
+  });
+}
+
+/** Reads an event stream; ends when the connection does. `onOpen` runs once the server has answered. */
+export async function* readEvents<E>(
+  url: string,
+  init: RequestInit,
+  onOpen: () => void = () => {},
+): AsyncGenerator<E> {
+  const response = await fetch(url, init);
+  if (!response.ok || !response.body) {
+    await response.body?.cancel();
+    throw new Error(`Cannot read events of ${url}: HTTP ${response.status}`);
+  }
+  onOpen();
+  let text = "";
+  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+      const data = text.slice(0, end).split("\n").filter((line) => line.startsWith("data:"));
+      text = text.slice(end + 2);
+      if (data.length > 0) yield JSON.parse(data.map((line) => line.slice(5).trim()).join("\n")) as E;
+    }
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * A VF's policy: the words and limits of `ip link set DEV vf N …` (ip-link(8)) as JSON, with the reasons why something
+ * is refused. Both the PF (which stores it) and the NIC (which has it in force) use these schemas.
+ */
+import { z } from "@hono/zod-openapi";
+
+/** Highest rate that can be set, in Mbit/s. */
+export const RATE_MBPS_MAX = 1_000_000;
+
+const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
+
+/** A unicast MAC address, normalised to lower case with colons. */
+export const MacAddress = z.string()
+  .transform((text) => text.toLowerCase().replaceAll("-", ":"))
+  .refine((text) => MAC.test(text), { error: "is not a MAC address such as 02:00:00:00:00:01", abort: true })
+  .refine((text) => (parseInt(text.slice(0, 2), 16) & 1) === 0, {
+    error: "is a multicast address: a VF needs a unicast one (the first byte must be even)",
+    abort: true,
+  })
+  .refine((text) => text !== "00:00:00:00:00:00", { error: "is all zero: a VF needs an address of its own" })
+  .openapi({ type: "string", example: "02:52:46:00:00:01", description: "Unicast MAC address" });
+
+const rate = z.int({ error: "must be a whole number of Mbit/s" }).min(0, "rates are 0 (none) or more Mbit/s")
+  .max(RATE_MBPS_MAX, `rates are at most ${RATE_MBPS_MAX} Mbit/s`);
+
+/** The fields of a VF's policy. */
+export const vfPolicyShape = {
+  mac: MacAddress,
+  vlan: z.int({ error: "must be a whole number" }).min(0, "VLAN ids are 0–4094").max(4094, "VLAN ids are 0–4094")
+    .openapi({ description: "VLAN that the PF puts the VF into (VST); 0: none" }),
+  qos: z.int({ error: "must be a whole number" }).min(0, "priorities are 0–7").max(7, "priorities are 0–7")
+    .openapi({ description: "802.1p priority of the VLAN tag" }),
+  vlanProto: z.enum(["802.1Q", "802.1ad"], { error: "is 802.1Q or 802.1ad" }),
+  trunk: z.array(z.int({ error: "must be whole numbers" }).min(1, "trunk VLAN ids are 1–4094").max(4094, "trunk VLAN ids are 1–4094"))
+    .max(4094, "there are 4094 VLANs")
+    .transform((list) => [...new Set(list)].sort((a, b) => a - b))
+    .openapi({ type: "array", items: { type: "integer" }, description: "VLANs whose tags the guest may use (VGT) while vlan is 0" }),
+  spoofCheck: z.boolean({ error: "is true or false" }),
+  trust: z.boolean({ error: "is true or false" })
+    .openapi({ description: "May use any VLAN tag, add MAC addresses by using them, and be promiscuous" }),
+  promisc: z.boolean({ error: "is true or false" })
+    .openapi({ description: "Receives unicast frames of its VLANs that nobody has the address of; needs trust" }),
+  linkState: z.enum(["auto", "enable", "disable"], { error: "is auto, enable or disable" }),
+  minTxRate: rate.openapi({ description: "Mbit/s: share under contention, in proportion to the other VFs'" }),
+  maxTxRate: rate.openapi({ description: "Mbit/s: limit; 0: none" }),
+} as const;
+
+/** A VF's whole policy. */
+export const VfPolicy = z.strictObject(vfPolicyShape).openapi("VfPolicy");
+export type VfPolicy = z.output<typeof VfPolicy>;
+
+/** What a PATCH may hold. */
+export const VfPatch = z.strictObject(vfPolicyShape).partial().openapi("VfPatch");
+export type VfPatch = z.output<typeof VfPatch>;
+
+/** Policy of a VF that nobody has configured. */
+export function defaultPolicy(mac: string): VfPolicy {
+  return {
+    mac,
+    vlan: 0,
+    qos: 0,
+    vlanProto: "802.1Q",
+    trunk: [],
+    spoofCheck: true,
+    trust: false,
+    promisc: false,
+    linkState: "auto",
+    minTxRate: 0,
+    maxTxRate: 0,
+  };
+}
+
+/** Whether a VLAN id is the VF's own, by VST or as an untagged member. */
+export function vlanKey(policy: Pick<VfPolicy, "vlan" | "vlanProto">): number {
+  return policy.vlan === 0 ? 0 : policy.vlan | (policy.vlanProto === "802.1ad" ? 0x1000 : 0);
+}

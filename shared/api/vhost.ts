@@ -1,0 +1,35 @@
+/** The vhost service's API: how each VF's port gets its front-ends, and what they negotiated. */
+import { z } from "@hono/zod-openapi";
+
+/** What a session negotiated. */
+export const SessionState = z.object({
+  features: z.string(),
+  protocolFeatures: z.string(),
+  status: z.int(),
+  memoryRegions: z.int(),
+  vrings: z.array(z.object({
+    index: z.int(),
+    size: z.int(),
+    enabled: z.boolean(),
+    running: z.boolean(),
+    error: z.string().optional(),
+  })),
+}).openapi("SessionState");
+
+/** A VF's vhost-user port. */
+export const PortState = z.object({
+  vf: z.union([z.int(), z.literal("uplink")]),
+  role: z.enum(["server", "client"]),
+  path: z.string(),
+  connected: z.boolean(),
+  lastEnd: z.string().optional().openapi({ description: "Why the last front-end's session ended" }),
+  session: SessionState.optional(),
+}).openapi("PortState");
+export type PortState = z.output<typeof PortState>;
+
+/** How a port gets its connections. */
+export const PortChange = z.discriminatedUnion("role", [
+  z.strictObject({ role: z.literal("server") }),
+  z.strictObject({ role: z.literal("client"), path: z.string().startsWith("/", "must be an absolute path").max(107) }),
+]).openapi("PortChange");
+export type PortChange = z.output<typeof PortChange>;

@@ -1,0 +1,56 @@
+/**
+ * Messages over a SOCK_SEQPACKET socket: msgpack bodies, descriptors beside them. One packet is one message, so there
+ * is no framing to get wrong.
+ */
+import { Packr, Unpackr } from "msgpackr";
+import { type Fd, type UnixSocket } from "../os/mod.ts";
+import { MESSAGE_BYTES_MAX } from "./messages.ts";
+
+// Record mode would compile code for each shape; plain maps need none.
+const packr = new Packr({ useRecords: false });
+const unpackr = new Unpackr({ useRecords: false, int64AsType: "bigint" });
+
+/** A decoded message and the descriptors it brought, which the receiver owns. */
+export interface Packet {
+  message: unknown;
+  fds: Fd[];
+}
+
+/** One end of the device socket. */
+export class Channel implements Disposable {
+  readonly socket: UnixSocket;
+  readonly #buffer = new Uint8Array(MESSAGE_BYTES_MAX);
+
+  constructor(socket: UnixSocket) {
+    this.socket = socket;
+  }
+
+  /** The next message; `undefined` at the end of the connection. Throws on a message that is not msgpack. */
+  async receive(): Promise<Packet | undefined> {
+    const { bytes, fds } = await this.socket.receive(this.#buffer);
+    if (bytes === 0) return undefined;
+    try {
+      return { message: unpackr.unpack(this.#buffer.slice(0, bytes)), fds };
+    } catch (cause) {
+      for (const fd of fds) fd.close();
+      throw new Error("Cannot read a device message: it is not msgpack", { cause });
+    }
+  }
+
+  /** Sends one message; the descriptors stay the caller's. */
+  send(message: unknown, fds: readonly number[] = []): void {
+    const bytes = new Uint8Array(packr.pack(message));
+    if (bytes.byteLength > MESSAGE_BYTES_MAX) {
+      throw new Error(`Cannot send a device message of ${bytes.byteLength} bytes: at most ${MESSAGE_BYTES_MAX}`);
+    }
+    this.socket.send(bytes, fds);
+  }
+
+  close(): void {
+    this.socket.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

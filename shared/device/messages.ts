@@ -1,0 +1,98 @@
+/**
+ * The device socket's messages (docs/device-socket.md): how a service that drives queues gets at a VF. The verbs
+ * follow vfio-user's. One connection is one VF's lease. Requests carry a number, replies repeat it; descriptors ride
+ * along as SCM_RIGHTS in the order in which the fields name them.
+ */
+import { z } from "zod";
+
+/** Longest message. */
+export const MESSAGE_BYTES_MAX = 64 * 1024;
+
+const iova = z.union([z.bigint(), z.number().int()]).transform((n) => BigInt(n))
+  .refine((n) => n >= 0n && n < 1n << 64n, "is not a 64-bit unsigned number");
+const bytes = z.union([z.bigint(), z.number().int()]).transform((n) => Number(n))
+  .refine((n) => Number.isSafeInteger(n) && n >= 0, "is not a size");
+
+/** One range of guest memory. Its descriptor is one of the message's. */
+export const MemoryRegion = z.strictObject({
+  iova,
+  size: bytes,
+  /** Where the range begins in the file. */
+  offset: bytes,
+  perm: z.enum(["r", "rw"]).default("rw"),
+});
+export type MemoryRegion = z.output<typeof MemoryRegion>;
+
+/** The uplink's queues are driven like a VF's. */
+export const PoolName = z.union([z.number().int().min(0), z.literal("uplink")]);
+export type PoolName = z.output<typeof PoolName>;
+
+const index = z.number().int().min(0);
+
+/** What a client may ask. */
+export const Request = z.discriminatedUnion("op", [
+  /** Takes the lease of a VF; a lease whose owner died is taken over. */
+  z.strictObject({ op: z.literal("attach"), vf: PoolName, owner: z.string().max(200) }),
+  /** Gives it back: queues stop, memory is unmapped. */
+  z.strictObject({ op: z.literal("detach") }),
+  /** Replaces the whole memory table in one step; one descriptor a region. Running queues go on if they can. */
+  z.strictObject({ op: z.literal("dmaSet"), regions: z.array(MemoryRegion).max(64) }),
+  /** Adds a region (one descriptor). */
+  z.strictObject({ op: z.literal("dmaMap"), region: MemoryRegion }),
+  /** Takes away the region with exactly this address and size. */
+  z.strictObject({ op: z.literal("dmaUnmap"), iova, size: bytes }),
+  /** Starts a queue; descriptors: kick if `kick`, then call if `call`. */
+  z.strictObject({
+    op: z.literal("queueStart"),
+    index,
+    flavour: z.enum(["split"]),
+    size: z.number().int(),
+    desc: iova,
+    avail: iova,
+    used: iova,
+    /** Next avail index; -1: where the ring's own used index says, after a crash. */
+    base: z.number().int().min(-1).max(65535),
+    features: iova,
+    kick: z.boolean(),
+    call: z.boolean(),
+  }),
+  /** Stops a queue between two bursts; answers its next avail index. */
+  z.strictObject({ op: z.literal("queueStop"), index }),
+  /** Replaces the call eventfd of a running queue (a descriptor, or none). */
+  z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
+  /** Asks to be told how many VFs there are, now and whenever that changes. Takes no lease. */
+  z.strictObject({ op: z.literal("watch") }),
+]);
+export type Request = z.output<typeof Request>;
+
+/** A request as a client writes it. */
+export type RequestInput = z.input<typeof Request>;
+
+/** What the NIC answers. */
+export type Reply =
+  | { id: number; ok: true; value: Record<string, unknown> }
+  | { id: number; ok: false; code: string; message: string };
+
+/** What the NIC tells unasked. */
+export type DeviceEvent =
+  | { event: "vfs"; count: number }
+  | { event: "queueError"; index: number; reason: string }
+  | { event: "revoked"; reason: string };
+
+/** Reply to `attach`. */
+export interface Attached {
+  maxQueuePairs: number;
+  /** virtio features the NIC's split queues can do. */
+  features: bigint;
+}
+
+/** The NIC refused a request, with a code that programs can tell apart. */
+export class DeviceRefusal extends Error {
+  override readonly name = "DeviceRefusal";
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}

@@ -1,0 +1,34 @@
+/**
+ * The counters of a pool by name, in the order of their offsets in nic.ts, with what each one means. The name is the
+ * one in the API and, with a prefix, in the metrics.
+ */
+
+/** Name and meaning of every pool counter; entry *i* lies at `P_COUNTERS + 8 * i`. */
+export const COUNTERS = [
+  ["rx_frames", "Frames delivered to the VF"],
+  ["rx_bytes", "Bytes delivered to the VF, without FCS"],
+  ["tx_frames", "Frames the VF sent that passed its policy"],
+  ["tx_bytes", "Bytes the VF sent that passed its policy, without FCS"],
+  ["rx_multicast", "Multicast frames delivered to the VF"],
+  ["rx_broadcast", "Broadcast frames delivered to the VF"],
+  ["tx_multicast", "Multicast frames the VF sent"],
+  ["tx_broadcast", "Broadcast frames the VF sent"],
+  ["rx_no_buffer", "Frames dropped because the VF had posted no receive buffer"],
+  ["rx_too_small", "Frames dropped because the VF's receive buffers were too small"],
+  ["rx_no_queue", "Frames dropped because no receive queue of the VF runs"],
+  ["rx_link_down", "Frames dropped because the VF's link is down"],
+  ["rx_queue_error", "Frames dropped because the VF's receive queue broke the protocol"],
+  ["tx_link_down", "Frames of the VF dropped because its link is down"],
+  ["tx_spoofed", "Frames of the VF dropped by the spoof check"],
+  ["tx_bad_source", "Frames of the VF dropped because the source address is multicast or zero"],
+  ["tx_vlan_tagged", "Tagged frames of the VF dropped because the PF sets its VLAN"],
+  ["tx_vlan_denied", "Frames of the VF dropped because their VLAN is not in its trunk list"],
+  ["tx_runt", "Frames of the VF dropped because they are shorter than their headers"],
+  ["tx_oversize", "Frames of the VF dropped because they are longer than 64 KiB"],
+  ["tx_bad_offload", "Frames of the VF dropped because they ask for an offload that was not negotiated"],
+  ["tx_no_destination", "Frames of the VF dropped because nobody has their destination"],
+  ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
+] as const;
+
+/** The name of one pool counter. */
+export type CounterName = typeof COUNTERS[number][0];

@@ -1,0 +1,40 @@
+/**
+ * Constants of the virtio specification, in its spelling (OASIS virtio 1.2). Plain literals: TypeScript and
+ * AssemblyScript both read this file. Feature bits are bit positions.
+ */
+
+// §2.7.5 The Virtqueue Descriptor Table: {addr u64, len u32, flags u16, next u16}
+export const VIRTQ_DESC_BYTES = 16;
+export const VIRTQ_DESC_F_NEXT = 1;
+export const VIRTQ_DESC_F_WRITE = 2;
+export const VIRTQ_DESC_F_INDIRECT = 4;
+
+// §2.7.6 The Virtqueue Available Ring: {flags u16, idx u16, ring u16 × size, used_event u16}
+export const VIRTQ_AVAIL_F_NO_INTERRUPT = 1;
+export const VIRTQ_AVAIL_IDX = 2;
+export const VIRTQ_AVAIL_RING = 4;
+
+// §2.7.8 The Virtqueue Used Ring: {flags u16, idx u16, {id u32, len u32} × size, avail_event u16}
+export const VIRTQ_USED_F_NO_NOTIFY = 1;
+export const VIRTQ_USED_IDX = 2;
+export const VIRTQ_USED_RING = 4;
+export const VIRTQ_USED_ELEM_BYTES = 8;
+
+// §2.7 alignment of the three areas
+export const VIRTQ_DESC_ALIGN = 16;
+export const VIRTQ_AVAIL_ALIGN = 2;
+export const VIRTQ_USED_ALIGN = 4;
+
+// §5.1.6 struct virtio_net_hdr {flags u8, gso_type u8, hdr_len u16, gso_size u16, csum_start u16, csum_offset u16,
+// num_buffers u16}; num_buffers is there with VERSION_1 or MRG_RXBUF
+export const VIRTIO_NET_HDR_BYTES = 12;
+export const VIRTIO_NET_HDR_LEGACY_BYTES = 10;
+
+// §5.1.3 and §6 feature bits
+export const VIRTIO_NET_F_MRG_RXBUF = 15;
+export const VIRTIO_NET_F_GUEST_ANNOUNCE = 21;
+export const VIRTIO_NET_F_MQ = 22;
+export const VIRTIO_F_ANY_LAYOUT = 27;
+export const VIRTIO_RING_F_INDIRECT_DESC = 28;
+export const VIRTIO_RING_F_EVENT_IDX = 29;
+export const VIRTIO_F_VERSION_1 = 32;

@@ -1,0 +1,173 @@
+/**
+ * Waiting for descriptors. `Epoll` is the plain thing, for a worker that blocks in it; `Reactor` turns it into
+ * promises for the main thread: one wait at a time runs on Deno's thread pool, and everything else is events.
+ */
+import { createEventFd, drainEventFd, Fd, signalEventFd } from "./fd.ts";
+import { check, EINTR, errno, libc, OsError } from "./libc.ts";
+
+// sys/epoll.h
+export const EPOLLIN = 0x001;
+export const EPOLLERR = 0x008;
+export const EPOLLHUP = 0x010;
+export const EPOLLRDHUP = 0x2000;
+export const EPOLLONESHOT = 1 << 30;
+export const EPOLLET = 1 << 31;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+const EPOLL_CTL_MOD = 3;
+const EPOLL_CLOEXEC = 0o2000000;
+const EVENTS_MAX = 64;
+/** struct epoll_event is packed on x86-64: u32 events, u64 data. */
+const EVENT_BYTES = 12;
+
+/** An epoll instance. `data` numbers are the caller's, up to 2^53. */
+export class Epoll implements Disposable {
+  readonly #fd: Fd;
+  readonly #event = new Uint8Array(EVENT_BYTES);
+  readonly #events = new Uint8Array(EVENT_BYTES * EVENTS_MAX);
+  readonly #view = new DataView(this.#events.buffer);
+
+  constructor() {
+    this.#fd = new Fd(check(libc().epoll_create1(EPOLL_CLOEXEC), "epoll_create1", ""));
+  }
+
+  /** The instance's descriptor: another thread of the process may wait on it. */
+  get number(): number {
+    return this.#fd.number;
+  }
+
+  #control(op: number, name: string, fd: number, events: number, data: number): void {
+    const view = new DataView(this.#event.buffer);
+    view.setUint32(0, events >>> 0, true);
+    view.setBigUint64(4, BigInt(data), true);
+    check(libc().epoll_ctl(this.number, op, fd, this.#event), `epoll_ctl ${name}`, `fd ${fd}`);
+  }
+
+  add(fd: number, events: number, data: number): void {
+    this.#control(EPOLL_CTL_ADD, "ADD", fd, events, data);
+  }
+
+  modify(fd: number, events: number, data: number): void {
+    this.#control(EPOLL_CTL_MOD, "MOD", fd, events, data);
+  }
+
+  remove(fd: number): void {
+    this.#control(EPOLL_CTL_DEL, "DEL", fd, 0, 0);
+  }
+
+  /** Waits on a thread of the pool; answers the ready ones as [data, events]. */
+  async wait(timeoutMs: number): Promise<[number, number][]> {
+    const n = await libc().epoll_wait_async(this.number, this.#events, EVENTS_MAX, timeoutMs);
+    return this.#ready(n);
+  }
+
+  #ready(n: number): [number, number][] {
+    const ready: [number, number][] = [];
+    for (let i = 0; i < n; i++) {
+      const at = i * EVENT_BYTES;
+      ready.push([Number(this.#view.getBigUint64(at + 4, true)), this.#view.getUint32(at, true)]);
+    }
+    return ready;
+  }
+
+  close(): void {
+    this.#fd.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Blocks the calling thread until a descriptor of epoll instance `epfd` is ready. Answers the data numbers. */
+export function waitBlocking(epfd: number, events: Uint8Array<ArrayBuffer>, timeoutMs: number): number {
+  const n = libc().epoll_wait(epfd, events, events.byteLength / EVENT_BYTES, timeoutMs);
+  if (n >= 0) return n;
+  const code = errno();
+  if (code === EINTR) return 0;
+  throw new OsError("epoll_wait", `fd ${epfd}`, code);
+}
+
+/** Room for `n` events, for `waitBlocking`; `eventData(view, i)` reads the i-th data number. */
+export function eventRoom(n = EVENTS_MAX): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(n * EVENT_BYTES);
+}
+
+/** Data number of event `i`. */
+export function eventData(view: DataView, i: number): number {
+  return Number(view.getBigUint64(i * EVENT_BYTES + 4, true));
+}
+
+/** Somebody stopped waiting: the descriptor or the reactor was closed. */
+export class StoppedWaiting extends Error {
+  override readonly name = "StoppedWaiting";
+}
+
+interface Waiter {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+/** Readiness of descriptors as promises. */
+export class Reactor implements AsyncDisposable {
+  readonly #epoll = new Epoll();
+  readonly #wake = createEventFd();
+  /** By descriptor number; undefined while nobody waits for it. */
+  readonly #waiters = new Map<number, Waiter | undefined>();
+  readonly #loop: Promise<void>;
+  #closing = false;
+
+  constructor() {
+    this.#epoll.add(this.#wake.number, EPOLLIN, this.#wake.number);
+    this.#loop = this.#run();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#closing) {
+      const ready = await this.#epoll.wait(-1);
+      for (const [fd] of ready) {
+        if (fd === this.#wake.number) {
+          drainEventFd(fd);
+          continue;
+        }
+        const waiter = this.#waiters.get(fd);
+        if (!waiter) continue;
+        this.#waiters.set(fd, undefined);
+        waiter.resolve();
+      }
+    }
+  }
+
+  /** Resolves when `fd` can be read (or has hung up). One waiter for a descriptor at a time. */
+  readable(fd: number): Promise<void> {
+    if (this.#closing) return Promise.reject(new StoppedWaiting("the reactor is closed"));
+    if (this.#waiters.get(fd)) throw new Error(`Cannot wait for fd ${fd} twice at a time`);
+    const events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
+    if (this.#waiters.has(fd)) this.#epoll.modify(fd, events, fd);
+    else this.#epoll.add(fd, events, fd);
+    return new Promise((resolve, reject) => this.#waiters.set(fd, { resolve, reject }));
+  }
+
+  /** Forgets `fd`, which is about to be closed; its waiter is told. */
+  forget(fd: number): void {
+    if (!this.#waiters.has(fd)) return;
+    const waiter = this.#waiters.get(fd);
+    this.#waiters.delete(fd);
+    if (!this.#closing) this.#epoll.remove(fd);
+    waiter?.reject(new StoppedWaiting(`fd ${fd} is closed`));
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    signalEventFd(this.#wake.number);
+    await this.#loop;
+    for (const fd of [...this.#waiters.keys()]) this.forget(fd);
+    this.#epoll.close();
+    this.#wake.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * File descriptors as values with an owner. A descriptor that reaches this process belongs to one `Fd`, which closes
+ * it once; `using fd = …` closes it on every path.
+ */
+import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
+
+// fcntl.h, sys/eventfd.h, linux/memfd.h
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const F_SEAL_SHRINK = 0x0002;
+const F_DUPFD_CLOEXEC = 1030;
+const O_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = O_NONBLOCK;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+
+/** An open file descriptor and its end. */
+export class Fd implements Disposable {
+  #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** The number, for system calls. Throws after `close`. */
+  get number(): number {
+    if (this.#fd < 0) throw new Error("Cannot use a file descriptor that is closed");
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#fd < 0;
+  }
+
+  /** Closes the descriptor; further calls do nothing. */
+  close(): void {
+    if (this.#fd < 0) return;
+    libc().close(this.#fd);
+    this.#fd = -1;
+  }
+
+  /** Another descriptor of the same open file, with an owner of its own. */
+  duplicate(): Fd {
+    const copy = libc().fcntl(this.number, F_DUPFD_CLOEXEC, 0n);
+    return new Fd(check(copy, "fcntl F_DUPFD_CLOEXEC", `fd ${this.#fd}`));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A new eventfd, non-blocking, with counter 0. */
+export function createEventFd(): Fd {
+  return new Fd(check(libc().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd", "0"));
+}
+
+const ONE = new BigUint64Array([1n]);
+
+/** Adds one to an eventfd. False if its counter is full, which is as good: its reader has been told. */
+export function signalEventFd(fd: number): boolean {
+  if (libc().write(fd, ONE, 8n) === 8n) return true;
+  const code = errno();
+  if (code === EAGAIN) return false;
+  throw new OsError("write", `eventfd ${fd}`, code);
+}
+
+const RWF_NOWAIT = 0x8;
+const DRAIN = new BigUint64Array(1);
+const DRAIN_IOV = new BigUint64Array([addressOf(DRAIN), 8n]);
+
+/**
+ * Takes an eventfd's counter; 0n if it was not signalled. Never waits, even where the file's own flags say it should:
+ * they belong to whoever sent the descriptor and may change at any time.
+ */
+export function drainEventFd(fd: number): bigint {
+  return libc().preadv2(fd, DRAIN_IOV, 1, -1n, RWF_NOWAIT) === 8n ? DRAIN[0] ?? 0n : 0n;
+}
+
+/** What kind of file a descriptor is, as `/proc/self/fd` names it. */
+export function fdTarget(fd: number): string {
+  return Deno.readLinkSync(`/proc/self/fd/${fd}`);
+}
+
+/** Whether a descriptor that somebody sent is an eventfd. */
+export function isEventFd(fd: number): boolean {
+  return fdTarget(fd).startsWith("anon_inode:[eventfd]");
+}
+
+/** Makes reads and writes on `fd` return instead of waiting. */
+export function setNonBlocking(fd: number): void {
+  const flags = check(libc().fcntl(fd, F_GETFL, 0n), "fcntl F_GETFL", `fd ${fd}`);
+  check(libc().fcntl(fd, F_SETFL, BigInt(flags | O_NONBLOCK)), "fcntl F_SETFL", `fd ${fd}`);
+}
+
+/** A new memory file of `bytes` bytes that may be sealed and shared. */
+export function createMemfd(name: string, bytes: number): Fd {
+  const cName = new TextEncoder().encode(`${name}\0`);
+  const fd = new Fd(check(libc().memfd_create(cName, MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create", name));
+  try {
+    check(libc().ftruncate(fd.number, BigInt(bytes)), "ftruncate", name);
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return fd;
+}
+
+/** What is known of a file: its identity, its size and its preferred block (the page size on hugetlbfs). */
+export interface FileStatus {
+  device: bigint;
+  inode: bigint;
+  bytes: bigint;
+  blockBytes: bigint;
+  isRegular: boolean;
+  /** Whether its pages are memory (tmpfs, memfd, hugetlbfs), so that touching one never waits for a disk or a peer. */
+  isMemory: boolean;
+}
+
+// linux/magic.h
+const TMPFS_MAGIC = 0x01021994n;
+const HUGETLBFS_MAGIC = 0x958458f6n;
+
+const STATFS = new BigInt64Array(16);
+const STAT = new Uint8Array(144);
+const STAT_VIEW = new DataView(STAT.buffer);
+
+/** fstat(2) of a descriptor (struct stat of x86-64). */
+export function fileStatus(fd: number): FileStatus {
+  check(libc().fstat(fd, STAT), "fstat", `fd ${fd}`);
+  check(libc().fstatfs(fd, STATFS), "fstatfs", `fd ${fd}`);
+  return {
+    device: STAT_VIEW.getBigUint64(0, true),
+    inode: STAT_VIEW.getBigUint64(8, true),
+    isRegular: (STAT_VIEW.getUint32(24, true) & 0o170000) === 0o100000,
+    isMemory: STATFS[0] === TMPFS_MAGIC || STATFS[0] === HUGETLBFS_MAGIC,
+    bytes: STAT_VIEW.getBigUint64(48, true),
+    blockBytes: STAT_VIEW.getBigUint64(56, true),
+  };
+}
+
+/**
+ * Makes sure that a memory file cannot shrink under its mappings: true if it is sealed so, or could be sealed now.
+ * hugetlbfs files that are not memfds take no seals.
+ */
+export function sealShrink(fd: number): boolean {
+  const seals = libc().fcntl(fd, F_GET_SEALS, 0n);
+  if (seals < 0) return false;
+  if (seals & F_SEAL_SHRINK) return true;
+  return libc().fcntl(fd, F_ADD_SEALS, BigInt(F_SEAL_SHRINK)) === 0;
+}
+
+const TIMESPEC = new BigInt64Array(2);
+
+/** CLOCK_MONOTONIC in nanoseconds, the same clock in every process and thread. */
+export function monotonicNs(): number {
+  libc().clock_gettime(1, TIMESPEC);
+  return Number(TIMESPEC[0]) * 1e9 + Number(TIMESPEC[1]);
+}
+
+/** Runs the calling thread on these CPUs only. */
+export function setAffinity(cpus: readonly number[]): void {
+  const mask = new Uint8Array(128);
+  for (const cpu of cpus) {
+    if (cpu < 0 || cpu >= 1024) throw new Error(`Cannot run on cpu ${cpu}: CPUs are 0–1023`);
+    mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
+  }
+  check(libc().sched_setaffinity(0, 128n, mask), "sched_setaffinity", `cpus ${cpus.join(",")}`);
+}

@@ -1,0 +1,131 @@
+/**
+ * The C library through FFI: the only place that calls it. Everything above works with numbers, byte arrays and
+ * `OsError`; nothing above knows a struct layout. x86-64 and aarch64 Linux share the layouts used here.
+ */
+
+const SYMBOLS = {
+  __errno_location: { parameters: [], result: "pointer" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  accept4: { parameters: ["i32", "usize", "usize", "i32"], result: "i32" },
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+  epoll_wait_async: {
+    name: "epoll_wait",
+    parameters: ["i32", "buffer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i64"], result: "i32" },
+  fstat: { parameters: ["i32", "buffer"], result: "i32" },
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  kill: { parameters: ["i32", "i32"], result: "i32" },
+  listen: { parameters: ["i32", "i32"], result: "i32" },
+  memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
+  mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "u64" },
+  mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
+  munmap: { parameters: ["u64", "u64"], result: "i32" },
+  preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  strerror: { parameters: ["i32"], result: "pointer" },
+  write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+let loaded: Library | undefined;
+
+/** The C library's functions. Throws one clear sentence if FFI is not permitted. */
+export function libc(): Library {
+  if (loaded) return loaded;
+  try {
+    loaded = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable || cause instanceof Deno.errors.PermissionDenied) {
+      throw new Error("Cannot call the C library: FFI is not permitted; start this service with --allow-ffi", {
+        cause,
+      });
+    }
+    throw new Error(`Cannot load libc.so.6: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  return loaded;
+}
+
+/** errno values that callers tell apart (asm-generic/errno.h). */
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const ECONNREFUSED = 111;
+export const ENOENT = 2;
+
+const ERRNO_NAMES: Record<number, string> = {
+  1: "EPERM",
+  2: "ENOENT",
+  4: "EINTR",
+  5: "EIO",
+  9: "EBADF",
+  11: "EAGAIN",
+  12: "ENOMEM",
+  13: "EACCES",
+  14: "EFAULT",
+  17: "EEXIST",
+  19: "ENODEV",
+  20: "ENOTDIR",
+  22: "EINVAL",
+  23: "ENFILE",
+  24: "EMFILE",
+  28: "ENOSPC",
+  32: "EPIPE",
+  36: "ENAMETOOLONG",
+  88: "ENOTSOCK",
+  90: "EMSGSIZE",
+  98: "EADDRINUSE",
+  104: "ECONNRESET",
+  107: "ENOTCONN",
+  111: "ECONNREFUSED",
+};
+
+/** A failed system call: which call, on what object, with what errno. */
+export class OsError extends Error {
+  override readonly name = "OsError";
+  readonly call: string;
+  readonly errno: number;
+
+  constructor(call: string, object: string, errno: number) {
+    const text = loaded?.strerror(errno);
+    const meaning = text ? Deno.UnsafePointerView.getCString(text) : "unknown error";
+    super(`${call}(${object}): ${ERRNO_NAMES[errno] ?? errno}, ${meaning}`);
+    this.call = call;
+    this.errno = errno;
+  }
+
+  /** The error's short name, such as `EAGAIN`. */
+  get code(): string {
+    return ERRNO_NAMES[this.errno] ?? String(this.errno);
+  }
+}
+
+/** errno of the call that has just failed. Read it before anything else is called. */
+export function errno(): number {
+  const at = libc().__errno_location();
+  return at ? new Deno.UnsafePointerView(at).getInt32() : 0;
+}
+
+/** `result` if the call succeeded; throws an OsError naming `call` and `object` if it is negative. */
+export function check(result: number, call: string, object: string): number {
+  if (result < 0) throw new OsError(call, object, errno());
+  return result;
+}
+
+/** Native address of a buffer. The caller keeps the buffer alive for as long as C may use it. */
+export function addressOf(buffer: ArrayBufferView): bigint {
+  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer as Uint8Array<ArrayBuffer>));
+}

@@ -1,0 +1,7 @@
+/** The operating system: the C library, descriptors, mappings, waiting, sockets that carry descriptors. */
+export * from "./arena.ts";
+export * from "./epoll.ts";
+export * from "./fd.ts";
+export { check, errno, libc, OsError } from "./libc.ts";
+export * from "./sigbus.ts";
+export * from "./socket.ts";

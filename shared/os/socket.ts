@@ -1,0 +1,249 @@
+/**
+ * Unix sockets that carry descriptors (SCM_RIGHTS), which Deno's own do not: streams for vhost-user, sequenced packets
+ * for the device socket. Non-blocking throughout; a `Reactor` says when to try again.
+ */
+import { Fd } from "./fd.ts";
+import { Reactor } from "./epoll.ts";
+import { addressOf, check, EAGAIN, ECONNREFUSED, EINTR, ENOENT, errno, libc, OsError } from "./libc.ts";
+
+// sys/socket.h
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_SEQPACKET = 5;
+const SOCK_CLOEXEC = 0o2000000;
+const SOCK_NONBLOCK = 0o4000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_CTRUNC = 0x08;
+const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+/** struct sockaddr_un: family u16, path of 108 bytes. */
+const SUN_PATH_BYTES = 108;
+const BACKLOG = 16;
+const MSGHDR_BYTES = 56;
+const CMSG_HEADER_BYTES = 16;
+/** Descriptors one message may carry; more are a protocol error. SCM_MAX_FD of Linux is 253. */
+export const FDS_MAX = 64;
+/** Control buffer that holds whatever the kernel can deliver, so that no descriptor is lost unseen. */
+const CONTROL_BYTES = CMSG_HEADER_BYTES + 256 * 4;
+
+/** Kind of a Unix socket. */
+export type SocketKind = "stream" | "seqpacket";
+
+function socketAddress(path: string): Uint8Array<ArrayBuffer> {
+  const bytes = new TextEncoder().encode(path);
+  if (bytes.length >= SUN_PATH_BYTES) {
+    throw new Error(`Cannot use socket path ${path}: it is ${bytes.length} bytes long, at most 107 fit`);
+  }
+  const address = new Uint8Array(2 + SUN_PATH_BYTES);
+  new DataView(address.buffer).setUint16(0, AF_UNIX, true);
+  address.set(bytes, 2);
+  return address;
+}
+
+function newSocket(kind: SocketKind): Fd {
+  const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET;
+  return new Fd(check(libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", `unix ${kind}`));
+}
+
+/** The peer closed, or the message was not whole. */
+export class SocketError extends Error {
+  override readonly name = "SocketError";
+}
+
+/** What one receive brought. `bytes` 0 is the end of the connection. */
+export interface Received {
+  bytes: number;
+  fds: Fd[];
+}
+
+/** One end of a connected Unix socket. */
+export class UnixSocket implements Disposable {
+  readonly fd: Fd;
+  readonly #reactor: Reactor;
+  readonly #header = new Uint8Array(MSGHDR_BYTES);
+  readonly #iov = new BigUint64Array(2);
+  readonly #control = new Uint8Array(CONTROL_BYTES);
+  readonly #headerView = new DataView(this.#header.buffer);
+  readonly #controlView = new DataView(this.#control.buffer);
+
+  constructor(fd: Fd, reactor: Reactor) {
+    this.fd = fd;
+    this.#reactor = reactor;
+  }
+
+  /** Connects to a listening socket. */
+  static connect(path: string, kind: SocketKind, reactor: Reactor): UnixSocket {
+    const fd = newSocket(kind);
+    try {
+      const address = socketAddress(path);
+      check(libc().connect(fd.number, address, address.byteLength), "connect", path);
+      return new UnixSocket(fd, reactor);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  #prepare(buffer: Uint8Array<ArrayBuffer>, controlBytes: number): void {
+    this.#iov[0] = addressOf(buffer);
+    this.#iov[1] = BigInt(buffer.byteLength);
+    this.#header.fill(0);
+    this.#headerView.setBigUint64(16, addressOf(this.#iov), true);
+    this.#headerView.setBigUint64(24, 1n, true);
+    if (controlBytes > 0) this.#headerView.setBigUint64(32, addressOf(this.#control), true);
+    this.#headerView.setBigUint64(40, BigInt(controlBytes), true);
+  }
+
+  /**
+   * Receives what is there, up to the buffer's length, and the descriptors that came with it; `undefined` if nothing
+   * is there yet. Throws SocketError, closing the descriptors, if anything was cut off.
+   */
+  tryReceive(buffer: Uint8Array<ArrayBuffer>): Received | undefined {
+    this.#prepare(buffer, CONTROL_BYTES);
+    const n = Number(libc().recvmsg(this.fd.number, this.#header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+    if (n < 0) {
+      const code = errno();
+      if (code === EAGAIN || code === EINTR) return undefined;
+      throw new OsError("recvmsg", `fd ${this.fd.number}`, code);
+    }
+    const fds = this.#receivedFds();
+    const flags = this.#headerView.getUint32(48, true);
+    if (flags & (MSG_CTRUNC | MSG_TRUNC) || fds.length > FDS_MAX) {
+      for (const fd of fds) fd.close();
+      throw new SocketError(flags & MSG_TRUNC ? "the message is too long" : "the message has too many descriptors");
+    }
+    return { bytes: n, fds };
+  }
+
+  #receivedFds(): Fd[] {
+    const fds: Fd[] = [];
+    const end = Number(this.#headerView.getBigUint64(40, true));
+    for (let at = 0; at + CMSG_HEADER_BYTES <= end;) {
+      const length = Number(this.#controlView.getBigUint64(at, true));
+      if (length < CMSG_HEADER_BYTES) break;
+      const level = this.#controlView.getInt32(at + 8, true);
+      const type = this.#controlView.getInt32(at + 12, true);
+      if (level === SOL_SOCKET && type === SCM_RIGHTS) {
+        for (let i = at + CMSG_HEADER_BYTES; i + 4 <= at + length; i += 4) {
+          fds.push(new Fd(this.#controlView.getInt32(i, true)));
+        }
+      }
+      at += Math.ceil(length / 8) * 8;
+    }
+    return fds;
+  }
+
+  /** As `tryReceive`, waiting until there is something. */
+  async receive(buffer: Uint8Array<ArrayBuffer>): Promise<Received> {
+    for (;;) {
+      const got = this.tryReceive(buffer);
+      if (got) return got;
+      await this.#reactor.readable(this.fd.number);
+    }
+  }
+
+  /**
+   * Sends a message with descriptors (which stay the caller's). A peer that lets its socket run full is not waited
+   * for: that is an error, since control messages are few and small.
+   */
+  send(bytes: Uint8Array<ArrayBuffer>, fds: readonly number[] = []): void {
+    const controlBytes = fds.length === 0 ? 0 : CMSG_HEADER_BYTES + Math.ceil(fds.length / 2) * 8;
+    if (fds.length > 0) {
+      this.#controlView.setBigUint64(0, BigInt(CMSG_HEADER_BYTES + fds.length * 4), true);
+      this.#controlView.setInt32(8, SOL_SOCKET, true);
+      this.#controlView.setInt32(12, SCM_RIGHTS, true);
+      fds.forEach((fd, i) => this.#controlView.setInt32(CMSG_HEADER_BYTES + i * 4, fd, true));
+    }
+    this.#prepare(bytes, controlBytes);
+    const n = Number(libc().sendmsg(this.fd.number, this.#header, MSG_DONTWAIT | MSG_NOSIGNAL));
+    if (n < 0) throw new OsError("sendmsg", `fd ${this.fd.number}`, errno());
+    if (n !== bytes.byteLength) throw new SocketError("the peer does not read its messages");
+  }
+
+  close(): void {
+    if (this.fd.closed) return;
+    this.#reactor.forget(this.fd.number);
+    this.fd.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A listening Unix socket; its file is made with mode 0600 and removed on `close`. */
+export class UnixListener implements Disposable {
+  readonly path: string;
+  readonly #fd: Fd;
+  readonly #reactor: Reactor;
+  #closed = false;
+
+  private constructor(path: string, fd: Fd, reactor: Reactor) {
+    this.path = path;
+    this.#fd = fd;
+    this.#reactor = reactor;
+  }
+
+  /** Listens at `path`. A file left behind by a dead process is replaced, a live listener is an error. */
+  static listen(path: string, kind: SocketKind, reactor: Reactor): UnixListener {
+    removeStale(path, kind, reactor);
+    const fd = newSocket(kind);
+    try {
+      const address = socketAddress(path);
+      const umask = Deno.umask(0o177);
+      try {
+        check(libc().bind(fd.number, address, address.byteLength), "bind", path);
+      } finally {
+        Deno.umask(umask);
+      }
+      check(libc().listen(fd.number, BACKLOG), "listen", path);
+      return new UnixListener(path, fd, reactor);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  /** The next connection; `undefined` once the listener is closed. */
+  async accept(): Promise<UnixSocket | undefined> {
+    while (!this.#closed) {
+      const n = libc().accept4(this.#fd.number, 0n, 0n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (n >= 0) return new UnixSocket(new Fd(n), this.#reactor);
+      const code = errno();
+      if (code !== EAGAIN && code !== EINTR) throw new OsError("accept4", this.path, code);
+      await this.#reactor.readable(this.#fd.number).catch(() => {});
+    }
+    return undefined;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reactor.forget(this.#fd.number);
+    this.#fd.close();
+    try {
+      Deno.removeSync(this.path);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function removeStale(path: string, kind: SocketKind, reactor: Reactor): void {
+  try {
+    UnixSocket.connect(path, kind, reactor).close();
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    if (error.errno === ENOENT) return;
+    if (error.errno === ECONNREFUSED) return Deno.removeSync(path);
+    throw error;
+  }
+  throw new Error(`Cannot listen on ${path}: another process listens there`);
+}

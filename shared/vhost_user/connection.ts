@@ -1,0 +1,127 @@
+/**
+ * vhost-user messages on a stream socket. Exactly one message's bytes are asked of the kernel at a time, so the
+ * descriptors that come in belong to that message. Sizes and descriptor counts are checked here, before anyone acts
+ * on a message.
+ */
+import { type Fd, type UnixSocket } from "../os/mod.ts";
+import {
+  HEADER_BYTES,
+  PAYLOAD_BYTES,
+  PAYLOAD_BYTES_MAX,
+  ProtocolError,
+  REQUEST,
+  requestName,
+  type RequestName,
+  VHOST_USER_NEED_REPLY_MASK,
+  VHOST_USER_REPLY_MASK,
+  VHOST_USER_VERSION,
+  VHOST_USER_VERSION_MASK,
+} from "./protocol.ts";
+
+/** One message of the front-end. Its receiver owns the descriptors. */
+export interface Message {
+  name: RequestName;
+  payload: DataView<ArrayBuffer>;
+  fds: Fd[];
+  needReply: boolean;
+}
+
+/** How many descriptors a request may bring; none where it is not named. */
+const FDS_MAX: Partial<Record<RequestName, number>> = {
+  VHOST_USER_SET_MEM_TABLE: 8,
+  VHOST_USER_SET_LOG_BASE: 1,
+  VHOST_USER_SET_LOG_FD: 1,
+  VHOST_USER_SET_VRING_KICK: 1,
+  VHOST_USER_SET_VRING_CALL: 1,
+  VHOST_USER_SET_VRING_ERR: 1,
+  VHOST_USER_ADD_MEM_REG: 1,
+  // The spec has none; libvhost-user's test front-ends send the region's descriptor again, and it is closed.
+  VHOST_USER_REM_MEM_REG: 1,
+};
+
+/** Descriptors that may come with the bytes of one message, whatever it turns out to be. */
+const FDS_PER_MESSAGE_MAX = 64;
+/** Messages handled in a row before other connections have their turn. */
+const TURN_MESSAGES = 16;
+
+/** The back-end's end of a vhost-user connection. */
+export class VhostUserConnection {
+  readonly #socket: UnixSocket;
+  #inTurn = 0;
+
+  constructor(socket: UnixSocket) {
+    this.#socket = socket;
+  }
+
+  /** The next message, `undefined` at the end of the connection. Throws ProtocolError on anything malformed. */
+  async receive(): Promise<Message | undefined> {
+    // A front-end that floods gives way to the others now and then.
+    if (++this.#inTurn % TURN_MESSAGES === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+    const fds: Fd[] = [];
+    try {
+      const header = await this.#read(HEADER_BYTES, fds, true);
+      if (!header) return undefined;
+      const number = header.getUint32(0, true);
+      const flags = header.getUint32(4, true);
+      const size = header.getUint32(8, true);
+      const name = requestName(number);
+      if ((flags & VHOST_USER_VERSION_MASK) !== VHOST_USER_VERSION) {
+        throw new ProtocolError(`message of version ${flags & VHOST_USER_VERSION_MASK}: only version 1 is spoken`);
+      }
+      if (size > PAYLOAD_BYTES_MAX) {
+        throw new ProtocolError(`request ${name ?? number} with ${size} bytes: at most ${PAYLOAD_BYTES_MAX}`);
+      }
+      const payload = size === 0 ? new DataView(new ArrayBuffer(0)) : await this.#read(size, fds, false);
+      if (!payload) throw new ProtocolError("the connection ended inside a message");
+      if (!name) throw new ProtocolError(`unknown request ${number}`);
+      const wanted = PAYLOAD_BYTES[name];
+      if (wanted !== undefined && wanted !== size) {
+        throw new ProtocolError(`${name} with ${size} bytes: it has ${wanted}`);
+      }
+      const fdsMax = FDS_MAX[name] ?? 0;
+      if (fds.length > fdsMax) {
+        throw new ProtocolError(`${name} with ${fds.length} descriptors: at most ${fdsMax}`);
+      }
+      return { name, payload, fds, needReply: (flags & VHOST_USER_NEED_REPLY_MASK) !== 0 };
+    } catch (error) {
+      for (const fd of fds) fd.close();
+      throw error;
+    }
+  }
+
+  /** Reads exactly `length` bytes; `undefined` if the connection ends first (an error once a message has begun). */
+  async #read(length: number, fds: Fd[], mayEnd: boolean): Promise<DataView<ArrayBuffer> | undefined> {
+    const bytes = new Uint8Array(length);
+    for (let at = 0; at < length;) {
+      const got = await this.#socket.receive(bytes.subarray(at));
+      fds.push(...got.fds);
+      if (fds.length > FDS_PER_MESSAGE_MAX) throw new ProtocolError("too many descriptors in one message");
+      if (got.bytes === 0) {
+        if (mayEnd && at === 0) return undefined;
+        throw new ProtocolError("the connection ended inside a message");
+      }
+      at += got.bytes;
+    }
+    return new DataView(bytes.buffer);
+  }
+
+  /** Answers a request. */
+  reply(name: RequestName, payload: Uint8Array): void {
+    const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(0, REQUEST[name], true);
+    view.setUint32(4, VHOST_USER_VERSION | VHOST_USER_REPLY_MASK, true);
+    view.setUint32(8, payload.byteLength, true);
+    bytes.set(payload, HEADER_BYTES);
+    this.#socket.send(bytes);
+  }
+
+  /** Answers with one u64. */
+  replyU64(name: RequestName, value: bigint): void {
+    this.reply(name, new Uint8Array(new BigUint64Array([value]).buffer));
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}

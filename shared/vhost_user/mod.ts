@@ -1,0 +1,3 @@
+/** The vhost-user protocol. */
+export * from "./connection.ts";
+export * from "./protocol.ts";

@@ -1,0 +1,83 @@
+/**
+ * Builds the engines: AssemblyScript to Wasm, with the compiler from npm, into `.build/`. A build whose sources have
+ * not changed is not done again, so `up` may ask for one every time; the compiler is only loaded when there is work.
+ */
+import { encodeHex } from "@std/encoding/hex";
+import { BUILD_DIR, ROOT, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
+
+const FLAGS = [
+  "-O3",
+  "--runtime",
+  "stub",
+  "--importMemory",
+  "--sharedMemory",
+  "--initialMemory",
+  "65536",
+  "--maximumMemory",
+  "65536",
+  // Static data would be written into the shared arena at every instantiation; there is none (tests/tidy_test.ts).
+  "--memoryBase",
+  "65536",
+  "--enable",
+  "threads,simd,bulk-memory",
+];
+
+/** AssemblyScript wants imports without a suffix, Deno with one: sources say `.ts`, the compiler is shown none. */
+function readSource(path: string): string | null {
+  try {
+    const text = Deno.readTextFileSync(new URL(path, ROOT));
+    return text.replaceAll(/(from\s+"\.[^"]*)\.ts"/g, '$1"');
+  } catch {
+    return null;
+  }
+}
+
+async function fingerprint(files: Map<string, string>): Promise<string> {
+  const text = JSON.stringify([FLAGS, [...files]]);
+  return encodeHex(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+}
+
+function sourcesOf(folder: string, into = new Map<string, string>()): Map<string, string> {
+  const entries = [...Deno.readDirSync(new URL(folder, ROOT))].sort((a, b) => a.name < b.name ? -1 : 1);
+  for (const entry of entries) {
+    if (entry.isDirectory) sourcesOf(`${folder}${entry.name}/`, into);
+    else if (entry.name.endsWith(".ts")) {
+      into.set(folder + entry.name, Deno.readTextFileSync(new URL(folder + entry.name, ROOT)));
+    }
+  }
+  return into;
+}
+
+async function compile(name: WasmModuleName): Promise<Uint8Array> {
+  const { default: asc } = await import("assemblyscript/asc");
+  let wasm: Uint8Array | undefined;
+  const { error, stderr } = await asc.main([`assembly/${name}/index.ts`, "--outFile", "out.wasm", ...FLAGS], {
+    readFile: (path: string) => readSource(path),
+    writeFile: (path: string, data: string | Uint8Array) => {
+      if (path === "out.wasm" && data instanceof Uint8Array) wasm = data;
+    },
+    listFiles: () => [],
+  });
+  if (error || !wasm) throw new Error(`Cannot build assembly/${name}: ${error?.message}\n${stderr}`);
+  return wasm;
+}
+
+/** Builds what is out of date; answers the names of the modules it built. */
+export async function buildWasm(): Promise<WasmModuleName[]> {
+  const sources = sourcesOf("shared/layout/", sourcesOf("assembly/"));
+  const wanted = await fingerprint(sources);
+  const stamp = new URL("fingerprint", BUILD_DIR);
+  const have = await Deno.readTextFile(stamp).catch(() => "");
+  if (have === wanted) return [];
+  await Deno.mkdir(BUILD_DIR, { recursive: true });
+  for (const name of WASM_MODULES) await Deno.writeFile(wasmUrl(name), await compile(name));
+  await Deno.writeTextFile(stamp, wanted);
+  return [...WASM_MODULES];
+}
+
+if (import.meta.main) {
+  const started = performance.now();
+  const built = await buildWasm();
+  const tookMs = Math.round(performance.now() - started);
+  console.log(built.length ? `built ${built.join(", ")} in ${tookMs} ms` : "up to date");
+}

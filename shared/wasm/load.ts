@@ -1,0 +1,30 @@
+/**
+ * Loads the built engines. Building is `shared/wasm/build.ts`; it leaves them in `.build/`.
+ */
+
+/** The Wasm modules of the project: name of the module and of its folder in assembly/. */
+export const WASM_MODULES = ["nic"] as const;
+
+/** Name of one Wasm module. */
+export type WasmModuleName = typeof WASM_MODULES[number];
+
+/** The repository's root. */
+export const ROOT = new URL("../../", import.meta.url);
+/** Where built modules lie. */
+export const BUILD_DIR = new URL(".build/", ROOT);
+
+/** Where the built module `name` lies. */
+export function wasmUrl(name: WasmModuleName): URL {
+  return new URL(`${name}.wasm`, BUILD_DIR);
+}
+
+/** Reads and compiles a built module. Throws with what to do if it has not been built. */
+export async function loadWasm(name: WasmModuleName): Promise<WebAssembly.Module> {
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = await Deno.readFile(wasmUrl(name));
+  } catch (cause) {
+    throw new Error(`Cannot load ${name}.wasm: it is not built; run \`deno task build\``, { cause });
+  }
+  return await WebAssembly.compile(bytes);
+}
