@@ -1,6 +1,15 @@
 /** The NIC's control API: programmed by the PF, read by the PF and by whoever looks. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { ApiError, createApp, eventStream, Filter, type NicEvent, NicState, Problem, Programme } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  createApp,
+  eventStream,
+  Filter,
+  type NicEvent,
+  NicState,
+  Problem,
+  Programme,
+} from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Nic } from "./nic.ts";
 

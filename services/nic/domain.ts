@@ -199,7 +199,9 @@ export class Domain {
       change(fresh);
     } catch (error) {
       for (const window of fresh) this.#arena.release(window);
-      if (error instanceof ArenaFullError) throw new DeviceRefusal("arena-full", `the guest's memory: ${error.message}`);
+      if (error instanceof ArenaFullError) {
+        throw new DeviceRefusal("arena-full", `the guest's memory: ${error.message}`);
+      }
       throw error;
     }
   }

@@ -58,7 +58,11 @@ await runService("nic", async () => {
   const server = serve(nicApi(nic, token), options.listen);
   const device = new DeviceServer(nic, options.socket, reactor);
   return {
-    info: { api: `http://${server.addr.hostname}:${server.addr.port}`, socket: options.socket, guarded: engine.guarded },
+    info: {
+      api: `http://${server.addr.hostname}:${server.addr.port}`,
+      socket: options.socket,
+      guarded: engine.guarded,
+    },
     ended: died.promise,
     async close() {
       await nic.close();

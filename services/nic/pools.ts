@@ -182,7 +182,11 @@ export class Pools {
   }
 
   #setVlans(pool: number, keys: readonly number[] | "all"): void {
-    const bitmap = new Uint8Array(this.#engine.arena.buffer, VLAN_BITMAPS + pool * VLAN_BITMAP_STRIDE, VLAN_BITMAP_STRIDE);
+    const bitmap = new Uint8Array(
+      this.#engine.arena.buffer,
+      VLAN_BITMAPS + pool * VLAN_BITMAP_STRIDE,
+      VLAN_BITMAP_STRIDE,
+    );
     bitmap.fill(keys === "all" ? 0xff : 0);
     if (keys === "all") return;
     for (const key of keys) bitmap[key >> 3] = (bitmap[key >> 3] ?? 0) | (1 << (key & 7));

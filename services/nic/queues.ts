@@ -140,10 +140,15 @@ export class Queues {
     }
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
     if (size < 2 || size > QUEUE_SIZE_MAX || (size & (size - 1)) !== 0) {
-      throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: sizes are powers of two, 2–${QUEUE_SIZE_MAX}`);
+      throw new DeviceRefusal(
+        "bad-size",
+        `queue ${index} of size ${size}: sizes are powers of two, 2–${QUEUE_SIZE_MAX}`,
+      );
     }
     for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
-      if (fd && !isEventFd(fd.number)) throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
+      if (fd && !isEventFd(fd.number)) {
+        throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
+      }
     }
     const at = this.#pointer(index);
     new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
@@ -211,7 +216,9 @@ export class Queues {
   setCall(index: number, call: Fd | undefined): void {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
-    if (call && !isEventFd(call.number)) throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
+    if (call && !isEventFd(call.number)) {
+      throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
+    }
     queue.call?.close();
     queue.call = call;
     this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);

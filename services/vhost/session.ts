@@ -432,7 +432,9 @@ export class Session {
     if (value >> 9n !== 0n) throw new ProtocolError(`0x${value.toString(16)} is not a vring index`);
     const wants = (value & VHOST_USER_VRING_NOFD_MASK) === 0n;
     if (wants !== (message.fds.length === 1)) {
-      throw new ProtocolError(`vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`);
+      throw new ProtocolError(
+        `vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`,
+      );
     }
     const fd = message.fds[0];
     if (fd && !isEventFd(fd.number)) throw new ProtocolError(`vring ${ring.index}: the descriptor is not an eventfd`);

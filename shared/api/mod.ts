@@ -1,6 +1,8 @@
 /** Schemas of the HTTP APIs and what their servers and clients share. */
+export * from "./attach.ts";
 export * from "./http.ts";
 export * from "./nic.ts";
+export * from "./pf.ts";
 export * from "./service.ts";
 export * from "./sse.ts";
 export * from "./vf.ts";

@@ -31,10 +31,19 @@ export const vfPolicyShape = {
   qos: z.int({ error: "must be a whole number" }).min(0, "priorities are 0–7").max(7, "priorities are 0–7")
     .openapi({ description: "802.1p priority of the VLAN tag" }),
   vlanProto: z.enum(["802.1Q", "802.1ad"], { error: "is 802.1Q or 802.1ad" }),
-  trunk: z.array(z.int({ error: "must be whole numbers" }).min(1, "trunk VLAN ids are 1–4094").max(4094, "trunk VLAN ids are 1–4094"))
+  trunk: z.array(
+    z.int({ error: "must be whole numbers" }).min(1, "trunk VLAN ids are 1–4094").max(
+      4094,
+      "trunk VLAN ids are 1–4094",
+    ),
+  )
     .max(4094, "there are 4094 VLANs")
     .transform((list) => [...new Set(list)].sort((a, b) => a - b))
-    .openapi({ type: "array", items: { type: "integer" }, description: "VLANs whose tags the guest may use (VGT) while vlan is 0" }),
+    .openapi({
+      type: "array",
+      items: { type: "integer" },
+      description: "VLANs whose tags the guest may use (VGT) while vlan is 0",
+    }),
   spoofCheck: z.boolean({ error: "is true or false" }),
   trust: z.boolean({ error: "is true or false" })
     .openapi({ description: "May use any VLAN tag, add MAC addresses by using them, and be promiscuous" }),

@@ -82,7 +82,11 @@ export function drainEventFd(fd: number): bigint {
 
 /** What kind of file a descriptor is, as `/proc/self/fd` names it. */
 export function fdTarget(fd: number): string {
-  return Deno.readLinkSync(`/proc/self/fd/${fd}`);
+  const path = new TextEncoder().encode(`/proc/self/fd/${fd}\0`);
+  const target = new Uint8Array(256);
+  const length = Number(libc().readlink(path, target, BigInt(target.length)));
+  if (length < 0) throw new OsError("readlink", `/proc/self/fd/${fd}`, errno());
+  return new TextDecoder().decode(target.subarray(0, length));
 }
 
 /** Whether a descriptor that somebody sent is an eventfd. */

@@ -193,11 +193,11 @@ export class UnixListener implements Disposable {
     const fd = newSocket(kind);
     try {
       const address = socketAddress(path);
-      const umask = Deno.umask(0o177);
+      const umask = libc().umask(0o177);
       try {
         check(libc().bind(fd.number, address, address.byteLength), "bind", path);
       } finally {
-        Deno.umask(umask);
+        libc().umask(umask);
       }
       check(libc().listen(fd.number, BACKLOG), "listen", path);
       return new UnixListener(path, fd, reactor);

@@ -1,0 +1,127 @@
+/** `deno task fabric`: the fabric from the command line, in the words of `ip link set vf`. */
+import { Command } from "commander";
+import { oneLine, pfClient, qemuArguments, testpmdArguments, type Vf } from "../../shared/api/mod.ts";
+import { filterTable, type Sample, statsTable, vfDetail, vfTable } from "./views.ts";
+import { parsePairs, SETTABLE, UsageError } from "./values.ts";
+
+const program = new Command("fabric")
+  .description("Looks at and changes a running fabric")
+  .option("--api <url>", "the PF's API", Deno.env.get("RINGFABRIC_API") ?? "http://127.0.0.1:8080")
+  .option("--json", "JSON, for programs", false);
+
+type Client = ReturnType<typeof pfClient>;
+
+function client(): Client {
+  return pfClient(program.opts<{ api: string }>().api);
+}
+
+/** The body of an answer; throws what the API says if it is a refusal. */
+async function body<T>(answer: Promise<{ ok: boolean; status: number; json(): Promise<unknown> }>): Promise<T> {
+  let response;
+  try {
+    response = await answer;
+  } catch (cause) {
+    throw new UsageError(
+      `no fabric answers at ${program.opts<{ api: string }>().api} (${oneLine(cause)}); start one with: deno task up`,
+    );
+  }
+  const value = await response.json();
+  if (!response.ok) throw new UsageError((value as { detail?: string }).detail ?? `HTTP ${response.status}`);
+  return value as T;
+}
+
+function show(value: unknown, text: () => string): void {
+  console.log(program.opts<{ json: boolean }>().json ? JSON.stringify(value) : text());
+}
+
+const byId = (id: string) => ({ param: { id } });
+
+const getVf = (id: string) => body<Vf>(client().api.v1.vfs[":id"].$get(byId(id)));
+const getCounters = async (id: string) =>
+  (await body<{ counters: Record<string, number> }>(client().api.v1.vfs[":id"].stats.$get(byId(id)))).counters;
+
+const vf = program.command("vf").description("virtual functions");
+
+vf.command("list").description("all VFs").action(async () => {
+  const vfs = await body<Vf[]>(client().api.v1.vfs.$get());
+  show(vfs, () => vfTable(vfs));
+});
+
+vf.command("show <n>").description("one VF: policy, queues, counters").action(async (n: string) => {
+  const [found, counters] = await Promise.all([getVf(n), getCounters(n)]);
+  show({ ...found, counters }, () => vfDetail(found, counters));
+});
+
+vf.command("set <n> <pairs...>").description(`change a VF: ${SETTABLE}`).action(async (n: string, pairs: string[]) => {
+  const patch = parsePairs(pairs);
+  const changed = await body<Vf>(client().api.v1.vfs[":id"].$patch({ ...byId(n), json: patch }));
+  show(changed, () => vfTable([changed]));
+});
+
+interface AttachOptions {
+  queuePairs: string;
+  memory: string;
+  kvm: boolean;
+  queueSize: string;
+}
+
+function attachCommands(parent: Command): void {
+  parent.command("qemu <n>").description("QEMU arguments that attach a guest to a VF")
+    .option("--memory <size>", "guest memory", "512M")
+    .option("--queue-pairs <n>", "queue pairs", "1")
+    .option("--kvm", "for KVM instead of TCG", false)
+    .action(async (n: string, options: AttachOptions) => {
+      const { memory, kvm, queuePairs } = options;
+      const args = qemuArguments(await getVf(n), { memory, kvm, queuePairs: Number(queuePairs) });
+      show(args, () => args.join(" "));
+    });
+  parent.command("testpmd <n>").description("testpmd arguments that make a VF a DPDK port")
+    .option("--queue-pairs <n>", "queue pairs", "1")
+    .option("--queue-size <n>", "descriptors", "256")
+    .action(async (n: string, options: AttachOptions) => {
+      const sizes = { queuePairs: Number(options.queuePairs), queueSize: Number(options.queueSize) };
+      const args = testpmdArguments(await getVf(n), sizes);
+      show(args, () => args.join(" "));
+    });
+}
+attachCommands(vf);
+attachCommands(program);
+
+async function sample(): Promise<Sample> {
+  const vfs = await body<Vf[]>(client().api.v1.vfs.$get());
+  const counters = await Promise.all(vfs.map(({ id }) => getCounters(String(id))));
+  return { atMs: performance.now(), counters };
+}
+
+program.command("stats").description("counters of all VFs")
+  .option("--watch", "rates, every second, until Ctrl-C", false)
+  .option("--count <n>", "with --watch: stop after so many", "0")
+  .action(async (options: { watch: boolean; count: string }) => {
+    let before = await sample();
+    if (!options.watch) return show(before.counters, () => statsTable(before));
+    for (let i = 0; Number(options.count) === 0 || i < Number(options.count); i++) {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      const now = await sample();
+      if (Deno.stdout.isTerminal()) console.log("\x1b[2J\x1b[H");
+      const from = before;
+      show({ before: from, now }, () => statsTable(now, from));
+      before = now;
+    }
+  });
+
+program.command("filters").description("the address filter table").action(async () => {
+  const filters = await body<Parameters<typeof filterTable>[0]>(client().api.v1.filters.$get());
+  show(filters, () => filterTable(filters));
+});
+
+program.command("nic").description("the NIC: mode, link, engine").action(async () => {
+  const nic = await body<Record<string, unknown>>(client().api.v1.nic.$get());
+  show(nic, () => JSON.stringify(nic, null, 2));
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(`fabric: ${oneLine(error)}`);
+  Deno.exit(1);
+}

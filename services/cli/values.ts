@@ -1,0 +1,82 @@
+/**
+ * The words of `ip link set DEV vf N …` as fields of the API: `vlan 100 qos 3 proto 802.1ad spoofchk on trust off state
+ * auto max_tx_rate 100`. The API's own names are understood too.
+ */
+
+/** What a person typed cannot be understood; the message says what would be. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+type Reader = (text: string, key: string) => unknown;
+
+const number: Reader = (text, key) => {
+  if (!/^-?\d+$/.test(text)) throw new UsageError(`${key} ${text}: it is a whole number`);
+  return Number(text);
+};
+const onOff: Reader = (text, key) => {
+  if (["on", "true", "yes"].includes(text)) return true;
+  if (["off", "false", "no"].includes(text)) return false;
+  throw new UsageError(`${key} ${text}: it is on or off`);
+};
+const text: Reader = (value) => value;
+/** `10,20-22` or `none`. */
+const vlanList: Reader = (value, key) => {
+  if (value === "none" || value === "") return [];
+  return value.split(",").flatMap((part) => {
+    const match = /^(\d+)(?:-(\d+))?$/.exec(part);
+    const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+    if (!match || to < from || to > 4095) {
+      throw new UsageError(`${key} ${value}: it is a list such as 10,20-22, or none`);
+    }
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  });
+};
+
+const KEYS: Record<string, [string, Reader]> = {
+  mac: ["mac", text],
+  vlan: ["vlan", number],
+  qos: ["qos", number],
+  proto: ["vlanProto", text],
+  trunk: ["trunk", vlanList],
+  spoofchk: ["spoofCheck", onOff],
+  trust: ["trust", onOff],
+  promisc: ["promisc", onOff],
+  state: ["linkState", text],
+  min_tx_rate: ["minTxRate", number],
+  max_tx_rate: ["maxTxRate", number],
+};
+const ALIASES: Record<string, string> = Object.fromEntries([
+  ...Object.entries(KEYS).map(([key, [field]]) => [field, key]),
+  ["rate", "max_tx_rate"],
+  ["address", "mac"],
+]);
+
+/** The keys that can be set, for help texts. */
+export const SETTABLE = Object.keys(KEYS).join(" ");
+
+/** `key value …` as the body of a PATCH. */
+export function parsePairs(words: readonly string[]): Record<string, unknown> {
+  if (words.length === 0 || words.length % 2 !== 0) {
+    throw new UsageError(`say key and value, such as: vlan 100 (keys: ${SETTABLE})`);
+  }
+  const patch: Record<string, unknown> = {};
+  for (let i = 0; i < words.length; i += 2) {
+    const [word, value] = [words[i] ?? "", words[i + 1] ?? ""];
+    const entry = KEYS[ALIASES[word] ?? word];
+    if (!entry) throw new UsageError(`${word} cannot be set; keys: ${SETTABLE}`);
+    patch[entry[0]] = entry[1](value, word);
+  }
+  return patch;
+}
+
+/** A list of VLANs as a person writes it: `10,20-22`. */
+export function formatVlans(list: readonly number[]): string {
+  const runs: [number, number][] = [];
+  for (const vid of list) {
+    const last = runs.at(-1);
+    if (last && last[1] === vid - 1) last[1] = vid;
+    else runs.push([vid, vid]);
+  }
+  return runs.map(([from, to]) => from === to ? `${from}` : `${from}-${to}`).join(",") || "none";
+}

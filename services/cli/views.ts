@@ -1,0 +1,159 @@
+/** What the CLI prints: tables a person can read. */
+import Table from "cli-table3";
+import type { Filter, Vf } from "../../shared/api/mod.ts";
+import { formatVlans } from "./values.ts";
+
+const PLAIN = {
+  "top": "",
+  "top-mid": "",
+  "top-left": "",
+  "top-right": "",
+  "bottom": "",
+  "bottom-mid": "",
+  "bottom-left": "",
+  "bottom-right": "",
+  "left": "",
+  "left-mid": "",
+  "mid": "",
+  "mid-mid": "",
+  "right": "",
+  "right-mid": "",
+  "middle": "  ",
+};
+
+/** Rows under a head, columns aligned; numbers to the right. */
+export function table(head: string[], rows: (string | number)[][]): string {
+  const numeric = head.map((_, i) => rows.length > 0 && rows.every((row) => /^[-\d.,]+$/.test(String(row[i]))));
+  const made = new Table({
+    head,
+    chars: PLAIN,
+    style: { "padding-left": 0, "padding-right": 0, head: [], border: [] },
+    colAligns: numeric.map((right) => right ? "right" : "left"),
+  });
+  made.push(...rows.map((row) => row.map(String)));
+  return made.toString().split("\n").map((line) => line.trimEnd()).join("\n");
+}
+
+function rate(min: number, max: number): string {
+  if (min === 0 && max === 0) return "-";
+  return `${min || "-"}/${max || "-"}`;
+}
+
+function vlan(vf: Vf): string {
+  if (vf.vlan === 0) return vf.trust ? "all tags" : vf.trunk.length > 0 ? `trunk ${formatVlans(vf.trunk)}` : "-";
+  return `${vf.vlan}${vf.qos ? ` qos ${vf.qos}` : ""}${vf.vlanProto === "802.1ad" ? " 802.1ad" : ""}`;
+}
+
+/** What the VF's guest is doing, in a word or two. */
+export function guestState(vf: Vf): string {
+  if (!vf.attached) return "no guest";
+  const failed = vf.queues.filter((queue) => queue.state === "error").length;
+  if (failed > 0) return `${failed} queue(s) in error`;
+  return vf.queues.length === 0 ? "attached" : `${vf.queues.length} queues run`;
+}
+
+/** All VFs, a line each. */
+export function vfTable(vfs: readonly Vf[]): string {
+  return table(
+    ["VF", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "GUEST"],
+    vfs.map((vf) => [
+      vf.id,
+      vf.mac,
+      vlan(vf),
+      vf.spoofCheck ? "on" : "off",
+      vf.trust ? "on" : "off",
+      vf.linkState,
+      rate(vf.minTxRate, vf.maxTxRate),
+      guestState(vf),
+    ]),
+  );
+}
+
+/** One VF with everything known of it. */
+export function vfDetail(vf: Vf, counters: Record<string, number>): string {
+  const facts: [string, string | number][] = [
+    ["mac", vf.mac],
+    ["vlan", vf.vlan],
+    ["qos", vf.qos],
+    ["proto", vf.vlanProto],
+    ["trunk", formatVlans(vf.trunk)],
+    ["spoofchk", vf.spoofCheck ? "on" : "off"],
+    ["trust", vf.trust ? "on" : "off"],
+    ["promisc", vf.promisc ? "on" : "off"],
+    ["state", vf.linkState],
+    ["min_tx_rate", vf.minTxRate],
+    ["max_tx_rate", vf.maxTxRate],
+    ["mode", vf.mode],
+    ["socket", vf.socket],
+    ["guest", guestState(vf)],
+    [
+      "memory",
+      `${(vf.memory.bytes / 1024 ** 2).toFixed(0)} MiB in ${vf.memory.regions} regions${
+        vf.memory.sealed ? "" : ", not sealed"
+      }`,
+    ],
+    ["learned MACs", vf.learnedMacs],
+  ];
+  const width = Math.max(...facts.map(([name]) => name.length));
+  const lines = facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`);
+  const queues = vf.queues.map((queue) => [
+    queue.index,
+    queue.kind,
+    queue.size,
+    queue.state,
+    queue.calls,
+    queue.reason ? `${queue.reason} (${queue.detail})` : "",
+  ]);
+  const moved = Object.entries(counters).filter(([name, value]) => value > 0 || /^(rx|tx)_(frames|bytes)$/.test(name));
+  const parts = [`VF ${vf.id}`, ...lines];
+  if (queues.length > 0) parts.push("", table(["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "REASON"], queues));
+  parts.push("", table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])));
+  return parts.join("\n");
+}
+
+/** The filter table. */
+export function filterTable(filters: readonly Filter[]): string {
+  return table(
+    ["MAC", "VLAN", "POOL", "SOURCE", "AGE S"],
+    filters.map((filter) => [
+      filter.mac,
+      filter.vlan === "any" ? "any" : `${filter.vlan}${filter.proto === "802.1ad" ? " 802.1ad" : ""}`,
+      typeof filter.pool === "number" ? `vf ${filter.pool}` : filter.pool,
+      filter.source,
+      filter.ageSeconds,
+    ]),
+  );
+}
+
+/** One VF's counters at a moment. */
+export interface Sample {
+  atMs: number;
+  counters: Record<string, number>[];
+}
+
+/** Rates between two samples; totals if there is only one. */
+export function statsTable(now: Sample, before?: Sample): string {
+  const seconds = before ? (now.atMs - before.atMs) / 1000 : 1;
+  const rows = now.counters.map((counters, vf) => {
+    const delta = (name: string) => (counters[name] ?? 0) - (before?.counters[vf]?.[name] ?? 0);
+    const drops = Object.keys(counters).filter((name) => !/^(rx|tx)_(frames|bytes|multicast|broadcast)$/.test(name))
+      .reduce((sum, name) => sum + delta(name), 0);
+    const per = (n: number) => (n / seconds).toFixed(0);
+    const mbps = (n: number) => (n * 8 / 1e6 / seconds).toFixed(1);
+    if (!before) return [vf, delta("rx_frames"), delta("rx_bytes"), delta("tx_frames"), delta("tx_bytes"), drops];
+    return [
+      vf,
+      per(delta("rx_frames")),
+      mbps(delta("rx_bytes")),
+      per(delta("tx_frames")),
+      mbps(delta("tx_bytes")),
+      per(drops),
+    ];
+  });
+  return table(
+    before
+      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S"]
+      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"],
+    rows,
+  );
+}

@@ -1,0 +1,41 @@
+/** The PF service: control plane and front door. */
+import { Command } from "commander";
+import { parseListen, requireToken, runService, serve } from "../../shared/api/mod.ts";
+import { pfApi } from "./api.ts";
+import { Fabric } from "./fabric.ts";
+import { NicLink } from "./nic_link.ts";
+import { Store } from "./store.ts";
+
+const options = new Command("pf")
+  .description("The PF: policy of every VF, over HTTP")
+  .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8080"))
+  .option("--nic <url>", "the NIC's control API", "http://127.0.0.1:8083")
+  .requiredOption("--db <path>", "where settings are kept")
+  .requiredOption("--run-dir <dir>", "where the VFs' sockets are")
+  .option("--vfs <n>", "VFs of a new fabric", Number, 4)
+  .option("--mac-seed <text>", "what a new fabric's addresses are derived from", crypto.randomUUID())
+  .parse()
+  .opts<{
+    listen: ReturnType<typeof parseListen>;
+    nic: string;
+    db: string;
+    runDir: string;
+    vfs: number;
+    macSeed: string;
+  }>();
+
+await runService("pf", () => {
+  const token = requireToken(options.listen);
+  const store = new Store(options.db, options.macSeed);
+  const nic = new NicLink(options.nic, Deno.env.get("RINGFABRIC_TOKEN"));
+  const fabric = new Fabric(store, nic, { runDir: options.runDir, defaultVfs: options.vfs });
+  const server = serve(pfApi(fabric, token), options.listen);
+  return Promise.resolve({
+    info: { api: `http://${server.addr.hostname}:${server.addr.port}` },
+    async close() {
+      await fabric.close();
+      store[Symbol.dispose]();
+      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+    },
+  });
+});

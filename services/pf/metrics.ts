@@ -1,0 +1,79 @@
+/** Prometheus metrics of the whole fabric, read from the NIC at each scrape. */
+import { Counter, Gauge, Registry } from "prom-client";
+import { COUNTERS } from "../../shared/layout/counter_names.ts";
+import type { EngineState, NicState } from "../../shared/api/mod.ts";
+
+const NS = 1e-9;
+
+const ENGINE_COUNTERS: [string, string, (engine: EngineState) => number][] = [
+  ["engine_frames_total", "Frames taken from transmit queues", (e) => e.framesTotal],
+  ["engine_passes_total", "Polls of all active queues", (e) => e.passesTotal],
+  ["engine_busy_passes_total", "Polls that found work", (e) => e.busyPassesTotal],
+  ["engine_sleeps_total", "Times the engine went to sleep", (e) => e.sleepsTotal],
+  ["engine_calls_total", "Interrupts raised", (e) => e.callsTotal],
+  ["engine_spurious_kicks_total", "Kicks that brought no work", (e) => e.spuriousKicksTotal],
+  ["engine_memory_faults_total", "Accesses to memory that its guest had truncated", (e) => e.faultsTotal],
+  ["engine_busy_seconds_total", "Time spent on frames", (e) => e.busyNsTotal * NS],
+  ["engine_slept_seconds_total", "Time asleep", (e) => e.sleptNsTotal * NS],
+];
+
+/** The last scrape's busy and up time, for the ratio between two scrapes. */
+export class Metrics {
+  #busyNs = 0;
+  #uptimeNs = 0;
+  #instance = "";
+
+  /** The text of one scrape. */
+  async text(state: NicState | undefined, numVfs: number): Promise<string> {
+    const registry = new Registry();
+    const registers = [registry];
+    const gauge = (name: string, help: string, value: number) =>
+      new Gauge({ name: `ringfabric_${name}`, help, registers }).set(value);
+    gauge("nic_up", "Whether the NIC is reachable", state ? 1 : 0);
+    gauge("vfs", "VFs that exist", numVfs);
+    if (!state) return await registry.metrics();
+
+    for (const [name, help, read] of ENGINE_COUNTERS) {
+      new Counter({ name: `ringfabric_${name}`, help, registers }).inc(read(state.engine));
+    }
+    gauge("engine_busy_ratio", "Share of time spent on frames since the scrape before", this.#busyRatio(state));
+    gauge("filters", "Entries of the filter table", state.engine.filters);
+    gauge("arena_free_bytes", "Room for more guest memory", state.engine.arenaFreeBytes);
+
+    const attached = new Gauge({
+      name: "ringfabric_vf_attached",
+      help: "Whether a guest is attached",
+      labelNames: ["vf"],
+      registers,
+    });
+    const failed = new Gauge({
+      name: "ringfabric_vf_queues_in_error",
+      help: "Queues that stopped because the guest broke the protocol",
+      labelNames: ["vf"],
+      registers,
+    });
+    state.vfs.forEach((pool, vf) => {
+      attached.set({ vf }, pool.attached ? 1 : 0);
+      failed.set({ vf }, pool.queues.filter((queue) => queue.state === "error").length);
+    });
+    const pools: [string, NicState["pf"]][] = [
+      ...state.vfs.map((pool, vf): [string, NicState["pf"]] => [String(vf), pool]),
+      ["uplink", state.uplink],
+    ];
+    for (const [name, help] of COUNTERS) {
+      const counter = new Counter({ name: `ringfabric_vf_${name}_total`, help, labelNames: ["vf"], registers });
+      for (const [vf, pool] of pools) counter.inc({ vf }, pool.counters[name] ?? 0);
+    }
+    return await registry.metrics();
+  }
+
+  #busyRatio({ instance, engine }: NicState): number {
+    const fresh = instance !== this.#instance;
+    const busy = engine.busyNsTotal - (fresh ? 0 : this.#busyNs);
+    const time = engine.uptimeNs - (fresh ? 0 : this.#uptimeNs);
+    this.#instance = instance;
+    this.#busyNs = engine.busyNsTotal;
+    this.#uptimeNs = engine.uptimeNs;
+    return time > 0 ? Math.min(1, Math.max(0, busy / time)) : 0;
+  }
+}

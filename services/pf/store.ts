@@ -1,0 +1,92 @@
+/** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
+import { DatabaseSync } from "node:sqlite";
+import { defaultPolicy, VfPolicy } from "../../shared/api/mod.ts";
+import { oneLine } from "../../shared/api/mod.ts";
+import { deriveMac } from "./mac.ts";
+
+const SCHEMA_VERSION = 1;
+
+/** Everything the PF keeps. */
+export interface Settings {
+  switchMode: "veb" | "vepa";
+  link: "up" | "down";
+  pfMac: string;
+  vfs: VfPolicy[];
+}
+
+/** The database. Every write is one transaction, on disk when it returns. */
+export class Store implements Disposable {
+  readonly #db: DatabaseSync;
+  readonly #macSeed: string;
+
+  /** Opens or creates the database at `path`; `macSeed` is what addresses are derived from when it is new. */
+  constructor(path: string, macSeed: string) {
+    try {
+      this.#db = new DatabaseSync(path);
+      // A rollback journal leaves no shared-memory file behind; FULL waits for the disk.
+      this.#db.exec("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000");
+      const row = this.#db.prepare("PRAGMA user_version").get() as { user_version: number };
+      if (row.user_version > SCHEMA_VERSION) {
+        throw new Error(`it was written by a newer version (schema ${row.user_version})`);
+      }
+      this.#db.exec(`
+        CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+        CREATE TABLE IF NOT EXISTS vf (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+        PRAGMA user_version = ${SCHEMA_VERSION}`);
+    } catch (cause) {
+      throw new Error(`Cannot open the database ${path}: ${oneLine(cause)}`, { cause });
+    }
+    this.#macSeed = this.#setting("macSeed") ?? macSeed;
+    this.#setSetting("macSeed", this.#macSeed);
+  }
+
+  #setting(name: string): string | undefined {
+    const row = this.#db.prepare("SELECT value FROM setting WHERE name = ?").get(name);
+    return row === undefined ? undefined : String(row.value);
+  }
+
+  #setSetting(name: string, value: string): void {
+    this.#db.prepare("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
+      .run(name, value);
+  }
+
+  /** A VF's policy before anyone sets it. */
+  initialPolicy(vf: number): VfPolicy {
+    return defaultPolicy(deriveMac(this.#macSeed, vf));
+  }
+
+  /** What was kept, or the defaults. */
+  load(defaultVfs: number): Settings {
+    const rows = this.#db.prepare("SELECT id, policy FROM vf ORDER BY id").all();
+    const count = Number(this.#setting("numVfs") ?? defaultVfs);
+    const kept = new Map(rows.map((row) => [Number(row.id), VfPolicy.parse(JSON.parse(String(row.policy)))]));
+    return {
+      switchMode: this.#setting("switchMode") === "vepa" ? "vepa" : "veb",
+      link: this.#setting("link") === "down" ? "down" : "up",
+      pfMac: deriveMac(this.#macSeed, "pf"),
+      vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
+    };
+  }
+
+  /** Keeps `settings` if `apply` succeeds: its effect and the stored state change together or not at all. */
+  async save(settings: Settings, apply: () => Promise<void>): Promise<void> {
+    this.#db.exec("BEGIN IMMEDIATE");
+    try {
+      this.#setSetting("switchMode", settings.switchMode);
+      this.#setSetting("link", settings.link);
+      this.#setSetting("numVfs", String(settings.vfs.length));
+      const write = this.#db.prepare("INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy");
+      settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));
+      this.#db.prepare("DELETE FROM vf WHERE id >= ?").run(settings.vfs.length);
+      await apply();
+    } catch (error) {
+      this.#db.exec("ROLLBACK");
+      throw error;
+    }
+    this.#db.exec("COMMIT");
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+}

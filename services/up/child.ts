@@ -1,0 +1,135 @@
+/** One service as a child process: started, waited for, started again if it dies, stopped. */
+import { log, READY_PREFIX } from "../../shared/api/mod.ts";
+
+/** How a service is started. */
+export interface ChildSpec {
+  name: string;
+  script: string;
+  permissions: string[];
+  args: string[];
+}
+
+const RESTART_PAUSE_MS = 100;
+/** Deaths within RESTART_WINDOW_MS after which the fabric gives up. */
+const RESTARTS_MAX = 5;
+const RESTART_WINDOW_MS = 30_000;
+const STOP_DEADLINE_MS = 5000;
+
+/** Lines of a stream. */
+async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  let rest = "";
+  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+    const parts = (rest + chunk).split("\n");
+    rest = parts.pop() ?? "";
+    yield* parts;
+  }
+  if (rest) yield rest;
+}
+
+/** A service that is kept running. */
+export class Child {
+  readonly spec: ChildSpec;
+  readonly #ready = Promise.withResolvers<Record<string, unknown>>();
+  readonly #failed = Promise.withResolvers<never>();
+  #process: Deno.ChildProcess | undefined;
+  #started = false;
+  #stopping = false;
+  #deaths: number[] = [];
+  #lastLine = "";
+  readonly #done: Promise<void>;
+
+  constructor(spec: ChildSpec) {
+    this.spec = spec;
+    this.#failed.promise.catch(() => {});
+    this.#ready.promise.catch(() => {});
+    this.#done = this.#keep();
+  }
+
+  /** What the service says about itself, once it is up. Rejects with its own words if it cannot start. */
+  get ready(): Promise<Record<string, unknown>> {
+    return this.#ready.promise;
+  }
+
+  /** Rejects when the service dies too often. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  async #keep(): Promise<void> {
+    while (!this.#stopping) {
+      const code = await this.#runOnce();
+      if (this.#stopping) return;
+      if (!this.#started) {
+        this.#ready.reject(new Error(this.#lastLine || `${this.spec.name} ended with code ${code}`));
+        return;
+      }
+      const now = Date.now();
+      this.#deaths = [...this.#deaths.filter((at) => now - at < RESTART_WINDOW_MS), now];
+      log("warn", "up", `${this.spec.name} ended with code ${code}; starting it again`);
+      if (this.#deaths.length > RESTARTS_MAX) {
+        this.#failed.reject(
+          new Error(`${this.spec.name} died ${this.#deaths.length} times within 30 s: ${this.#lastLine}`),
+        );
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MS));
+    }
+  }
+
+  async #runOnce(): Promise<number> {
+    const { script, permissions, args } = this.spec;
+    const process = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
+      cwd: new URL("../../", import.meta.url),
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#process = process;
+    const reading = [this.#readOutput(process.stdout), this.#readErrors(process.stderr)];
+    const { code, signal } = await process.status;
+    await Promise.all(reading);
+    return signal === null ? code : 128;
+  }
+
+  async #readOutput(stream: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const line of lines(stream)) {
+      if (!line.startsWith(READY_PREFIX)) {
+        console.error(line);
+        continue;
+      }
+      this.#started = true;
+      this.#ready.resolve(JSON.parse(line.slice(READY_PREFIX.length)) as Record<string, unknown>);
+    }
+  }
+
+  async #readErrors(stream: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const line of lines(stream)) {
+      if (line.trim() === "") continue;
+      this.#lastLine = line;
+      // Before it is up, what it says is the reason that `up` gives.
+      if (this.#started) console.error(line);
+    }
+  }
+
+  /** Ends the service: politely, then not. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#signal("SIGTERM");
+    const timer = setTimeout(() => this.#signal("SIGKILL"), STOP_DEADLINE_MS);
+    await this.#done;
+    clearTimeout(timer);
+  }
+
+  #signal(signal: Deno.Signal): void {
+    try {
+      this.#process?.kill(signal);
+    } catch {
+      // It has ended by itself.
+    }
+  }
+}
