@@ -4,7 +4,7 @@
  */
 
 /** Copies `n` bytes, touching each source byte once where `n` < 16. Source and destination may be in shared memory. */
-
+@inline
 export function copyBytes(dst: usize, src: usize, n: u32): void {
   if (n <= COPY_INLINE_MAX) copyShort(dst, src, n);
   else memory.copy(dst, src, n);
@@ -12,6 +12,7 @@ export function copyBytes(dst: usize, src: usize, n: u32): void {
 
 const COPY_INLINE_MAX: u32 = 512;
 
+@inline
 function copyShort(dst: usize, src: usize, n: u32): void {
   let i: u32 = 0;
   for (; i + 16 <= n; i += 16) v128.store(dst + i, v128.load(src + i));

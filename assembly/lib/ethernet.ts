@@ -13,12 +13,13 @@ export const TPID_S: u32 = 0xa888;
 export const ETHERTYPE_IPV4: u32 = 0x0008;
 export const ETHERTYPE_IPV6: u32 = 0xdd86;
 
+@inline
 export function isTag(ethertype: u32): bool {
   return ethertype == TPID_C || ethertype == TPID_S;
 }
 
 /** The group bit: lowest bit of the first byte. */
-
+@inline
 export function isMulticast(mac: u64): bool {
   return (mac & 1) != 0;
 }

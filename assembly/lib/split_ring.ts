@@ -55,7 +55,7 @@ import {
 import { contiguous, translate } from "./domain.ts";
 
 /** The driver's avail index. An atomic load: a plain one could be hoisted out of a polling loop. */
-
+@inline
 export function availIdx(q: usize): u32 {
   return atomic.load<u16>(load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_IDX);
 }
@@ -107,7 +107,7 @@ function appendBuffer(q: usize, list: usize, iova: u64, length: u32, perm: u32):
 }
 
 /** Starts a new list of segments. */
-
+@inline
 export function clearSegments(): void {
   segmentCount = 0;
 }
@@ -175,14 +175,14 @@ export function gatherChain(q: usize, head: u32, list: usize, writable: bool): u
 }
 
 /** The head at ring position `position` (a free-running index). */
-
+@inline
 export function availHead(q: usize, position: u32): u32 {
   const slot = position & (load<u32>(q, Q_SIZE) - 1);
   return load<u16>(load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING + slot * 2);
 }
 
 /** Writes one used element; the driver sees it when `publishUsed` moves the index. */
-
+@inline
 export function pushUsed(q: usize, head: u32, length: u32): void {
   const idx = load<u32>(q, Q_USED_IDX);
   const slot = idx & (load<u32>(q, Q_SIZE) - 1);

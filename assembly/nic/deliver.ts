@@ -41,7 +41,7 @@ import {
 } from "../lib/split_ring.ts";
 
 /** Adds `n` to the counter at `offset` of pool `p`. */
-
+@inline
 export function count(p: usize, offset: u32, n: u64): void {
   const at = p + P_COUNTERS + offset;
   store<u64>(at, load<u64>(at) + n);
@@ -50,7 +50,7 @@ export function count(p: usize, offset: u32, n: u64): void {
 let touchedCount: u32 = 0;
 
 /** Notes that used elements of `rx` wait to be published. */
-
+@inline
 export function touch(rx: usize): void {
   if (load<u32>(rx, Q_DIRTY)) return;
   store<u32>(rx, 1, Q_DIRTY);

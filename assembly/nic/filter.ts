@@ -34,10 +34,12 @@ export function isMember(pool: u32, vlan: u32): bool {
   return ((word >> (vlan & 31)) & 1) != 0;
 }
 
+@inline
 function keyOf(mac: u64, vlan: u32): u64 {
   return mac | (<u64> vlan << 48) | VALID;
 }
 
+@inline
 function slotOf(key: u64): u32 {
   return <u32> ((key * 0x9e3779b97f4a7c15) >> 48) & MASK;
 }
@@ -123,7 +125,7 @@ export function ageFilters(): void {
 }
 
 /** Marks a learned entry as used now. */
-
+@inline
 export function touchEntry(entry: usize): void {
   store<u32>(entry, nowSeconds(), FILTER_SEEN_SECONDS);
 }

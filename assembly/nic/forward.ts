@@ -177,6 +177,7 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   return taken;
 }
 
+@inline
 function decisionOf(pool: u32, dst: u64, src: u32): usize {
   const h = (dst ^ (<u64> src << 24)) * 0x9e3779b97f4a7c15;
   const slot = <u32> (h >> 58) & (DECISIONS_PER_POOL - 1);

@@ -54,10 +54,10 @@ import { translateWhole } from "../lib/domain.ts";
 import { armKick, availIdx, disarmKick, disarmKickAtStart } from "../lib/split_ring.ts";
 import { transmitBurst } from "./transmit.ts";
 
-export { ageFilters, findEntry, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
+export { findEntry, ageFilters, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */
-
+@external("env", "now")
 declare function now(): f64;
 
 /** Every how many busy passes one is timed. A prime, so that no pattern of queues keeps step with it. */

@@ -17,7 +17,7 @@ import {
 } from "../../shared/layout/nic.ts";
 
 /** Bytes that pool `p` may send in this burst; 0 or less: not now. A frame that begins within them may be sent. */
-
+@inline
 export function allowance(p: usize): i32 {
   if (load<f64>(p, P_RATE) == 0 && load<i32>(p, P_QUANTUM) == 0) return BURST_BYTES;
   return limitedAllowance(p);
@@ -33,7 +33,7 @@ function limitedAllowance(p: usize): i32 {
     store<f64>(p, tokens, P_TOKENS);
     store<f64>(p, now, P_TOKENS_AT_NS);
     if (tokens <= 0) return 0;
-    bytes = <i32> min(tokens + 1, <f64> BURST_BYTES);
+    bytes = <i32> min(ceil(tokens), <f64> BURST_BYTES);
   }
   const quantum = load<i32>(p, P_QUANTUM);
   if (quantum != 0) {
@@ -45,7 +45,7 @@ function limitedAllowance(p: usize): i32 {
 }
 
 /** Takes `bytes` that were sent from the bucket and the share. Either may go below zero and is then owed. */
-
+@inline
 export function charge(p: usize, bytes: u64): void {
   if (load<f64>(p, P_RATE) != 0) store<f64>(p, load<f64>(p, P_TOKENS) - <f64> bytes, P_TOKENS);
   if (load<i32>(p, P_QUANTUM) != 0) store<i32>(p, load<i32>(p, P_DEFICIT) - <i32> bytes, P_DEFICIT);

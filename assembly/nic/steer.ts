@@ -49,12 +49,13 @@ export function flowHash(frame: usize, length: u32): u32 {
   return h >> 24;
 }
 
+@inline
 function ports(at: usize): u32 {
   return <u32> load<u16>(at) ^ <u32> load<u16>(at, 2);
 }
 
 /** Remembers that `pool` sent the flow `hash` on the TX queue `q`. */
-
+@inline
 export function noteFlow(pool: u32, hash: u32, q: usize): void {
   store<u8>(FLOW_TABLES + pool * FLOW_TABLE_STRIDE + hash, <u8> ((load<u32>(q, Q_INDEX) >> 1) + 1));
 }

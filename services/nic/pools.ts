@@ -48,7 +48,7 @@ import {
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import type { Filter, Programme } from "../../shared/api/nic.ts";
 import { type VfPolicy, vlanKey } from "../../shared/api/vf.ts";
-import type { Engine } from "./engine.ts";
+import type { EngineExports } from "./engine_worker.ts";
 
 /** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
 const BURST_SECONDS = 0.004;
@@ -74,13 +74,21 @@ export function poolName(pool: number): Filter["pool"] {
   return pool === POOL_PF ? "pf" : pool === POOL_UPLINK ? "uplink" : pool;
 }
 
+/** What of the engine the pools need: its memory, its filter functions, and a moment in which it stands still. */
+export interface EngineAccess {
+  readonly view: DataView;
+  readonly arena: { readonly buffer: SharedArrayBuffer };
+  readonly wasm: Pick<EngineExports, "insertFilter" | "removeFiltersOf">;
+  between<T>(change: () => T): T;
+}
+
 /** Pools' policy in the engine's memory. */
 export class Pools {
-  readonly #engine: Engine;
+  readonly #engine: EngineAccess;
   readonly #view: DataView;
   #programme: Programme | undefined;
 
-  constructor(engine: Engine) {
+  constructor(engine: EngineAccess) {
     this.#engine = engine;
     this.#view = engine.view;
     const trunk = POOL_F_ENABLED | POOL_F_LINK_UP | POOL_F_TRUNK_ALL;

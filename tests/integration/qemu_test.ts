@@ -1,0 +1,70 @@
+/** Two unmodified Linux guests in QEMU on VFs 0 and 1: they ping, exchange files, and are kept apart by HTTP. */
+import { assert, assertEquals } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { judgedTest } from "../support/judges.ts";
+import { QemuGuest } from "../support/qemu.ts";
+import { until } from "../support/wait.ts";
+
+/** Sends pings every 20 ms until told; answers when the first came through. */
+async function pings(guest: QemuGuest, address: string): Promise<boolean> {
+  return (await guest.run(`ping -c 1 -W 1 ${address}`)).code === 0;
+}
+
+judgedTest(["qemu"], "QEMU guests ping, copy a file, and obey VLAN, link state and MAC changes", async (t) => {
+  await using fabric = await TestFabric.start(4);
+  const [a, b] = await Promise.all([QemuGuest.boot(fabric.vf(0)), QemuGuest.boot(fabric.vf(1))]);
+  await using _a = a;
+  await using _b = b;
+  await a.address("10.0.0.1/24");
+  await b.address("10.0.0.2/24");
+
+  await t.step("they ping each other through VF 0 and VF 1", async () => {
+    await until("the first ping", () => pings(a, "10.0.0.2"), 20_000);
+    const output = await a.check("ping -c 20 -i 0.05 10.0.0.2");
+    assert(/20 packets transmitted, 20 packets received/.test(output), output);
+    const counters = await fabric.counters(1);
+    assert((counters.rx_frames ?? 0) >= 20 && (counters.tx_frames ?? 0) >= 20);
+  });
+
+  await t.step("a 64 MiB file arrives over TCP with the same sha256", async () => {
+    await a.check("dd if=/dev/urandom of=/tmp/sent bs=1M count=64", 120_000);
+    const sent = (await a.check("sha256sum < /tmp/sent", 120_000)).trim();
+    const receiving = b.check("nc -l -p 5000 > /tmp/received && sha256sum < /tmp/received", 300_000);
+    await until(
+      "the receiver to listen",
+      async () => (await a.run("nc 10.0.0.2 5000 < /tmp/sent", 300_000)).code === 0,
+      300_000,
+    );
+    assertEquals((await receiving).trim(), sent);
+    await a.check("rm /tmp/sent");
+    await b.check("rm /tmp/received");
+  });
+
+  await t.step("a VLAN set by HTTP separates them while they ping; a second one joins them again", async () => {
+    await fabric.patch(1, { vlan: 100 });
+    assertEquals(await pings(a, "10.0.0.2"), false);
+    await fabric.patch(0, { vlan: 100 });
+    await until("pings in the common VLAN", () => pings(a, "10.0.0.2"));
+    await fabric.patch(0, { vlan: 0 });
+    await fabric.patch(1, { vlan: 0 });
+    await until("pings without VLAN", () => pings(a, "10.0.0.2"));
+  });
+
+  await t.step("link state, spoof check and MAC are in force for a Linux guest", async () => {
+    await fabric.patch(1, { linkState: "disable" });
+    assertEquals(await pings(a, "10.0.0.2"), false);
+    await fabric.patch(1, { linkState: "auto" });
+    await until("pings with the link back", () => pings(a, "10.0.0.2"));
+    await a.check("ip link set eth0 down && ip link set eth0 address 02:66:00:00:00:01 && ip link set eth0 up");
+    assertEquals(await pings(a, "10.0.0.2"), false);
+    assert(((await fabric.counters(0)).tx_spoofed ?? 0) > 0);
+    await fabric.patch(0, { mac: "02:66:00:00:00:01" });
+    await until("pings with the new address", () => pings(a, "10.0.0.2"));
+  });
+
+  await t.step("no queue is in error", async () => {
+    for (const vf of await fabric.get("/api/v1/vfs")) {
+      for (const queue of vf.queues) assertEquals(queue.state, "running", JSON.stringify(queue));
+    }
+  });
+});

@@ -1,0 +1,235 @@
+/**
+ * The engine in the test's own thread over a plain arena: no worker, no FFI, no sockets. Pools are programmed by the
+ * NIC's own code, guests are mocks, and `run` polls once. Between the guests' memories lie canaries.
+ */
+import {
+  ACTIVE_LIST,
+  CTL,
+  CTL_ACTIVE_COUNT,
+  CTL_CALL_COUNT,
+  CTL_GENERATION,
+  DOMAIN_STRIDE,
+  DOMAINS,
+  P_REGION_COUNT,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  PERM_READ,
+  PERM_WRITE,
+  POOL_STRIDE,
+  POOL_UPLINK,
+  POOLS,
+  Q_AVAIL_IOVA,
+  Q_CALL_FD,
+  Q_CALL_PENDING,
+  Q_DESC_IOVA,
+  Q_ERROR,
+  Q_FLAGS,
+  Q_HDR_BYTES,
+  Q_INDEX,
+  Q_KICK_FD,
+  Q_POOL,
+  Q_SIZE,
+  Q_STATE,
+  Q_USED_IOVA,
+  QUEUE_ERROR,
+  QUEUE_F_INDIRECT,
+  QUEUE_STRIDE,
+  QUEUES,
+  QUEUES_PER_POOL,
+  REGION_IOVA,
+  REGION_PERM,
+  REGION_SIZE,
+  REGION_STRIDE,
+  REGION_WINDOW,
+  WINDOWS,
+} from "../../shared/layout/nic.ts";
+import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
+import { defaultPolicy } from "../../shared/api/mod.ts";
+import { loadWasm } from "../../shared/wasm/load.ts";
+import { Pools } from "../../services/nic/pools.ts";
+import type { EngineExports } from "../../services/nic/engine_worker.ts";
+import { type GuestOptions, MockGuest } from "./mock_guest.ts";
+
+const GUEST_STRIDE = 16 * 1024 ** 2;
+const GUEST_BYTES = 4 * 1024 ** 2;
+const CANARY_BYTES = 64 * 1024;
+const CANARY = 0xa5;
+
+const module = await loadWasm("nic");
+// One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back.
+const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
+
+/** A guest of the rig. */
+export interface RigGuest extends MockGuest {
+  pool: number;
+  queuePointer(index: number): number;
+}
+
+/** MAC of VF `vf` in rigs. */
+export function rigMac(vf: number): string {
+  return `02:00:00:00:00:${(vf + 1).toString(16).padStart(2, "0")}`;
+}
+
+/** The engine and its guests. */
+export class EngineRig {
+  readonly view = new DataView(memory.buffer);
+  readonly wasm: EngineExports;
+  readonly pools: Pools;
+  readonly guests = new Map<number, RigGuest>();
+  nowNs = 1e9;
+  #programme: Programme;
+
+  constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}) {
+    new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
+    const imports = { env: { memory, now: () => performance.now() * 1e6 } };
+    this.wasm = new WebAssembly.Instance(module, imports).exports as unknown as EngineExports;
+    const access = {
+      view: this.view,
+      arena: { buffer: memory.buffer as unknown as SharedArrayBuffer },
+      wasm: this.wasm,
+      between: <T>(change: () => T): T => {
+        const result = change();
+        this.view.setUint32(CTL + CTL_GENERATION, this.view.getUint32(CTL + CTL_GENERATION, true) + 1, true);
+        return result;
+      },
+    };
+    this.pools = new Pools(access);
+    this.#programme = {
+      switchMode: "veb",
+      link: "up",
+      pfMac: "02:00:00:00:00:ff",
+      vfs: Array.from({ length: vfs }, (_, vf) => ({ ...defaultPolicy(rigMac(vf)), ...policies[vf] })),
+    };
+    this.pools.apply(this.#programme);
+  }
+
+  /** Changes policy while it runs. */
+  set(vf: number, policy: Partial<VfPolicy>): void {
+    const next = { ...(this.#programme.vfs[vf] as VfPolicy), ...policy };
+    this.#programme = { ...this.#programme, vfs: this.#programme.vfs.with(vf, next) };
+    this.pools.apply(this.#programme);
+  }
+
+  /** Changes the NIC while it runs. */
+  setNic(change: Partial<Programme>): void {
+    this.#programme = { ...this.#programme, ...change };
+    this.pools.apply(this.#programme);
+  }
+
+  /** Where the memory of the guest in slot `slot` begins. */
+  static guestOffset(slot: number): number {
+    return WINDOWS + slot * GUEST_STRIDE + CANARY_BYTES;
+  }
+
+  /** Attaches a guest to a pool, all queues running. `flags` are QUEUE_F_*. */
+  attach(pool: number, options: Partial<GuestOptions> = {}, flags = QUEUE_F_INDIRECT): RigGuest {
+    const slot = this.guests.size;
+    const offset = EngineRig.guestOffset(slot);
+    const arena = new Uint8Array(memory.buffer);
+    arena.fill(0, offset, offset + GUEST_BYTES);
+    arena.fill(CANARY, offset - CANARY_BYTES, offset);
+    arena.fill(CANARY, offset + GUEST_BYTES, offset + GUEST_BYTES + CANARY_BYTES);
+    // Different guests use the same addresses, as real ones do.
+    const iova = 0x4000_0000n;
+    const guest = new MockGuest(this.view, { offset, bytes: GUEST_BYTES, iova, ...options }) as RigGuest;
+    guest.pool = pool;
+    guest.queuePointer = (index) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
+    this.guests.set(pool, guest);
+    this.setRegions(pool, [{ iova: guest.options.iova, size: GUEST_BYTES, window: offset }]);
+    guest.queues.forEach((queue, index) => {
+      const at = guest.queuePointer(index);
+      new Uint8Array(memory.buffer, at, QUEUE_STRIDE).fill(0);
+      this.view.setUint32(at + Q_SIZE, queue.size, true);
+      this.view.setUint32(at + Q_FLAGS, flags, true);
+      this.view.setUint32(at + Q_HDR_BYTES, guest.options.hdrBytes, true);
+      this.view.setUint32(at + Q_POOL, pool, true);
+      this.view.setUint32(at + Q_INDEX, index, true);
+      this.view.setInt32(at + Q_CALL_FD, -1, true);
+      this.view.setInt32(at + Q_KICK_FD, -1, true);
+      this.view.setBigUint64(at + Q_DESC_IOVA, guest.iova(queue.desc), true);
+      this.view.setBigUint64(at + Q_AVAIL_IOVA, guest.iova(queue.avail), true);
+      this.view.setBigUint64(at + Q_USED_IOVA, guest.iova(queue.used), true);
+      const verdict = this.wasm.startQueue(at, 0);
+      if (verdict !== 0) throw new Error(`queue ${index} did not start: ${verdict}`);
+    });
+    this.#lists();
+    return guest;
+  }
+
+  /** Attaches a guest to the uplink. */
+  attachUplink(options: Partial<GuestOptions> = {}): RigGuest {
+    return this.attach(POOL_UPLINK, options);
+  }
+
+  /** Replaces a pool's memory table. */
+  setRegions(pool: number, regions: { iova: bigint; size: number; window: number; perm?: number }[]): void {
+    regions.forEach(({ iova, size, window, perm = PERM_READ | PERM_WRITE }, i) => {
+      const at = DOMAINS + pool * DOMAIN_STRIDE + i * REGION_STRIDE;
+      this.view.setBigUint64(at + REGION_IOVA, iova, true);
+      this.view.setBigUint64(at + REGION_SIZE, BigInt(size), true);
+      this.view.setUint32(at + REGION_WINDOW, window, true);
+      this.view.setUint32(at + REGION_PERM, perm, true);
+    });
+    this.view.setUint32(POOLS + pool * POOL_STRIDE + P_REGION_COUNT, regions.length, true);
+    this.guests.get(pool)?.queues.forEach((_, index) => {
+      this.wasm.forgetRegion(this.guests.get(pool)?.queuePointer(index) ?? 0);
+    });
+  }
+
+  #lists(): void {
+    const active: number[] = [];
+    for (const guest of this.guests.values()) {
+      const at = POOLS + guest.pool * POOL_STRIDE;
+      guest.queues.forEach((_, index) => {
+        if (index % 2 === 1) active.push(guest.queuePointer(index));
+        else this.view.setUint32(at + P_RX_QUEUES + index * 2, guest.queuePointer(index), true);
+      });
+      this.view.setUint32(at + P_RX_COUNT, guest.queues.length / 2, true);
+    }
+    active.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
+    this.view.setUint32(CTL + CTL_ACTIVE_COUNT, active.length, true);
+    this.view.setUint32(CTL + CTL_GENERATION, this.view.getUint32(CTL + CTL_GENERATION, true) + 1, true);
+  }
+
+  /** Polls all queues up to `passes` times, time going on by `stepNs`. Interrupts that were asked for are taken. */
+  run(passes = 200, stepNs = 1000): void {
+    this.nowNs += stepNs;
+    for (let done = 0; done < passes; done += 10) {
+      this.wasm.run(this.nowNs, 10);
+      this.takeCalls();
+    }
+  }
+
+  /** Takes the interrupts that the engine wants raised: how many queues. */
+  takeCalls(): number {
+    const count = this.view.getUint32(CTL + CTL_CALL_COUNT, true);
+    for (const guest of this.guests.values()) {
+      guest.queues.forEach((_, index) => this.view.setUint32(guest.queuePointer(index) + Q_CALL_PENDING, 0, true));
+    }
+    this.view.setUint32(CTL + CTL_CALL_COUNT, 0, true);
+    return count;
+  }
+
+  /** Why a queue stopped, 0 if it runs. */
+  error(pool: number, index: number): number {
+    const at = this.guests.get(pool)?.queuePointer(index) ?? 0;
+    if (this.view.getUint32(at + Q_STATE, true) !== QUEUE_ERROR) return 0;
+    return this.view.getUint32(at + Q_ERROR, true);
+  }
+
+  counters(pool: number): Record<string, number> {
+    return this.pools.counters(pool);
+  }
+
+  /** Throws if a byte beside any guest's memory has changed. */
+  checkCanaries(): void {
+    for (let slot = 0; slot < this.guests.size; slot++) {
+      const offset = EngineRig.guestOffset(slot);
+      for (const at of [offset - CANARY_BYTES, offset + GUEST_BYTES]) {
+        const bytes = new Uint8Array(memory.buffer, at, CANARY_BYTES);
+        const bad = bytes.findIndex((byte) => byte !== CANARY);
+        if (bad >= 0) throw new Error(`guest ${slot}: the byte at arena offset ${at + bad} was overwritten`);
+      }
+    }
+  }
+}

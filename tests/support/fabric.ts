@@ -1,0 +1,111 @@
+/** A real fabric for a test: `up` with a run directory and ports of its own. */
+import { pfClient, type VfPatch } from "../../shared/api/mod.ts";
+import { TestProcess } from "./process.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** What `up --json` prints. */
+interface UpInfo {
+  api: string;
+  vfs: { id: number; mac: string; socket: string }[];
+}
+
+/** Four ports in a row that nobody uses now. */
+export function freePorts(): number {
+  for (let tries = 0; tries < 100; tries++) {
+    const base = 20_000 + Math.floor(Math.random() * 10_000) * 4;
+    try {
+      const listeners = [0, 1, 2, 3].map((i) => Deno.listen({ hostname: "127.0.0.1", port: base + i }));
+      for (const listener of listeners) listener.close();
+      return base;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+  throw new Error("no four free ports in a row");
+}
+
+/** A running fabric. */
+export class TestFabric implements AsyncDisposable {
+  readonly process: TestProcess;
+  readonly info: UpInfo;
+  readonly runDir: string;
+  readonly port: number;
+
+  private constructor(process: TestProcess, info: UpInfo, runDir: string, port: number) {
+    this.process = process;
+    this.info = info;
+    this.runDir = runDir;
+    this.port = port;
+  }
+
+  /** Starts one and waits until it is ready. */
+  static async start(vfs: number, args: string[] = [], runDir = Deno.makeTempDirSync({ prefix: "ringfabric-" })) {
+    const port = freePorts();
+    const process = new TestProcess("up", Deno.execPath(), [
+      "run",
+      "--quiet",
+      "-A",
+      "services/up/main.ts",
+      "--json",
+      ...["--vfs", String(vfs), "--port", String(port), "--run-dir", runDir],
+      ...args,
+    ], { cwd: ROOT });
+    try {
+      const [line] = await process.expect(/^\{.*\}$/m, 30_000);
+      return new TestFabric(process, JSON.parse(line) as UpInfo, runDir, port);
+    } catch (error) {
+      await process.end("SIGKILL");
+      throw error;
+    }
+  }
+
+  get client() {
+    return pfClient(this.info.api);
+  }
+
+  vf(id: number): UpInfo["vfs"][number] {
+    const vf = this.info.vfs[id];
+    if (!vf) throw new Error(`the test fabric has no vf ${id}`);
+    return vf;
+  }
+
+  /** URL of the NIC's or vhost's own API. */
+  url(service: "pf" | "vhost" | "nic"): string {
+    return `http://127.0.0.1:${this.port + { pf: 0, vhost: 1, nic: 3 }[service]}`;
+  }
+
+  async patch(id: number, patch: Partial<VfPatch>): Promise<void> {
+    const response = await fetch(`${this.info.api}/api/v1/vfs/${id}`, {
+      method: "PATCH",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(patch),
+    });
+    const body = await response.text();
+    if (!response.ok) throw new Error(`PATCH of vf ${id}: ${body}`);
+  }
+
+  // deno-lint-ignore no-explicit-any
+  async get(path: string): Promise<any> {
+    const response = await fetch(this.info.api + path);
+    return await response.json();
+  }
+
+  async counters(id: number): Promise<Record<string, number>> {
+    return (await this.get(`/api/v1/vfs/${id}/stats`)).counters;
+  }
+
+  /** Pids of the services, by name. */
+  pids(): Record<string, number> {
+    const text = new TextDecoder().decode(
+      new Deno.Command("pgrep", { args: ["-P", String(this.process.pid), "-a"] }).outputSync().stdout,
+    );
+    const found = [...text.matchAll(/^(\d+) .*services\/(\w+)\/main\.ts/gm)];
+    return Object.fromEntries(found.map(([, pid, name]) => [name, Number(pid)]));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.process.end("SIGINT");
+    await Deno.remove(this.runDir, { recursive: true }).catch(() => {});
+  }
+}

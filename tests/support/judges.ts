@@ -1,0 +1,65 @@
+/**
+ * The outside programs that judge: whether they are here, and tests that need them. Without root or without a judge a
+ * test is skipped and says what would install it; with CI=true a missing judge is a failure.
+ */
+
+/** Debian packages of all judges. */
+export const JUDGE_PACKAGES = [
+  "qemu-system-x86",
+  "linux-image-cloud-amd64",
+  "busybox-static",
+  "cpio",
+  "dpdk",
+  "dpdk-dev",
+  "iproute2",
+  "iperf3",
+  "procps",
+  "tshark",
+];
+
+const PROGRAMS: Record<string, string> = {
+  "qemu": "/usr/bin/qemu-system-x86_64",
+  "testpmd": "/usr/bin/dpdk-testpmd",
+  "cpio": "/usr/bin/cpio",
+  "busybox": "/bin/busybox",
+};
+
+/** A judge by name. */
+export type Judge = "qemu" | "testpmd";
+
+const NEEDS: Record<Judge, string[]> = { qemu: ["qemu", "cpio", "busybox"], testpmd: ["testpmd"] };
+
+function missing(judge: Judge): string[] {
+  return NEEDS[judge].filter((name) => {
+    try {
+      Deno.statSync(PROGRAMS[name] as string);
+      return false;
+    } catch {
+      return true;
+    }
+  });
+}
+
+/** Runs a program to its end; throws with its words if it fails. */
+export async function run(command: string, args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await new Deno.Command(command, { args }).output();
+  const text = new TextDecoder().decode(stdout);
+  if (code !== 0) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}${text}`);
+  return text;
+}
+
+/** A test that needs judges. */
+export function judgedTest(judges: Judge[], name: string, fn: (t: Deno.TestContext) => Promise<void>): void {
+  const lacking = judges.flatMap(missing);
+  const isCi = Deno.env.get("CI") === "true";
+  if (lacking.length > 0 && isCi) {
+    Deno.test(name, () => {
+      throw new Error(`${lacking.join(", ")} missing: apt-get install ${JUDGE_PACKAGES.join(" ")}`);
+    });
+    return;
+  }
+  const reason = lacking.length > 0
+    ? ` (needs ${lacking.join(", ")}: apt-get install ${JUDGE_PACKAGES.join(" ")})`
+    : "";
+  Deno.test({ name: name + reason, ignore: lacking.length > 0, fn });
+}

@@ -1,0 +1,134 @@
+/**
+ * Real guests: QEMU with an unmodified Debian kernel and an initrd of busybox and the virtio modules. The guest's init
+ * reads commands from its serial console and answers each with its output and exit code.
+ */
+import { qemuArguments } from "../../shared/api/mod.ts";
+import { TestProcess } from "./process.ts";
+import { run } from "./judges.ts";
+
+const MODULES = [
+  "drivers/virtio/virtio_ring",
+  "drivers/virtio/virtio",
+  "drivers/virtio/virtio_pci_modern_dev",
+  "drivers/virtio/virtio_pci_legacy_dev",
+  "drivers/virtio/virtio_pci",
+  "net/core/failover",
+  "drivers/net/net_failover",
+  "drivers/net/virtio_net",
+];
+
+const INIT = `#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /tmp
+/bin/busybox mount -t proc none /proc
+/bin/busybox mount -t sysfs none /sys
+/bin/busybox mount -t devtmpfs none /dev
+/bin/busybox --install -s /bin
+export PATH=/bin
+for m in ${MODULES.map((path) => path.split("/").at(-1)).join(" ")}; do insmod /modules/$m.ko; done
+dmesg -n 1
+stty -echo
+ip link set lo up
+echo GUEST-READY
+while read -r id command; do
+  eval "$command" >/tmp/out.$id 2>&1
+  code=$?
+  echo "BEGIN-$id"
+  cat /tmp/out.$id
+  echo "END-$id $code"
+  rm -f /tmp/out.$id
+done
+`;
+
+function kernelVersion(): string {
+  for (const entry of Deno.readDirSync("/boot")) {
+    const match = /^vmlinuz-(.*cloud-amd64)$/.exec(entry.name);
+    if (match?.[1]) return match[1];
+  }
+  throw new Error("no kernel of linux-image-cloud-amd64 in /boot");
+}
+
+let image: Promise<{ kernel: string; initrd: string }> | undefined;
+
+/** Kernel and initrd for guests, made once a test process. */
+export function guestImage(): Promise<{ kernel: string; initrd: string }> {
+  image ??= build();
+  return image;
+}
+
+async function build(): Promise<{ kernel: string; initrd: string }> {
+  const version = kernelVersion();
+  const dir = await Deno.makeTempDir({ prefix: "ringfabric-initrd-" });
+  try {
+    await Deno.mkdir(`${dir}/root/bin`, { recursive: true });
+    await Deno.mkdir(`${dir}/root/modules`);
+    await Deno.copyFile("/bin/busybox", `${dir}/root/bin/busybox`);
+    for (const path of MODULES) {
+      const from = `/lib/modules/${version}/kernel/${path}.ko`;
+      await Deno.copyFile(from, `${dir}/root/modules/${path.split("/").at(-1)}.ko`);
+    }
+    await Deno.writeTextFile(`${dir}/root/init`, INIT, { mode: 0o755 });
+    const initrd = await Deno.makeTempFile({ prefix: "ringfabric-initrd-", suffix: ".cpio.gz" });
+    await run("sh", ["-c", `cd "$0" && find . | cpio -o -H newc --quiet | gzip -1 > "$1"`, `${dir}/root`, initrd]);
+    globalThis.addEventListener("unload", () => Deno.removeSync(initrd));
+    return { kernel: `/boot/vmlinuz-${version}`, initrd };
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+/** A running QEMU guest. */
+export class QemuGuest implements AsyncDisposable {
+  readonly process: TestProcess;
+  #next = 1;
+
+  private constructor(process: TestProcess) {
+    this.process = process;
+  }
+
+  /** Boots a guest on a VF and waits for its shell. */
+  static async boot(
+    vf: { id: number; mac: string; socket: string },
+    options: { memory?: string; queuePairs?: number; extra?: string[] } = {},
+  ): Promise<QemuGuest> {
+    const { kernel, initrd } = await guestImage();
+    const process = new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
+      ...qemuArguments(vf, { memory: options.memory ?? "256M", queuePairs: options.queuePairs ?? 1 }),
+      ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],
+      ...["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1"],
+      ...(options.extra ?? []),
+    ]);
+    const guest = new QemuGuest(process);
+    try {
+      await process.expect(/GUEST-READY/, 90_000);
+    } catch (error) {
+      await process.end("SIGKILL");
+      throw error;
+    }
+    return guest;
+  }
+
+  /** Runs a command in the guest; answers its output and exit code. */
+  async run(command: string, deadlineMs = 60_000): Promise<{ output: string; code: number }> {
+    const id = this.#next++;
+    const from = this.process.output.length;
+    await this.process.write(`${id} ${command}\n`);
+    const match = await this.process.expect(new RegExp(`BEGIN-${id}\\r?\\n([^]*?)END-${id} (\\d+)`), deadlineMs, from);
+    return { output: (match[1] ?? "").replaceAll("\r", ""), code: Number(match[2]) };
+  }
+
+  /** As `run`; throws if the command fails. */
+  async check(command: string, deadlineMs?: number): Promise<string> {
+    const { output, code } = await this.run(command, deadlineMs);
+    if (code !== 0) throw new Error(`in the guest, ${command} failed with ${code}:\n${output}`);
+    return output;
+  }
+
+  /** Gives eth0 an address. */
+  async address(cidr: string): Promise<void> {
+    await this.check(`ip addr add ${cidr} dev eth0 && ip link set eth0 up`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.process.end("SIGKILL");
+  }
+}
