@@ -62,7 +62,7 @@ declare function now(): f64;
 
 /** Every how many busy passes one is timed. A prime, so that no pattern of queues keeps step with it. */
 const SAMPLE_PERIOD: u32 = 61;
-let untilSample: u32 = SAMPLE_PERIOD;
+let untilSample: u32 = 0;
 /** What two calls of the clock cost, taken off each sample. */
 let clockCostNs: f64 = 0;
 

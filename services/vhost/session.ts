@@ -5,8 +5,8 @@
  * A ring runs when its size, addresses, kick and enable have all come, in whatever order; it stops at GET_VRING_BASE
  * or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they were.
  */
-import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
-import { type Fd, isEventFd, type Reactor, signalEventFd } from "../../shared/os/mod.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { type Fd, isEventFd, signalEventFd } from "../../shared/os/mod.ts";
 import {
   type Message,
   ProtocolError,
@@ -24,6 +24,7 @@ import {
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
+import { NicLease, type SessionContext } from "./lease.ts";
 import { MEM_SLOTS_MAX, MemoryTable, toDevice } from "./memory.ts";
 import { Vring } from "./vring.ts";
 
@@ -56,20 +57,12 @@ const NEEDS: Partial<Record<Message["name"], number>> = {
   VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
   VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
 };
-const REATTACH_DEADLINE_MS = 20_000;
-const REATTACH_PAUSE_MS = 100;
-
 function bit(n: number): bigint {
   return 1n << BigInt(n);
 }
 
-/** How a session reaches the NIC, and whom it tells. */
-export interface SessionContext {
-  vf: number | "uplink";
-  deviceSocket: string;
-  reactor: Reactor;
-  log(level: "info" | "warn", message: string): void;
-}
+/** What this back-end adds to the features of the NIC's queues. */
+const BACK_END_FEATURES = bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VHOST_USER_F_PROTOCOL_FEATURES);
 
 /** State of a session for the API. */
 export interface SessionState {
@@ -84,18 +77,22 @@ export interface SessionState {
 export class Session {
   readonly #connection: VhostUserConnection;
   readonly #context: SessionContext;
-  #device: DeviceClient | undefined;
+  readonly #lease: NicLease;
   #offered = 0n;
   #features = 0n;
   #protocolFeatures = 0n;
   #status = 0;
   #memory = new MemoryTable();
   #vrings = new Map<number, Vring>();
-  #ended = false;
 
   constructor(connection: VhostUserConnection, context: SessionContext) {
     this.#connection = connection;
     this.#context = context;
+    this.#lease = new NicLease(context, {
+      resume: () => this.#resume(),
+      lost: () => connection.close(),
+      queueFailed: (index, reason) => this.#queueFailed(index, reason),
+    });
   }
 
   get state(): SessionState {
@@ -117,7 +114,7 @@ export class Session {
   /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
   async run(): Promise<string> {
     try {
-      await this.#attach();
+      this.#offered = (await this.#lease.attach()) | BACK_END_FEATURES;
       for (;;) {
         const message = await this.#connection.receive();
         if (!message) return "the front-end closed the connection";
@@ -131,15 +128,11 @@ export class Session {
   }
 
   async #end(): Promise<void> {
-    this.#ended = true;
     this.#connection.close();
-    try {
-      await this.#device?.request({ op: "detach" });
-    } catch {
-      // The NIC is gone, and with it everything that a detach would end.
-    }
-    this.#device?.close();
-    this.#forget();
+    await this.#lease.release();
+    for (const ring of this.#vrings.values()) ring.close();
+    this.#vrings.clear();
+    this.#memory.close();
   }
 
   /** Ends the session from outside: the port is being closed. */
@@ -149,60 +142,16 @@ export class Session {
 
   // The NIC --------------------------------------------------------------------------------------------------
 
-  async #attach(): Promise<void> {
-    const device = DeviceClient.connect(this.#context.deviceSocket, this.#context.reactor);
-    try {
-      const owner = `vhost (pid ${Deno.pid})`;
-      const attached = await device.request({ op: "attach", vf: this.#context.vf, owner });
-      this.#offered = BigInt(attached.features as bigint) | bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) |
-        bit(VHOST_USER_F_PROTOCOL_FEATURES);
-    } catch (error) {
-      device.close();
-      throw error;
-    }
-    device.onEvent = (event) => {
-      if (event.event === "queueError") this.#queueFailed(event.index, event.reason);
-    };
-    this.#device = device;
-    void device.closed.then(() => this.#lostNic(device));
-  }
-
-  /** The NIC went away: attach to its successor and go on. */
-  async #lostNic(device: DeviceClient): Promise<void> {
-    if (this.#ended || this.#device !== device) return;
-    this.#context.log("warn", "the NIC went away; attaching again");
-    const deadline = performance.now() + REATTACH_DEADLINE_MS;
-    for (;;) {
-      await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
-      if (this.#ended) return;
-      try {
-        await this.#attach();
-        await this.#resume();
-        this.#context.log("info", "attached to the NIC again");
-        return;
-      } catch (error) {
-        if (performance.now() < deadline) continue;
-        this.#context.log("warn", `cannot attach again: ${(error as Error).message}`);
-        this.#connection.close();
-        return;
-      }
-    }
-  }
-
+  /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #resume(): Promise<void> {
     if (this.#memory.size > 0) {
-      await this.#request({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+      await this.#lease.request({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
     }
     for (const ring of this.#vrings.values()) {
       if (!ring.running) continue;
       ring.running = false;
       await this.#start(ring, -1);
     }
-  }
-
-  #request(...args: Parameters<DeviceClient["request"]>): Promise<Record<string, unknown>> {
-    if (!this.#device) throw new DeviceRefusal("nic-gone", "not attached to the NIC");
-    return this.#device.request(...args);
   }
 
   #queueFailed(index: number, reason: string): void {
@@ -305,13 +254,7 @@ export class Session {
     if (!everything) return;
     this.#features = 0n;
     this.#protocolFeatures = 0n;
-    await this.#request({ op: "dmaSet", regions: [] });
-    this.#memory.close();
-  }
-
-  #forget(): void {
-    for (const ring of this.#vrings.values()) ring.close();
-    this.#vrings.clear();
+    await this.#lease.request({ op: "dmaSet", regions: [] });
     this.#memory.close();
   }
 
@@ -329,7 +272,7 @@ export class Session {
     }
     const regions = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * REGION_BYTES));
     const table = MemoryTable.of(regions, fds);
-    await this.#request({ op: "dmaSet", regions: table.regions }, table.fds);
+    await this.#lease.request({ op: "dmaSet", regions: table.regions }, table.fds);
     fds.length = 0;
     this.#memory.close();
     this.#memory = table;
@@ -342,7 +285,7 @@ export class Session {
     const region = readRegion(message.payload, 8);
     if (this.#memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
     const checked = MemoryTable.of([region], [fd]);
-    await this.#request({ op: "dmaMap", region: toDevice(region) }, checked.fds);
+    await this.#lease.request({ op: "dmaMap", region: toDevice(region) }, checked.fds);
     this.#memory.add(region, fd);
     message.fds.length = 0;
     for (const ring of this.#vrings.values()) await this.#settle(ring);
@@ -351,7 +294,7 @@ export class Session {
   async #remMemReg(message: Message): Promise<void> {
     const region = this.#memory.find(readRegion(message.payload, 8));
     const { iova, size } = toDevice(region);
-    await this.#request({ op: "dmaUnmap", iova, size });
+    await this.#lease.request({ op: "dmaUnmap", iova, size });
     this.#memory.remove(region);
   }
 
@@ -444,7 +387,7 @@ export class Session {
     ring[role]?.close();
     ring[role] = fd;
     if (role === "call" && ring.running) {
-      await this.#request({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+      await this.#lease.request({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
     }
   }
 
@@ -472,7 +415,7 @@ export class Session {
       throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
     }
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await this.#request({
+    await this.#lease.request({
       op: "queueStart",
       index: ring.index,
       flavour: "split",
@@ -491,7 +434,7 @@ export class Session {
 
   async #stop(ring: Vring): Promise<void> {
     if (!ring.running) return;
-    const { base } = await this.#request({ op: "queueStop", index: ring.index });
+    const { base } = await this.#lease.request({ op: "queueStop", index: ring.index });
     ring.running = false;
     ring.base = Number(base);
   }

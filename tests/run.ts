@@ -1,0 +1,107 @@
+/**
+ * `deno task test`: everything. Installs the judges (as root, from Debian's packages), gives DPDK its hugepages,
+ * builds, checks, runs all tests, gives the hugepages back, and ends with a line `N passed, N failed`.
+ */
+import { JUDGE_PACKAGES } from "./support/judges.ts";
+
+const HUGE_PAGES = 768;
+const NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages";
+const HUGE_MOUNT = "/dev/hugepages";
+const isRoot = Deno.uid() === 0;
+
+async function call(command: string, args: string[], quiet = false): Promise<number> {
+  const { code } = await new Deno.Command(command, {
+    args,
+    env: { DEBIAN_FRONTEND: "noninteractive" },
+    stdin: "null",
+    stdout: quiet ? "null" : "inherit",
+    stderr: quiet ? "null" : "inherit",
+  }).output();
+  return code;
+}
+
+async function missingPackages(): Promise<string[]> {
+  const missing: string[] = [];
+  for (const name of JUDGE_PACKAGES) {
+    const query = new Deno.Command("dpkg-query", {
+      args: ["-W", "-f=${Status}", name],
+      stdout: "piped",
+      stderr: "null",
+    });
+    const { stdout } = await query.output().catch(() => ({ stdout: new Uint8Array() }));
+    if (!new TextDecoder().decode(stdout).includes("ok installed")) missing.push(name);
+  }
+  return missing;
+}
+
+async function installJudges(): Promise<void> {
+  const missing = await missingPackages();
+  if (missing.length === 0) return;
+  const command = `apt-get install -y --no-install-recommends ${missing.join(" ")}`;
+  if (!isRoot) {
+    console.log(`Some judges are missing and their tests will be skipped. To have them, run as root:\n  ${command}`);
+    return;
+  }
+  console.log(`Installing the judges: ${missing.join(" ")}`);
+  await call("apt-get", ["update", "-q"], true);
+  if (await call("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...missing], true) !== 0) {
+    console.log(`Cannot install them; try: ${command}`);
+  }
+}
+
+/** Gives DPDK hugepages; answers what gives them back. */
+async function lendHugePages(): Promise<() => Promise<void>> {
+  if (!isRoot) return () => Promise.resolve();
+  const before = Number(Deno.readTextFileSync(NR_HUGEPAGES));
+  if (before < HUGE_PAGES) Deno.writeTextFileSync(NR_HUGEPAGES, String(HUGE_PAGES));
+  const mounted = Deno.readTextFileSync("/proc/mounts").includes(` ${HUGE_MOUNT} hugetlbfs`);
+  if (!mounted) {
+    Deno.mkdirSync(HUGE_MOUNT, { recursive: true });
+    await call("mount", ["-t", "hugetlbfs", "none", HUGE_MOUNT]);
+  }
+  return async () => {
+    if (!mounted) await call("umount", [HUGE_MOUNT], true);
+    Deno.writeTextFileSync(NR_HUGEPAGES, String(before));
+  };
+}
+
+/** Runs `deno test` on some folders; answers passed and failed. */
+async function runTests(targets: string[]): Promise<[number, number]> {
+  const process = new Deno.Command(Deno.execPath(), {
+    args: ["test", "-A", "--no-check", ...targets],
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  let text = "";
+  for await (const chunk of process.stdout.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    await Deno.stdout.write(new TextEncoder().encode(chunk));
+  }
+  const { code } = await process.status;
+  const [, passed = "0", failed = "0"] = /(\d+) passed[^|]*\| (\d+) failed/.exec(text) ?? [];
+  // A run that broke without a failed test, such as a leak in a module, is a failure too.
+  return [Number(passed), Math.max(Number(failed), code === 0 ? 0 : 1)];
+}
+
+await installJudges();
+const giveBack = await lendHugePages();
+let [passed, failed] = [0, 0];
+try {
+  for (const args of [["task", "build"], ["fmt", "--check"], ["lint"], ["check", "services", "shared", "tests"]]) {
+    const code = await call(Deno.execPath(), args);
+    console.log(`deno ${args.join(" ")}: ${code === 0 ? "ok" : "FAILED"}`);
+    if (code === 0) passed++;
+    else failed++;
+  }
+  for (const folder of ["tests/unit", "tests/property", "tests/fuzz", "tests/integration"]) {
+    const [ok, bad] = await runTests([folder, ...Deno.args]);
+    passed += ok;
+    failed += bad;
+  }
+} finally {
+  await giveBack();
+}
+console.log(`${passed} passed, ${failed} failed`);
+Deno.exit(failed === 0 ? 0 : 1);

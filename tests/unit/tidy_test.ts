@@ -1,0 +1,127 @@
+/** The rules of the house that a machine can keep: who imports whom, sizes of files, no data in the Wasm. */
+import { assert, assertEquals } from "@std/assert";
+import { COUNTER_COUNT } from "../../shared/layout/nic.ts";
+import { COUNTERS } from "../../shared/layout/counter_names.ts";
+import * as layout from "../../shared/layout/nic.ts";
+import { WASM_MODULES, wasmUrl } from "../../shared/wasm/load.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+const LINES_MAX = 480;
+const LINE_BYTES_MAX = 140;
+
+function files(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap((entry) => {
+    if (entry.isDirectory) return files(`${folder}${entry.name}/`);
+    return entry.name.endsWith(".ts") ? [folder + entry.name] : [];
+  });
+}
+
+function imports(path: string): string[] {
+  const text = Deno.readTextFileSync(new URL(path, ROOT));
+  return [...text.matchAll(/from\s+"(\.[^"]+)"/g)].map(([, target]) =>
+    new URL(target ?? "", new URL(path, ROOT)).pathname.slice(ROOT.pathname.length)
+  );
+}
+
+/** Whether `from` may import `to`. */
+function allowed(from: string, to: string): boolean {
+  const [top, second] = from.split("/");
+  if (top === "tests") return true;
+  if (top === "assembly") {
+    const [, module] = from.split("/");
+    return to.startsWith(`assembly/${module}/`) || to.startsWith("assembly/lib/") || to.startsWith("shared/layout/");
+  }
+  if (from.startsWith("shared/layout/")) return to.startsWith("shared/layout/");
+  if (top === "shared") {
+    return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");
+  }
+  return to.startsWith(`services/${second}/`) || to.startsWith("shared/");
+}
+
+const sources = ["assembly/", "shared/", "services/", "tests/"].flatMap(files);
+
+Deno.test("modules import only what the design lets them", () => {
+  const broken = sources.flatMap((from) =>
+    imports(from).filter((to) => !allowed(from, to)).map((to) => `${from} -> ${to}`)
+  );
+  assertEquals(broken, []);
+});
+
+Deno.test("files stay readable: lines, and how many of them", () => {
+  const broken = sources.flatMap((path) => {
+    const lines = Deno.readTextFileSync(new URL(path, ROOT)).split("\n");
+    const long = lines.findIndex((line) => line.length > LINE_BYTES_MAX);
+    return [
+      ...(lines.length > LINES_MAX ? [`${path} has ${lines.length} lines`] : []),
+      ...(long >= 0 && !path.includes("tests/") ? [`${path}:${long + 1} is too long`] : []),
+    ];
+  });
+  assertEquals(broken, []);
+});
+
+Deno.test("every file opens with what it is", () => {
+  const bare = sources.filter((path) => !Deno.readTextFileSync(new URL(path, ROOT)).trimStart().startsWith("/*"));
+  assertEquals(bare, []);
+});
+
+Deno.test("only shared/os calls the C library", () => {
+  const callers = sources.filter((path) =>
+    !path.startsWith("shared/os/") && /Deno\.dlopen|UnsafeCallback/.test(Deno.readTextFileSync(new URL(path, ROOT)))
+  );
+  assertEquals(callers, ["tests/unit/tidy_test.ts"]);
+});
+
+Deno.test("the engines have no data section and no start function: an arena is never written at instantiation", async () => {
+  for (const name of WASM_MODULES) {
+    const bytes = await Deno.readFile(wasmUrl(name));
+    const sections: number[] = [];
+    for (let at = 8; at < bytes.length;) {
+      sections.push(bytes[at++] ?? 0);
+      let [size, shift] = [0, 0];
+      for (let more = true; more; shift += 7) {
+        const byte = bytes[at++] ?? 0;
+        size |= (byte & 0x7f) << shift;
+        more = (byte & 0x80) !== 0;
+      }
+      at += size;
+    }
+    assert(!sections.includes(11), `${name}.wasm has a data section`);
+    assert(!sections.includes(8), `${name}.wasm has a start function`);
+  }
+});
+
+Deno.test("the layout's sections do not overlap, and the counters have their names", () => {
+  const section = (start: number, count: number, stride: number) => [start, start + count * stride] as const;
+  const sections = [
+    section(layout.CTL, 1, 4096),
+    section(layout.ACTIVE_LIST, layout.POOL_COUNT * 16, 4),
+    section(layout.CALL_LIST, layout.POOL_COUNT * 32, 4),
+    section(layout.POOLS, layout.POOL_COUNT, layout.POOL_STRIDE),
+    section(layout.FLOW_TABLES, layout.POOL_COUNT, layout.FLOW_TABLE_STRIDE),
+    section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
+    section(layout.VLAN_BITMAPS, layout.POOL_COUNT, layout.VLAN_BITMAP_STRIDE),
+    section(layout.DOMAINS, layout.POOL_COUNT, layout.DOMAIN_STRIDE),
+    section(layout.FILTERS, layout.FILTER_COUNT, layout.FILTER_STRIDE),
+    section(layout.QUEUES, layout.POOL_COUNT * layout.QUEUES_PER_POOL, layout.QUEUE_STRIDE),
+    section(layout.TX_SEGMENTS, layout.SEGMENTS_MAX, layout.SEGMENT_STRIDE),
+    section(layout.RX_SEGMENTS, layout.SEGMENTS_MAX, layout.SEGMENT_STRIDE),
+    section(layout.TOUCHED_LIST, layout.POOL_COUNT * layout.QUEUE_PAIRS_MAX, 4),
+    section(layout.FRAME_HEAD, 1, 128),
+    section(layout.OUT_HEAD, 1, 32),
+    section(layout.OUT_VIRTIO_HDR, 1, 16),
+    section(layout.RX_CHAINS, layout.RX_CHAINS_MAX, 8),
+  ];
+  sections.forEach(([, end], i) => {
+    const next = sections[i + 1]?.[0] ?? layout.WINDOWS;
+    assert(end <= next, `section ${i} ends at 0x${end.toString(16)}, the next begins at 0x${next.toString(16)}`);
+  });
+  assertEquals(COUNTERS.length, COUNTER_COUNT);
+  assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
+  const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>
+    Number(a[1]) - Number(b[1])
+  );
+  assertEquals(
+    offsets.map(([name, offset]) => [name.slice(2).toLowerCase(), offset]),
+    COUNTERS.map(([name], i) => [name, i * 8]),
+  );
+});
