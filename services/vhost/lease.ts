@@ -77,6 +77,9 @@ export class NicLease {
         this.#context.log("info", "attached to the NIC again");
         return;
       } catch (error) {
+        const halfway = this.#device;
+        this.#device = undefined;
+        halfway?.close();
         if (performance.now() < deadline) continue;
         this.#context.log("warn", `cannot attach again: ${(error as Error).message}`);
         this.#events.lost();

@@ -4,7 +4,8 @@
  */
 import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
 import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
-import { Session, type SessionContext, type SessionState } from "./session.ts";
+import type { SessionContext } from "./lease.ts";
+import { Session, type SessionState } from "./session.ts";
 
 const RECONNECT_MS = 500;
 /** How long a new front-end waits for the end of one that has just died. */
