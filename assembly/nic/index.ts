@@ -90,7 +90,7 @@ export function run(nowNs: f64, passes: u32): u32 {
   let pass: u32 = 0;
   store<u32>(CTL, 0, CTL_RATE_BLOCKED);
   for (; pass < passes; pass++) {
-    if (atomic.load<u32>(CTL + CTL_PAUSE)) {
+    if (atomic.load<u32>(CTL + CTL_PAUSE) & 1) {
       status |= RUN_PAUSE;
       break;
     }

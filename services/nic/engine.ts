@@ -14,8 +14,6 @@ import {
   CTL_PARKED,
   CTL_PAUSE,
   PAUSE_END,
-  PAUSE_PARK,
-  PAUSE_RUN,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
 import {
@@ -60,6 +58,8 @@ export class Engine {
   readonly #worker: Worker;
   readonly #watchdog: ReturnType<typeof setInterval>;
   #paused = false;
+  /** Odd while the worker is to stand still, even while it may run. */
+  #ticket = 0;
 
   private constructor(module: WebAssembly.Module, worker: Worker, arena: Arena) {
     this.arena = arena;
@@ -126,12 +126,14 @@ export class Engine {
 
   #pause(): void {
     const parked = (CTL + CTL_PARKED) / 4;
-    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_PARK);
+    const ticket = this.#nextTicket();
+    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, ticket);
     signalEventFd(this.#wake.number);
     const deadline = performance.now() + PARK_DEADLINE_MS;
-    while (Atomics.load(this.#words, parked) !== 1) {
-      Atomics.wait(this.#words, parked, 0, PARK_CHECK_MS);
-      if (Atomics.load(this.#words, parked) === 1) break;
+    for (;;) {
+      const seen = Atomics.load(this.#words, parked);
+      if (seen === ticket) break;
+      if (Atomics.wait(this.#words, parked, seen, PARK_CHECK_MS) !== "timed-out") continue;
       this.#freeBlockedCall();
       if (performance.now() > deadline) {
         this.onDeath(`the engine did not stand still within ${PARK_DEADLINE_MS} ms`);
@@ -141,10 +143,14 @@ export class Engine {
     this.#paused = true;
   }
 
+  #nextTicket(): number {
+    this.#ticket = (this.#ticket + 1) & 0x7fff_ffff;
+    return this.#ticket;
+  }
+
   #resume(): void {
     this.#paused = false;
-    Atomics.store(this.#words, (CTL + CTL_PARKED) / 4, 0);
-    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_RUN);
+    Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, this.#nextTicket());
     Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
   }
 

@@ -20,7 +20,6 @@ import {
   CTL_SPURIOUS_KICKS,
   CTL_START_NS,
   PAUSE_END,
-  PAUSE_PARK,
   Q_CALL_FD,
   Q_CALL_PENDING,
   Q_IDLE_KICKS,
@@ -144,10 +143,13 @@ class EngineLoop {
   #park(): void {
     const pause = (CTL + CTL_PAUSE) / 4;
     const parked = (CTL + CTL_PARKED) / 4;
-    while (Atomics.load(this.#words, pause) === PAUSE_PARK) {
-      Atomics.store(this.#words, parked, 1);
+    for (;;) {
+      const ticket = Atomics.load(this.#words, pause);
+      if (ticket === PAUSE_END || (ticket & 1) === 0) return;
+      // The answer names the request: a request that follows at once must not be taken for this one.
+      Atomics.store(this.#words, parked, ticket);
       Atomics.notify(this.#words, parked);
-      Atomics.wait(this.#words, pause, PAUSE_PARK);
+      Atomics.wait(this.#words, pause, ticket);
     }
   }
 

@@ -62,9 +62,9 @@ export const SEGMENT_STRIDE = 8;
 
 // Control block (offsets from CTL) -----------------------------------------------------------------------------
 
-/** i32: PAUSE_*: what the control thread wants of the engine. */
+/** i32: a number that counts up: odd while the engine is to stand still, even while it may run; PAUSE_END. */
 export const CTL_PAUSE = 0;
-/** i32: 1 while the engine stands still. */
+/** i32: the last odd number for which the engine stood still. */
 export const CTL_PARKED = 4;
 /** u32: bumped by every control operation; caches of decisions carry it. */
 export const CTL_GENERATION = 8;
@@ -102,9 +102,7 @@ export const CTL_PROMISC_COUNT = 132;
 /** f64, ns: time asleep in epoll since start. */
 export const CTL_SLEPT_NS = 136;
 
-export const PAUSE_RUN = 0;
-export const PAUSE_PARK = 1;
-export const PAUSE_END = 2;
+export const PAUSE_END = -1;
 
 export const SWITCH_VEB = 0;
 export const SWITCH_VEPA = 1;

@@ -92,7 +92,9 @@ export class TestFabric implements AsyncDisposable {
   }
 
   async counters(id: number): Promise<Record<string, number>> {
-    return (await this.get(`/api/v1/vfs/${id}/stats`)).counters;
+    const stats = await this.get(`/api/v1/vfs/${id}/stats`);
+    if (!stats.counters) throw new Error(`no counters of vf ${id}: ${JSON.stringify(stats)}`);
+    return stats.counters;
   }
 
   /** Pids of the services, by name. */

@@ -1,0 +1,169 @@
+/** DPDK's testpmd on two VFs: traffic both ways over all the ring settings, counters that agree, restarts. */
+import { assert, assertEquals } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { judgedTest } from "../support/judges.ts";
+import { Testpmd } from "../support/testpmd.ts";
+import { until } from "../support/wait.ts";
+
+const SECONDS = 10;
+
+/** Each port's frames go to the other: so they do when they come back unchanged in the io loop. */
+function peers(a: string, b: string): string[] {
+  return [`--eth-peer=0,${b}`, `--eth-peer=1,${a}`];
+}
+
+for (const mergeable of [1, 0]) {
+  for (const queueSize of [256, 1024]) {
+    for (const queuePairs of [1, 2]) {
+      const name =
+        `testpmd, mrg_rxbuf=${mergeable}, queue size ${queueSize}, ${queuePairs} queue pair(s): counters agree`;
+      judgedTest(["testpmd"], name, async () => {
+        await using fabric = await TestFabric.start(2);
+        const [a, b] = [fabric.vf(0), fabric.vf(1)];
+        const args = `,mrg_rxbuf=${mergeable},in_order=0`;
+        await using testpmd = await Testpmd.start({
+          prefix: "rf-matrix",
+          ports: [{ ...a, args }, { ...b, args }],
+          queueSize,
+          queuePairs,
+          forward: "io",
+          extra: peers(a.mac, b.mac),
+        });
+        await testpmd.command("start tx_first 4");
+        const reached = (await until("traffic both ways", async () => {
+          const [x, y] = [await fabric.counters(0), await fabric.counters(1)];
+          return Math.min(x.rx_frames ?? 0, y.rx_frames ?? 0) > 10_000 && x;
+        }, 20_000)).rx_frames ?? 0;
+        await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000));
+        await testpmd.command("stop");
+        for (const [port, vf] of [[0, 0], [1, 1]] as const) {
+          const stats = await testpmd.stats(port);
+          const counters = await fabric.counters(vf);
+          assertEquals(stats.rxErrors, 0);
+          assert(stats.rxPackets > reached, "traffic went on");
+          // What a full ring did not take testpmd freed itself, and does not count as sent.
+          assertEquals(counters.tx_frames, stats.txPackets, `vf ${vf} sent`);
+          assertEquals(counters.tx_bytes, stats.txBytes);
+          assert((counters.rx_frames ?? 0) >= stats.rxPackets);
+          const waiting = (counters.rx_frames ?? 0) - stats.rxPackets;
+          assert(waiting <= queueSize * queuePairs, `${waiting} frames delivered that testpmd did not take`);
+          const drops = Object.entries(counters).filter(([key, n]) => n > 0 && /^(tx|rx)_(?!frames|bytes)/.test(key));
+          for (const [key] of drops) assertEquals(key, "rx_no_buffer");
+        }
+        const vfs = await fabric.get("/api/v1/vfs");
+        for (const vf of vfs) {
+          assertEquals(vf.queues.length, queuePairs * 2);
+          for (const queue of vf.queues) assertEquals(queue.state, "running", JSON.stringify(queue));
+        }
+      });
+    }
+  }
+}
+
+judgedTest(["testpmd"], "policy changes by HTTP reach testpmd's traffic within 100 ms", async () => {
+  await using fabric = await TestFabric.start(2);
+  const [a, b] = [fabric.vf(0), fabric.vf(1)];
+  await using testpmd = await Testpmd.start({
+    prefix: "rf-policy",
+    ports: [a, b],
+    forward: "txonly",
+    extra: [...peers(a.mac, b.mac), "--txpkts=200"],
+  });
+  await testpmd.command("set txpkts 200");
+  await testpmd.command("start");
+  // VF 1 does not take its frames in this mode: those beyond its buffers count as dropped for want of one.
+  const delivered = async () => {
+    const { rx_frames = 0, rx_no_buffer = 0 } = await fabric.counters(1);
+    return rx_frames + rx_no_buffer;
+  };
+  await until("frames from VF 0 on VF 1", async () => (await delivered()) > 1000);
+
+  /** Whether frames arrive in a window that begins when the PATCH is answered. */
+  const flows = async () => {
+    const before = await delivered();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return (await delivered()) > before;
+  };
+  const drops: [Record<string, unknown>, Record<string, unknown>, number, string][] = [
+    [{ vlan: 7 }, { vlan: 0 }, 0, "tx_no_destination"],
+    [{ linkState: "disable" }, { linkState: "auto" }, 0, "tx_link_down"],
+    [{ linkState: "disable" }, { linkState: "auto" }, 1, "rx_link_down"],
+    [{ mac: "02:77:00:00:00:01" }, { mac: a.mac }, 0, "tx_spoofed"],
+    [{ mac: "02:77:00:00:00:02" }, { mac: b.mac }, 1, "tx_no_destination"],
+  ];
+  for (const [change, back, vf, counter] of drops) {
+    assertEquals(await flows(), true, `before ${JSON.stringify(change)}`);
+    await fabric.patch(vf, change);
+    const settled = await delivered();
+    assertEquals(await flows(), false, `after ${JSON.stringify(change)}, ${settled} delivered`);
+    const counted = await fabric.counters(counter.startsWith("rx") ? 1 : 0);
+    assert((counted[counter] ?? 0) > 0, `${counter} counts it`);
+    await fabric.patch(vf, back);
+  }
+  assertEquals(await flows(), true);
+  // Spoof check off: the source no longer matters.
+  await fabric.patch(0, { mac: "02:77:00:00:00:01", spoofCheck: false });
+  assertEquals(await flows(), true);
+  await fabric.patch(0, { maxTxRate: 100 });
+  const from = await fabric.counters(0);
+  const at = performance.now();
+  await until("a second of limited traffic", async () => performance.now() - at > 1000 && await fabric.counters(0));
+  const to = await fabric.counters(0);
+  const mbps = ((to.tx_bytes ?? 0) - (from.tx_bytes ?? 0)) * 8 / 1e3 / (performance.now() - at);
+  assert(mbps > 80 && mbps < 110, `100 Mbit/s were allowed, ${mbps.toFixed(1)} went`);
+});
+
+judgedTest(
+  ["testpmd"],
+  "a guest killed with -9 comes back ten times on the same socket; its neighbour forwards on",
+  async () => {
+    await using fabric = await TestFabric.start(3);
+    const [a, b, c] = [fabric.vf(0), fabric.vf(1), fabric.vf(2)];
+    await using steady = await Testpmd.start({
+      prefix: "rf-steady",
+      ports: [a, b],
+      forward: "mac",
+      extra: peers(a.mac, b.mac),
+    });
+    await steady.command("start tx_first 1");
+    const vhost = fabric.pids().vhost ?? 0;
+    const descriptors = () => [...Deno.readDirSync(`/proc/${vhost}/fd`)].length;
+    let before = 0;
+    for (let round = 0; round < 10; round++) {
+      const moved = (await fabric.counters(0)).tx_frames ?? 0;
+      const victim = await Testpmd.start({ prefix: "rf-victim", ports: [c], forward: "rxonly" });
+      await victim.command("start");
+      await until("its queues to run", async () => (await fabric.get("/api/v1/vfs/2")).queues.length === 2);
+      await victim.process.end("SIGKILL");
+      await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/2")).attached);
+      assert(((await fabric.counters(0)).tx_frames ?? 0) > moved, "the neighbour forwards on");
+      if (round === 0) before = descriptors();
+    }
+    assert(
+      descriptors() <= before + 1,
+      `${before} descriptors after the first round, ${descriptors()} after the tenth`,
+    );
+  },
+);
+
+judgedTest(["testpmd"], "testpmd stops and restarts its port while the other VF keeps forwarding", async () => {
+  await using fabric = await TestFabric.start(3);
+  const [a, b, c] = [fabric.vf(0), fabric.vf(1), fabric.vf(2)];
+  await using steady = await Testpmd.start({
+    prefix: "rf-steady",
+    ports: [a, b],
+    forward: "mac",
+    extra: peers(a.mac, b.mac),
+  });
+  await steady.command("start tx_first 1");
+  for (let round = 0; round < 5; round++) {
+    const moved = (await fabric.counters(0)).tx_frames ?? 0;
+    const sent = (await fabric.counters(2)).tx_frames ?? 0;
+    const restarting = await Testpmd.start({ prefix: "rf-restart", ports: [c], forward: "txonly" });
+    await restarting.command("start");
+    await until("it to send", async () => ((await fabric.counters(2)).tx_frames ?? 0) > sent);
+    await restarting.quit();
+    await until("its VF to be free", async () => !(await fabric.get("/api/v1/vfs/2")).attached);
+    await until("the other to go on", async () => ((await fabric.counters(0)).tx_frames ?? 0) > moved);
+  }
+});
