@@ -67,6 +67,12 @@ export function findPool(mac: u64, vlan: u32): i32 {
   return isMember(pool, vlan) ? <i32> pool : -1;
 }
 
+/** The pool of exactly (mac, vlan), -1 if there is no entry. */
+export function findPoolExact(mac: u64, vlan: u32): i32 {
+  const entry = findEntry(mac, vlan);
+  return entry != 0 ? <i32> load<u16>(entry, FILTER_POOL) : -1;
+}
+
 /**
  * Puts an entry into the table or renews the one with its key. A static entry takes the place of a learned one; a
  * learned one never takes the place of another pool's. Answers false if it was refused or no slot is near enough.

@@ -54,7 +54,7 @@ import { translateWhole } from "../lib/domain.ts";
 import { armKick, availIdx, disarmKick, disarmKickAtStart } from "../lib/split_ring.ts";
 import { transmitBurst } from "./transmit.ts";
 
-export { findEntry, ageFilters, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
+export { ageFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */
 @external("env", "now")

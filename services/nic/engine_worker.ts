@@ -60,6 +60,7 @@ export interface EngineExports {
   insertFilter(mac: bigint, vlan: number, pool: number, flags: number): number;
   removeFilter(mac: bigint, vlan: number): void;
   removeFiltersOf(pool: number, onlyLearned: number): void;
+  findPoolExact(mac: bigint, vlan: number): number;
   ageFilters(): void;
 }
 
