@@ -112,7 +112,7 @@ class Connection {
       case "attach":
         return this.#attach(request);
       case "detach":
-        this.#nic.release(this.#held(), "detached");
+        this.#nic.release(this.#held(), request.reason);
         this.#lease = undefined;
         return {};
       case "dmaSet":

@@ -61,6 +61,7 @@ export class Nic {
   readonly #listeners = new Set<(event: NicEvent) => void>();
   readonly #vfWatchers = new Set<(count: number) => void>();
   readonly #reported = new Set<string>();
+  readonly #lastDetach = new Map<number, string>();
   readonly #ageTimer: ReturnType<typeof setInterval>;
 
   constructor(engine: Engine, options: NicOptions) {
@@ -149,6 +150,7 @@ export class Nic {
       lease.domain.clear();
     });
     this.#forgetReports(lease.pool);
+    this.#lastDetach.set(lease.pool, reason);
     this.#emit({ type: "detached", pool: poolName(lease.pool), reason });
   }
 
@@ -271,6 +273,7 @@ export class Nic {
         sealed: regions.every((region) => region.sealed),
       },
       queues: lease?.queues.states() ?? [],
+      ...(this.#lastDetach.has(pool) ? { lastDetach: this.#lastDetach.get(pool) } : {}),
       learnedMacs: this.pools.learned(pool),
       counters: this.pools.counters(pool),
     };

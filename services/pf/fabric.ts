@@ -130,6 +130,7 @@ export class Fabric implements PfHandlers {
       ...(pool?.owner === undefined ? {} : { owner: pool.owner }),
       memory: pool?.memory ?? { bytes: 0, regions: 0, sealed: true },
       queues: pool?.queues ?? [],
+      ...(pool?.lastDetach === undefined ? {} : { lastDetach: pool.lastDetach }),
       learnedMacs: pool?.learnedMacs ?? 0,
     };
   }

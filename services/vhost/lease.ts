@@ -89,10 +89,10 @@ export class NicLease {
   }
 
   /** Gives the lease back: the NIC stops the queues and unmaps the memory. */
-  async release(): Promise<void> {
+  async release(reason: string): Promise<void> {
     this.#ended = true;
     try {
-      await this.#device?.request({ op: "detach" });
+      await this.#device?.request({ op: "detach", reason: reason.slice(0, 500) });
     } catch {
       // The NIC is gone, and with it everything that a detach would end.
     }

@@ -70,6 +70,8 @@ export interface SessionState {
   protocolFeatures: string;
   status: number;
   memoryRegions: number;
+  /** What the NIC refused last, while the connection went on. */
+  lastRefusal?: string;
   vrings: { index: number; size: number; enabled: boolean; running: boolean; error?: string }[];
 }
 
@@ -82,6 +84,7 @@ export class Session {
   #features = 0n;
   #protocolFeatures = 0n;
   #status = 0;
+  #lastRefusal: string | undefined;
   #memory = new MemoryTable();
   #vrings = new Map<number, Vring>();
 
@@ -101,6 +104,7 @@ export class Session {
       protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
       status: this.#status,
       memoryRegions: this.#memory.size,
+      ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
       vrings: [...this.#vrings.values()].map((ring) => ({
         index: ring.index,
         size: ring.size,
@@ -113,26 +117,23 @@ export class Session {
 
   /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
   async run(): Promise<string> {
-    try {
-      this.#offered = (await this.#lease.attach()) | BACK_END_FEATURES;
-      for (;;) {
-        const message = await this.#connection.receive();
-        if (!message) return "the front-end closed the connection";
-        await this.#serve(message);
-      }
-    } catch (error) {
-      return error instanceof Error ? error.message : String(error);
-    } finally {
-      await this.#end();
-    }
-  }
-
-  async #end(): Promise<void> {
+    const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
     this.#connection.close();
-    await this.#lease.release();
+    await this.#lease.release(reason);
     for (const ring of this.#vrings.values()) ring.close();
     this.#vrings.clear();
     this.#memory.close();
+    return reason;
+  }
+
+  /** Serves message after message; answers or throws why there are no more. */
+  async #converse(): Promise<string> {
+    this.#offered = (await this.#lease.attach()) | BACK_END_FEATURES;
+    for (;;) {
+      const message = await this.#connection.receive();
+      if (!message) return "the front-end closed the connection";
+      await this.#serve(message);
+    }
   }
 
   /** Ends the session from outside: the port is being closed. */
@@ -178,7 +179,8 @@ export class Session {
     } catch (error) {
       // A refusal of the NIC is told to a front-end that asked; everything else ends the connection.
       if (!acknowledge || !(error instanceof DeviceRefusal)) throw new Error(`${name}: ${(error as Error).message}`);
-      this.#context.log("warn", `${name} refused: ${error.message}`);
+      this.#lastRefusal = `${name}: ${error.message}`;
+      this.#context.log("warn", `refused ${this.#lastRefusal}`);
       this.#connection.replyU64(name, 1n);
     } finally {
       for (const fd of fds) fd.close();

@@ -37,6 +37,7 @@ export const PoolState = z.object({
     sealed: z.boolean().openapi({ description: "Whether the guest's memory files can no longer shrink" }),
   }),
   queues: z.array(QueueState),
+  lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
   learnedMacs: z.int(),
   counters: z.record(z.string(), z.int()),
 }).openapi("PoolState");

@@ -18,6 +18,7 @@ export const Vf = z.object({
   owner: z.string().optional(),
   memory: z.object({ bytes: z.int(), regions: z.int(), sealed: z.boolean() }),
   queues: z.array(QueueState),
+  lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
   learnedMacs: z.int(),
 }).openapi("Vf");
 export type Vf = z.output<typeof Vf>;

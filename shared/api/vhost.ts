@@ -7,6 +7,7 @@ export const SessionState = z.object({
   protocolFeatures: z.string(),
   status: z.int(),
   memoryRegions: z.int(),
+  lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),
   vrings: z.array(z.object({
     index: z.int(),
     size: z.int(),

@@ -33,8 +33,8 @@ const index = z.number().int().min(0);
 export const Request = z.discriminatedUnion("op", [
   /** Takes the lease of a VF; a lease whose owner died is taken over. */
   z.strictObject({ op: z.literal("attach"), vf: PoolName, owner: z.string().max(200) }),
-  /** Gives it back: queues stop, memory is unmapped. */
-  z.strictObject({ op: z.literal("detach") }),
+  /** Gives it back: queues stop, memory is unmapped. The reason is shown in the VF's API. */
+  z.strictObject({ op: z.literal("detach"), reason: z.string().max(500).default("detached") }),
   /** Replaces the whole memory table in one step; one descriptor a region. Running queues go on if they can. */
   z.strictObject({ op: z.literal("dmaSet"), regions: z.array(MemoryRegion).max(64) }),
   /** Adds a region (one descriptor). */

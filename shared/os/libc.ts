@@ -30,6 +30,7 @@ const SYMBOLS = {
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "u64" },
   mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
+  open: { parameters: ["buffer", "i32"], result: "i32" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },

@@ -23,7 +23,7 @@ Deno.test("the filter table is a map of (MAC, VLAN), whatever collides", () => {
     pool: fc.integer({ min: 0, max: 7 }),
   });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 200, size: "max" }), (steps) => {
       const rig = new EngineRig(8);
       for (let vf = 0; vf < 8; vf++) rig.wasm.removeFiltersOf(vf, 0);
       const model = new Map<string, number>();

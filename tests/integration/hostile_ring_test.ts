@@ -1,0 +1,151 @@
+/** hostile.md 1–8, 10 and 11 against the whole fabric, beside two honest guests that keep talking. */
+import { assert, assertEquals } from "@std/assert";
+import { QUEUE_REASONS } from "../../services/nic/queues.ts";
+import { Bystanders } from "../support/bystanders.ts";
+import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd } from "../support/front_end.ts";
+import { frame } from "../support/mock_guest.ts";
+import { RING_ATTACKS } from "../support/ring_attacks.ts";
+import { until } from "../support/wait.ts";
+
+Deno.test("hostile rings: the queue stops with its reason in the API and on its error eventfd; all others go on", async (t) => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  const evil = fabric.vf(2);
+  const target = { dst: fabric.vf(0).mac, src: evil.mac };
+  for (const { name, reason, counter, attack } of RING_ATTACKS) {
+    await t.step(name, async () => {
+      await using front = await FrontEnd.connect(evil.socket).start();
+      const before = counter ? (await fabric.counters(2))[counter] ?? 0 : 0;
+      attack(front.guest, target);
+      front.kick();
+      if (counter) {
+        await until(`${counter} to count it`, async () => ((await fabric.counters(2))[counter] ?? 0) > before);
+      } else {
+        const queue = await until("the queue to stop", async () => {
+          const { queues } = await fabric.get("/api/v1/vfs/2");
+          return queues.find((one: { index: number; state: string }) => one.index === 1 && one.state === "error");
+        });
+        assertEquals(queue.reason, QUEUE_REASONS[reason ?? 0]);
+      }
+      await bystanders.check();
+      // Its guest can reset the queue and go on.
+      await front.stopVring(1);
+      front.guest.tx().availIdx = front.guest.tx().usedIdx;
+      front.guest.tx().publish();
+      assertEquals(await front.startVring(1, front.guest.tx().usedIdx), 0n);
+    });
+  }
+});
+
+Deno.test("double fetch: a guest that rewrites frames and descriptors while they are read gets nothing past the checks", async () => {
+  await using fabric = await TestFabric.start(3, ["--spin-us", "2000"]);
+  await using bystanders = await Bystanders.attach(fabric);
+  const { mac: victimMac } = fabric.vf(0);
+  const evil = fabric.vf(2);
+  const spoofed = "02:de:ad:be:ef:01";
+  await using front = await FrontEnd.connect(evil.socket, { queueSize: 256 }).start();
+  const { guest } = front;
+  const victim = bystanders.guests[0].guest;
+  const honest = frame({ dst: victimMac, src: evil.mac, bytes: 200, etherType: 0x0800 });
+  const lie = frame({ dst: victimMac, src: spoofed, bytes: 200, etherType: 0x0800 });
+  const tagged = frame({ dst: victimMac, src: evil.mac, bytes: 200, tags: [{ vid: 9 }] });
+  const tx = guest.tx();
+  const at = (slot: number) => guest.heap + slot * 4096;
+  for (let slot = 0; slot < 256; slot++) {
+    const len = guest.writeFrame(at(slot), honest);
+    tx.writeDescriptor(slot, { addr: guest.iova(at(slot)), len });
+  }
+  const bytes = new Uint8Array(guest.view.buffer);
+  let received = 0;
+  const end = performance.now() + 3000;
+  for (let round = 0; performance.now() < end; round++) {
+    victim.fill(32 - ((victim.rx().availIdx - victim.rx().usedIdx) & 0xffff));
+    for (let i = 0; i < 16; i++) tx.offer((tx.availIdx) % 256);
+    tx.publish();
+    front.kick();
+    // While the engine reads, the source address, the EtherType and the length flicker.
+    for (let flip = 0; tx.usedIdx !== tx.availIdx && flip < 20_000; flip++) {
+      const slot = (tx.availIdx - 1 - (flip % 16)) & 255;
+      const version = [honest, lie, tagged][flip % 3] ?? honest;
+      bytes.set(version.subarray(0, 18), at(slot) + 12);
+      bytes.set(honest.subarray(0, 18), at(slot) + 12);
+    }
+    for (const got of victim.receive()) {
+      received++;
+      const source = Array.from(got.subarray(6, 12), (byte) => byte.toString(16).padStart(2, "0")).join(":");
+      assertEquals(source, evil.mac, "a spoofed source address came through");
+      assert(!(got[12] === 0x81 && got[13] === 0), "a tag came through");
+    }
+    if (round % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  assert(received > 100, `${received} frames came through`);
+  const counters = await fabric.counters(2);
+  assert((counters.tx_spoofed ?? 0) + (counters.tx_vlan_denied ?? 0) > 0, "some lies were caught while they were told");
+  await bystanders.check();
+});
+
+Deno.test("a kick storm without work costs the neighbours nothing they notice, and the engine little", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  await using front = await FrontEnd.connect(fabric.vf(2).socket).start();
+  const before = (await fabric.get("/api/v1/nic")).engine;
+  const end = performance.now() + 1000;
+  let kicks = 0;
+  while (performance.now() < end) {
+    for (let i = 0; i < 200; i++, kicks++) front.kick();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  const after = (await fabric.get("/api/v1/nic")).engine;
+  const heeded = after.spuriousKicksTotal - before.spuriousKicksTotal;
+  assert(heeded > 0 && heeded < kicks / 2, `${heeded} of ${kicks} kicks were heeded`);
+  await bystanders.check();
+  const counters = await fabric.counters(2);
+  assertEquals(counters.tx_frames, 0);
+  // The storm is over: a real frame is seen at once.
+  front.guest.send([frame({ dst: fabric.vf(0).mac, src: fabric.vf(2).mac })]);
+  front.kick();
+  await until("the frame", async () => ((await fabric.counters(2)).tx_frames ?? 0) === 1);
+});
+
+Deno.test("a call eventfd that blocks its writer holds nobody for long", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  await using front = await FrontEnd.connect(fabric.vf(2).socket).start();
+  const { blockWriters } = await import("../support/eventfd.ts");
+  blockWriters(front.calls[1]?.number ?? -1);
+  front.guest.send([frame({ dst: fabric.vf(0).mac, src: fabric.vf(2).mac })]);
+  front.kick();
+  await until("the frame to be taken", () => front.guest.tx().usedIdx === 1);
+  await bystanders.check();
+});
+
+Deno.test("memory limit: a guest that maps more than its share is refused with the reason, the others stay", async () => {
+  await using fabric = await TestFabric.start(3, ["--vf-memory-mib", "8"]);
+  await using bystanders = await Bystanders.attach(fabric);
+  await using front = FrontEnd.connect(fabric.vf(2).socket, { bytes: 9 * 1024 ** 2 });
+  await front.negotiate();
+  const { memoryTable } = await import("../support/front_end.ts");
+  const code = await front.acknowledged("VHOST_USER_SET_MEM_TABLE", memoryTable([front.region]), [
+    front.memory.fd.number,
+  ]);
+  assertEquals(code, 1n);
+  const { session } = await (await fetch(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
+  assert(/memory is 9437184 bytes: a VF may map at most 8388608/.test(session.lastRefusal), session.lastRefusal);
+  await bystanders.check();
+});
+
+Deno.test("a guest that never gives receive buffers back only loses its own frames", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  await using front = await FrontEnd.connect(fabric.vf(2).socket).start();
+  const [sender] = bystanders.guests;
+  for (let i = 0; i < 200; i++) {
+    sender.guest.send([frame({ dst: fabric.vf(2).mac, src: fabric.vf(0).mac })]);
+    sender.kick();
+    await until("the buffer to come back", () => sender.guest.tx().usedIdx === sender.guest.tx().availIdx);
+  }
+  assertEquals((await fabric.counters(2)).rx_no_buffer, 200);
+  await bystanders.check();
+  assertEquals(front.guest.rx().usedIdx, 0);
+});
