@@ -175,6 +175,10 @@ async function up(options: Options): Promise<number> {
   const started = performance.now();
   const stop = Promise.withResolvers<void>();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, () => stop.resolve());
+  // The services get the right to call the C library from here: without it there is nothing to hand on.
+  if (Deno.permissions.querySync({ name: "ffi" }).state !== "granted") {
+    throw new Error("Cannot start the NIC: FFI is not permitted; start up with --allow-ffi (or deno task up)");
+  }
   options.runDir = resolve(options.runDir);
   if (options.port > 65535 - 3) {
     throw new Error(`Cannot use port ${options.port}: the services need four ports from there on`);

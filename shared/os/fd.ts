@@ -70,13 +70,15 @@ export function signalEventFd(fd: number): boolean {
 
 const RWF_NOWAIT = 0x8;
 const DRAIN = new BigUint64Array(1);
-const DRAIN_IOV = new BigUint64Array([addressOf(DRAIN), 8n]);
+const DRAIN_IOV = new BigUint64Array(2);
 
 /**
  * Takes an eventfd's counter; 0n if it was not signalled. Never waits, even where the file's own flags say it should:
  * they belong to whoever sent the descriptor and may change at any time.
  */
 export function drainEventFd(fd: number): bigint {
+  DRAIN_IOV[0] = addressOf(DRAIN);
+  DRAIN_IOV[1] = 8n;
   return libc().preadv2(fd, DRAIN_IOV, 1, -1n, RWF_NOWAIT) === 8n ? DRAIN[0] ?? 0n : 0n;
 }
 
