@@ -20,6 +20,8 @@ export interface TestpmdOptions {
   queueSize?: number;
   queuePairs?: number;
   forward?: string;
+  /** Further EAL arguments, and further ones of testpmd itself. */
+  eal?: string[];
   extra?: string[];
 }
 
@@ -32,7 +34,7 @@ export class Testpmd implements AsyncDisposable {
   }
 
   static async start(options: TestpmdOptions): Promise<Testpmd> {
-    const { prefix, ports, queueSize = 256, queuePairs = 1, forward = "io", extra = [] } = options;
+    const { prefix, ports, queueSize = 256, queuePairs = 1, forward = "io", eal = [], extra = [] } = options;
     const vdevs = ports.flatMap(({ socket, mac, args = "" }, i) => [
       "--vdev",
       `net_virtio_user${i},path=${socket},mac=${mac},queue_size=${queueSize},queues=${queuePairs}${args}`,
@@ -41,6 +43,7 @@ export class Testpmd implements AsyncDisposable {
       ...["-oL", "dpdk-testpmd", "-l", "0,1", "--main-lcore", "0", "-m", "256"],
       ...["--file-prefix", prefix, "--no-pci", "--single-file-segments", "--no-telemetry"],
       ...vdevs,
+      ...eal,
       ...["--", "-i", "--nb-cores=1", `--forward-mode=${forward}`, `--rxq=${queuePairs}`, `--txq=${queuePairs}`],
       ...[`--rxd=${queueSize}`, `--txd=${queueSize}`, "--no-flush-rx", "--total-num-mbufs=16384"],
       ...extra,

@@ -1,0 +1,132 @@
+/**
+ * `deno task bench`: this NIC with its switch on against testpmd's net_vhost without one, side by side, alternating,
+ * medians of gated samples. Prints tables and writes them, with every sample, as JSON.
+ */
+import { Command } from "commander";
+import { table } from "../../services/cli/views.ts";
+import { CoreProbe } from "./core_distance.ts";
+import { idle, median, patchLatency, startUp } from "./system.ts";
+import { type BackEnd, type Load, measure, type Sample } from "./throughput.ts";
+
+interface Options {
+  rounds: string;
+  samples: string;
+  only?: string;
+  json: string;
+  skipSystem: boolean;
+}
+
+const LOADS: (Load & { target?: number })[] = [
+  { name: "plain", frontEnd: "plain", bytes: 64, queueSize: 256, loop: "closed", target: 1.0 },
+  { name: "plain", frontEnd: "plain", bytes: 512, queueSize: 256, loop: "closed" },
+  { name: "plain", frontEnd: "plain", bytes: 1518, queueSize: 256, loop: "closed", target: 1.5 },
+  { name: "vector", frontEnd: "vector", bytes: 64, queueSize: 256, loop: "closed", target: 1.2 },
+  { name: "vector", frontEnd: "vector", bytes: 512, queueSize: 256, loop: "closed" },
+  { name: "vector", frontEnd: "vector", bytes: 1518, queueSize: 256, loop: "closed", target: 1.8 },
+  { name: "plain, queue 1024", frontEnd: "plain", bytes: 64, queueSize: 1024, loop: "closed" },
+  { name: "plain, open loop", frontEnd: "plain", bytes: 64, queueSize: 256, loop: "open" },
+];
+
+const options = new Command("bench")
+  .option("--rounds <n>", "how often the back-ends take turns", "3")
+  .option("--samples <n>", "one-second samples a turn", "3")
+  .option("--only <text>", "only loads whose name and size contain this, such as 'plain 64'")
+  .option("--json <file>", "where the figures go", ".bench/results.json")
+  .option("--skip-system", "throughput only", false)
+  .parse().opts<Options>();
+
+const BACK_ENDS: BackEnd[] = ["ringfabric", "net_vhost"];
+
+/** The machine, as far as it matters. */
+function machine(): Record<string, unknown> {
+  const cpuinfo = Deno.readTextFileSync("/proc/cpuinfo");
+  return {
+    cpu: /model name\s*:\s*(.*)/.exec(cpuinfo)?.[1],
+    cpus: navigator.hardwareConcurrency,
+    memoryGiB: Math.round(Deno.systemMemoryInfo().total / 1024 ** 3),
+    kernel: Deno.osRelease(),
+    deno: Deno.version.deno,
+    v8: Deno.version.v8,
+  };
+}
+
+const nearMpps = (samples: Sample[]) => samples.filter(({ near }) => near).map(({ mpps }) => mpps);
+
+async function throughput(probe: CoreProbe) {
+  const loads = LOADS.filter((load) => !options.only || `${load.name} ${load.bytes}`.includes(options.only));
+  const results = [];
+  for (const load of loads) {
+    const samples: Record<BackEnd, Sample[]> = { ringfabric: [], net_vhost: [] };
+    for (let round = 0; round < Number(options.rounds); round++) {
+      for (const backEnd of round % 2 === 0 ? BACK_ENDS : [...BACK_ENDS].reverse()) {
+        samples[backEnd].push(...await measure(backEnd, load, Number(options.samples), probe));
+      }
+    }
+    const [ours, theirs] = BACK_ENDS.map((backEnd) => median(nearMpps(samples[backEnd])));
+    const busy = samples.ringfabric.filter(({ near }) => near).map(({ busyNsPerFrame }) => busyNsPerFrame ?? NaN);
+    const result = {
+      ...load,
+      mpps: { ringfabric: ours ?? NaN, net_vhost: theirs ?? NaN },
+      ratio: (ours ?? NaN) / (theirs ?? NaN),
+      engineBusyNsPerFrame: median(busy),
+      samples,
+    };
+    results.push(result);
+    console.error(
+      `${load.name} ${load.bytes} B: ${ours?.toFixed(2)} against ${theirs?.toFixed(2)} Mpps, ratio ${
+        result.ratio.toFixed(2)
+      }`,
+    );
+  }
+  return results;
+}
+
+const probe = new CoreProbe(0, 1);
+const results = await throughput(probe);
+probe[Symbol.dispose]();
+console.log(table(
+  ["LOAD", "BYTES", "RINGFABRIC MPPS", "NET_VHOST MPPS", "RATIO", "TARGET", "BUSY NS/FRAME", "GATED SAMPLES"],
+  results.map((row) => [
+    row.name,
+    row.bytes,
+    row.mpps.ringfabric.toFixed(2),
+    row.mpps.net_vhost.toFixed(2),
+    row.ratio.toFixed(2),
+    row.target ? `>= ${row.target}` : "-",
+    row.engineBusyNsPerFrame.toFixed(1),
+    `${nearMpps(row.samples.ringfabric).length}/${nearMpps(row.samples.net_vhost).length}`,
+  ]),
+));
+
+let system: Record<string, unknown> = {};
+if (!options.skipSystem) {
+  const upMs = median(await startUp(5));
+  const patch = await patchLatency(40);
+  const quiet = await idle(20);
+  system = {
+    upMs,
+    patchInForceMs: median(patch.inForceMs),
+    patchAnsweredMs: median(patch.answeredMs),
+    idleCpuPercent: quiet.cpuPercent,
+    rssMiB: quiet.rssMiB,
+  };
+  console.log();
+  console.log(table(["WHAT", "FIGURE"], [
+    ["up to ready (built)", `${upMs.toFixed(0)} ms`],
+    ["PATCH sent to in force, under traffic", `${median(patch.inForceMs).toFixed(1)} ms`],
+    ["PATCH sent to answered", `${median(patch.answeredMs).toFixed(1)} ms`],
+    ["idle CPU of all services, two silent QEMU guests", `${quiet.cpuPercent.toFixed(2)} % of one core`],
+    ["memory (RSS)", Object.entries(quiet.rssMiB).map(([name, mib]) => `${name} ${mib}`).join(", ") + " MiB"],
+  ]));
+}
+const report = {
+  at: new Date().toISOString(),
+  command: "deno task bench",
+  machine: machine(),
+  throughput: results,
+  system,
+};
+await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });
+await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
+console.log(`\n${JSON.stringify(machine())}\nwritten to ${options.json}`);
+Deno.exit(0);
