@@ -22,6 +22,14 @@ import {
   REGIONS_MAX,
 } from "../../shared/layout/nic.ts";
 
+/** Regions looked at since the caller last set this to 0: what translating has cost. */
+export let regionsSeen: u32 = 0;
+
+/** Starts to count `regionsSeen` anew. */
+export function clearRegionsSeen(): void {
+  regionsSeen = 0;
+}
+
 /** The region of `pool` that holds `iova` with at least permission `perm`, 0 if none does. */
 function findRegion(pool: u32, iova: u64, perm: u32): usize {
   let region: usize = DOMAINS + pool * DOMAIN_STRIDE;
@@ -29,9 +37,11 @@ function findRegion(pool: u32, iova: u64, perm: u32): usize {
   if (count > <u32> REGIONS_MAX) count = REGIONS_MAX;
   for (let i: u32 = 0; i < count; i++, region += REGION_STRIDE) {
     if (iova - load<u64>(region, REGION_IOVA) < load<u64>(region, REGION_SIZE)) {
+      regionsSeen += i;
       return (load<u32>(region, REGION_PERM) & perm) == perm ? region : 0;
     }
   }
+  regionsSeen += count;
   return 0;
 }
 

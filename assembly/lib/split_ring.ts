@@ -115,10 +115,12 @@ export function clearSegments(): void {
 /**
  * Walks the chain at `head` and appends its {pointer u32, length u32} segments to `list`. All its buffers must be
  * device-writable if `writable`, device-readable if not: in a net queue no chain mixes them (§5.1.6).
- * Answers OK or the reason to stop the queue; `badDetail` then says where.
+ * A chain has at most `limit` descriptors and at most as many as the queue. Answers OK or the reason to stop the queue;
+ * `badDetail` then says where.
  */
-export function gatherChain(q: usize, head: u32, list: usize, writable: bool): u32 {
+export function gatherChain(q: usize, head: u32, list: usize, writable: bool, limit: u32): u32 {
   const size = load<u32>(q, Q_SIZE);
+  const longest = min(size, limit);
   const indirectAllowed = (load<u32>(q, Q_FLAGS) & QUEUE_F_INDIRECT) != 0;
   const perm: u32 = writable ? PERM_WRITE : PERM_READ;
   chainBytes = 0;
@@ -131,7 +133,7 @@ export function gatherChain(q: usize, head: u32, list: usize, writable: bool): u
   let tableIova: u64 = 0;
   let inIndirect = false;
   let index = head;
-  while (chainLength < size) {
+  while (chainLength < longest) {
     let descriptor: usize = table + index * VIRTQ_DESC_BYTES;
     if (inIndirect) {
       // An indirect table may cross regions: each entry is translated by itself.

@@ -22,7 +22,7 @@ import {
   RX_CHAINS,
   RX_CHAINS_MAX,
   RX_SEGMENTS,
-  RX_SEGMENTS_MAX,
+  RX_WALK_MAX,
   SEGMENT_STRIDE,
   TOUCHED_LIST,
 } from "../../shared/layout/nic.ts";
@@ -32,12 +32,12 @@ import {
   availIdx,
   badDetail,
   chainBytes,
+  chainLength,
   clearSegments,
   failQueue,
   gatherChain,
   publishUsed,
   pushUsed,
-  segmentCount,
 } from "../lib/split_ring.ts";
 
 /** Adds `n` to the counter at `offset` of pool `p`. */
@@ -92,7 +92,10 @@ function put(src: usize, n: u32): void {
 
 let chainCount: u32 = 0;
 
-/** Gathers chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. */
+/**
+ * Gathers chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. A receiver whose chains take
+ * more than RX_WALK_MAX descriptors for one frame breaks the protocol: otherwise its neighbours would pay for the walk.
+ */
 function reserve(rx: usize, need: u32): u32 {
   const last = load<u32>(rx, Q_LAST_AVAIL);
   const free = (availIdx(rx) - last) & 0xffff;
@@ -102,13 +105,15 @@ function reserve(rx: usize, need: u32): u32 {
   }
   const limit: u32 = load<u32>(rx, Q_FLAGS) & QUEUE_F_MRG_RXBUF ? RX_CHAINS_MAX : 1;
   let capacity: u64 = 0;
+  let walked: u32 = 0;
   chainCount = 0;
   clearSegments();
   while (capacity < need) {
     if (chainCount == free) return C_RX_NO_BUFFER;
-    if (chainCount == limit || segmentCount >= <u32> RX_SEGMENTS_MAX) return C_RX_TOO_SMALL;
+    if (chainCount == limit) return C_RX_TOO_SMALL;
     const head = availHead(rx, last + chainCount);
-    const verdict = gatherChain(rx, head, RX_SEGMENTS, true);
+    const verdict = gatherChain(rx, head, RX_SEGMENTS, true, RX_WALK_MAX - walked);
+    walked += chainLength;
     if (verdict != 0) {
       failQueue(rx, verdict, badDetail);
       return C_RX_QUEUE_ERROR;

@@ -18,6 +18,7 @@ import {
   FILTERS,
   LEARNED_AGE_SECONDS,
   P_LEARNED,
+  POOL_COUNT,
   POOL_STRIDE,
   POOLS,
   VLAN_ANY,
@@ -79,6 +80,8 @@ export function findPoolExact(mac: u64, vlan: u32): i32 {
  */
 export function insertFilter(mac: u64, vlan: u32, pool: u32, flags: u32): bool {
   const key = keyOf(mac, vlan);
+  // A static entry finds room beside the learned ones, whatever a guest has made the table hold.
+  if ((flags & FILTER_F_LEARNED) == 0) evictLearned(slotOf(key));
   let slot = slotOf(key);
   for (let i = 0; i < FILTER_PROBES_MAX; i++, slot = (slot + 1) & MASK) {
     const entry: usize = FILTERS + slot * FILTER_STRIDE;
@@ -99,6 +102,25 @@ export function insertFilter(mac: u64, vlan: u32, pool: u32, flags: u32): bool {
     return true;
   }
   return false;
+}
+
+/** Removes one learned entry of a probe sequence that has no empty slot. */
+function evictLearned(home: u32): void {
+  let learned: i32 = -1;
+  let slot = home;
+  for (let i = 0; i < FILTER_PROBES_MAX; i++, slot = (slot + 1) & MASK) {
+    const entry: usize = FILTERS + slot * FILTER_STRIDE;
+    if (load<u64>(entry, FILTER_KEY) == 0) return;
+    if (load<u16>(entry, FILTER_FLAGS) & FILTER_F_LEARNED) learned = slot;
+  }
+  if (learned >= 0) removeSlot(learned);
+}
+
+/** Empties the table. */
+export function clearFilters(): void {
+  memory.fill(FILTERS, 0, FILTER_COUNT * FILTER_STRIDE);
+  store<u32>(CTL, 0, CTL_FILTER_COUNT);
+  for (let pool: u32 = 0; pool < <u32> POOL_COUNT; pool++) store<u32>(POOLS + pool * POOL_STRIDE, 0, P_LEARNED);
 }
 
 /** Takes (mac, vlan) out of the table. */

@@ -54,7 +54,7 @@ import { translateWhole } from "../lib/domain.ts";
 import { armKick, availIdx, disarmKick, disarmKickAtStart } from "../lib/split_ring.ts";
 import { transmitBurst } from "./transmit.ts";
 
-export { ageFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
+export { ageFilters, clearFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */
 @external("env", "now")
@@ -63,6 +63,9 @@ declare function now(): f64;
 /** Every how many busy passes one is timed. A prime, so that no pattern of queues keeps step with it. */
 const SAMPLE_PERIOD: u32 = 61;
 let untilSample: u32 = 0;
+/** Every how many busy passes the clock is read. */
+const CLOCK_PERIOD: u32 = 32;
+let passNumber: u32 = 0;
 /** What two calls of the clock cost, taken off each sample. */
 let clockCostNs: f64 = 0;
 
@@ -88,7 +91,6 @@ export function run(nowNs: f64, passes: u32): u32 {
   let frames: u64 = 0;
   let busy: u32 = 0;
   let pass: u32 = 0;
-  store<u32>(CTL, 0, CTL_RATE_BLOCKED);
   for (; pass < passes; pass++) {
     if (atomic.load<u32>(CTL + CTL_PAUSE) & 1) {
       status |= RUN_PAUSE;
@@ -97,10 +99,14 @@ export function run(nowNs: f64, passes: u32): u32 {
     const timed = untilSample == 0;
     const t0 = timed ? now() : 0;
     let taken: u32 = 0;
-    for (let i: u32 = 0; i < active; i++) taken += transmitBurst(load<u32>(ACTIVE_LIST + i * 4));
+    passNumber++;
+    store<u32>(CTL, 0, CTL_RATE_BLOCKED);
+    for (let i: u32 = 0; i < active; i++) taken += transmitBurst(load<u32>(ACTIVE_LIST + i * 4), passNumber);
     if (taken == 0) continue;
     frames += taken;
     busy++;
+    // A run full of work takes milliseconds: token buckets need a clock that goes on meanwhile.
+    if (busy % CLOCK_PERIOD == 0) store<f64>(CTL, now(), CTL_NOW_NS);
     if (timed) {
       const spent = now() - t0 - clockCostNs;
       store<f64>(CTL, load<f64>(CTL, CTL_BUSY_NS) + max(0, spent) * SAMPLE_PERIOD, CTL_BUSY_NS);

@@ -9,6 +9,7 @@ import {
   CTL,
   CTL_NOW_NS,
   P_BURST,
+  P_CREDITED_PASS,
   P_DEFICIT,
   P_QUANTUM,
   P_RATE,
@@ -18,12 +19,12 @@ import {
 
 /** Bytes that pool `p` may send in this burst; 0 or less: not now. A frame that begins within them may be sent. */
 @inline
-export function allowance(p: usize): i32 {
+export function allowance(p: usize, pass: u32): i32 {
   if (load<f64>(p, P_RATE) == 0 && load<i32>(p, P_QUANTUM) == 0) return BURST_BYTES;
-  return limitedAllowance(p);
+  return limitedAllowance(p, pass);
 }
 
-function limitedAllowance(p: usize): i32 {
+function limitedAllowance(p: usize, pass: u32): i32 {
   let bytes: i32 = BURST_BYTES;
   const rate = load<f64>(p, P_RATE);
   if (rate != 0) {
@@ -37,9 +38,12 @@ function limitedAllowance(p: usize): i32 {
   }
   const quantum = load<i32>(p, P_QUANTUM);
   if (quantum != 0) {
-    const deficit = min(load<i32>(p, P_DEFICIT) + quantum, max(quantum, 65536));
-    store<i32>(p, deficit, P_DEFICIT);
-    bytes = min(bytes, deficit);
+    // Once a pass, however many queues the pool has; what it does not use it may keep for one more visit.
+    if (load<u32>(p, P_CREDITED_PASS) != pass) {
+      store<u32>(p, pass, P_CREDITED_PASS);
+      store<i32>(p, min(load<i32>(p, P_DEFICIT) + quantum, 2 * quantum), P_DEFICIT);
+    }
+    bytes = min(bytes, load<i32>(p, P_DEFICIT));
   }
   return bytes;
 }

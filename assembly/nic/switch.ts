@@ -55,6 +55,7 @@ import {
   Q_LAST_AVAIL,
   Q_POOL,
   QUEUE_PAIRS_MAX,
+  QUEUE_SIZE_MAX,
   SEGMENT_STRIDE,
   SWITCH_VEPA,
   TX_SEGMENTS,
@@ -63,6 +64,7 @@ import {
 } from "../../shared/layout/nic.ts";
 import { copyBytes } from "../lib/copy.ts";
 import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../lib/ethernet.ts";
+import { clearRegionsSeen, regionsSeen } from "../lib/domain.ts";
 import {
   availHead,
   badDetail,
@@ -99,8 +101,9 @@ export let switchedBytes: u32 = 0;
 export function switchFrame(q: usize): bool {
   const head = availHead(q, load<u32>(q, Q_LAST_AVAIL));
   clearSegments();
-  const verdict = gatherChain(q, head, TX_SEGMENTS, false);
-  frameWork = chainLength;
+  clearRegionsSeen();
+  const verdict = gatherChain(q, head, TX_SEGMENTS, false, QUEUE_SIZE_MAX);
+  frameWork = chainLength + segmentCount + (regionsSeen >> 3);
   switchedBytes = 0;
   if (verdict != 0) {
     failQueue(q, verdict, badDetail);
@@ -155,7 +158,7 @@ function admit(length: u64): u32 {
   const p: usize = POOLS + source * POOL_STRIDE;
   const flags = load<u32>(p, P_FLAGS);
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) return C_TX_LINK_DOWN;
-  const denied = classify(p, flags, ethertype, load<u16>(frame, 14));
+  const denied = classify(p, flags, ethertype, load<u16>(frame, 14), load<u16>(frame, 16));
   if (denied != 0 || (flags & POOL_F_TRUNK_ALL) != 0) return denied;
   return checkSource(p, flags);
 }
@@ -174,7 +177,7 @@ function copyHead(n: u32): void {
 }
 
 /** Finds the frame's VLAN (`vlan`, `tag`), or the counter that says why it may not be in it. */
-function classify(p: usize, flags: u32, ethertype: u32, tciBytes: u16): u32 {
+function classify(p: usize, flags: u32, ethertype: u32, tciBytes: u16, innerType: u32): u32 {
   const tci: u32 = <u32> bswap<u16>(tciBytes);
   vlan = 0;
   tag = 0;
@@ -194,8 +197,13 @@ function classify(p: usize, flags: u32, ethertype: u32, tciBytes: u16): u32 {
   const vid = tci & 0xfff;
   if (vid == 0xfff) return C_TX_VLAN_DENIED;
   tag = ethertype | (<u32> tciBytes << 16);
-  // VID 0 carries a priority only: the frame belongs to the untagged VLAN.
-  if (vid != 0) vlan = vid | (ethertype == TPID_S ? VLAN_KEY_AD : 0);
+  if (vid != 0) {
+    vlan = vid | (ethertype == TPID_S ? VLAN_KEY_AD : 0);
+  } else if ((flags & POOL_F_TRUNK_ALL) == 0 && isTag(innerType)) {
+    // VID 0 carries a priority only, and the frame belongs to the untagged VLAN; but whoever takes that tag off finds
+    // the one behind it, and would be in a VLAN that nobody checked.
+    return C_TX_VLAN_DENIED;
+  }
   return isMember(source, vlan) ? 0 : C_TX_VLAN_DENIED;
 }
 
@@ -211,8 +219,7 @@ function checkSource(p: usize, flags: u32): u32 {
       return 0;
     }
   } else if ((flags & POOL_F_TRUST) != 0 && load<u32>(p, P_LEARNED) < <u32> LEARNED_PER_POOL_MAX) {
-    const key = load<u32>(p, P_VLAN) != 0 ? vlan : <u32> VLAN_ANY;
-    learnedSource = insertFilter(src, key, source, FILTER_F_LEARNED);
+    learnedSource = insertFilter(src, vlan, source, FILTER_F_LEARNED);
     if (learnedSource) return 0;
   }
   return flags & POOL_F_SPOOF_CHECK ? C_TX_SPOOFED : 0;
@@ -294,7 +301,7 @@ function frameHash(): u32 {
 function deliverTo(pool: u32): void {
   const p: usize = POOLS + pool * POOL_STRIDE;
   const flags = load<u32>(p, P_FLAGS);
-  frameWork += 8;
+  frameWork += 8 + (frameBytes >> 8);
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) {
     count(p, C_RX_LINK_DOWN, 1);
     return;

@@ -19,9 +19,12 @@ const json = <T extends z.ZodType>(schema: T, description: string) => ({
 });
 const refused = { content: { "application/problem+json": { schema: Problem } }, description: "Refused" };
 
+/** A programme of 256 VFs with every trunk list full. */
+const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
+
 /** The routes of the NIC's API over `nic`. */
 export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
-  const app = createApp(token);
+  const app = createApp(token, PROGRAMME_BYTES_MAX);
   app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
 
   app.openapi(

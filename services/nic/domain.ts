@@ -19,10 +19,17 @@ import {
   REGIONS_MAX,
 } from "../../shared/layout/nic.ts";
 import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
-import { type Arena, ArenaFullError, type Fd, fileStatus, sealShrink, type Window } from "../../shared/os/mod.ts";
+import {
+  type Arena,
+  ArenaFullError,
+  type Fd,
+  fileStatus,
+  sealShrink,
+  type Window,
+  WINDOW_BYTES,
+} from "../../shared/os/mod.ts";
 
 const PAGE_BYTES = 4096;
-const HUGE_PAGE_BYTES = 2 * 1024 ** 2;
 
 /** A region that is in force. */
 export interface MappedRegion extends MemoryRegion {
@@ -33,6 +40,8 @@ export interface MappedRegion extends MemoryRegion {
   pointer: number;
   /** Whether its file can no longer shrink. */
   sealed: boolean;
+  /** A fault was caught in its window: part of it is no longer the guest's memory. */
+  poisoned: boolean;
 }
 
 /** Limits on what a VF may map. */
@@ -43,7 +52,8 @@ export interface DomainLimits {
   sealedOnly: boolean;
 }
 
-interface Candidate {
+/** A region whose file has been looked at. */
+export interface Candidate {
   region: MemoryRegion;
   fd: Fd;
   device: bigint;
@@ -80,9 +90,18 @@ export class Domain {
     return this.#regions.reduce((sum, region) => sum + region.size, 0);
   }
 
-  /** Whether arena offset `offset` lies in one of the domain's windows. */
-  holds(offset: number): boolean {
-    return this.#regions.some(({ window }) => offset >= window.offset && offset < window.offset + window.bytes);
+  /** Whether part of the memory has been lost since it was shared. */
+  get poisoned(): boolean {
+    return this.#regions.some((region) => region.poisoned);
+  }
+
+  /** Marks the regions in whose windows these arena offsets lie; true if any is newly marked. */
+  poison(offsets: readonly number[]): boolean {
+    const hit = this.#regions.filter(({ window, poisoned }) =>
+      !poisoned && offsets.some((offset) => offset >= window.offset && offset < window.offset + window.bytes)
+    );
+    for (const region of hit) region.poisoned = true;
+    return hit.length > 0;
   }
 
   /** Checks a whole table; throws DeviceRefusal naming the first thing wrong. Nothing is changed. */
@@ -110,7 +129,8 @@ export class Domain {
         throw new DeviceRefusal("overlap", `regions at ${hex(region.iova)} and ${hex(next.iova)} overlap`);
       }
     });
-    const total = regions.reduce((sum, region) => sum + region.size, 0);
+    // What counts is what a region takes of the arena, so that many small ones are no way around the limit.
+    const total = regions.reduce((sum, region) => sum + Math.max(region.size, 64 * 1024), 0);
     if (total > this.#limits.bytesMax) {
       throw new DeviceRefusal(
         "memory-limit",
@@ -120,6 +140,8 @@ export class Domain {
   }
 
   #checkFile(region: MemoryRegion, fd: Fd): Candidate {
+    // Sealed before it is measured: it cannot shrink in between.
+    const sealed = sealShrink(fd.number);
     const file = fileStatus(fd.number);
     const where = `region at ${hex(region.iova)}`;
     if (!file.isRegular || !file.isMemory) {
@@ -131,11 +153,16 @@ export class Domain {
         `${where} ends at byte ${region.offset + region.size} of a file of ${file.bytes} bytes`,
       );
     }
-    const sealed = sealShrink(fd.number);
     if (!sealed && this.#limits.sealedOnly) {
       throw new DeviceRefusal("unsealed", `${where}: its file can be truncated; use a memfd with F_SEAL_SHRINK`);
     }
-    const huge = file.blockBytes >= BigInt(HUGE_PAGE_BYTES);
+    const huge = file.blockBytes >= BigInt(WINDOW_BYTES);
+    if (file.blockBytes > BigInt(WINDOW_BYTES)) {
+      throw new DeviceRefusal(
+        "huge-pages",
+        `${where}: its pages of ${file.blockBytes} bytes could not be repaired if they vanish; use 2 MiB or 4 KiB pages`,
+      );
+    }
     return {
       region,
       fd,
@@ -157,17 +184,19 @@ export class Domain {
       if (same) kept.add(same);
       return same;
     });
+    let released: MappedRegion[] = [];
     this.#undoing((fresh) => {
       const next = candidates.map((candidate, i) => {
         const { region, device, inode, sealed } = candidate;
         const old = reuse[i];
         if (old) return { ...old, ...region };
-        return { ...region, device, inode, sealed, ...this.#map(candidate, fresh) };
+        return { ...region, device, inode, sealed, poisoned: false, ...this.#map(candidate, fresh) };
       });
-      for (const old of this.#regions) if (!kept.has(old)) this.#arena.release(old.window);
+      released = this.#regions.filter((old) => !kept.has(old));
       this.#regions = next;
     });
     this.#write();
+    for (const { window } of released) this.#arena.release(window);
   }
 
   #map(candidate: Candidate, fresh: Window[]): { window: Window; pointer: number } {
@@ -181,13 +210,17 @@ export class Domain {
     return { window, pointer: window.offset + delta };
   }
 
-  /** Adds one region to the table in force. The engine must stand still. */
-  add(region: MemoryRegion, fd: Fd): void {
+  /** Checks one more region; throws DeviceRefusal. Nothing is changed. */
+  checkOne(region: MemoryRegion, fd: Fd): Candidate {
     this.#checkRanges([...this.#regions, region]);
-    const candidate = this.#checkFile(region, fd);
-    const { device, inode, sealed } = candidate;
+    return this.#checkFile(region, fd);
+  }
+
+  /** Adds one checked region to the table in force. The engine must stand still. */
+  add(candidate: Candidate): void {
+    const { region, device, inode, sealed } = candidate;
     this.#undoing((fresh) => {
-      this.#regions.push({ ...region, device, inode, sealed, ...this.#map(candidate, fresh) });
+      this.#regions.push({ ...region, device, inode, sealed, poisoned: false, ...this.#map(candidate, fresh) });
     });
     this.#write();
   }
@@ -211,16 +244,17 @@ export class Domain {
     const at = this.#regions.findIndex((region) => region.iova === iova && region.size === size);
     const region = this.#regions[at];
     if (!region) throw new DeviceRefusal("no-region", `no memory region at ${hex(iova)} of ${size} bytes`);
-    this.#arena.release(region.window);
     this.#regions.splice(at, 1);
     this.#write();
+    this.#arena.release(region.window);
   }
 
   /** Unmaps everything. The engine must stand still. */
   clear(): void {
-    for (const region of this.#regions) this.#arena.release(region.window);
+    const released = this.#regions;
     this.#regions = [];
     this.#write();
+    for (const { window } of released) this.#arena.release(window);
   }
 
   /** Writes the table where the engine reads it. */
@@ -238,5 +272,6 @@ export class Domain {
 }
 
 function sameMapping(old: MappedRegion, { region, device, inode }: Candidate): boolean {
-  return old.device === device && old.inode === inode && old.offset === region.offset && old.size === region.size;
+  return !old.poisoned && old.device === device && old.inode === inode && old.offset === region.offset &&
+    old.size === region.size;
 }

@@ -8,11 +8,12 @@ import {
   CTL,
   CTL_ACTIVE_COUNT,
   CTL_CALLING_FD,
-  CTL_FAULT_ADDRESS,
-  CTL_FAULT_COUNT,
+  CTL_CALLING_SEQUENCE,
+  CTL_FAULTS,
   CTL_GENERATION,
   CTL_PARKED,
   CTL_PAUSE,
+  FAULT_ADDRESSES,
   PAUSE_END,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
@@ -23,6 +24,7 @@ import {
   Epoll,
   EPOLLIN,
   installSigbusGuard,
+  isWritable,
   monotonicNs,
   signalEventFd,
 } from "../../shared/os/mod.ts";
@@ -66,7 +68,7 @@ export class Engine {
     this.view = new DataView(arena.buffer);
     this.#words = new Int32Array(arena.buffer);
     this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
-    this.guarded = installSigbusGuard(arena, CTL + CTL_FAULT_ADDRESS);
+    this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
     this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as EngineExports;
     this.epoll.add(this.#wake.number, EPOLLIN, 0);
@@ -115,11 +117,10 @@ export class Engine {
     if (this.#paused) return change();
     this.#pause();
     try {
-      const result = change();
+      return change();
+    } finally {
       const generation = this.view.getUint32(CTL + CTL_GENERATION, true);
       this.view.setUint32(CTL + CTL_GENERATION, generation + 1, true);
-      return result;
-    } finally {
       this.#resume();
     }
   }
@@ -154,13 +155,22 @@ export class Engine {
     Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
   }
 
-  #blockedFd = -1;
+  #lastSequence = -1;
+  /** Told which call eventfd held the worker. */
+  onBlockedCall: (fd: number) => void = () => {};
 
-  /** A call eventfd on which the worker waits since the last look is drained, which lets the write through. */
+  /**
+   * A call eventfd in whose write the worker has been since the last look, and which is full, is drained, which lets
+   * the write through; its queue is then taken out of service.
+   */
   #freeBlockedCall(): void {
     const fd = Atomics.load(this.#words, (CTL + CTL_CALLING_FD) / 4);
-    if (fd >= 0 && fd === this.#blockedFd) drainEventFd(fd);
-    this.#blockedFd = fd;
+    const sequence = Atomics.load(this.#words, (CTL + CTL_CALLING_SEQUENCE) / 4);
+    if (fd >= 0 && sequence === this.#lastSequence && !isWritable(fd)) {
+      drainEventFd(fd);
+      queueMicrotask(() => this.onBlockedCall(fd));
+    }
+    this.#lastSequence = sequence;
   }
 
   /** The TX queues that are polled, as arena offsets. Only inside `between`. */
@@ -169,10 +179,14 @@ export class Engine {
     this.view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
   }
 
-  /** Memory faults the guard has caught so far, and the arena offset of the last. */
-  faults(): { count: number; offset: number } {
-    const address = this.view.getBigUint64(CTL + CTL_FAULT_ADDRESS, true);
-    return { count: this.view.getUint32(CTL + CTL_FAULT_COUNT, true), offset: Number(address - this.arena.base) };
+  /** Memory faults the guard has caught so far, and the arena offsets of the last ones. */
+  faults(): { count: number; offsets: number[] } {
+    const count = this.view.getUint32(CTL + CTL_FAULTS, true);
+    const offsets = Array.from(
+      { length: Math.min(count, FAULT_ADDRESSES) },
+      (_, i) => Number(this.view.getBigUint64(CTL + CTL_FAULTS + 8 + i * 8, true) - this.arena.base),
+    );
+    return { count, offsets };
   }
 
   /** Stops the worker and closes everything. */

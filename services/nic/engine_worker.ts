@@ -6,15 +6,19 @@
  * eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
  */
 import {
+  ACTIVE_LIST,
+  CALL_BLOCKED,
   CALL_LIST,
   CTL,
   CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
   CTL_CALLING_FD,
+  CTL_CALLING_SEQUENCE,
   CTL_CALLS,
-  CTL_FAULT_COUNT,
+  CTL_FAULTS,
   CTL_PARKED,
   CTL_PAUSE,
+  CTL_RATE_BLOCKED,
   CTL_SLEEPS,
   CTL_SLEPT_NS,
   CTL_SPURIOUS_KICKS,
@@ -22,16 +26,18 @@ import {
   PAUSE_END,
   Q_CALL_FD,
   Q_CALL_PENDING,
+  Q_ERROR,
   Q_IDLE_KICKS,
   Q_KICK_FD,
+  Q_STATE,
+  QUEUE_ERROR,
   RUN_CALLS,
   RUN_EVENT,
   RUN_PAUSE,
-  RUN_RATE_BLOCKED,
   RUN_WORK,
 } from "../../shared/layout/nic.ts";
 import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
-import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
+import { drainEventFd, isWritable, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
 import { libc } from "../../shared/os/libc.ts";
 
 /** What the control thread hands over at the start. */
@@ -62,6 +68,7 @@ export interface EngineExports {
   removeFiltersOf(pool: number, onlyLearned: number): void;
   findPoolExact(mac: bigint, vlan: number): number;
   ageFilters(): void;
+  clearFilters(): void;
 }
 
 /** Polls in one `run`, shared among the active queues: a few microseconds when idle. */
@@ -111,7 +118,7 @@ class EngineLoop {
       } else if (status & RUN_WORK) {
         lastWorkNs = nowNs;
       } else if (active === 0 || nowNs - lastWorkNs >= this.#start.spinNs) {
-        this.#sleep((status & RUN_RATE_BLOCKED) !== 0);
+        this.#sleep();
       }
     }
   }
@@ -124,7 +131,13 @@ class EngineLoop {
       this.#view.setUint32(queue + Q_CALL_PENDING, 0, true);
       const fd = this.#view.getInt32(queue + Q_CALL_FD, true);
       if (fd < 0) continue;
-      // A driver can make its eventfd block a writer; the control thread's watchdog looks here and drains it.
+      // A driver can make its eventfd block a writer: then its queue stops. Should it fill up just now, the control
+      // thread's watchdog sees here which one it is, and drains it.
+      if (!isWritable(fd)) {
+        this.#callBlocked(queue);
+        continue;
+      }
+      Atomics.add(this.#words, (CTL + CTL_CALLING_SEQUENCE) / 4, 1);
       Atomics.store(this.#words, (CTL + CTL_CALLING_FD) / 4, fd);
       signalEventFd(fd);
       Atomics.store(this.#words, (CTL + CTL_CALLING_FD) / 4, -1);
@@ -133,8 +146,15 @@ class EngineLoop {
     this.#add(CTL_CALLS, BigInt(count));
   }
 
+  #callBlocked(queue: number): void {
+    this.#view.setInt32(queue + Q_CALL_FD, -1, true);
+    this.#view.setUint32(queue + Q_ERROR, CALL_BLOCKED, true);
+    this.#view.setUint32(queue + Q_STATE, QUEUE_ERROR, true);
+    report("queue-error");
+  }
+
   #reportFaults(): void {
-    const faults = this.#view.getUint32(CTL + CTL_FAULT_COUNT, true);
+    const faults = this.#view.getUint32(CTL + CTL_FAULTS, true);
     if (faults === this.#faults) return;
     this.#faults = faults;
     report("memory-fault");
@@ -142,6 +162,8 @@ class EngineLoop {
 
   /** Stands still until the control thread is done. */
   #park(): void {
+    // Queues may go and their descriptors' numbers come back as other queues': nobody stays throttled across that.
+    this.#listenAgain();
     const pause = (CTL + CTL_PAUSE) / 4;
     const parked = (CTL + CTL_PARKED) / 4;
     for (;;) {
@@ -154,13 +176,13 @@ class EngineLoop {
     }
   }
 
-  #sleep(rateBlocked: boolean): void {
-    const blocked = rateBlocked ? 1 : 0;
+  #sleep(): void {
+    const blocked = this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true);
     if (this.#engine.arm() > blocked) {
       this.#engine.disarm();
       return;
     }
-    const timeoutMs = rateBlocked || this.#throttled.size > 0 ? THROTTLE_MS : -1;
+    const timeoutMs = blocked > 0 || this.#throttled.size > 0 || this.#hasKickless() ? THROTTLE_MS : -1;
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
     const ready = waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
@@ -169,6 +191,16 @@ class EngineLoop {
     for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i));
     if (timeoutMs >= 0 && slept >= THROTTLE_MS * 1e6) this.#listenAgain();
     this.#engine.disarm();
+  }
+
+  /** Whether a queue has no kick eventfd: its driver expects to be polled. */
+  #hasKickless(): boolean {
+    const active = this.#view.getUint32(CTL + CTL_ACTIVE_COUNT, true);
+    for (let i = 0; i < active; i++) {
+      const queue = this.#view.getUint32(ACTIVE_LIST + i * 4, true);
+      if (this.#view.getInt32(queue + Q_KICK_FD, true) < 0) return true;
+    }
+    return false;
   }
 
   /** A kick for `queue` (0: the control thread's wake-up). One that brings no work is counted against its guest. */
@@ -186,12 +218,16 @@ class EngineLoop {
     this.#view.setUint32(queue + Q_IDLE_KICKS, idleKicks, true);
     if (idleKicks < IDLE_KICKS_MAX || this.#throttled.has(queue)) return;
     this.#throttled.add(queue);
-    this.#listen(queue, 0);
+    this.#listen(queue, EPOLLET);
   }
 
   #listenAgain(): void {
     for (const queue of this.#throttled) {
-      if (this.#engine.hasWork(queue)) this.#view.setUint32(queue + Q_IDLE_KICKS, 0, true);
+      const fd = this.#view.getInt32(queue + Q_KICK_FD, true);
+      // Half the patience comes back with each pause; a guest that has stopped is forgiven, one that goes on is not.
+      const idleKicks = this.#engine.hasWork(queue) ? 0 : IDLE_KICKS_MAX / 2;
+      this.#view.setUint32(queue + Q_IDLE_KICKS, idleKicks, true);
+      if (fd >= 0) drainEventFd(fd);
       this.#listen(queue, EPOLLIN | EPOLLET);
     }
     this.#throttled.clear();

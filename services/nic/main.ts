@@ -1,6 +1,6 @@
 /** The NIC service: `deno task nic --help`. */
 import { Command, InvalidArgumentError } from "commander";
-import { log, parseListen, requireToken, runService, serve } from "../../shared/api/mod.ts";
+import { log, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";
 import { nicApi } from "./api.ts";
 import { DeviceServer } from "./device.ts";
@@ -59,14 +59,14 @@ await runService("nic", async () => {
   const device = new DeviceServer(nic, options.socket, reactor);
   return {
     info: {
-      api: `http://${server.addr.hostname}:${server.addr.port}`,
+      api: urlOf(server.addr),
       socket: options.socket,
       guarded: engine.guarded,
     },
     ended: died.promise,
     async close() {
-      await nic.close();
       await device.close();
+      await nic.close();
       await reactor.close();
       await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
     },

@@ -27,7 +27,7 @@ import type { EngineState, NicEvent, NicState, PoolState, Programme } from "../.
 import { Domain, type DomainLimits } from "./domain.ts";
 import type { Engine } from "./engine.ts";
 import { poolName, Pools } from "./pools.ts";
-import { QUEUE_FEATURES, type QueuePosition, Queues } from "./queues.ts";
+import { QUEUE_FEATURES, Queues, ringName } from "./queues.ts";
 
 const AGE_PERIOD_MS = 30_000;
 
@@ -43,8 +43,8 @@ export interface Lease {
   readonly owner: string;
   readonly domain: Domain;
   readonly queues: Queues;
-  /** Where the queues stood when the lease was taken over from a dead owner. */
-  readonly inherited: QueuePosition[];
+  /** The rings that ran when the lease was taken over from a dead owner. */
+  readonly inherited: Set<string>;
   /** Told when the NIC takes the lease back. */
   onRevoked: (reason: string) => void;
   onQueueError: (index: number, reason: string) => void;
@@ -69,6 +69,7 @@ export class Nic {
     this.#options = options;
     this.pools = new Pools(engine);
     engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.#reportQueueErrors();
+    engine.onBlockedCall = (fd) => this.#blockedCall(fd);
     this.#ageTimer = setInterval(() => this.#age(), AGE_PERIOD_MS);
   }
 
@@ -117,12 +118,12 @@ export class Nic {
   attach(name: PoolName, owner: string): { lease: Lease; attached: Attached } {
     const pool = this.#poolOf(name);
     const held = this.#leases.get(pool);
-    let inherited: QueuePosition[] = [];
+    let inherited = new Set<string>();
     if (held) {
       if (held.orphanTimer === undefined) {
         throw new DeviceRefusal("vf-in-use", `vf ${name} is driven by ${held.owner}`);
       }
-      inherited = this.engine.between(() => held.queues.positions());
+      inherited = held.queues.rings();
       this.release(held, "taken over");
     }
     const lease: Lease = {
@@ -176,7 +177,11 @@ export class Nic {
 
   /** Adds one region to the memory table. */
   mapMemory(lease: Lease, request: Extract<Request, { op: "dmaMap" }>, fd: Fd): void {
-    this.engine.between(() => lease.domain.add(request.region, fd));
+    const candidate = lease.domain.checkOne(request.region, fd);
+    this.engine.between(() => {
+      lease.domain.add(candidate);
+      lease.queues.rebind();
+    });
   }
 
   /** Takes one region away; queues whose rings were in it stop. */
@@ -188,14 +193,20 @@ export class Nic {
     this.#reportQueueErrors();
   }
 
-  /** Starts a queue. After a take-over it goes on where the engine left it, whatever the new owner believes. */
+  /**
+   * Starts a queue. After a take-over it goes on where the ring's used index says, whatever the new owner believes:
+   * the queue went on after the old one had died.
+   */
   startQueue(lease: Lease, request: Extract<Request, { op: "queueStart" }>, fds: readonly (Fd | undefined)[]): void {
-    const left = lease.inherited.findIndex((queue) => queue.index === request.index && queue.desc === request.desc);
-    const [position] = left < 0 ? [] : lease.inherited.splice(left, 1);
+    if (lease.domain.poisoned) {
+      throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
+    }
+    const takenOver = lease.inherited.has(ringName(request.index, request.desc));
     this.engine.between(() => {
-      lease.queues.start({ ...request, base: position?.base ?? request.base }, fds[0], fds[1]);
+      lease.queues.start({ ...request, base: takenOver ? -1 : request.base }, fds[0], fds[1]);
       this.#writeActive();
     });
+    lease.inherited.clear();
     this.#reported.delete(`${lease.pool}.${request.index}`);
   }
 
@@ -240,13 +251,20 @@ export class Nic {
 
   /** A guest truncated its memory: the guard mapped zero pages there, and that guest's queues stop. */
   #memoryFault(): void {
-    const { offset } = this.engine.faults();
-    for (const lease of this.#leases.values()) {
-      if (!lease.domain.holds(offset)) continue;
-      this.engine.between(() => {
-        lease.queues.failAll(MEMORY_GONE);
-      });
-    }
+    const { offsets } = this.engine.faults();
+    this.engine.between(() => {
+      for (const lease of this.#leases.values()) {
+        if (lease.domain.poison(offsets)) lease.queues.failAll(MEMORY_GONE);
+      }
+    });
+    this.#reportQueueErrors();
+  }
+
+  /** A call eventfd held the engine: its queue stops. */
+  #blockedCall(fd: number): void {
+    this.engine.between(() => {
+      for (const lease of this.#leases.values()) lease.queues.failCall(fd);
+    });
     this.#reportQueueErrors();
   }
 

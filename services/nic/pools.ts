@@ -40,6 +40,7 @@ import {
   POOLS,
   SWITCH_VEB,
   SWITCH_VEPA,
+  VF_MAX,
   VLAN_ANY,
   VLAN_BITMAP_STRIDE,
   VLAN_BITMAPS,
@@ -53,9 +54,12 @@ import type { EngineExports } from "./engine_worker.ts";
 /** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
 const BURST_SECONDS = 0.004;
 const BURST_BYTES_MIN = 3036;
-/** A pass's bytes for the VF with the largest minimum rate; the others get their proportion. */
-const QUANTUM_BYTES = 65536;
-const QUANTUM_BYTES_MIN = 1514;
+/**
+ * A pass's bytes for the VF with the largest minimum rate; the others get their proportion. A burst of the smallest
+ * frames is just as long, so the share holds for every frame size.
+ */
+const QUANTUM_BYTES = 3840;
+const QUANTUM_BYTES_MIN = 16;
 
 /** MAC text to the number a little-endian load of a frame gives. */
 export function macToNumber(mac: string): bigint {
@@ -78,7 +82,7 @@ export function poolName(pool: number): Filter["pool"] {
 export interface EngineAccess {
   readonly view: DataView;
   readonly arena: { readonly buffer: SharedArrayBuffer };
-  readonly wasm: Pick<EngineExports, "insertFilter" | "removeFiltersOf">;
+  readonly wasm: Pick<EngineExports, "clearFilters" | "insertFilter" | "removeFiltersOf">;
   between<T>(change: () => T): T;
 }
 
@@ -115,7 +119,10 @@ export class Pools {
   /** Puts a programme in force, in one step between two bursts. */
   apply(next: Programme): void {
     const before = this.#programme;
+    // If this throws half-way, the next programme is written from scratch.
+    this.#programme = undefined;
     this.#engine.between(() => {
+      if (!before) this.#clear();
       const removed = before?.vfs.slice(next.vfs.length) ?? [];
       removed.forEach((_, i) => this.#disable(next.vfs.length + i));
       const changed = next.vfs.flatMap((policy, vf) => {
@@ -129,7 +136,7 @@ export class Pools {
       for (const vf of changed) this.#writePolicy(vf, next.vfs[vf] as VfPolicy, next.link);
       if (before?.pfMac !== next.pfMac) {
         this.#engine.wasm.removeFiltersOf(POOL_PF, 0);
-        this.#engine.wasm.insertFilter(macToNumber(next.pfMac), VLAN_ANY, POOL_PF, 0);
+        this.#insert(next.pfMac, VLAN_ANY, POOL_PF, "the PF");
         this.#view.setBigUint64(this.#at(POOL_PF) + P_MAC, macToNumber(next.pfMac), true);
       }
       this.#writeShares(next.vfs);
@@ -140,6 +147,12 @@ export class Pools {
     this.#programme = next;
   }
 
+  /** Nothing is known of what is in force: no VF has an address, none is enabled. */
+  #clear(): void {
+    this.#engine.wasm.clearFilters();
+    for (let vf = 0; vf < VF_MAX; vf++) this.#view.setUint32(this.#at(vf) + P_FLAGS, 0, true);
+  }
+
   #disable(vf: number): void {
     this.#engine.wasm.removeFiltersOf(vf, 0);
     this.#view.setUint32(this.#at(vf) + P_FLAGS, 0, true);
@@ -148,9 +161,12 @@ export class Pools {
 
   #addFilter(vf: number, policy: VfPolicy): void {
     const key = policy.vlan === 0 ? VLAN_ANY : vlanKey(policy);
-    if (!this.#engine.wasm.insertFilter(macToNumber(policy.mac), key, vf, 0)) {
-      throw new Error(`Cannot add ${policy.mac} of vf ${vf} to the filter table: it is full`);
-    }
+    this.#insert(policy.mac, key, vf, `vf ${vf}`);
+  }
+
+  #insert(mac: string, key: number, pool: number, who: string): void {
+    if (this.#engine.wasm.insertFilter(macToNumber(mac), key, pool, 0)) return;
+    throw new Error(`Cannot add ${mac} of ${who} to the filter table: it is full`);
   }
 
   #writePolicy(vf: number, policy: VfPolicy, link: Programme["link"]): void {

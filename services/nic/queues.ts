@@ -43,6 +43,7 @@ import {
   QUEUE_F_INDIRECT,
   QUEUE_F_MRG_RXBUF,
   QUEUE_PAIRS_MAX,
+  QUEUE_RUNNING,
   QUEUE_SIZE_MAX,
   QUEUE_STOPPED,
   QUEUE_STRIDE,
@@ -61,7 +62,7 @@ import {
 } from "../../shared/layout/virtio.ts";
 import { DeviceRefusal, type Request } from "../../shared/device/mod.ts";
 import type { QueueState } from "../../shared/api/nic.ts";
-import { EPOLLET, EPOLLIN, type Fd, isEventFd, signalEventFd } from "../../shared/os/mod.ts";
+import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../../shared/os/mod.ts";
 import type { Engine } from "./engine.ts";
 
 /** Features a split queue of this NIC can do; the vhost service adds what the protocol needs. */
@@ -95,15 +96,13 @@ interface Running {
   call: Fd | undefined;
 }
 
-/** Where a queue stands: its rings and its next avail index. */
-export interface QueuePosition {
-  index: number;
-  desc: bigint;
-  base: number;
-}
-
 function has(features: bigint, bit: number): boolean {
   return (features >> BigInt(bit) & 1n) === 1n;
+}
+
+/** A queue on its ring, by name. */
+export function ringName(index: number, desc: bigint): string {
+  return `${index} at 0x${desc.toString(16)}`;
 }
 
 /** The queues of one pool. */
@@ -174,8 +173,19 @@ export class Queues {
     if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
     this.#running.set(index, { pointer: at, index, kick, call });
     this.#writeReceivers();
-    // What was added before the rings were handed over may have gone unannounced.
-    if (call) signalEventFd(call.number);
+    this.#call(at);
+  }
+
+  /**
+   * Has the worker raise one interrupt: what was added before a ring or its eventfd was handed over may have gone
+   * unannounced. Never written here: somebody else's eventfd may block its writer.
+   */
+  #call(at: number): void {
+    if (this.#view.getInt32(at + Q_CALL_FD, true) < 0 || this.#view.getUint32(at + Q_CALL_PENDING, true)) return;
+    const count = this.#view.getUint32(CTL + CTL_CALL_COUNT, true);
+    this.#view.setUint32(CALL_LIST + count * 4, at, true);
+    this.#view.setUint32(CTL + CTL_CALL_COUNT, count + 1, true);
+    this.#view.setUint32(at + Q_CALL_PENDING, 1, true);
   }
 
   /** Stops a queue; answers its next avail index. */
@@ -189,6 +199,8 @@ export class Queues {
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
     this.#forgetCall(at);
+    this.#view.setInt32(at + Q_KICK_FD, -1, true);
+    this.#view.setInt32(at + Q_CALL_FD, -1, true);
     queue.kick?.close();
     queue.call?.close();
     this.#running.delete(index);
@@ -222,16 +234,32 @@ export class Queues {
     queue.call?.close();
     queue.call = call;
     this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);
-    if (call) signalEventFd(call.number);
+    this.#call(queue.pointer);
   }
 
-  /** Finds every ring again after the memory table changed; those that are gone stop with a reason. */
+  /**
+   * Finds every ring again after the memory table changed. Those that are gone stop with a reason; they go on when
+   * their memory comes back (a front-end resizes a region by removing and adding it).
+   */
   rebind(): void {
     for (const { pointer } of this.#running.values()) {
       this.#engine.wasm.forgetRegion(pointer);
-      if (this.#engine.wasm.bindRings(pointer) !== OK) this.#fail(pointer, RING_UNMAPPED);
+      const found = this.#engine.wasm.bindRings(pointer) === OK;
+      const state = this.#view.getUint32(pointer + Q_STATE, true);
+      const unmapped = state === QUEUE_ERROR && this.#view.getUint32(pointer + Q_ERROR, true) === RING_UNMAPPED;
+      if (!found && state === QUEUE_RUNNING) this.#fail(pointer, RING_UNMAPPED);
+      if (found && unmapped) this.#view.setUint32(pointer + Q_STATE, QUEUE_RUNNING, true);
     }
     this.#writeReceivers();
+  }
+
+  /** Stops the queue whose call eventfd has held the worker. */
+  failCall(fd: number): void {
+    for (const { pointer, call } of this.#running.values()) {
+      if (call?.number !== fd) continue;
+      this.#view.setInt32(pointer + Q_CALL_FD, -1, true);
+      this.#fail(pointer, CALL_BLOCKED);
+    }
   }
 
   /** Stops all queues in place, with a reason that the API shows. */
@@ -253,13 +281,11 @@ export class Queues {
     this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
   }
 
-  /** Where each queue stands, so that a successor of a dead owner can go on exactly there. */
-  positions(): QueuePosition[] {
-    return this.#sorted().map(({ pointer, index }) => ({
-      index,
-      desc: this.#view.getBigUint64(pointer + Q_DESC_IOVA, true),
-      base: this.#view.getUint32(pointer + Q_LAST_AVAIL, true) & 0xffff,
-    }));
+  /** Which queues run on which rings, so that a successor of a dead owner can go on exactly there. */
+  rings(): Set<string> {
+    return new Set(
+      this.#sorted().map(({ pointer, index }) => ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true))),
+    );
   }
 
   /** State of all queues, for the API. */

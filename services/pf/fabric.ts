@@ -27,13 +27,13 @@ export class Fabric implements PfHandlers {
   #work: Promise<unknown> = Promise.resolve();
   readonly #following: Promise<void>;
 
-  constructor(store: Store, nic: NicLink, options: { runDir: string; defaultVfs: number }) {
+  constructor(store: Store, nic: NicLink, options: { runDir: string }) {
     this.#store = store;
     this.#nic = nic;
     this.#runDir = options.runDir;
-    this.#settings = store.load(options.defaultVfs);
+    this.#settings = store.load();
     this.#following = nic.follow(
-      () => this.#settings,
+      () => this.#program(),
       (event) => this.#relay(event),
       (up) => this.#emit({ type: up ? "nic-up" : "nic-down" }),
     );
@@ -67,6 +67,13 @@ export class Fabric implements PfHandlers {
 
   // Changes --------------------------------------------------------------------------------------------------
 
+  /** Programmes the NIC with what is in force, in turn with the changes. */
+  #program(): Promise<void> {
+    const done = this.#work.then(() => this.#nic.program(this.#settings));
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
   /** Makes one change: in force in the NIC and on disk, or not at all. */
   #change(step: (before: Settings) => Settings): Promise<void> {
     const done = this.#work.then(async () => {
@@ -75,8 +82,8 @@ export class Fabric implements PfHandlers {
       try {
         await this.#store.save(next, () => this.#nic.program(next));
       } catch (error) {
-        // The NIC may have taken what the disk then refused.
-        await this.#nic.program(before).catch(() => {});
+        // The NIC may have taken what the disk then refused, or take late what timed out here.
+        await this.#nic.program(before).catch(() => this.#nic.reconnect());
         throw error;
       }
       this.#settings = next;

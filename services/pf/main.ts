@@ -1,6 +1,6 @@
 /** The PF service: control plane and front door. */
 import { Command } from "commander";
-import { parseListen, requireToken, runService, serve } from "../../shared/api/mod.ts";
+import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
 import { NicLink } from "./nic_link.ts";
@@ -26,12 +26,12 @@ const options = new Command("pf")
 
 await runService("pf", () => {
   const token = requireToken(options.listen);
-  const store = new Store(options.db, options.macSeed);
+  const store = new Store(options.db, options.macSeed, options.vfs);
   const nic = new NicLink(options.nic, Deno.env.get("RINGFABRIC_TOKEN"));
-  const fabric = new Fabric(store, nic, { runDir: options.runDir, defaultVfs: options.vfs });
+  const fabric = new Fabric(store, nic, { runDir: options.runDir });
   const server = serve(pfApi(fabric, token), options.listen);
   return Promise.resolve({
-    info: { api: `http://${server.addr.hostname}:${server.addr.port}` },
+    info: { api: urlOf(server.addr) },
     async close() {
       await fabric.close();
       store[Symbol.dispose]();

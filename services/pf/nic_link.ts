@@ -21,7 +21,8 @@ const TIMEOUT_MS = 5000;
 export class NicLink {
   readonly #url: string;
   readonly #headers: Record<string, string>;
-  readonly #ended = new AbortController();
+  #attempt = new AbortController();
+  #ended = false;
   /** Whether the NIC has the PF's programme and its events are heard. */
   connected = false;
 
@@ -32,16 +33,17 @@ export class NicLink {
 
   async #fetch(path: string, init: RequestInit = {}): Promise<unknown> {
     let response: Response;
+    let body: unknown;
     try {
       response = await fetch(this.#url + path, {
         ...init,
         headers: { ...this.#headers, "content-type": "application/json" },
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
+      body = await response.json();
     } catch (error) {
-      throw new ApiError(503, `the NIC at ${this.#url} is not reachable (${oneLine(error)}); nothing was changed`);
+      throw new ApiError(503, `the NIC at ${this.#url} does not answer (${oneLine(error)}); the change was not made`);
     }
-    const body = await response.json();
     if (response.ok) return body;
     const { detail, field } = body as { detail?: string; field?: string };
     const status = response.status === 409 || response.status === 422 ? response.status : 503;
@@ -61,14 +63,21 @@ export class NicLink {
     return z.array(Filter).parse(await this.#fetch("/api/v1/filters"));
   }
 
+  /** Drops the line to the NIC, so that it is programmed anew when the line is back. */
+  reconnect(): void {
+    this.#attempt.abort();
+  }
+
   /** Keeps the NIC programmed and passes its events on, until `close`. */
   async follow(
-    programme: () => Programme,
+    program: () => Promise<void>,
     onEvent: (event: NicEvent) => void,
     onChange: (connected: boolean) => void,
   ): Promise<void> {
-    const { signal } = this.#ended;
-    while (!signal.aborted) {
+    let lastTrouble = "";
+    while (!this.#ended) {
+      this.#attempt = new AbortController();
+      const { signal } = this.#attempt;
       try {
         const opened = Promise.withResolvers<void>();
         const events = readEvents<NicEvent>(`${this.#url}/api/v1/events`, { headers: this.#headers, signal }, () => {
@@ -77,20 +86,26 @@ export class NicLink {
         // Subscribed before it is programmed, so that nothing in between goes unheard.
         const first = events.next();
         await Promise.race([opened.promise, first]);
-        await this.program(programme());
+        await program();
         this.connected = true;
+        lastTrouble = "";
         onChange(true);
         for (let next = await first; !next.done; next = await events.next()) onEvent(next.value);
       } catch (error) {
-        if (this.connected && !signal.aborted) log("warn", "pf", `lost the NIC: ${oneLine(error)}`);
+        const trouble = `${this.connected ? "lost" : "cannot programme"} the NIC: ${oneLine(error)}`;
+        const starting = error instanceof TypeError && !this.connected;
+        if (!this.#ended && !starting && trouble !== lastTrouble) log("warn", "pf", trouble);
+        lastTrouble = trouble;
       }
+      this.#attempt.abort();
       if (this.connected) onChange(false);
       this.connected = false;
-      if (!signal.aborted) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
 
   close(): void {
-    this.#ended.abort();
+    this.#ended = true;
+    this.#attempt.abort();
   }
 }

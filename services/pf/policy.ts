@@ -49,7 +49,9 @@ export function checkAddresses(settings: Settings, vf: number): void {
   if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give vf ${vf} the PF's address ${mine.mac}`, "mac");
   settings.vfs.forEach((other, id) => {
     if (id === vf || other.mac !== mine.mac) return;
-    const shared = vlanKey(mine) === vlanKey(other) || other.trunk.includes(mine.vlan) ||
+    const everywhere = (vf: VfPolicy) => vf.vlan === 0 && vf.trust;
+    const shared = everywhere(mine) || everywhere(other) || vlanKey(mine) === vlanKey(other) ||
+      other.trunk.includes(mine.vlan) ||
       mine.trunk.includes(other.vlan);
     if (!shared) return;
     const vlan = mine.vlan || other.vlan;

@@ -19,8 +19,8 @@ export class Store implements Disposable {
   readonly #db: DatabaseSync;
   readonly #macSeed: string;
 
-  /** Opens or creates the database at `path`; `macSeed` is what addresses are derived from when it is new. */
-  constructor(path: string, macSeed: string) {
+  /** Opens or creates the database at `path`; a new one has `defaultVfs` VFs and addresses derived from `macSeed`. */
+  constructor(path: string, macSeed: string, defaultVfs: number) {
     try {
       this.#db = new DatabaseSync(path);
       // A rollback journal leaves no shared-memory file behind; FULL waits for the disk.
@@ -38,6 +38,7 @@ export class Store implements Disposable {
     }
     this.#macSeed = this.#setting("macSeed") ?? macSeed;
     this.#setSetting("macSeed", this.#macSeed);
+    if (this.#setting("numVfs") === undefined) this.#setSetting("numVfs", String(defaultVfs));
   }
 
   #setting(name: string): string | undefined {
@@ -56,9 +57,9 @@ export class Store implements Disposable {
   }
 
   /** What was kept, or the defaults. */
-  load(defaultVfs: number): Settings {
+  load(): Settings {
     const rows = this.#db.prepare("SELECT id, policy FROM vf ORDER BY id").all();
-    const count = Number(this.#setting("numVfs") ?? defaultVfs);
+    const count = Number(this.#setting("numVfs"));
     const kept = new Map(rows.map((row) => [Number(row.id), VfPolicy.parse(JSON.parse(String(row.policy)))]));
     return {
       switchMode: this.#setting("switchMode") === "vepa" ? "vepa" : "veb",
@@ -79,11 +80,11 @@ export class Store implements Disposable {
       settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));
       this.#db.prepare("DELETE FROM vf WHERE id >= ?").run(settings.vfs.length);
       await apply();
+      this.#db.exec("COMMIT");
     } catch (error) {
-      this.#db.exec("ROLLBACK");
+      if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
       throw error;
     }
-    this.#db.exec("COMMIT");
   }
 
   [Symbol.dispose](): void {

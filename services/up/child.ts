@@ -42,7 +42,10 @@ export class Child {
     this.spec = spec;
     this.#failed.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
-    this.#done = this.#keep();
+    this.#done = this.#keep().catch((error) => {
+      this.#ready.reject(error);
+      this.#failed.reject(error);
+    });
   }
 
   /** What the service says about itself, once it is up. Rejects with its own words if it cannot start. */
@@ -85,7 +88,9 @@ export class Child {
     const process = new Deno.Command(Deno.execPath(), {
       args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
       cwd: new URL("../../", import.meta.url),
-      stdin: "null",
+      // The service ends when this pipe does: also if this process is killed.
+      stdin: "piped",
+      env: { RINGFABRIC_SUPERVISED: "1" },
       stdout: "piped",
       stderr: "piped",
     }).spawn();

@@ -42,6 +42,8 @@ interface Options {
 function claimRunDir(runDir: string): Deno.FsFile {
   try {
     Deno.mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    const { uid } = Deno.statSync(runDir);
+    if (uid !== Deno.uid()) throw new Error(`it belongs to user ${uid}`);
     const lock = Deno.openSync(`${runDir}/up.lock`, { create: true, write: true, mode: 0o600 });
     if (lock.tryLockSync(true)) return lock;
   } catch (error) {
@@ -62,8 +64,8 @@ function macSeed(runDir: string): string {
 function services(options: Options): Child[] {
   const { host, port, runDir } = options;
   const root = resolve(dirname(new URL(import.meta.url).pathname), "../..");
-  const address = (offset: number) => `${host}:${port + offset}`;
-  const connect = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
+  const address = (offset: number) => `${host.includes(":") ? `[${host}]` : host}:${port + offset}`;
+  const connect = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : address(0).replace(/:\d+$/, "");
   const files = [`--allow-read=${root},${runDir}`, `--allow-write=${runDir}`, "--allow-env"];
   const optional = (flag: string, value: string | undefined) => value === undefined ? [] : [flag, value];
   return [
@@ -171,6 +173,11 @@ function shellLines(args: string[]): string {
   return lines.join(" \\\n      ");
 }
 
+/** Where this machine reaches a service that listens on every address. */
+function reachable(url: string): string {
+  return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
+}
+
 async function up(options: Options): Promise<number> {
   const started = performance.now();
   const stop = Promise.withResolvers<void>();
@@ -188,12 +195,14 @@ async function up(options: Options): Promise<number> {
   const children = services(options);
   const stopAll = () => Promise.all(children.map((child) => child.stop()));
   try {
-    const infos = await Promise.all(children.map((child) => child.ready));
-    const [api, vhost] = [infos[1]?.api, infos[2]?.api].map(String) as [string, string];
-    const reachable = (url: string) => url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//127.0.0.1:");
-    const vfs = await awaitFabric(reachable(api), reachable(vhost), options.vfs);
-    print(reachable(api), vfs, options, performance.now() - started);
-    await Promise.race([stop.promise, ...children.map((child) => child.failed)]);
+    const running = async () => {
+      const infos = await Promise.all(children.map((child) => child.ready));
+      const [api, vhost] = [infos[1]?.api, infos[2]?.api].map((url) => reachable(String(url))) as [string, string];
+      const vfs = await awaitFabric(api, vhost, options.vfs);
+      print(api, vfs, options, performance.now() - started);
+      await stop.promise;
+    };
+    await Promise.race([stop.promise, running(), ...children.map((child) => child.failed)]);
     if (!options.json) log("info", "up", "stopping");
     return 0;
   } finally {
@@ -202,11 +211,11 @@ async function up(options: Options): Promise<number> {
   }
 }
 
-/** Removes what a killed service may have left: sockets and the lock. Settings stay. */
+/** Removes what a killed service may have left: its sockets and the lock. Settings stay, and so do others' files. */
 function cleanUp(runDir: string): void {
-  for (const entry of Deno.readDirSync(runDir)) {
-    const path = `${runDir}/${entry.name}`;
-    if (entry.name === "up.lock" || exists(path)) Deno.removeSync(path);
+  for (const { name } of Deno.readDirSync(runDir)) {
+    const path = `${runDir}/${name}`;
+    if (name === "up.lock" || (/^(nic|uplink|vf\d+)\.sock$/.test(name) && exists(path))) Deno.removeSync(path);
   }
 }
 

@@ -1,6 +1,6 @@
 /** The vhost service: vhost-user back-end of every VF. */
 import { Command } from "commander";
-import { parseListen, requireToken, runService, serve } from "../../shared/api/mod.ts";
+import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { vhostApi } from "./api.ts";
 import { Ports } from "./ports.ts";
@@ -21,7 +21,7 @@ await runService("vhost", () => {
   const server = serve(vhostApi(ports, token), options.listen);
   const following = ports.follow();
   return Promise.resolve({
-    info: { api: `http://${server.addr.hostname}:${server.addr.port}` },
+    info: { api: urlOf(server.addr) },
     ended: following,
     async close() {
       await ports.close();

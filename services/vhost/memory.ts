@@ -70,21 +70,22 @@ export class MemoryTable {
     this.#entries.push({ region, fd });
   }
 
-  /** The region with exactly these addresses and size. */
-  find(wanted: VhostRegion): VhostRegion {
-    const entry = this.#entries.find(({ region }) =>
+  #find(wanted: VhostRegion): number {
+    return this.#entries.findIndex(({ region }) =>
       region.guestAddress === wanted.guestAddress && region.size === wanted.size &&
       region.userAddress === wanted.userAddress
     );
-    if (!entry) throw new ProtocolError(`no memory region at 0x${wanted.guestAddress.toString(16)} to remove`);
-    return entry.region;
   }
 
-  /** Takes a region out that `find` found. */
+  /** Whether there is a region with exactly these addresses and this size. */
+  has(region: VhostRegion): boolean {
+    return this.#find(region) >= 0;
+  }
+
+  /** Takes a region out and closes its file. */
   remove(region: VhostRegion): void {
-    const at = this.#entries.findIndex((entry) => entry.region === region);
-    this.#entries[at]?.fd.close();
-    this.#entries.splice(at, 1);
+    const [entry] = this.#entries.splice(this.#find(region), 1);
+    entry?.fd.close();
   }
 
   /** The guest address of one of the front-end's own addresses. */

@@ -77,9 +77,17 @@ export class Ports {
       this.#ports.delete(name);
       await port.close();
     }
-    for (let vf = 0; vf < count; vf++) this.#open(vf);
-    if (count > 0) this.#open("uplink");
-    this.ready = count > 0;
+    const names: PortName[] = count > 0 ? [...Array(count).keys(), "uplink"] : [];
+    let failed = 0;
+    for (const name of names) {
+      try {
+        this.#open(name);
+      } catch (error) {
+        failed++;
+        log("error", "vhost", `vf ${name}: ${error instanceof Error ? error.message : error}`);
+      }
+    }
+    this.ready = count > 0 && failed === 0;
   }
 
   #defaultConfig(name: PortName): PortConfig {
@@ -111,12 +119,12 @@ export class Ports {
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
     await this.#enqueue(async () => {
       const config = role === "server" ? this.#defaultConfig(name) : { role, path: path ?? "" };
-      await this.#ports.get(name)?.close();
-      this.#ports.delete(name);
       if (role === "server") delete this.#roles[String(name)];
       else this.#roles[String(name)] = config;
       await Deno.writeTextFile(`${this.#rolesFile}.new`, JSON.stringify(this.#roles));
       await Deno.rename(`${this.#rolesFile}.new`, this.#rolesFile);
+      await this.#ports.get(name)?.close();
+      this.#ports.delete(name);
       this.#open(name);
     });
     return this.state(name) as PortState;

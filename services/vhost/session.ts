@@ -6,7 +6,7 @@
  * or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they were.
  */
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type Fd, isEventFd, signalEventFd } from "../../shared/os/mod.ts";
+import { type Fd, isEventFd, signalForeignEventFd } from "../../shared/os/mod.ts";
 import {
   type Message,
   ProtocolError,
@@ -24,7 +24,7 @@ import {
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
-import { NicLease, type SessionContext } from "./lease.ts";
+import { type Ask, NicLease, type SessionContext } from "./lease.ts";
 import { MEM_SLOTS_MAX, MemoryTable, toDevice } from "./memory.ts";
 import { Vring } from "./vring.ts";
 
@@ -92,7 +92,7 @@ export class Session {
     this.#connection = connection;
     this.#context = context;
     this.#lease = new NicLease(context, {
-      resume: () => this.#resume(),
+      resume: (ask) => this.#resume(ask),
       lost: () => connection.close(),
       queueFailed: (index, reason) => this.#queueFailed(index, reason),
     });
@@ -144,14 +144,17 @@ export class Session {
   // The NIC --------------------------------------------------------------------------------------------------
 
   /** Puts everything that was in force in force again, in a NIC that has just started. */
-  async #resume(): Promise<void> {
-    if (this.#memory.size > 0) {
-      await this.#lease.request({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
-    }
+  async #resume(ask: Ask): Promise<void> {
+    if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
     for (const ring of this.#vrings.values()) {
       if (!ring.running) continue;
-      ring.running = false;
-      await this.#start(ring, -1);
+      try {
+        await this.#startWith(ask, ring, -1);
+      } catch (error) {
+        if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
+        ring.running = false;
+        this.#queueFailed(ring.index, (error as Error).message);
+      }
     }
   }
 
@@ -160,7 +163,7 @@ export class Session {
     if (!ring) return;
     ring.error = reason;
     this.#context.log("warn", `queue ${index} stopped: ${reason}`);
-    if (ring.err) signalEventFd(ring.err.number);
+    if (ring.err) void signalForeignEventFd(ring.err);
   }
 
   // Messages -------------------------------------------------------------------------------------------------
@@ -203,9 +206,8 @@ export class Session {
       case "VHOST_USER_SET_OWNER":
         return;
       case "VHOST_USER_RESET_OWNER":
-        return await this.#reset(true);
       case "VHOST_USER_RESET_DEVICE":
-        return await this.#reset(false);
+        return await this.#reset();
       case "VHOST_USER_SET_STATUS":
         return await this.#setStatus(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_STATUS":
@@ -243,21 +245,19 @@ export class Session {
 
   async #setStatus(status: bigint): Promise<void> {
     if (status > 0xffn) throw new ProtocolError(`device status 0x${status.toString(16)} has more than 8 bits`);
+    if (status === 0n) await this.#reset();
     this.#status = Number(status);
-    if (status === 0n) await this.#stopAll();
   }
 
-  /** Stops everything. With `everything`, as if the front-end had just connected: another process may take over. */
-  async #reset(everything: boolean): Promise<void> {
-    await this.#stopAll();
-    this.#status = 0;
+  /**
+   * Stops all rings and forgets what was said of them; features and memory stay. RESET_OWNER does no more than that
+   * either: front-ends differ in what they send again afterwards (vhost-user, VHOST_USER_RESET_OWNER).
+   */
+  async #reset(): Promise<void> {
+    for (const ring of this.#vrings.values()) await this.#stop(ring);
     for (const ring of this.#vrings.values()) ring.close();
     this.#vrings.clear();
-    if (!everything) return;
-    this.#features = 0n;
-    this.#protocolFeatures = 0n;
-    await this.#lease.request({ op: "dmaSet", regions: [] });
-    this.#memory.close();
+    this.#status = 0;
   }
 
   // Memory ---------------------------------------------------------------------------------------------------
@@ -281,10 +281,12 @@ export class Session {
     for (const ring of this.#vrings.values()) await this.#settle(ring);
   }
 
+  /** Front-ends before QEMU 8.0 announce a region once for each queue pair: what is there already is a success. */
   async #addMemReg(message: Message): Promise<void> {
     const [fd] = message.fds;
     if (!fd) throw new ProtocolError("a memory region without a descriptor");
     const region = readRegion(message.payload, 8);
+    if (this.#memory.has(region)) return;
     if (this.#memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
     const checked = MemoryTable.of([region], [fd]);
     await this.#lease.request({ op: "dmaMap", region: toDevice(region) }, checked.fds);
@@ -293,8 +295,10 @@ export class Session {
     for (const ring of this.#vrings.values()) await this.#settle(ring);
   }
 
+  /** Likewise, what has gone already is a success. */
   async #remMemReg(message: Message): Promise<void> {
-    const region = this.#memory.find(readRegion(message.payload, 8));
+    const region = readRegion(message.payload, 8);
+    if (!this.#memory.has(region)) return;
     const { iova, size } = toDevice(region);
     await this.#lease.request({ op: "dmaUnmap", iova, size });
     this.#memory.remove(region);
@@ -394,9 +398,10 @@ export class Session {
   }
 
   async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {
-    await this.#stop(ring);
-    ring.kick?.close();
+    const before = ring.kick;
     ring.kick = fd;
+    await this.#stop(ring);
+    before?.close();
     ring.kicked = true;
     await this.#settle(ring);
   }
@@ -409,7 +414,11 @@ export class Session {
     if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
   }
 
-  async #start(ring: Vring, base: number): Promise<void> {
+  #start(ring: Vring, base: number): Promise<void> {
+    return this.#startWith((body, fds) => this.#lease.request(body, fds), ring, base);
+  }
+
+  async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
     const [desc, avail, used] = [ring.descUser, ring.availUser, ring.usedUser].map((address) =>
       address === undefined ? undefined : this.#memory.toGuest(address)
     );
@@ -417,7 +426,7 @@ export class Session {
       throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
     }
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await this.#lease.request({
+    await ask({
       op: "queueStart",
       index: ring.index,
       flavour: "split",
@@ -439,9 +448,5 @@ export class Session {
     const { base } = await this.#lease.request({ op: "queueStop", index: ring.index });
     ring.running = false;
     ring.base = Number(base);
-  }
-
-  async #stopAll(): Promise<void> {
-    for (const ring of this.#vrings.values()) await this.#stop(ring);
   }
 }

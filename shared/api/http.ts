@@ -90,12 +90,12 @@ const hook: Hook<unknown, Env, string, unknown> = (result, c) => {
 };
 
 /** Refuses bodies that are too long, of another type, empty or not JSON, before a route sees them. */
-const jsonBody: MiddlewareHandler = async (c, next) => {
+const jsonBody = (bytesMax: number): MiddlewareHandler => async (c, next) => {
   if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
   const declared = Number(c.req.header("content-length") ?? 0);
-  const tooLarge = `the body is larger than ${BODY_BYTES_MAX} bytes`;
-  if (declared > BODY_BYTES_MAX) return problem(c, 413, tooLarge, "body");
-  const bytes = await readLimited(c.req.raw.body);
+  const tooLarge = `the body is larger than ${bytesMax} bytes`;
+  if (declared > bytesMax) return problem(c, 413, tooLarge, "body");
+  const bytes = await readLimited(c.req.raw.body, bytesMax);
   if (!bytes) return problem(c, 413, tooLarge, "body");
   const type = c.req.header("content-type") ?? "";
   if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
@@ -113,12 +113,15 @@ const jsonBody: MiddlewareHandler = async (c, next) => {
   return await next();
 };
 
-async function readLimited(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array | undefined> {
+async function readLimited(
+  body: ReadableStream<Uint8Array> | null,
+  bytesMax: number,
+): Promise<Uint8Array | undefined> {
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of body ?? []) {
     length += chunk.length;
-    if (length > BODY_BYTES_MAX) return undefined;
+    if (length > bytesMax) return undefined;
     chunks.push(chunk);
   }
   const all = new Uint8Array(length);
@@ -131,10 +134,10 @@ async function readLimited(body: ReadableStream<Uint8Array> | null): Promise<Uin
 }
 
 /** A Hono app with the rules above; `token`, if given, is asked of everything but the health checks. */
-export function createApp(token: string | undefined): OpenAPIHono {
+export function createApp(token: string | undefined, bodyBytesMax = BODY_BYTES_MAX): OpenAPIHono {
   const app = new OpenAPIHono({ defaultHook: hook });
   app.use(bearer(token));
-  app.use(jsonBody);
+  app.use(jsonBody(bodyBytesMax));
   app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
   app.onError((error, c) => {
     if (error instanceof ApiError) return problem(c, error.status, error.message, error.field);
@@ -189,6 +192,11 @@ export function requireToken(address: ListenAddress): string | undefined {
     );
   }
   return token;
+}
+
+/** The URL of a listening address. */
+export function urlOf({ hostname, port }: ListenAddress): string {
+  return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 /** Serves an app; throws one clear sentence if the port is taken. */

@@ -20,11 +20,17 @@ export function oneLine(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).split("\n")[0] ?? "";
 }
 
-/** Starts a service, waits for a signal, stops it and ends the process. */
+/**
+ * Starts a service, waits for a signal, stops it and ends the process. Under a supervisor (RINGFABRIC_SUPERVISED) it
+ * also ends with its standard input, so that it never outlives a supervisor that was killed.
+ */
 export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
   let service: RunningService;
   const stop = Promise.withResolvers<number>();
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => stop.resolve(0));
+  if (Deno.env.has("RINGFABRIC_SUPERVISED")) {
+    void Deno.stdin.readable.pipeTo(new WritableStream()).then(() => stop.resolve(0));
+  }
   try {
     service = await start();
   } catch (error) {

@@ -28,7 +28,11 @@ export class Channel implements Disposable {
   /** The next message; `undefined` at the end of the connection. Throws on a message that is not msgpack. */
   async receive(): Promise<Packet | undefined> {
     const { bytes, fds } = await this.socket.receive(this.#buffer);
-    if (bytes === 0) return undefined;
+    if (bytes === 0) {
+      // An empty packet may bring descriptors too.
+      for (const fd of fds) fd.close();
+      return undefined;
+    }
     try {
       return { message: unpackr.unpack(this.#buffer.slice(0, bytes)), fds };
     } catch (cause) {

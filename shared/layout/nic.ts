@@ -72,9 +72,9 @@ export const CTL_ACTIVE_COUNT = 12;
 export const CTL_CALL_COUNT = 16;
 /** u32: bumped when a queue goes to `error`, so that the control thread looks. */
 export const CTL_EVENT_COUNT = 20;
-/** u64, u32: written by the SIGBUS guard: the last faulting address (host virtual), and how many there were. */
-export const CTL_FAULT_ADDRESS = 24;
-export const CTL_FAULT_COUNT = 32;
+/** Written by the SIGBUS guard: {count u32, pad u32, the last 16 faulting addresses u64 (host virtual)}. */
+export const CTL_FAULTS = 256;
+export const FAULT_ADDRESSES = 16;
 /** u64: polls of all active queues, of them with work; frames taken from TX queues. */
 export const CTL_PASSES = 40;
 export const CTL_BUSY_PASSES = 48;
@@ -90,12 +90,14 @@ export const CTL_CALLS = 96;
 export const CTL_SPURIOUS_KICKS = 104;
 /** i32: file descriptor whose eventfd the worker is writing right now, -1 for none (the watchdog reads it). */
 export const CTL_CALLING_FD = 112;
+/** i32: counts those writes, so that two of them to one descriptor are told apart. */
+export const CTL_CALLING_SEQUENCE = 144;
 /** u32: SWITCH_VEB or SWITCH_VEPA. */
 export const CTL_SWITCH_MODE = 116;
 /** u32: VFs that exist (pools 0 … n-1 are enabled). */
 export const CTL_VF_COUNT = 120;
 export const CTL_FILTER_COUNT = 124;
-/** u32: pools that are held back by their rate limit in this pass. */
+/** u32: queues that were held back by their pool's rate in the last pass. */
 export const CTL_RATE_BLOCKED = 128;
 /** u32: promiscuous pools. */
 export const CTL_PROMISC_COUNT = 132;
@@ -154,9 +156,8 @@ export const Q_DESC_IOVA = 128;
 export const Q_AVAIL_IOVA = 136;
 export const Q_USED_IOVA = 144;
 export const Q_KICK_FD = 152;
-/** u32: the run's pool; u32: passes this TX queue sits out, because its last burst cost more than its share. */
+/** u32: the run's pool. */
 export const Q_RUN_POOL = 156;
-export const Q_PENALTY = 160;
 
 export const QUEUE_STOPPED = 0;
 export const QUEUE_RUNNING = 1;
@@ -212,6 +213,10 @@ export const P_LEARNED = 64;
 export const P_RX_COUNT = 68;
 /** u32 × 16: running RX queues, in order of their number. */
 export const P_RX_QUEUES = 72;
+/** u32: the pass before which the pool is not visited, because its last frames cost more than their share. */
+export const P_RESUME_PASS = 136;
+/** u32: the pass in which the pool's share was last credited. */
+export const P_CREDITED_PASS = 140;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -300,6 +305,6 @@ export const HEAD_BYTES_MAX = 96;
 /** Bytes one TX queue may move in one visit, and descriptors it may make the engine walk. */
 export const BURST_BYTES = 131072;
 export const BURST_WORK = 1024;
-/** Receive buffers that one frame may fill (mergeable), so that tiny buffers cannot hold the engine. */
+/** Receive buffers that one frame may fill (mergeable), and descriptors it may take to find room for one frame. */
 export const RX_CHAINS_MAX = 256;
-export const RX_SEGMENTS_MAX = 1024;
+export const RX_WALK_MAX = 1024;

@@ -68,6 +68,28 @@ export function signalEventFd(fd: number): boolean {
   throw new OsError("write", `eventfd ${fd}`, code);
 }
 
+/**
+ * As `signalEventFd`, for somebody else's eventfd on a thread that must not wait: its owner can make it block. The
+ * write runs on the thread pool, and what it would wait for is drained after `deadlineMs`.
+ */
+export async function signalForeignEventFd(fd: Fd, deadlineMs = 100): Promise<void> {
+  using own = fd.duplicate();
+  const written = libc().write_async(own.number, ONE, 8n);
+  const timer = setInterval(() => drainEventFd(own.number), deadlineMs);
+  await written;
+  clearInterval(timer);
+}
+
+const POLLOUT = 4;
+const POLL_FD = new Int32Array(2);
+
+/** Whether a write to `fd` would go through at once. */
+export function isWritable(fd: number): boolean {
+  POLL_FD[0] = fd;
+  POLL_FD[1] = POLLOUT;
+  return libc().poll(POLL_FD, 1n, 0) === 1 && ((POLL_FD[1] ?? 0) >>> 16 & POLLOUT) !== 0;
+}
+
 const RWF_NOWAIT = 0x8;
 const DRAIN = new BigUint64Array(1);
 const DRAIN_IOV = new BigUint64Array(2);

@@ -31,6 +31,7 @@ const SYMBOLS = {
   mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["buffer", "i32"], result: "i32" },
+  poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
@@ -41,6 +42,7 @@ const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
   umask: { parameters: ["u32"], result: "u32" },
+  write_async: { name: "write", parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

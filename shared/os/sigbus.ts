@@ -16,8 +16,8 @@ import type { Arena } from "./arena.ts";
  *  handler(int sig, siginfo_t *info, void *context):
  *     mov  rdi, [info + 16]               si_addr
  *     if rdi < ARENA_BASE or rdi >= ARENA_END goto foreign
- *     mov  [FAULT], rdi                   the address
- *     lock inc dword [FAULT + 8]          how often
+ *     n = lock xadd [FAULTS], 1           how often
+ *     [FAULTS + 8 + (n & 15) * 8] = rdi   the address
  *     mmap(rdi & -2 MiB, 2 MiB, READ|WRITE, PRIVATE|FIXED|ANONYMOUS|NORESERVE, -1, 0)
  *     if it failed goto foreign
  *     ret                                 and the access is tried again
@@ -25,11 +25,10 @@ import type { Arena } from "./arena.ts";
  *     rt_sigaction(SIGBUS, {SIG_DFL}, 0, 8)
  *     ret                                 and the access ends the process as it always would
  */
-const CODE_X86_64 = "488b7e1048b8{base}4839c7725248b9{end}4839cf" +
-  "734349b8{fault}498938f041ff40084881e70000e0ffbe00002000" +
-  "ba0300000041ba3240000049c7c0ffffffff4531c9b8090000000f05483d00f0ffff7701c3" +
-  "4883ec2848c704240000000048c74424080000000048c744241000000000" +
-  "48c744241800000000bf070000004889e631d241ba08000000b80d0000000f054883c428c3";
+const CODE_X86_64 = "488b7e1048b8{base}4839c7725c48b9{end}4839cf734d49b8{fault}b901000000f0410fc10883e10f49897cc80848" +
+  "81e70000e0ffbe00002000ba0300000041ba3240000049c7c0ffffffff4531c9b8090000000f05483d00f0ffff7701c3" +
+  "4883ec2848c704240000000048c74424080000000048c74424100000000048c744241800000000bf070000004889e631" +
+  "d241ba08000000b80d0000000f054883c428c3";
 
 const PAGE_BYTES = 4096n;
 const PROT_READ = 1;
@@ -49,7 +48,7 @@ function littleEndianHex(value: bigint): string {
 
 /**
  * Installs the guard for the process. Faults in the arena are counted at arena offset `faultOffset`:
- * {last address u64, count u32}. Answers false on a processor it was not written for.
+ * {count u32, pad u32, the last 16 addresses u64}. Answers false on a processor it was not written for.
  */
 export function installSigbusGuard(arena: Arena, faultOffset: number): boolean {
   if (Deno.build.arch !== "x86_64") return false;

@@ -29,6 +29,11 @@ export const FDS_MAX = 64;
 /** Control buffer that holds whatever the kernel can deliver, so that no descriptor is lost unseen. */
 const CONTROL_BYTES = CMSG_HEADER_BYTES + 256 * 4;
 
+/** ENOMEM, ENFILE, EMFILE, ENOBUFS: what accept4 says when it cannot now. */
+const OUT_OF_RESOURCES = new Set([12, 23, 24, 105]);
+const ECONNABORTED = 103;
+const ACCEPT_RETRY_MS = 100;
+
 /** Kind of a Unix socket. */
 export type SocketKind = "stream" | "seqpacket";
 
@@ -213,7 +218,12 @@ export class UnixListener implements Disposable {
       const n = libc().accept4(this.#fd.number, 0n, 0n, SOCK_CLOEXEC | SOCK_NONBLOCK);
       if (n >= 0) return new UnixSocket(new Fd(n), this.#reactor);
       const code = errno();
-      if (code !== EAGAIN && code !== EINTR) throw new OsError("accept4", this.path, code);
+      if (OUT_OF_RESOURCES.has(code)) {
+        // Descriptors or memory have run out for now: those who wait are served when some have come back.
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
+        continue;
+      }
+      if (code !== EAGAIN && code !== EINTR && code !== ECONNABORTED) throw new OsError("accept4", this.path, code);
       await this.#reactor.readable(this.#fd.number).catch(() => {});
     }
     return undefined;

@@ -1,6 +1,7 @@
 /** hostile.md 1–8, 10 and 11 against the whole fabric, beside two honest guests that keep talking. */
 import { assert, assertEquals } from "@std/assert";
 import { QUEUE_REASONS } from "../../services/nic/queues.ts";
+import { createEventFd } from "../../shared/os/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
@@ -117,6 +118,31 @@ Deno.test("a call eventfd that blocks its writer holds nobody for long", async (
   front.guest.send([frame({ dst: fabric.vf(0).mac, src: fabric.vf(2).mac })]);
   front.kick();
   await until("the frame to be taken", () => front.guest.tx().usedIdx === 1);
+  await bystanders.check();
+  const queue = await until("the queue to stop", async () => {
+    const { queues } = await fabric.get("/api/v1/vfs/2");
+    return queues.find((one: { state: string }) => one.state === "error");
+  });
+  assert(/call eventfd blocks/.test(queue.reason), queue.reason);
+});
+
+Deno.test("an eventfd that blocks from the start, as call or as err, freezes neither the NIC nor vhost", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  const { blockWriters } = await import("../support/eventfd.ts");
+  const { u64 } = await import("../support/front_end.ts");
+  await using front = FrontEnd.connect(fabric.vf(2).socket);
+  for (const call of front.calls) blockWriters(call.number);
+  await front.start();
+  using err = createEventFd();
+  blockWriters(err.number);
+  front.send("VHOST_USER_SET_VRING_ERR", u64(1n), [err.number]);
+  front.guest.tx().publish(500);
+  front.kick();
+  await bystanders.check();
+  await fabric.patch(0, { qos: 0 });
+  await using other = await FrontEnd.connect(`${fabric.runDir}/uplink.sock`).start();
+  void other;
   await bystanders.check();
 });
 

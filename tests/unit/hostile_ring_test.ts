@@ -3,6 +3,7 @@ import { assertEquals } from "@std/assert";
 import {
   BAD_ADDRESS,
   BAD_AVAIL_IDX,
+  BAD_CHAIN_LENGTH,
   BAD_DIRECTION,
   BAD_INDIRECT,
   PERM_READ,
@@ -152,6 +153,27 @@ Deno.test("hostile ring 5: a receive index that jumps stops the receive queue", 
   set.rig.run();
   assertEquals(set.rig.error(2, 0), BAD_AVAIL_IDX);
   checkNeighbours(set);
+});
+
+Deno.test("hostile ring: a receiver that makes the engine walk for every frame stops, whoever sends to it", () => {
+  const rig = new EngineRig(2);
+  const [a, evil] = [rig.attach(0), rig.attach(1, { queueSize: 1024 }, QUEUE_F_INDIRECT | QUEUE_F_MRG_RXBUF)];
+  const rx = evil.rx();
+  for (let i = 0; i < 1023; i++) {
+    rx.writeDescriptor(i, {
+      addr: evil.iova(evil.heap),
+      len: 0,
+      flags: VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_NEXT,
+      next: i + 1,
+    });
+  }
+  rx.writeDescriptor(1023, { addr: evil.iova(evil.heap), len: 12, flags: VIRTQ_DESC_F_WRITE });
+  for (let i = 0; i < 1000; i++) rx.offer(0);
+  rx.publish();
+  a.send([frame({ dst: rigMac(1), src: rigMac(0) })]);
+  rig.run(20);
+  assertEquals(rig.error(1, 0), BAD_CHAIN_LENGTH);
+  assertEquals(rig.counters(1).rx_queue_error, 1);
 });
 
 Deno.test("hostile ring 5: the same head offered twice harms nobody but its owner", () => {

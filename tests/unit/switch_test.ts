@@ -166,6 +166,15 @@ Deno.test("without a trunk list a guest may send untagged frames only; a trusted
   assertEquals(exchange(r, 0, tagged), [[], [tagged]]);
 });
 
+Deno.test("a priority tag does not hide a second tag", () => {
+  const r = rig(2, { 1: { trust: true } }, true);
+  for (const dst of [rigMac(1), UNKNOWN, BROADCAST]) {
+    const hidden = frame({ dst, src: rigMac(0), tags: [{ vid: 0 }, { vid: 20 }] });
+    assertEquals(exchange(r, 0, hidden), [[], [], []]);
+  }
+  assertEquals(r.rig.counters(0).tx_vlan_denied, 3);
+});
+
 Deno.test("double tags do not hop: the inner tag of a trunk frame stays inside its VLAN", () => {
   const r = rig(3, { 0: { trunk: [10] }, 1: { vlan: 10 }, 2: { vlan: 20 } });
   const double = (dst: string) => frame({ dst, src: rigMac(0), tags: [{ vid: 10 }, { vid: 20 }] });
