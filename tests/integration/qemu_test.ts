@@ -68,3 +68,15 @@ judgedTest(["qemu"], "QEMU guests ping, copy a file, and obey VLAN, link state a
     }
   });
 });
+
+judgedTest(["qemu"], "a QEMU guest with two queue pairs talks to one with one", async () => {
+  await using fabric = await TestFabric.start(2);
+  const [a, b] = await Promise.all([QemuGuest.boot(fabric.vf(0), { queuePairs: 2 }), QemuGuest.boot(fabric.vf(1))]);
+  await using _a = a;
+  await using _b = b;
+  await a.address("10.0.0.1/24");
+  await b.address("10.0.0.2/24");
+  await until("the first ping", () => pings(a, "10.0.0.2"), 20_000);
+  const output = await b.check("ping -c 20 -i 0.05 10.0.0.1");
+  assert(/20 packets transmitted, 20 packets received/.test(output), output);
+});
