@@ -104,9 +104,12 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
   await using front = FrontEnd.connect(socket, { bytes: 1024 ** 2 });
   using eventFd = createEventFd();
   try {
-    if (!random.chance(4)) await front.negotiate();
-    if (random.chance(2)) await front.shareMemory();
-    if (random.chance(4)) await front.startVring(random.below(2));
+    // Acknowledgements come once they are negotiated.
+    if (!random.chance(4)) {
+      await front.negotiate();
+      if (random.chance(2)) await front.shareMemory();
+      if (random.chance(4)) await front.startVring(random.below(2));
+    }
     let whole = true;
     for (let i = random.below(MESSAGES_PER_CONNECTION); i > 0; i--) whole = sendOne(random, front, eventFd) && whole;
     if (random.chance(2)) {
