@@ -60,7 +60,24 @@ import { flowHash, noteFlow, steer } from "./steer.ts";
 /** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
 const RUN_FRAME_BYTES_MIN: u32 = 16;
 
-/** Frames taken by the last `forwardRun`, and their bytes. */
+/** Bytes that a buffer of this loop may have at the most: a frame and its virtio-net header. */
+const REACH_SLACK: u64 = FRAME_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
+
+/** Offsets below this hold any buffer whole; those at a region's very end are left to the general path. */
+@inline
+function reachOf(q: usize): u64 {
+  const size = load<u64>(q, Q_REGION_SIZE);
+  return size > REACH_SLACK ? size - REACH_SLACK : 0;
+}
+
+/** Multi-queue: notes the flow for its way back; false if the frame belongs to another receive queue than `rx`. */
+function steersTo(q: usize, pool: u32, rxPool: u32, rx: usize, frame: usize, frameBytes: u32): bool {
+  const hash = flowHash(frame, frameBytes);
+  if (load<u32>(POOLS + pool * POOL_STRIDE, P_RX_COUNT) > 1) noteFlow(pool, hash, q);
+  return load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) == 1 || steer(rxPool, hash) == rx;
+}
+
+/** Bytes of the frames that the last `forwardRun` took. */
 export let runBytes: u32 = 0;
 
 /**
@@ -76,17 +93,16 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   const src = load<u32>(q, Q_RUN_SRC);
   const pool = load<u32>(q, Q_POOL);
   const rxPool = load<u32>(q, Q_RUN_POOL);
-  const steered = load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) > 1;
-  const noted = load<u32>(POOLS + pool * POOL_STRIDE, P_RX_COUNT) > 1;
+  const manyQueues = load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) > 1 ||
+    load<u32>(POOLS + pool * POOL_STRIDE, P_RX_COUNT) > 1;
 
   const mask = load<u32>(q, Q_SIZE) - 1;
   const desc: usize = load<u32>(q, Q_DESC);
   const availRing: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
   const usedRing: usize = load<u32>(q, Q_USED) + VIRTQ_USED_RING;
   const last = load<u32>(q, Q_LAST_AVAIL);
-  const usedIdx = load<u32>(q, Q_USED_IDX);
   const iova = load<u64>(q, Q_REGION_IOVA);
-  const size = load<u64>(q, Q_REGION_SIZE);
+  const reach = reachOf(q);
   const window = load<u32>(q, Q_REGION_WINDOW);
   const hdrBytes = load<u32>(q, Q_HDR_BYTES);
 
@@ -95,28 +111,32 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   const rxAvailRing: usize = load<u32>(rx, Q_AVAIL) + VIRTQ_AVAIL_RING;
   const rxUsedRing: usize = load<u32>(rx, Q_USED) + VIRTQ_USED_RING;
   const rxLast = load<u32>(rx, Q_LAST_AVAIL);
-  const rxUsedIdx = load<u32>(rx, Q_USED_IDX);
   const rxIova = load<u64>(rx, Q_REGION_IOVA);
-  const rxSize = load<u64>(rx, Q_REGION_SIZE);
+  const rxReach = reachOf(rx);
   const rxWindow = load<u32>(rx, Q_REGION_WINDOW);
   const rxHdrBytes = load<u32>(rx, Q_HDR_BYTES);
   const free = (availIdx(rx) - rxLast) & 0xffff;
   if (free > rxMask + 1) return 0;
+  // This loop takes and returns in one step, so avail and used positions go together; if somebody began elsewhere, the
+  // general path keeps them apart.
+  if ((load<u32>(q, Q_USED_IDX) - last) & mask || (load<u32>(rx, Q_USED_IDX) - rxLast) & rxMask) return 0;
 
   let taken: u32 = 0;
   let delivered: u32 = 0;
-  let bytes: u32 = 0;
+  let left = byteLimit;
   let droppedBytes: u32 = 0;
-  for (; taken < n && <i32> (bytes + droppedBytes) < byteLimit; taken++) {
-    const head: u32 = load<u16>(availRing + ((last + taken) & mask) * 2);
+  for (; taken < n && left > 0; taken++) {
+    const slot = (last + taken) & mask;
+    const head: u32 = load<u16>(availRing + slot * 2);
     if (head > mask) break;
     const descriptor: usize = desc + (head << 4);
     const offset = load<u64>(descriptor) - iova;
     const meta = load<u64>(descriptor, 8);
     const length = <u32> meta;
     if (<u32> (meta >> 32) & 0xffff) break;
+    // One comparison: a length below the minimum wraps round. With it, a buffer within reach is within the region.
     if (length - hdrBytes - RUN_FRAME_BYTES_MIN > <u32> FRAME_BYTES_MAX - RUN_FRAME_BYTES_MIN) break;
-    if (offset >= size || <u64> length > size - offset) break;
+    if (offset >= reach) break;
     const header: usize = window + <u32> offset;
     if (load<u16>(header)) break;
     const frame = header + hdrBytes;
@@ -124,14 +144,11 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
     const first = v128.load(frame);
     if (v128.extract_lane<u64>(first, 0) != dst || v128.extract_lane<u32>(first, 2) != src) break;
     if (isTag(v128.extract_lane<u16>(first, 6))) break;
-    if (steered || noted) {
-      const hash = flowHash(frame, frameBytes);
-      if (noted) noteFlow(pool, hash, q);
-      if (steered && steer(rxPool, hash) != rx) break;
-    }
+    if (manyQueues && !steersTo(q, pool, rxPool, rx, frame, frameBytes)) break;
 
     if (delivered < free) {
-      const rxHead: u32 = load<u16>(rxAvailRing + ((rxLast + delivered) & rxMask) * 2);
+      const rxSlot = (rxLast + delivered) & rxMask;
+      const rxHead: u32 = load<u16>(rxAvailRing + rxSlot * 2);
       if (rxHead > rxMask) break;
       const rxDescriptor: usize = rxDesc + (rxHead << 4);
       const rxOffset = load<u64>(rxDescriptor) - rxIova;
@@ -139,29 +156,26 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
       const rxLength = <u32> rxMeta;
       if ((<u32> (rxMeta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE) break;
       const need = rxHdrBytes + frameBytes;
-      if (rxLength < need || rxOffset >= rxSize || <u64> need > rxSize - rxOffset) break;
+      if (rxLength < need || rxOffset >= rxReach) break;
       const buffer: usize = rxWindow + <u32> rxOffset;
       store<u64>(buffer, 0);
       if (rxHdrBytes == VIRTIO_NET_HDR_BYTES) store<u32>(buffer, 0x00010000, 8);
       else store<u16>(buffer, 0, 8);
       v128.store(buffer + rxHdrBytes, first);
       copyBytes(buffer + rxHdrBytes + 16, frame + 16, frameBytes - 16);
-      store<u64>(
-        rxUsedRing + ((rxUsedIdx + delivered) & rxMask) * VIRTQ_USED_ELEM_BYTES,
-        <u64> rxHead | (<u64> need << 32),
-      );
+      store<u64>(rxUsedRing + rxSlot * VIRTQ_USED_ELEM_BYTES, <u64> rxHead | (<u64> need << 32));
       delivered++;
-      bytes += frameBytes;
     } else {
       droppedBytes += frameBytes;
     }
-    store<u64>(usedRing + ((usedIdx + taken) & mask) * VIRTQ_USED_ELEM_BYTES, head);
+    store<u64>(usedRing + slot * VIRTQ_USED_ELEM_BYTES, head);
+    left -= <i32> frameBytes;
   }
   if (taken == 0) return 0;
 
   store<u32>(q, last + taken, Q_LAST_AVAIL);
-  store<u32>(q, usedIdx + taken, Q_USED_IDX);
-  runBytes = bytes + droppedBytes;
+  store<u32>(q, load<u32>(q, Q_USED_IDX) + taken, Q_USED_IDX);
+  runBytes = byteLimit - left;
   const p: usize = POOLS + pool * POOL_STRIDE;
   count(p, C_TX_FRAMES, taken);
   count(p, C_TX_BYTES, runBytes);
@@ -169,9 +183,9 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   if (delivered < taken) count(rp, C_RX_NO_BUFFER, taken - delivered);
   if (delivered > 0) {
     store<u32>(rx, rxLast + delivered, Q_LAST_AVAIL);
-    store<u32>(rx, rxUsedIdx + delivered, Q_USED_IDX);
+    store<u32>(rx, load<u32>(rx, Q_USED_IDX) + delivered, Q_USED_IDX);
     count(rp, C_RX_FRAMES, delivered);
-    count(rp, C_RX_BYTES, bytes);
+    count(rp, C_RX_BYTES, runBytes - droppedBytes);
     touch(rx);
   }
   return taken;

@@ -296,7 +296,7 @@ export const RX_CHAINS = 0xa10200;
 // Limits -----------------------------------------------------------------------------------------------------------
 
 /** Frames taken from one TX queue before the next one has its turn. */
-export const BURST_FRAMES = 64;
+export const BURST_FRAMES = 128;
 /** A frame without FCS; the longest that a 64 KiB virtio buffer could carry. */
 export const FRAME_BYTES_MAX = 65536;
 export const FRAME_BYTES_MIN = 14;
