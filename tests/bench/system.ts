@@ -41,7 +41,8 @@ export async function patchLatency(times: number): Promise<{ inForceMs: number[]
   await using receiver = await FrontEnd.connect(b.socket).start();
   const bytes = frame({ dst: b.mac, src: a.mac });
   const arrives = async () => {
-    receiver.guest.fill(8 - ((receiver.guest.rx().availIdx - receiver.guest.rx().usedIdx) & 7));
+    const rx = receiver.guest.rx();
+    receiver.guest.fill(8 - ((rx.availIdx - rx.usedIdx) & 0xffff));
     receiver.guest.receive();
     sender.guest.send([bytes]);
     sender.kick();
