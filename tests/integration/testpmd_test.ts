@@ -131,7 +131,7 @@ judgedTest(
     let before = 0;
     for (let round = 0; round < 10; round++) {
       const moved = (await fabric.counters(0)).tx_frames ?? 0;
-      const victim = await Testpmd.start({ prefix: "rf-victim", ports: [c], forward: "rxonly" });
+      const victim = await Testpmd.start({ prefix: "rf-victim", ports: [c], forward: "txonly" });
       await victim.command("start");
       await until("its queues to run", async () => (await fabric.get("/api/v1/vfs/2")).queues.length === 2);
       await victim.process.end("SIGKILL");

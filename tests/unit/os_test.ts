@@ -1,0 +1,113 @@
+/** The OS layer: windows of the arena, eventfds, descriptors over sockets, and the worker that stands still. */
+import fc from "fast-check";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Engine } from "../../services/nic/engine.ts";
+import { WINDOWS } from "../../shared/layout/nic.ts";
+import {
+  Arena,
+  ARENA_BYTES,
+  ArenaFullError,
+  createEventFd,
+  createMemfd,
+  drainEventFd,
+  isEventFd,
+  isWritable,
+  OsError,
+  Reactor,
+  signalEventFd,
+  UnixListener,
+  UnixSocket,
+  WINDOW_BYTES,
+} from "../../shared/os/mod.ts";
+
+const arena = new Arena(WINDOWS);
+
+Deno.test("windows are aligned by address, never overlap, and all come back", () => {
+  const free = arena.freeBytes;
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.boolean(), fc.integer({ min: 1, max: 40 * 1024 ** 2 })), { maxLength: 60, size: "max" }),
+      (steps) => {
+        const held: { offset: number; bytes: number }[] = [];
+        for (const [take, n] of steps) {
+          if (take) {
+            const window = arena.allocate(n);
+            assert(window.bytes >= n && window.bytes % WINDOW_BYTES === 0);
+            assertEquals((arena.base + BigInt(window.offset)) % BigInt(WINDOW_BYTES), 0n);
+            assert(window.offset >= WINDOWS && window.offset + window.bytes <= ARENA_BYTES);
+            for (const other of held) {
+              assert(window.offset >= other.offset + other.bytes || other.offset >= window.offset + window.bytes);
+            }
+            held.push(window);
+          } else if (held.length > 0) {
+            arena.release(held.splice(n % held.length, 1)[0] as { offset: number; bytes: number });
+          }
+        }
+        for (const window of held) arena.release(window);
+        assertEquals(arena.freeBytes, free);
+      },
+    ),
+    { numRuns: 30 },
+  );
+  assertThrows(() => arena.allocate(ARENA_BYTES), ArenaFullError);
+});
+
+Deno.test("a mapped file is the arena's memory, and released pages are zero again", () => {
+  using file = createMemfd("test", WINDOW_BYTES);
+  const [a, b] = [arena.allocate(WINDOW_BYTES), arena.allocate(WINDOW_BYTES)];
+  arena.map(a, file.number, 0, WINDOW_BYTES);
+  arena.map(b, file.number, 0, WINDOW_BYTES);
+  const bytes = new Uint8Array(arena.buffer);
+  bytes[a.offset + 4097] = 77;
+  assertEquals(bytes[b.offset + 4097], 77);
+  arena.release(a);
+  assertEquals(bytes[a.offset + 4097], 0);
+  assertEquals(bytes[b.offset + 4097], 77);
+  arena.release(b);
+});
+
+Deno.test("eventfds count, drain without waiting, and are told from other files", () => {
+  using event = createEventFd();
+  using file = createMemfd("test", 4096);
+  assertEquals(drainEventFd(event.number), 0n);
+  signalEventFd(event.number);
+  signalEventFd(event.number);
+  assertEquals(drainEventFd(event.number), 2n);
+  assertEquals([isEventFd(event.number), isEventFd(file.number)], [true, false]);
+  assert(isWritable(event.number));
+});
+
+Deno.test("descriptors travel over sockets; listeners replace what the dead leave, not the living", async () => {
+  const dir = await Deno.makeTempDir();
+  await using reactor = new Reactor();
+  const path = `${dir}/socket`;
+  using listener = UnixListener.listen(path, "seqpacket", reactor);
+  assertEquals((await Deno.stat(path)).mode! & 0o777, 0o600);
+  using client = UnixSocket.connect(path, "seqpacket", reactor);
+  using server = await listener.accept();
+  using event = createEventFd();
+  client.send(new Uint8Array([1, 2, 3]), [event.number, event.number]);
+  const got = await server?.receive(new Uint8Array(16));
+  assertEquals([got?.bytes, got?.fds.length], [3, 2]);
+  signalEventFd(got?.fds[1]?.number ?? -1);
+  assertEquals(drainEventFd(event.number), 1n);
+  for (const fd of got?.fds ?? []) fd.close();
+  client.send(new Uint8Array(100));
+  let cut: unknown;
+  await server?.receive(new Uint8Array(16)).catch((error) => cut = error);
+  assert(cut instanceof Error, "a message that does not fit is an error");
+  assertThrows(() => UnixListener.listen(path, "seqpacket", reactor), Error, "another process listens there");
+  listener.close();
+  assertThrows(() => UnixSocket.connect(path, "seqpacket", reactor), OsError, "ENOENT");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("the engine stands still twenty thousand times in a row, asleep or awake", async () => {
+  for (const spinUs of [0, 1000]) {
+    const engine = await Engine.start({ cpus: [], spinUs });
+    let changes = 0;
+    for (let i = 0; i < 10_000; i++) engine.between(() => changes++);
+    assertEquals(changes, 10_000);
+    await engine.close();
+  }
+});
