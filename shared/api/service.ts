@@ -27,8 +27,13 @@ export function oneLine(error: unknown): string {
 export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
   let service: RunningService;
   const stop = Promise.withResolvers<number>();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => stop.resolve(0));
-  if (Deno.env.has("RINGFABRIC_SUPERVISED")) {
+  const supervised = Deno.env.has("RINGFABRIC_SUPERVISED");
+  Deno.addSignalListener("SIGTERM", () => stop.resolve(0));
+  // Ctrl-C in a terminal reaches every process of its group; a supervised service waits for its supervisor's word.
+  Deno.addSignalListener("SIGINT", () => {
+    if (!supervised) stop.resolve(0);
+  });
+  if (supervised) {
     void Deno.stdin.readable.pipeTo(new WritableStream()).then(() => stop.resolve(0));
   }
   try {

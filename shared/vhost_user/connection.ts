@@ -3,7 +3,7 @@
  * descriptors that come in belong to that message. Sizes and descriptor counts are checked here, before anyone acts
  * on a message.
  */
-import { type Fd, type UnixSocket } from "../os/mod.ts";
+import { type Fd, type Received, type UnixSocket } from "../os/mod.ts";
 import {
   HEADER_BYTES,
   PAYLOAD_BYTES,
@@ -41,6 +41,8 @@ const FDS_MAX: Partial<Record<RequestName, number>> = {
 
 /** Descriptors that may come with the bytes of one message, whatever it turns out to be. */
 const FDS_PER_MESSAGE_MAX = 64;
+/** How long the rest of a message may take. */
+const MESSAGE_DEADLINE_MS = 2000;
 /** Messages handled in a row before other connections have their turn. */
 const TURN_MESSAGES = 16;
 
@@ -93,7 +95,9 @@ export class VhostUserConnection {
   async #read(length: number, fds: Fd[], mayEnd: boolean): Promise<DataView<ArrayBuffer> | undefined> {
     const bytes = new Uint8Array(length);
     for (let at = 0; at < length;) {
-      const got = await this.#socket.receive(bytes.subarray(at));
+      const got = mayEnd && at === 0
+        ? await this.#socket.receive(bytes)
+        : await this.#receiveInTime(bytes.subarray(at));
       fds.push(...got.fds);
       if (fds.length > FDS_PER_MESSAGE_MAX) throw new ProtocolError("too many descriptors in one message");
       if (got.bytes === 0) {
@@ -103,6 +107,26 @@ export class VhostUserConnection {
       at += got.bytes;
     }
     return new DataView(bytes.buffer);
+  }
+
+  /**
+   * As `receive`, but not for ever: a message that has begun must end. A front-end that sends its own end of the
+   * socket along and then stops would otherwise hold its port, since that end stays open for as long as we hold it.
+   */
+  async #receiveInTime(bytes: Uint8Array<ArrayBuffer>): Promise<Received> {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      this.#socket.close();
+    }, MESSAGE_DEADLINE_MS);
+    try {
+      return await this.#socket.receive(bytes);
+    } catch (error) {
+      if (late) throw new ProtocolError(`a message was not finished within ${MESSAGE_DEADLINE_MS / 1000} s`);
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Answers a request. */

@@ -72,6 +72,11 @@ export const PROTOCOL_ATTACKS: ProtocolAttack[] = [
     },
   },
   {
+    name: "12 message that never ends, with its own end of the socket as a descriptor",
+    reason: /not finished within/,
+    attack: (f) => f.raw(new Uint8Array([...header(2, 1, 8), 1]), [f.socket.fd.number]),
+  },
+  {
     name: "12 queue number before MQ was negotiated",
     reason: /before its protocol feature/,
     attack: sends("VHOST_USER_GET_QUEUE_NUM"),
