@@ -5,11 +5,11 @@
  */
 import {
   BAD_AVAIL_IDX,
-  BURST_FRAMES,
   BURST_WORK,
   CTL,
   CTL_RATE_BLOCKED,
   P_RESUME_PASS,
+  P_VISIT_FRAMES,
   POOL_STRIDE,
   POOLS,
   Q_LAST_AVAIL,
@@ -42,7 +42,7 @@ export function transmitBurst(q: usize, pass: u32): u32 {
     store<u32>(CTL, load<u32>(CTL, CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
     return 0;
   }
-  const n = min(pending, BURST_FRAMES);
+  const n = min(pending, load<u32>(p, P_VISIT_FRAMES));
   let done: u32 = 0;
   let work: u32 = 0;
   let bytes: i32 = 0;

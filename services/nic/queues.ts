@@ -11,6 +11,7 @@ import {
   BAD_HEADER,
   BAD_INDIRECT,
   BAD_NEXT,
+  BURST_FRAMES,
   CALL_BLOCKED,
   CALL_LIST,
   CTL,
@@ -19,6 +20,7 @@ import {
   OK,
   P_RX_COUNT,
   P_RX_QUEUES,
+  P_VISIT_FRAMES,
   POOL_STRIDE,
   POOLS,
   Q_AVAIL_IOVA,
@@ -87,6 +89,9 @@ export const QUEUE_REASONS: Record<number, string> = {
   [CALL_BLOCKED]: "the call eventfd blocks its writer",
 };
 
+/** So many queues that a burst would be cut up smaller than this cost more than they share. */
+const VISIT_FRAMES_MIN = 8;
+
 type StartRequest = Extract<Request, { op: "queueStart" }>;
 
 interface Running {
@@ -98,6 +103,11 @@ interface Running {
 
 function has(features: bigint, bit: number): boolean {
   return (features >> BigInt(bit) & 1n) === 1n;
+}
+
+/** Frames one visit may take from each of `count` TX queues of a pool: together a burst, whatever their number. */
+export function visitFrames(count: number): number {
+  return Math.max(VISIT_FRAMES_MIN, Math.floor(BURST_FRAMES / Math.max(1, count)));
 }
 
 /** A queue on its ring, by name. */
@@ -172,7 +182,7 @@ export class Queues {
     }
     if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
     this.#running.set(index, { pointer: at, index, kick, call });
-    this.#writeReceivers();
+    this.#writeLists();
     this.#call(at);
   }
 
@@ -204,7 +214,7 @@ export class Queues {
     queue.kick?.close();
     queue.call?.close();
     this.#running.delete(index);
-    this.#writeReceivers();
+    this.#writeLists();
     return this.#view.getUint32(at + Q_LAST_AVAIL, true) & 0xffff;
   }
 
@@ -250,7 +260,7 @@ export class Queues {
       if (!found && state === QUEUE_RUNNING) this.#fail(pointer, RING_UNMAPPED);
       if (found && unmapped) this.#view.setUint32(pointer + Q_STATE, QUEUE_RUNNING, true);
     }
-    this.#writeReceivers();
+    this.#writeLists();
   }
 
   /** Stops the queue whose call eventfd has held the worker. */
@@ -265,7 +275,7 @@ export class Queues {
   /** Stops all queues in place, with a reason that the API shows. */
   failAll(reason: number): void {
     for (const { pointer } of this.#running.values()) this.#fail(pointer, reason);
-    this.#writeReceivers();
+    this.#writeLists();
   }
 
   #fail(at: number, reason: number): void {
@@ -273,12 +283,13 @@ export class Queues {
     this.#view.setUint32(at + Q_ERROR, reason, true);
   }
 
-  /** Writes the list of RX queues that the switch delivers to. */
-  #writeReceivers(): void {
+  /** Writes the list of RX queues that the switch delivers to, and the TX queues' share of a burst. */
+  #writeLists(): void {
     const at = POOLS + this.#pool * POOL_STRIDE;
     const receivers = this.#sorted().filter((queue) => queue.index % 2 === 0);
     receivers.forEach((queue, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, queue.pointer, true));
     this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
+    this.#view.setUint32(at + P_VISIT_FRAMES, visitFrames(this.transmitters.length), true);
   }
 
   /** Which queues run on which rings, so that a successor of a dead owner can go on exactly there. */

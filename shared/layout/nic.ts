@@ -217,6 +217,8 @@ export const P_RX_QUEUES = 72;
 export const P_RESUME_PASS = 136;
 /** u32: the pass in which the pool's share was last credited. */
 export const P_CREDITED_PASS = 140;
+/** u32: frames one visit to one of the pool's TX queues may take, so that many queues are no larger share. */
+export const P_VISIT_FRAMES = 144;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -295,7 +297,7 @@ export const RX_CHAINS = 0xa10200;
 
 // Limits -----------------------------------------------------------------------------------------------------------
 
-/** Frames taken from one TX queue before the next one has its turn. */
+/** Frames taken from a pool's TX queues together before the next pool has its turn. */
 export const BURST_FRAMES = 128;
 /** A frame without FCS; the longest that a 64 KiB virtio buffer could carry. */
 export const FRAME_BYTES_MAX = 65536;

@@ -13,6 +13,7 @@ import {
   P_REGION_COUNT,
   P_RX_COUNT,
   P_RX_QUEUES,
+  P_VISIT_FRAMES,
   PERM_READ,
   PERM_WRITE,
   POOL_STRIDE,
@@ -47,6 +48,7 @@ import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { Pools } from "../../services/nic/pools.ts";
+import { visitFrames } from "../../services/nic/queues.ts";
 import type { EngineExports } from "../../services/nic/engine_worker.ts";
 import { type GuestOptions, MockGuest } from "./mock_guest.ts";
 
@@ -185,6 +187,7 @@ export class EngineRig {
         else this.view.setUint32(at + P_RX_QUEUES + index * 2, guest.queuePointer(index), true);
       });
       this.view.setUint32(at + P_RX_COUNT, guest.queues.length / 2, true);
+      this.view.setUint32(at + P_VISIT_FRAMES, visitFrames(guest.queues.length / 2), true);
     }
     active.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
     this.view.setUint32(CTL + CTL_ACTIVE_COUNT, active.length, true);

@@ -27,17 +27,23 @@ const PROGRAMS: Record<string, string> = {
 /** A judge by name. */
 export type Judge = "qemu" | "testpmd";
 
-const NEEDS: Record<Judge, string[]> = { qemu: ["qemu", "cpio", "busybox"], testpmd: ["testpmd"] };
+const NEEDS: Record<Judge, string[]> = {
+  qemu: ["qemu", "cpio", "busybox", "kernel"],
+  testpmd: ["testpmd", "root, for hugepages"],
+};
+
+function isHere(name: string): boolean {
+  if (name.startsWith("root")) return Deno.uid() === 0;
+  if (name === "kernel") return [...Deno.readDirSync("/boot")].some((entry) => /^vmlinuz-.*cloud/.test(entry.name));
+  try {
+    return Deno.statSync(PROGRAMS[name] as string).isFile;
+  } catch {
+    return false;
+  }
+}
 
 function missing(judge: Judge): string[] {
-  return NEEDS[judge].filter((name) => {
-    try {
-      Deno.statSync(PROGRAMS[name] as string);
-      return false;
-    } catch {
-      return true;
-    }
-  });
+  return NEEDS[judge].filter((name) => !isHere(name));
 }
 
 /** Runs a program to its end; throws with its words if it fails. */

@@ -59,16 +59,16 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
   const version = kernelVersion();
   const dir = await Deno.makeTempDir({ prefix: "ringfabric-initrd-" });
   try {
-    await Deno.mkdir(`${dir}/root/bin`, { recursive: true });
-    await Deno.mkdir(`${dir}/root/modules`);
-    await Deno.copyFile("/bin/busybox", `${dir}/root/bin/busybox`);
+    await Deno.mkdir(`${dir}/tree/bin`, { recursive: true });
+    await Deno.mkdir(`${dir}/tree/modules`);
+    await Deno.copyFile("/bin/busybox", `${dir}/tree/bin/busybox`);
     for (const path of MODULES) {
       const from = `/lib/modules/${version}/kernel/${path}.ko`;
-      await Deno.copyFile(from, `${dir}/root/modules/${path.split("/").at(-1)}.ko`);
+      await Deno.copyFile(from, `${dir}/tree/modules/${path.split("/").at(-1)}.ko`);
     }
-    await Deno.writeTextFile(`${dir}/root/init`, INIT, { mode: 0o755 });
+    await Deno.writeTextFile(`${dir}/tree/init`, INIT, { mode: 0o755 });
     const initrd = await Deno.makeTempFile({ prefix: "ringfabric-initrd-", suffix: ".cpio.gz" });
-    await run("sh", ["-c", `cd "$0" && find . | cpio -o -H newc --quiet | gzip -1 > "$1"`, `${dir}/root`, initrd]);
+    await run("sh", ["-c", `cd "$0" && find . | cpio -o -H newc --quiet | gzip -1 > "$1"`, `${dir}/tree`, initrd]);
     globalThis.addEventListener("unload", () => Deno.removeSync(initrd));
     return { kernel: `/boot/vmlinuz-${version}`, initrd };
   } finally {

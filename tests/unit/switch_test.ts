@@ -308,6 +308,25 @@ Deno.test("a maximum rate holds frames back in their ring and loses none", () =>
   assertEquals(r.rig.counters(1).rx_frames, 60);
 });
 
+Deno.test("four transmit queues are no larger share of a busy engine than one", () => {
+  const rig = new EngineRig(3);
+  const [many, one, sink] = [rig.attach(0, { queuePairs: 4 }), rig.attach(1, { queueSize: 256 }), rig.attach(2)];
+  void sink;
+  for (let round = 0; round < 100; round++) {
+    for (const [guest, vf] of [[many, 0], [one, 1]] as const) {
+      for (let pair = 0; pair < guest.queues.length / 2; pair++) {
+        const tx = guest.tx(pair);
+        while (tx.popUsed());
+        const free = tx.size - ((tx.availIdx - tx.usedIdx) & 0xffff);
+        guest.send(Array.from({ length: free }, () => frame({ dst: rigMac(2), src: rigMac(vf) })), pair);
+      }
+    }
+    rig.wasm.run(rig.nowNs, 1);
+    rig.takeCalls();
+  }
+  assertEquals(rig.counters(0).tx_frames, rig.counters(1).tx_frames);
+});
+
 Deno.test("minimum rates share a busy engine in proportion", () => {
   const r = rig(3, { 0: { minTxRate: 400 }, 1: { minTxRate: 100 } });
   const from = (vf: number) => frame({ dst: rigMac(2), src: rigMac(vf), bytes: 1514 });
