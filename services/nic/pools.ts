@@ -55,8 +55,8 @@ import type { EngineExports } from "./engine_worker.ts";
 const BURST_SECONDS = 0.004;
 const BURST_BYTES_MIN = 3036;
 /**
- * A pass's bytes for the VF with the largest minimum rate; the others get their proportion. A burst of the smallest
- * frames is just as long, so the share holds for every frame size.
+ * A pass's bytes for the VF with the largest minimum rate; the others get their proportion. No visit's limit of
+ * frames is tighter, so the share holds for every frame size.
  */
 const QUANTUM_BYTES = 3840;
 const QUANTUM_BYTES_MIN = 16;

@@ -287,6 +287,8 @@ export const TX_SEGMENTS = 0x900000;
 export const RX_SEGMENTS = 0x980000;
 /** Touched RX queues of a burst, u32 pointers. */
 export const TOUCHED_LIST = 0xa00000;
+/** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
+export const TOUCHED = 0xa0f000;
 /** The copied head of the frame in hand: virtio-net header, then up to HEAD_BYTES_MAX of the frame. */
 export const FRAME_HEAD = 0xa10000;
 /** The Ethernet header as the receiver gets it, and its virtio-net header. */
@@ -298,7 +300,7 @@ export const RX_CHAINS = 0xa10200;
 // Limits -----------------------------------------------------------------------------------------------------------
 
 /** Frames taken from a pool's TX queues together before the next pool has its turn. */
-export const BURST_FRAMES = 128;
+export const BURST_FRAMES = 256;
 /** A frame without FCS; the longest that a 64 KiB virtio buffer could carry. */
 export const FRAME_BYTES_MAX = 65536;
 export const FRAME_BYTES_MIN = 14;
