@@ -1,6 +1,6 @@
 /**
  * Copying frame bytes. `memory.copy` is a call out of compiled code; up to a few hundred bytes a loop of 16-byte moves
- * is quicker, beyond that the C library's moves win (measured: `deno task bench copy`).
+ * is quicker, beyond that the C library's moves are meant to win.
  */
 
 /** Copies `n` bytes, touching each source byte once where `n` < 16. Source and destination may be in shared memory. */

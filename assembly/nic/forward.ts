@@ -80,6 +80,29 @@ function steersTo(q: usize, pool: u32, rxPool: u32, rx: usize, frame: usize, fra
   return load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) == 1 || steer(rxPool, hash) == rx;
 }
 
+/**
+ * Reads the first lines of the next `n` frames of `q`, once a burst, and throws them away. Another CPU has just written
+ * them: asked for all at once they come together, asked for one by one in the loop below each is waited for.
+ */
+export function touchAhead(q: usize, n: u32): void {
+  const mask = load<u32>(q, Q_SIZE) - 1;
+  const desc: usize = load<u32>(q, Q_DESC);
+  const availRing: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
+  const last = load<u32>(q, Q_LAST_AVAIL);
+  const iova = load<u64>(q, Q_REGION_IOVA);
+  const reach = reachOf(q);
+  const window = load<u32>(q, Q_REGION_WINDOW);
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
+  const ahead = min(n, TOUCH_AHEAD_MAX);
+  let touched: u64 = 0;
+  for (let i: u32 = 0; i < ahead; i++) {
+    const head: u32 = load<u16>(availRing + ((last + i) & mask) * 2);
+    const offset = load<u64>(desc + ((head & mask) << 4)) - iova;
+    if (offset < reach) touched += load<u64>(window + <u32> offset + hdrBytes) + load<u16>(window + <u32> offset);
+  }
+  store<u64>(TOUCHED, touched);
+}
+
 /** Bytes of the frames that the last `forwardRun` took. */
 export let runBytes: u32 = 0;
 
@@ -123,17 +146,6 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
   // This loop takes and returns in one step, so avail and used positions go together; if somebody began elsewhere, the
   // general path keeps them apart.
   if ((load<u32>(q, Q_USED_IDX) - last) & mask || (load<u32>(rx, Q_USED_IDX) - rxLast) & rxMask) return 0;
-
-  // The frames' first lines were just written by another CPU: asked for all at once they come together, asked for one by
-  // one in the loop below each is waited for (23 against 26 ns a frame). What is read here is thrown away.
-  const ahead = min(n, TOUCH_AHEAD_MAX);
-  let touched: u64 = 0;
-  for (let i: u32 = 0; i < ahead; i++) {
-    const head: u32 = load<u16>(availRing + ((last + i) & mask) * 2);
-    const offset = load<u64>(desc + ((head & mask) << 4)) - iova;
-    if (offset < reach) touched += load<u64>(window + <u32> offset + hdrBytes) + load<u16>(window + <u32> offset);
-  }
-  store<u64>(TOUCHED, touched);
 
   let taken: u32 = 0;
   let delivered: u32 = 0;

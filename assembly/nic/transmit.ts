@@ -20,7 +20,7 @@ import {
 } from "../../shared/layout/nic.ts";
 import { availIdx, failQueue, publishUsed } from "../lib/split_ring.ts";
 import { publishTouched } from "./deliver.ts";
-import { forwardRun, runBytes, selectRun } from "./forward.ts";
+import { forwardRun, runBytes, selectRun, touchAhead } from "./forward.ts";
 import { allowance, charge } from "./rate.ts";
 import { frameWork, switchedBytes, switchFrame } from "./switch.ts";
 
@@ -43,6 +43,7 @@ export function transmitBurst(q: usize, pass: u32): u32 {
     return 0;
   }
   const n = min(pending, load<u32>(p, P_VISIT_FRAMES));
+  touchAhead(q, n);
   let done: u32 = 0;
   let work: u32 = 0;
   let bytes: i32 = 0;

@@ -236,6 +236,8 @@ export class Nic {
     for (const lease of this.#leases.values()) {
       for (const queue of lease.queues.states()) {
         const key = `${lease.pool}.${queue.index}`;
+        // A queue that went on (its memory came back) is reported again when it stops again.
+        if (queue.state !== "error") this.#reported.delete(key);
         if (queue.state !== "error" || this.#reported.has(key)) continue;
         this.#reported.add(key);
         const reason = `${queue.reason} (${queue.detail})`;

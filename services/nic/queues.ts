@@ -79,7 +79,7 @@ export const QUEUE_REASONS: Record<number, string> = {
   [BAD_AVAIL_IDX]: "avail index jumps by more than the queue size",
   [BAD_HEAD]: "head index is not below the queue size",
   [BAD_NEXT]: "next index is not below the table size",
-  [BAD_CHAIN_LENGTH]: "descriptor chain is longer than the queue",
+  [BAD_CHAIN_LENGTH]: "descriptor chain is longer than the queue, or takes too many descriptors for a frame",
   [BAD_ADDRESS]: "buffer is outside the guest's memory",
   [BAD_DIRECTION]: "buffer has the wrong direction",
   [BAD_INDIRECT]: "indirect table is malformed",

@@ -5,8 +5,6 @@
 import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
-const F_GETFL = 3;
-const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 0x0002;
@@ -116,12 +114,6 @@ export function fdTarget(fd: number): string {
 /** Whether a descriptor that somebody sent is an eventfd. */
 export function isEventFd(fd: number): boolean {
   return fdTarget(fd).startsWith("anon_inode:[eventfd]");
-}
-
-/** Makes reads and writes on `fd` return instead of waiting. */
-export function setNonBlocking(fd: number): void {
-  const flags = check(libc().fcntl(fd, F_GETFL, 0n), "fcntl F_GETFL", `fd ${fd}`);
-  check(libc().fcntl(fd, F_SETFL, BigInt(flags | O_NONBLOCK)), "fcntl F_SETFL", `fd ${fd}`);
 }
 
 /** A new memory file of `bytes` bytes that may be sealed and shared. */
