@@ -10,34 +10,19 @@ import {
   BAD_HEAD,
   BAD_INDIRECT,
   BAD_NEXT,
-  CALL_LIST,
-  CTL,
-  CTL_CALL_COUNT,
-  CTL_EVENT_COUNT,
   OK,
   PERM_READ,
   PERM_WRITE,
   Q_AVAIL,
-  Q_CALL_PENDING,
-  Q_CALLS,
   Q_DESC,
-  Q_ERROR,
-  Q_ERROR_DETAIL,
   Q_FLAGS,
   Q_LAST_AVAIL,
-  Q_REGION_IOVA,
-  Q_REGION_SIZE,
-  Q_REGION_WINDOW,
   Q_SIGNALLED,
   Q_SIZE,
-  Q_STATE,
   Q_USED,
   Q_USED_IDX,
-  QUEUE_ERROR,
   QUEUE_F_EVENT_IDX,
   QUEUE_F_INDIRECT,
-  SEGMENT_STRIDE,
-  SEGMENTS_MAX,
 } from "../../shared/layout/nic.ts";
 import {
   VIRTQ_AVAIL_F_NO_INTERRUPT,
@@ -53,6 +38,8 @@ import {
   VIRTQ_USED_RING,
 } from "../../shared/layout/virtio.ts";
 import { contiguous, translate } from "./domain.ts";
+import { raiseCall } from "./interrupts.ts";
+import { appendBuffer, setBadDetail } from "./segments.ts";
 
 /** The driver's avail index. An atomic load: a plain one could be hoisted out of a polling loop. */
 @inline
@@ -60,57 +47,9 @@ export function availIdx(q: usize): u32 {
   return atomic.load<u16>(load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_IDX);
 }
 
-/** Stops queue `q` with a reason; the control thread is told, the other queues go on. */
-export function failQueue(q: usize, reason: u32, detail: u64): void {
-  if (load<u32>(q, Q_STATE) == QUEUE_ERROR) return;
-  store<u32>(q, reason, Q_ERROR);
-  store<u64>(q, detail, Q_ERROR_DETAIL);
-  atomic.store<u32>(q, QUEUE_ERROR, Q_STATE);
-  store<u32>(CTL, load<u32>(CTL, CTL_EVENT_COUNT) + 1, CTL_EVENT_COUNT);
-}
-
-/** Segments in the list so far, and what the last `gatherChain` added: bytes, and descriptors it walked. */
-export let segmentCount: u32 = 0;
+/** What the last `gatherChain` added: bytes, and descriptors it walked. */
 export let chainBytes: u64 = 0;
 export let chainLength: u32 = 0;
-/** What was wrong: the descriptor's index or address. */
-export let badDetail: u64 = 0;
-
-/** Appends the segments of one buffer; false if any part of it has no translation. */
-function appendBuffer(q: usize, list: usize, iova: u64, length: u32, perm: u32): bool {
-  let at = iova;
-  let left = length;
-  while (left > 0) {
-    if (segmentCount == SEGMENTS_MAX) return false;
-    let pointer: usize;
-    let n = left;
-    const offset = at - load<u64>(q, Q_REGION_IOVA);
-    const size = load<u64>(q, Q_REGION_SIZE);
-    if (offset < size && <u64> left <= size - offset) {
-      pointer = load<u32>(q, Q_REGION_WINDOW) + <u32> offset;
-    } else {
-      pointer = translate(q, at, left, perm);
-      if (pointer == 0) return false;
-      n = contiguous;
-    }
-    const segment = list + segmentCount * SEGMENT_STRIDE;
-    store<u32>(segment, pointer);
-    store<u32>(segment, n, 4);
-    segmentCount++;
-    left -= n;
-    at += n;
-    // A buffer that wraps past 2^64 would start again at address 0.
-    if (left > 0 && at == 0) return false;
-  }
-  chainBytes += length;
-  return true;
-}
-
-/** Starts a new list of segments. */
-@inline
-export function clearSegments(): void {
-  segmentCount = 0;
-}
 
 /**
  * Walks the chain at `head` and appends its {pointer u32, length u32} segments to `list`. All its buffers must be
@@ -125,7 +64,7 @@ export function gatherChain(q: usize, head: u32, list: usize, writable: bool, li
   const perm: u32 = writable ? PERM_WRITE : PERM_READ;
   chainBytes = 0;
   chainLength = 0;
-  badDetail = head;
+  setBadDetail(head);
   if (head >= size) return BAD_HEAD;
 
   let table = load<u32>(q, Q_DESC);
@@ -159,16 +98,17 @@ export function gatherChain(q: usize, head: u32, list: usize, writable: bool, li
     }
     chainLength++;
     if (((flags & VIRTQ_DESC_F_WRITE) != 0) != writable) {
-      badDetail = index;
+      setBadDetail(index);
       return BAD_DIRECTION;
     }
     if (!appendBuffer(q, list, iova, length, perm)) {
-      badDetail = iova;
+      setBadDetail(iova);
       return BAD_ADDRESS;
     }
+    chainBytes += length;
     if ((flags & VIRTQ_DESC_F_NEXT) == 0) return OK;
     if (next >= tableSize) {
-      badDetail = next;
+      setBadDetail(next);
       return BAD_NEXT;
     }
     index = next;
@@ -212,12 +152,7 @@ export function publishUsed(q: usize): void {
   } else {
     if (<u32> atomic.load<u16>(avail) & VIRTQ_AVAIL_F_NO_INTERRUPT) return;
   }
-  store<u64>(q, load<u64>(q, Q_CALLS) + 1, Q_CALLS);
-  if (load<u32>(q, Q_CALL_PENDING)) return;
-  store<u32>(q, 1, Q_CALL_PENDING);
-  const count = load<u32>(CTL, CTL_CALL_COUNT);
-  store<u32>(CALL_LIST + count * 4, <u32> q);
-  store<u32>(CTL, count + 1, CTL_CALL_COUNT);
+  raiseCall(q);
 }
 
 /** Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. */

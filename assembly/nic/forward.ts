@@ -6,21 +6,8 @@
  * The first 16 bytes are loaded once: what was compared is what is stored, so a sender that rewrites its frame
  * meanwhile gains nothing. Anything unusual ends the run and is left to the general path, which names what is wrong.
  */
+import { ADV_DESC_BYTES, ADV_TXD_DTALEN_MASK } from "../../shared/layout/advanced.ts";
 import {
-  C_RX_BYTES,
-  C_RX_FRAMES,
-  C_RX_NO_BUFFER,
-  C_TX_BYTES,
-  C_TX_FRAMES,
-  CTL,
-  CTL_GENERATION,
-  D_DST,
-  D_GENERATION,
-  D_POOL,
-  D_SRC,
-  DECISION_STRIDE,
-  DECISIONS,
-  DECISIONS_PER_POOL,
   FRAME_BYTES_MAX,
   P_RX_COUNT,
   POOL_STRIDE,
@@ -34,15 +21,12 @@ import {
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
   Q_RUN_DST,
-  Q_RUN_GENERATION,
   Q_RUN_POOL,
   Q_RUN_RX,
   Q_RUN_SRC,
   Q_SIZE,
-  Q_STATE,
   Q_USED,
   Q_USED_IDX,
-  QUEUE_RUNNING,
   TOUCHED,
 } from "../../shared/layout/nic.ts";
 import {
@@ -54,32 +38,16 @@ import {
 } from "../../shared/layout/virtio.ts";
 import { copyBytes } from "../lib/copy.ts";
 import { isTag } from "../lib/ethernet.ts";
+import { isAdvanced } from "../lib/ring.ts";
 import { availHead, availIdx } from "../lib/split_ring.ts";
-import { count, touch } from "./deliver.ts";
-import { flowHash, noteFlow, steer } from "./steer.ts";
+import { forwardAdvanced, isSimple } from "./forward_advanced.ts";
+import { chooseRun, endRun, reachOf, runHolds, steersTo } from "./run.ts";
 
 /** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
 const RUN_FRAME_BYTES_MIN: u32 = 16;
 
 /** Frames whose lines are asked for ahead of the loop: 128 of 64 bytes take a third of a first-level cache. */
 const TOUCH_AHEAD_MAX: u32 = 128;
-/** Bytes that a buffer of this loop may have at the most: a frame and its virtio-net header. */
-const REACH_SLACK: u64 = FRAME_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
-
-/** Offsets below this hold any buffer whole; those at a region's very end are left to the general path. */
-@inline
-function reachOf(q: usize): u64 {
-  const size = load<u64>(q, Q_REGION_SIZE);
-  return size > REACH_SLACK ? size - REACH_SLACK : 0;
-}
-
-/** Multi-queue: notes the flow for its way back; false if the frame belongs to another receive queue than `rx`. */
-function steersTo(q: usize, pool: u32, rxPool: u32, rx: usize, frame: usize, frameBytes: u32): bool {
-  const hash = flowHash(frame, frameBytes);
-  if (load<u32>(POOLS + pool * POOL_STRIDE, P_RX_COUNT) > 1) noteFlow(pool, hash, q);
-  return load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) == 1 || steer(rxPool, hash) == rx;
-}
-
 /**
  * Reads the first lines of the next `n` frames of `q`, once a burst, and throws them away. Another CPU has just written
  * them: asked for all at once they come together, asked for one by one in the loop below each is waited for.
@@ -103,18 +71,13 @@ export function touchAhead(q: usize, n: u32): void {
   store<u64>(TOUCHED, touched);
 }
 
-/** Bytes of the frames that the last `forwardRun` took. */
-export let runBytes: u32 = 0;
-
 /**
  * Forwards up to `n` frames from the front of TX queue `q` along its run, stopping behind `byteLimit` bytes.
  * Answers how many it took; 0 if there is no run or the first frame is not of it.
  */
-export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
-  runBytes = 0;
+function forwardSplit(q: usize, n: u32, byteLimit: i32): u32 {
+  if (!runHolds(q)) return 0;
   const rx: usize = load<u32>(q, Q_RUN_RX);
-  if (rx == 0 || load<u32>(q, Q_RUN_GENERATION) != load<u32>(CTL, CTL_GENERATION)) return 0;
-  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return 0;
   const dst = load<u64>(q, Q_RUN_DST);
   const src = load<u32>(q, Q_RUN_SRC);
   const pool = load<u32>(q, Q_POOL);
@@ -201,67 +164,42 @@ export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
 
   store<u32>(q, last + taken, Q_LAST_AVAIL);
   store<u32>(q, load<u32>(q, Q_USED_IDX) + taken, Q_USED_IDX);
-  runBytes = byteLimit - left;
-  const p: usize = POOLS + pool * POOL_STRIDE;
-  count(p, C_TX_FRAMES, taken);
-  count(p, C_TX_BYTES, runBytes);
-  const rp: usize = POOLS + rxPool * POOL_STRIDE;
-  if (delivered < taken) count(rp, C_RX_NO_BUFFER, taken - delivered);
   if (delivered > 0) {
     store<u32>(rx, rxLast + delivered, Q_LAST_AVAIL);
     store<u32>(rx, load<u32>(rx, Q_USED_IDX) + delivered, Q_USED_IDX);
-    count(rp, C_RX_FRAMES, delivered);
-    count(rp, C_RX_BYTES, runBytes - droppedBytes);
-    touch(rx);
   }
+  endRun(q, rx, taken, delivered, byteLimit - left, droppedBytes);
   return taken;
 }
 
-@inline
-function decisionOf(pool: u32, dst: u64, src: u32): usize {
-  const h = (dst ^ (<u64> src << 24)) * 0x9e3779b97f4a7c15;
-  const slot = <u32> (h >> 58) & (DECISIONS_PER_POOL - 1);
-  return DECISIONS + (pool * DECISIONS_PER_POOL + slot) * DECISION_STRIDE;
-}
-
-/** Remembers that `pool`'s untagged frames with these first 12 bytes go to `rxPool` as they are. */
-export function rememberDecision(pool: u32, dst: u64, src: u32, rxPool: u32): void {
-  const entry = decisionOf(pool, dst, src);
-  store<u64>(entry, dst, D_DST);
-  store<u32>(entry, src, D_SRC);
-  store<u32>(entry, load<u32>(CTL, CTL_GENERATION), D_GENERATION);
-  store<u32>(entry, rxPool, D_POOL);
-}
-
 /**
- * Makes the run of `q` fit its next frame, if that frame is simple and its decision is remembered. What is read here
- * is only a guess where to look: `forwardRun` reads and checks the frame for itself.
+ * Forwards up to `n` frames from the front of TX queue `q` along its run, whatever its flavour, stopping behind
+ * `byteLimit` bytes. Answers how many it took; 0 if there is no run or the first frame is not of it.
  */
+@inline
+export function forwardRun(q: usize, n: u32, byteLimit: i32): u32 {
+  return isAdvanced(q) ? forwardAdvanced(q, n, byteLimit) : forwardSplit(q, n, byteLimit);
+}
+
+/** Makes the run of `q` fit its next frame, if that frame is simple and its decision is remembered. */
 export function selectRun(q: usize): bool {
+  if (isAdvanced(q)) {
+    const descriptor: usize = load<u32>(q, Q_DESC) + load<u32>(q, Q_LAST_AVAIL) * ADV_DESC_BYTES;
+    const meta = load<u64>(descriptor, 8);
+    return isSimple(meta) && chooseAt(q, load<u64>(descriptor), <u32> meta & <u32> ADV_TXD_DTALEN_MASK, 0);
+  }
   const head = availHead(q, load<u32>(q, Q_LAST_AVAIL));
   if (head >= load<u32>(q, Q_SIZE)) return false;
   const descriptor: usize = load<u32>(q, Q_DESC) + (head << 4);
-  const offset = load<u64>(descriptor) - load<u64>(q, Q_REGION_IOVA);
   const meta = load<u64>(descriptor, 8);
-  const length = <u32> meta;
-  const size = load<u64>(q, Q_REGION_SIZE);
-  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
   if (<u32> (meta >> 32) & 0xffff) return false;
+  return chooseAt(q, load<u64>(descriptor), <u32> meta, load<u32>(q, Q_HDR_BYTES));
+}
+
+/** Chooses a run for the frame in the buffer at `iova`, if it lies in the region that translated last. */
+function chooseAt(q: usize, iova: u64, length: u32, hdrBytes: u32): bool {
+  const offset = iova - load<u64>(q, Q_REGION_IOVA);
+  const size = load<u64>(q, Q_REGION_SIZE);
   if (length < hdrBytes + RUN_FRAME_BYTES_MIN || offset >= size || <u64> length > size - offset) return false;
-  const frame: usize = load<u32>(q, Q_REGION_WINDOW) + <u32> offset + hdrBytes;
-  const dst = load<u64>(frame);
-  const src = load<u32>(frame, 8);
-  const entry = decisionOf(load<u32>(q, Q_POOL), dst, src);
-  if (load<u64>(entry, D_DST) != dst || load<u32>(entry, D_SRC) != src) return false;
-  if (load<u32>(entry, D_GENERATION) != load<u32>(CTL, CTL_GENERATION)) return false;
-  const rxPool = load<u32>(entry, D_POOL);
-  const many = load<u32>(POOLS + rxPool * POOL_STRIDE, P_RX_COUNT) > 1;
-  const rx = steer(rxPool, many ? flowHash(frame, length - hdrBytes) : 0);
-  if (rx == 0) return false;
-  store<u32>(q, <u32> rx, Q_RUN_RX);
-  store<u64>(q, dst, Q_RUN_DST);
-  store<u32>(q, src, Q_RUN_SRC);
-  store<u32>(q, load<u32>(CTL, CTL_GENERATION), Q_RUN_GENERATION);
-  store<u32>(q, rxPool, Q_RUN_POOL);
-  return true;
+  return chooseRun(q, load<u32>(q, Q_REGION_WINDOW) + <u32> offset + hdrBytes, length - hdrBytes);
 }

@@ -4,7 +4,6 @@
  */
 import {
   ACTIVE_LIST,
-  BAD_AVAIL_IDX,
   CTL,
   CTL_ACTIVE_COUNT,
   CTL_BUSY_NS,
@@ -16,44 +15,18 @@ import {
   CTL_PASSES,
   CTL_PAUSE,
   CTL_RATE_BLOCKED,
-  OK,
-  PERM_READ,
-  PERM_WRITE,
-  Q_AVAIL,
-  Q_AVAIL_IOVA,
-  Q_DESC,
-  Q_DESC_IOVA,
-  Q_LAST_AVAIL,
-  Q_REGION_SIZE,
-  Q_RUN_RX,
-  Q_SIGNALLED,
-  Q_SIZE,
-  Q_STATE,
-  Q_USED,
-  Q_USED_IDX,
-  Q_USED_IOVA,
-  QUEUE_RUNNING,
-  RING_UNMAPPED,
   RUN_CALLS,
   RUN_EVENT,
   RUN_PAUSE,
   RUN_RATE_BLOCKED,
   RUN_WORK,
 } from "../../shared/layout/nic.ts";
-import {
-  VIRTQ_AVAIL_ALIGN,
-  VIRTQ_AVAIL_RING,
-  VIRTQ_DESC_ALIGN,
-  VIRTQ_DESC_BYTES,
-  VIRTQ_USED_ALIGN,
-  VIRTQ_USED_ELEM_BYTES,
-  VIRTQ_USED_IDX,
-  VIRTQ_USED_RING,
-} from "../../shared/layout/virtio.ts";
-import { translateWhole } from "../lib/domain.ts";
-import { armKick, availIdx, disarmKick, disarmKickAtStart } from "../lib/split_ring.ts";
 import { transmitBurst } from "./transmit.ts";
 
+export { arm, disarm, hasWork } from "../lib/idle.ts";
+export { fillSource, isSinkEmpty } from "../lib/trunk.ts";
+export { bindRings, forgetRegion, startQueue } from "../lib/start.ts";
+export { releaseHeld } from "./hold.ts";
 export { ageFilters, clearFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */
@@ -143,73 +116,4 @@ export function run(nowNs: f64, passes: u32): u32 {
   if (load<u32>(CTL, CTL_RATE_BLOCKED)) status |= RUN_RATE_BLOCKED;
   if (load<u32>(CTL, CTL_EVENT_COUNT) != events) status |= RUN_EVENT;
   return status;
-}
-
-/** Asks every driver for kicks before the worker sleeps; answers how many queues have work after all. */
-export function arm(): u32 {
-  const active = load<u32>(CTL, CTL_ACTIVE_COUNT);
-  let work: u32 = 0;
-  for (let i: u32 = 0; i < active; i++) {
-    const q: usize = load<u32>(ACTIVE_LIST + i * 4);
-    if (load<u32>(q, Q_STATE) == QUEUE_RUNNING && armKick(q)) work++;
-  }
-  return work;
-}
-
-/** Tells every driver that it is polled again. */
-export function disarm(): void {
-  const active = load<u32>(CTL, CTL_ACTIVE_COUNT);
-  for (let i: u32 = 0; i < active; i++) {
-    const q: usize = load<u32>(ACTIVE_LIST + i * 4);
-    if (load<u32>(q, Q_STATE) == QUEUE_RUNNING) disarmKick(q);
-  }
-}
-
-/** Whether the driver of `q` has buffers waiting. */
-export function hasWork(q: usize): bool {
-  return load<u32>(q, Q_STATE) == QUEUE_RUNNING && availIdx(q) != (load<u32>(q, Q_LAST_AVAIL) & 0xffff);
-}
-
-/** Finds the rings of `q` from their IOVAs: OK, or RING_UNMAPPED with nothing changed. */
-export function bindRings(q: usize): u32 {
-  const size = load<u32>(q, Q_SIZE);
-  const desc = translateWhole(q, load<u64>(q, Q_DESC_IOVA), size * VIRTQ_DESC_BYTES, PERM_READ);
-  // Both rings end with an event index, which is there only with EVENT_IDX but is accounted for always.
-  const avail = translateWhole(q, load<u64>(q, Q_AVAIL_IOVA), VIRTQ_AVAIL_RING + size * 2 + 2, PERM_READ);
-  const usedBytes = VIRTQ_USED_RING + size * VIRTQ_USED_ELEM_BYTES + 2;
-  const used = translateWhole(q, load<u64>(q, Q_USED_IOVA), usedBytes, PERM_READ | PERM_WRITE);
-  if (desc == 0 || avail == 0 || used == 0) return RING_UNMAPPED;
-  if (desc % VIRTQ_DESC_ALIGN != 0 || avail % VIRTQ_AVAIL_ALIGN != 0 || used % VIRTQ_USED_ALIGN != 0) {
-    return RING_UNMAPPED;
-  }
-  store<u32>(q, <u32> desc, Q_DESC);
-  store<u32>(q, <u32> avail, Q_AVAIL);
-  store<u32>(q, <u32> used, Q_USED);
-  return OK;
-}
-
-/**
- * Starts `q`, whose size, ring IOVAs, flags and header size are set, at avail index `position`. The used index is
- * the ring's own: it is where the driver expects the next element (virtio 1.2 §2.7.8). With -1 the queue goes on there
- * too, which is right after a crash, since the engine returns what it takes in the same burst.
- */
-export function startQueue(q: usize, position: i32): u32 {
-  const verdict = bindRings(q);
-  if (verdict != OK) return verdict;
-  const usedIdx: u32 = atomic.load<u16>(load<u32>(q, Q_USED) + VIRTQ_USED_IDX);
-  const base: u32 = position < 0 ? usedIdx : position;
-  store<u32>(q, base & 0xffff, Q_LAST_AVAIL);
-  store<u32>(q, usedIdx, Q_USED_IDX);
-  store<u32>(q, usedIdx, Q_SIGNALLED);
-  store<u32>(q, 0, Q_RUN_RX);
-  if (((availIdx(q) - base) & 0xffff) > load<u32>(q, Q_SIZE)) return BAD_AVAIL_IDX;
-  disarmKickAtStart(q);
-  atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
-  return OK;
-}
-
-/** Forgets which region translated last, when the domain's memory changes. */
-export function forgetRegion(q: usize): void {
-  store<u64>(q, 0, Q_REGION_SIZE);
-  store<u32>(q, 0, Q_RUN_RX);
 }

@@ -3,6 +3,7 @@
  * frame is copied first and only the copy is looked at and sent on, so its owner cannot change it after the check.
  */
 import {
+  BAD_CHAIN_LENGTH,
   BAD_HEADER,
   C_RX_BROADCAST,
   C_RX_LINK_DOWN,
@@ -29,11 +30,14 @@ import {
   FILTER_F_LEARNED,
   FILTER_FLAGS,
   FILTER_POOL,
+  FLAVOUR_ADVANCED,
+  FLAVOUR_SPLIT,
   FRAME_BYTES_MAX,
   FRAME_BYTES_MIN,
   FRAME_HEAD,
   HEAD_BYTES_MAX,
   LEARNED_PER_POOL_MAX,
+  LEARNED_PF_MAX,
   OUT_HEAD,
   P_FLAGS,
   P_LEARNED,
@@ -42,6 +46,7 @@ import {
   P_RX_COUNT,
   P_VLAN,
   POOL_F_ENABLED,
+  POOL_F_LEARN,
   POOL_F_LINK_UP,
   POOL_F_PROMISC,
   POOL_F_SPOOF_CHECK,
@@ -51,34 +56,27 @@ import {
   POOL_STRIDE,
   POOL_UPLINK,
   POOLS,
+  Q_FLAVOUR,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
   Q_POOL,
   QUEUE_PAIRS_MAX,
   QUEUE_SIZE_MAX,
-  SEGMENT_STRIDE,
   SWITCH_VEPA,
   TX_SEGMENTS,
   VLAN_ANY,
   VLAN_KEY_AD,
 } from "../../shared/layout/nic.ts";
-import { copyBytes } from "../lib/copy.ts";
 import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../lib/ethernet.ts";
 import { clearRegionsSeen, regionsSeen } from "../lib/domain.ts";
-import {
-  availHead,
-  badDetail,
-  chainBytes,
-  chainLength,
-  clearSegments,
-  failQueue,
-  gatherChain,
-  pushUsed,
-  segmentCount,
-} from "../lib/split_ring.ts";
-import { count, deliver } from "./deliver.ts";
+import { advancedBytes, advancedLength, advancedOffload, completeAdvanced, gatherAdvanced } from "../lib/advanced_ring.ts";
+import { count, deliver } from "../lib/deliver.ts";
+import { failQueue } from "../lib/interrupts.ts";
+import { badDetail, clearSegments, peek, segmentCount } from "../lib/segments.ts";
+import { availHead, chainBytes, chainLength, gatherChain, pushUsed } from "../lib/split_ring.ts";
+import { completeSource, gatherSource, sourceBytes, sourceLength } from "../lib/trunk.ts";
 import { findEntry, findPool, insertFilter, isMember, touchEntry } from "./filter.ts";
-import { rememberDecision } from "./forward.ts";
+import { rememberDecision } from "./run.ts";
 import { flowHash, noteFlow, steer } from "./steer.ts";
 
 // The frame in hand.
@@ -93,16 +91,31 @@ let frameBytes: u32 = 0;
 let hdrBytes: u32 = 0;
 let learnedSource: bool = false;
 
+/** Heads of a split ring, or descriptors of an advanced one, that the last `switchFrame` took. */
+export let frameLength: u32 = 0;
 /** What the last `switchFrame` cost, in descriptors walked and copies made; its length in bytes. */
 export let frameWork: u32 = 0;
 export let switchedBytes: u32 = 0;
 
-/** Takes the next frame of TX queue `q` through the switch. False if the queue broke the protocol and stopped. */
-export function switchFrame(q: usize): bool {
+/** Whether the frame in hand asks for an offload that was not negotiated. */
+let badOffload: bool = false;
+
+/**
+ * Takes the next frame of TX queue `q`, of whose descriptors `waiting` are there, through the switch. False if the queue
+ * broke the protocol and stopped.
+ */
+export function switchFrame(q: usize, waiting: u32): bool {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return switchSplit(q);
+  return flavour == FLAVOUR_ADVANCED ? switchAdvanced(q, waiting) : switchSource(q, waiting);
+}
+
+function switchSplit(q: usize): bool {
   const head = availHead(q, load<u32>(q, Q_LAST_AVAIL));
   clearSegments();
   clearRegionsSeen();
   const verdict = gatherChain(q, head, TX_SEGMENTS, false, QUEUE_SIZE_MAX);
+  frameLength = 1;
   frameWork = chainLength + segmentCount + (regionsSeen >> 3);
   switchedBytes = 0;
   if (verdict != 0) {
@@ -114,19 +127,63 @@ export function switchFrame(q: usize): bool {
     failQueue(q, BAD_HEADER, chainBytes);
     return false;
   }
-  source = load<u32>(q, Q_POOL);
-  const drop = admit(chainBytes - hdrBytes);
-  const p: usize = POOLS + source * POOL_STRIDE;
-  if (drop != 0) {
-    count(p, drop, 1);
-  } else {
-    countSent(p);
-    if (load<u32>(p, P_RX_COUNT) > 1) noteFlow(source, frameHash(), q);
-    route(p);
-  }
+  peek(TX_SEGMENTS, 0, hdrBytes, FRAME_HEAD);
+  // No offload is negotiated, so flags and gso_type must be zero (§5.1.6.2).
+  badOffload = load<u16>(FRAME_HEAD) != 0;
+  take(q, chainBytes - hdrBytes);
   pushUsed(q, head, 0);
   store<u32>(q, load<u32>(q, Q_LAST_AVAIL) + 1, Q_LAST_AVAIL);
   return true;
+}
+
+function switchAdvanced(q: usize, waiting: u32): bool {
+  clearSegments();
+  clearRegionsSeen();
+  const verdict = gatherAdvanced(q, TX_SEGMENTS, waiting);
+  frameLength = advancedLength;
+  frameWork = advancedLength + segmentCount + (regionsSeen >> 3);
+  switchedBytes = 0;
+  if (verdict != 0) {
+    failQueue(q, verdict, badDetail);
+    return false;
+  }
+  hdrBytes = 0;
+  badOffload = advancedOffload;
+  take(q, advancedBytes);
+  completeAdvanced(q);
+  return true;
+}
+
+function switchSource(q: usize, waiting: u32): bool {
+  clearSegments();
+  const verdict = gatherSource(q, TX_SEGMENTS, waiting);
+  frameLength = sourceLength;
+  frameWork = sourceLength + segmentCount;
+  switchedBytes = 0;
+  if (verdict != 0) {
+    // A frame whose last descriptor is not there yet is waited for.
+    if (verdict != BAD_CHAIN_LENGTH) failQueue(q, verdict, badDetail);
+    return false;
+  }
+  hdrBytes = 0;
+  badOffload = false;
+  take(q, sourceBytes);
+  completeSource(q);
+  return true;
+}
+
+/** Admits the gathered frame and sends it on, or counts why not. */
+function take(q: usize, length: u64): void {
+  source = load<u32>(q, Q_POOL);
+  const drop = admit(length);
+  const p: usize = POOLS + source * POOL_STRIDE;
+  if (drop != 0) {
+    count(p, drop, 1);
+    return;
+  }
+  countSent(p);
+  if (load<u32>(p, P_RX_COUNT) > 1) noteFlow(source, frameHash(), q);
+  route(p);
 }
 
 function countSent(p: usize): void {
@@ -141,9 +198,8 @@ function countSent(p: usize): void {
 function admit(length: u64): u32 {
   if (length > <u64> FRAME_BYTES_MAX) return C_TX_OVERSIZE;
   frameBytes = <u32> length;
-  copyHead(min(hdrBytes + frameBytes, hdrBytes + HEAD_BYTES_MAX));
-  // No offload is negotiated, so flags and gso_type must be zero (§5.1.6.2).
-  if (load<u16>(FRAME_HEAD) != 0) return C_TX_BAD_OFFLOAD;
+  if (badOffload) return C_TX_BAD_OFFLOAD;
+  peek(TX_SEGMENTS, hdrBytes, min(frameBytes, HEAD_BYTES_MAX), FRAME_HEAD + hdrBytes);
   if (frameBytes < <u32> FRAME_BYTES_MIN) return C_TX_RUNT;
   const frame = FRAME_HEAD + hdrBytes;
   dst = load<u64>(frame) & MAC_MASK;
@@ -159,21 +215,8 @@ function admit(length: u64): u32 {
   const flags = load<u32>(p, P_FLAGS);
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) return C_TX_LINK_DOWN;
   const denied = classify(p, flags, ethertype, load<u16>(frame, 14), load<u16>(frame, 16));
-  if (denied != 0 || (flags & POOL_F_TRUNK_ALL) != 0) return denied;
+  if (denied != 0 || (flags & (POOL_F_TRUNK_ALL | POOL_F_LEARN)) == <u32> POOL_F_TRUNK_ALL) return denied;
   return checkSource(p, flags);
-}
-
-/** Copies the first `n` bytes of the chain to FRAME_HEAD. */
-function copyHead(n: u32): void {
-  let at: usize = FRAME_HEAD;
-  let left = n;
-  for (let i: u32 = 0; i < segmentCount && left > 0; i++) {
-    const segment = TX_SEGMENTS + i * SEGMENT_STRIDE;
-    const part = min(load<u32>(segment, 4), left);
-    copyBytes(at, load<u32>(segment), part);
-    at += part;
-    left -= part;
-  }
 }
 
 /** Finds the frame's VLAN (`vlan`, `tag`), or the counter that says why it may not be in it. */
@@ -218,11 +261,17 @@ function checkSource(p: usize, flags: u32): u32 {
       if (learnedSource) touchEntry(entry);
       return 0;
     }
-  } else if ((flags & POOL_F_TRUST) != 0 && load<u32>(p, P_LEARNED) < <u32> LEARNED_PER_POOL_MAX) {
+  } else if ((flags & POOL_F_TRUST) != 0 && load<u32>(p, P_LEARNED) < learnedMax()) {
     learnedSource = insertFilter(src, vlan, source, FILTER_F_LEARNED);
     if (learnedSource) return 0;
   }
   return flags & POOL_F_SPOOF_CHECK ? C_TX_SPOOFED : 0;
+}
+
+/** Behind the PF's pool is a switch with many guests; behind a VF's is one. */
+@inline
+function learnedMax(): u32 {
+  return source == POOL_PF ? LEARNED_PF_MAX : LEARNED_PER_POOL_MAX;
 }
 
 /** Sends the admitted frame where it belongs. */

@@ -4,64 +4,73 @@
  * chains, one frame to two hundred receivers) sits out the next passes in proportion, with all its queues.
  */
 import {
-  BAD_AVAIL_IDX,
   BURST_WORK,
   CTL,
   CTL_RATE_BLOCKED,
+  FLAVOUR_SOURCE,
+  FLAVOUR_SPLIT,
   P_RESUME_PASS,
   P_VISIT_FRAMES,
   POOL_STRIDE,
   POOLS,
-  Q_LAST_AVAIL,
+  Q_FLAVOUR,
   Q_POOL,
-  Q_SIZE,
   Q_STATE,
+  Q_WIRE,
   QUEUE_RUNNING,
 } from "../../shared/layout/nic.ts";
-import { availIdx, failQueue, publishUsed } from "../lib/split_ring.ts";
-import { publishTouched } from "./deliver.ts";
-import { forwardRun, runBytes, selectRun, touchAhead } from "./forward.ts";
+import { checkPending, pending, publish, publishTouched } from "../lib/ring.ts";
+import { forwardRun, selectRun, touchAhead } from "./forward.ts";
 import { allowance, charge } from "./rate.ts";
-import { frameWork, switchedBytes, switchFrame } from "./switch.ts";
+import { runBytes } from "./run.ts";
+import { frameLength, frameWork, switchedBytes, switchFrame } from "./switch.ts";
+import { wireBurst } from "./wire.ts";
 
 /** Passes sat out for each descriptor or copy beyond BURST_WORK, as a shift: 64 cost one pass. */
 const PENALTY_SHIFT: u32 = 6;
 
 /** Polls TX queue `q` in pass number `pass`; answers how many frames it took. */
 export function transmitBurst(q: usize, pass: u32): u32 {
-  const pending = (availIdx(q) - load<u32>(q, Q_LAST_AVAIL)) & 0xffff;
-  if (pending == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING) return 0;
-  if (pending > load<u32>(q, Q_SIZE)) {
-    failQueue(q, BAD_AVAIL_IDX, pending);
-    return 0;
-  }
+  const waiting = pending(q);
+  if (waiting == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING) return 0;
+  if (!checkPending(q, waiting)) return 0;
   const p: usize = POOLS + load<u32>(q, Q_POOL) * POOL_STRIDE;
+  if (load<u32>(q, Q_WIRE) != 0) return wireBurst(q, load<u32>(p, P_VISIT_FRAMES), waiting);
   if (<i32> (load<u32>(p, P_RESUME_PASS) - pass) > 0) return 0;
   const byteLimit = allowance(p, pass);
   if (byteLimit <= 0) {
     store<u32>(CTL, load<u32>(CTL, CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
     return 0;
   }
-  const n = min(pending, load<u32>(p, P_VISIT_FRAMES));
-  touchAhead(q, n);
+  const n = min(waiting, load<u32>(p, P_VISIT_FRAMES));
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) touchAhead(q, n);
   let done: u32 = 0;
+  // Heads of a split ring, descriptors of an advanced one.
+  let left = waiting;
   let work: u32 = 0;
   let bytes: i32 = 0;
-  while (done < n && bytes < byteLimit && work < <u32> BURST_WORK) {
-    let taken = forwardRun(q, n - done, byteLimit - bytes);
-    if (taken == 0 && selectRun(q)) taken = forwardRun(q, n - done, byteLimit - bytes);
+  while (done < n && left > 0 && bytes < byteLimit && work < <u32> BURST_WORK) {
+    const most = min(n - done, left);
+    let taken: u32 = 0;
+    if (flavour != FLAVOUR_SOURCE) {
+      taken = forwardRun(q, most, byteLimit - bytes);
+      if (taken == 0 && selectRun(q)) taken = forwardRun(q, most, byteLimit - bytes);
+    }
     if (taken == 0) {
-      if (!switchFrame(q)) break;
+      if (!switchFrame(q, left)) break;
       taken = 1;
+      left -= frameLength;
       work += frameWork;
       bytes += <i32> switchedBytes;
     } else {
+      left -= taken;
       bytes += <i32> runBytes;
     }
     done += taken;
   }
   if (work >= <u32> BURST_WORK) store<u32>(p, pass + (work >> PENALTY_SHIFT), P_RESUME_PASS);
-  if (done != 0) publishUsed(q);
+  if (done != 0) publish(q);
   publishTouched();
   charge(p, bytes);
   return done;

@@ -5,6 +5,8 @@ import {
   createApp,
   eventStream,
   Filter,
+  HoldGrant,
+  HoldRequest,
   type NicEvent,
   NicState,
   Problem,
@@ -61,6 +63,39 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       responses: { 200: json(z.array(Filter), "The filter table") },
     }),
     (c) => c.json(nic.pools.filters(), 200),
+  );
+
+  const refusing = <T>(act: () => T): T => {
+    try {
+      return act();
+    } catch (error) {
+      if (error instanceof DeviceRefusal) throw new ApiError(error.code === "no-vf" ? 404 : 409, error.message, "id");
+      throw error;
+    }
+  };
+  const params = z.object({ id: z.string().regex(/^\d{1,9}$/, "is the number of a VF").transform(Number) });
+  app.openapi(
+    createRoute({
+      method: "post",
+      path: "/api/v1/vfs/{id}/hold",
+      description: "Holds the VF's frames while its driver changes hands; the token lets a guest attach, once",
+      request: { params, body: { ...json(HoldRequest, "How long at most"), required: true } },
+      responses: { 201: json(HoldGrant, "Held"), 404: refused, 409: refused },
+    }),
+    (c) => {
+      const { deadlineMs } = c.req.valid("json");
+      return c.json({ token: refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)) }, 201);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "delete",
+      path: "/api/v1/vfs/{id}/hold",
+      description: "Ends the hold: what came meanwhile is delivered",
+      request: { params },
+      responses: { 200: json(z.object({ frames: z.int() }), "Frames that had been held"), 404: refused },
+    }),
+    (c) => c.json(refusing(() => nic.resume(c.req.valid("param").id)), 200),
   );
 
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));

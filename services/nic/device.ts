@@ -3,6 +3,7 @@ import { z } from "zod";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
 import type { Lease, Nic } from "./nic.ts";
+import { poolName } from "./pools.ts";
 
 const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */
@@ -15,8 +16,12 @@ export class DeviceServer {
   readonly #open = new Set<Channel>();
   readonly #done: Promise<void>;
 
-  constructor(nic: Nic, path: string, reactor: Reactor) {
+  readonly #guests: boolean;
+
+  /** `guests`: its clients are guests, which attach with a token and see nothing but their VF. */
+  constructor(nic: Nic, path: string, reactor: Reactor, guests: boolean) {
     this.#nic = nic;
+    this.#guests = guests;
     this.#listener = UnixListener.listen(path, "seqpacket", reactor);
     this.#done = this.#accept();
   }
@@ -26,7 +31,7 @@ export class DeviceServer {
       const socket = await this.#listener.accept();
       if (!socket) return;
       if (this.#open.size >= CONNECTIONS_MAX) socket.close();
-      else void new Connection(this.#nic, new Channel(socket), this.#open).serve();
+      else void new Connection(this.#nic, new Channel(socket), this.#open, this.#guests).serve();
     }
   }
 
@@ -44,7 +49,10 @@ class Connection {
   #lease: Lease | undefined;
   #unwatch: () => void = () => {};
 
-  constructor(nic: Nic, channel: Channel, open: Set<Channel>) {
+  readonly #guest: boolean;
+
+  constructor(nic: Nic, channel: Channel, open: Set<Channel>, guest: boolean) {
+    this.#guest = guest;
     this.#nic = nic;
     this.#channel = channel;
     this.#open = open;
@@ -80,8 +88,9 @@ class Connection {
     try {
       const request = Request.safeParse(body);
       if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
-      const value = this.#handle(request.data, pending);
-      this.#channel.send({ id, ok: true, value });
+      const reply: number[] = [];
+      const value = this.#handle(request.data, pending, reply);
+      this.#channel.send({ id, ok: true, value }, reply);
     } catch (error) {
       const code = error instanceof DeviceRefusal ? error.code : "failed";
       this.#channel.send({ id, ok: false, code, message: error instanceof Error ? error.message : String(error) });
@@ -103,9 +112,17 @@ class Connection {
     }
   }
 
-  #handle(request: Request, fds: Fd[]): Record<string, unknown> {
+  #handle(request: Request, fds: Fd[], reply: number[]): Record<string, unknown> {
     switch (request.op) {
+      case "region":
+        reply.push(this.#nic.registers(this.#held()));
+        return {};
+      case "resume":
+        return this.#nic.resume(poolName(this.#held().pool));
       case "watch":
+        if (this.#guest) {
+          throw new DeviceRefusal("not-allowed", "a guest attaches to its VF and does nothing else here");
+        }
         this.#unwatch();
         this.#unwatch = this.#nic.watchVfs((count) => this.#event({ event: "vfs", count }));
         return {};
@@ -139,7 +156,7 @@ class Connection {
 
   #attach(request: Extract<Request, { op: "attach" }>): Record<string, unknown> {
     if (this.#lease) throw new DeviceRefusal("attached", "this connection has a VF already");
-    const { lease, attached } = this.#nic.attach(request.vf, request.owner);
+    const { lease, attached } = this.#nic.attach(request, this.#guest);
     this.#lease = lease;
     lease.onRevoked = (reason) => this.#event({ event: "revoked", reason });
     lease.onQueueError = (index, reason) => this.#event({ event: "queueError", index, reason });

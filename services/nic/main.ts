@@ -4,7 +4,8 @@ import { log, parseListen, requireToken, runService, serve, urlOf } from "../../
 import { Reactor } from "../../shared/os/mod.ts";
 import { nicApi } from "./api.ts";
 import { DeviceServer } from "./device.ts";
-import { Engine } from "./engine.ts";
+import { Engine } from "../../shared/engine/mod.ts";
+import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 
 function cpuList(text: string): number[] {
@@ -24,7 +25,8 @@ function wholeNumber(text: string): number {
 const options = new Command("nic")
   .description("The NIC: embedded switch, queues, device socket")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
-  .requiredOption("--socket <path>", "device socket to serve")
+  .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
+  .option("--guest-socket <path>", "device socket for guests, which attach with one-time tokens")
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber, 100)
   .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber, 10_000)
@@ -34,6 +36,7 @@ const options = new Command("nic")
   .opts<{
     listen: ReturnType<typeof parseListen>;
     socket: string;
+    guestSocket?: string;
     engineCpus: number[];
     spinUs: number;
     graceMs: number;
@@ -44,7 +47,7 @@ const options = new Command("nic")
 await runService("nic", async () => {
   const token = requireToken(options.listen);
   const reactor = new Reactor();
-  const engine = await Engine.start({ cpus: options.engineCpus, spinUs: options.spinUs });
+  const engine = await Engine.start<NicExports>({ module: "nic", cpus: options.engineCpus, spinUs: options.spinUs });
   const died = Promise.withResolvers<void>();
   engine.onDeath = (reason) => died.reject(new Error(`the engine died: ${reason}`));
   const nic = new Nic(engine, {
@@ -56,7 +59,8 @@ await runService("nic", async () => {
     if (event.type === "queue-error") log("warn", "nic", `vf ${event.pool} queue ${event.index}: ${event.reason}`);
   });
   const server = serve(nicApi(nic, token), options.listen);
-  const device = new DeviceServer(nic, options.socket, reactor);
+  const devices = [new DeviceServer(nic, options.socket, reactor, false)];
+  if (options.guestSocket) devices.push(new DeviceServer(nic, options.guestSocket, reactor, true));
   return {
     info: {
       api: urlOf(server.addr),
@@ -65,7 +69,7 @@ await runService("nic", async () => {
     },
     ended: died.promise,
     async close() {
-      await device.close();
+      await Promise.all(devices.map((device) => device.close()));
       await nic.close();
       await reactor.close();
       await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);

@@ -16,7 +16,6 @@ import {
   CTL_SLEPT_NS,
   CTL_SPURIOUS_KICKS,
   CTL_START_NS,
-  MEMORY_GONE,
   POOL_PF,
   POOL_UPLINK,
   QUEUE_PAIRS_MAX,
@@ -24,10 +23,21 @@ import {
 import { type Attached, DeviceRefusal, type PoolName, type Request } from "../../shared/device/mod.ts";
 import { type Fd, monotonicNs } from "../../shared/os/mod.ts";
 import type { EngineState, NicEvent, NicState, PoolState, Programme } from "../../shared/api/nic.ts";
-import { Domain, type DomainLimits } from "./domain.ts";
-import type { Engine } from "./engine.ts";
+
+import {
+  type DomainLimits,
+  type Engine,
+  QUEUE_FEATURES,
+  Queues,
+  ringName,
+  Tenant,
+  Tenants,
+} from "../../shared/engine/mod.ts";
+import type { NicExports } from "./exports.ts";
+import { Hold } from "./hold.ts";
 import { poolName, Pools } from "./pools.ts";
-import { QUEUE_FEATURES, Queues, ringName } from "./queues.ts";
+import { RegisterPage } from "./registers.ts";
+import { Tokens } from "./tokens.ts";
 
 const AGE_PERIOD_MS = 30_000;
 
@@ -37,39 +47,54 @@ export interface NicOptions extends DomainLimits {
   graceMs: number;
 }
 
+type AttachRequest = Extract<Request, { op: "attach" }>;
+
 /** One VF's lease. */
-export interface Lease {
-  readonly pool: number;
+export class Lease extends Tenant {
   readonly owner: string;
-  readonly domain: Domain;
-  readonly queues: Queues;
+  readonly mode: "emulated" | "passthrough";
+  readonly plugin: string | undefined;
+  /** How long the queues go on after the owner's death; a guest that drives its VF itself has no successor. */
+  readonly graceMs: number;
   /** The rings that ran when the lease was taken over from a dead owner. */
-  readonly inherited: Set<string>;
+  inherited = new Set<string>();
+  /** Doorbells, once the driver has asked for them. */
+  registers: RegisterPage | undefined;
   /** Told when the NIC takes the lease back. */
-  onRevoked: (reason: string) => void;
-  onQueueError: (index: number, reason: string) => void;
-  orphanTimer?: ReturnType<typeof setTimeout>;
+  onRevoked: (reason: string) => void = () => {};
+  orphanTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(engine: Engine, pool: number, limits: DomainLimits, request: AttachRequest, graceMs: number) {
+    super(engine, pool, limits);
+    this.owner = request.owner;
+    this.mode = request.mode;
+    this.plugin = request.plugin;
+    this.graceMs = graceMs;
+  }
 }
 
 /** Everything the NIC knows and can do. */
 export class Nic {
-  readonly engine: Engine;
+  readonly engine: Engine<NicExports>;
   readonly pools: Pools;
   readonly instance = crypto.randomUUID();
   readonly #options: NicOptions;
   readonly #leases = new Map<number, Lease>();
+  readonly #holds = new Map<number, Hold>();
+  readonly #tokens = new Tokens();
   readonly #listeners = new Set<(event: NicEvent) => void>();
   readonly #vfWatchers = new Set<(count: number) => void>();
-  readonly #reported = new Set<string>();
+  readonly #tenants: Tenants;
   readonly #lastDetach = new Map<number, string>();
   readonly #ageTimer: ReturnType<typeof setInterval>;
 
-  constructor(engine: Engine, options: NicOptions) {
+  constructor(engine: Engine<NicExports>, options: NicOptions) {
     this.engine = engine;
     this.#options = options;
     this.pools = new Pools(engine);
-    engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.#reportQueueErrors();
-    engine.onBlockedCall = (fd) => this.#blockedCall(fd);
+    this.#tenants = new Tenants(engine, ({ pool }, index, reason) => {
+      this.#emit({ type: "queue-error", pool: poolName(pool), index, reason });
+    });
     this.#ageTimer = setInterval(() => this.#age(), AGE_PERIOD_MS);
   }
 
@@ -97,7 +122,9 @@ export class Nic {
   /** Puts the PF's programme in force. Refuses to take away a VF that somebody drives. */
   program(next: Programme): void {
     for (let vf = next.vfs.length; vf < this.pools.vfCount; vf++) {
-      if (this.#leases.has(vf)) throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: a guest is attached`);
+      if (this.#leases.has(vf) || this.#holds.has(vf)) {
+        throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: a guest is attached`);
+      }
     }
     const before = this.pools.vfCount;
     this.pools.apply(next);
@@ -108,15 +135,23 @@ export class Nic {
 
   #poolOf(name: PoolName): number {
     if (name === "uplink") return POOL_UPLINK;
+    if (name === "pf") return POOL_PF;
     if (name >= this.pools.vfCount) {
       throw new DeviceRefusal("no-vf", `vf ${name} does not exist: the NIC has ${this.pools.vfCount} VFs`);
     }
     return name;
   }
 
-  /** Gives the lease of a pool to `owner`; a lease whose owner died is taken over. */
-  attach(name: PoolName, owner: string): { lease: Lease; attached: Attached } {
+  /**
+   * Gives the lease of a pool to `owner`; a lease whose owner died is taken over. A guest that attaches by itself shows
+   * a token, which is used up whatever the answer.
+   */
+  attach(request: AttachRequest, fromGuest = false): { lease: Lease; attached: Attached } {
+    const { vf: name, owner, token = "" } = request;
     const pool = this.#poolOf(name);
+    if (fromGuest && !this.#tokens.redeem(token, pool)) {
+      throw new DeviceRefusal("bad-token", `vf ${name}: the token is not good (any more); ask for another one`);
+    }
     const held = this.#leases.get(pool);
     let inherited = new Set<string>();
     if (held) {
@@ -126,16 +161,11 @@ export class Nic {
       inherited = held.queues.rings();
       this.release(held, "taken over");
     }
-    const lease: Lease = {
-      pool,
-      owner,
-      domain: new Domain(this.engine.arena, pool, this.#options),
-      queues: new Queues(this.engine, pool),
-      inherited,
-      onRevoked: () => {},
-      onQueueError: () => {},
-    };
+    const lease = new Lease(this.engine, pool, this.#options, request, fromGuest ? 0 : this.#options.graceMs);
+    lease.inherited = inherited;
+    lease.queues.divert(this.#holds.get(pool)?.queue);
     this.#leases.set(pool, lease);
+    this.#tenants.add(lease);
     this.#emit({ type: "attached", pool: poolName(pool), owner });
     return { lease, attached: { maxQueuePairs: QUEUE_PAIRS_MAX, features: QUEUE_FEATURES } };
   }
@@ -145,12 +175,7 @@ export class Nic {
     if (this.#leases.get(lease.pool) !== lease) return;
     clearTimeout(lease.orphanTimer);
     this.#leases.delete(lease.pool);
-    this.engine.between(() => {
-      lease.queues.stopAll();
-      this.#writeActive();
-      lease.domain.clear();
-    });
-    this.#forgetReports(lease.pool);
+    this.#tenants.remove(lease, () => lease.registers?.close());
     this.#lastDetach.set(lease.pool, reason);
     this.#emit({ type: "detached", pool: poolName(lease.pool), reason });
   }
@@ -160,37 +185,63 @@ export class Nic {
     if (this.#leases.get(lease.pool) !== lease) return;
     lease.onRevoked = () => {};
     lease.onQueueError = () => {};
-    lease.orphanTimer = setTimeout(() => this.release(lease, "its owner died"), this.#options.graceMs);
+    if (lease.graceMs === 0) return this.release(lease, "its owner died");
+    lease.orphanTimer = setTimeout(() => this.release(lease, "its owner died"), lease.graceMs);
+  }
+
+  // Change of hands ------------------------------------------------------------------------------------------
+
+  /**
+   * Holds the frames for a pool while its driver changes hands, for at most `deadlineMs`; answers a token with which
+   * a guest may attach. Nothing is lost as long as the hold has room.
+   */
+  hold(name: PoolName, deadlineMs: number): string {
+    const pool = this.#poolOf(name);
+    if (this.#holds.has(pool)) throw new DeviceRefusal("held", `vf ${name} is changing hands already`);
+    const hold = new Hold(this.engine.arena, this.engine.view, pool);
+    this.#holds.set(pool, hold);
+    this.engine.between(() => this.#divert(pool, hold.queue));
+    hold.timer = setTimeout(() => this.resume(name), deadlineMs);
+    return this.#tokens.issue(pool);
+  }
+
+  /** Ends the hold: what came meanwhile is delivered, in order, to the queues that run now. */
+  resume(name: PoolName): { frames: number } {
+    const pool = this.#poolOf(name);
+    const hold = this.#holds.get(pool);
+    if (!hold) return { frames: 0 };
+    this.#holds.delete(pool);
+    const frames = this.engine.between(() => {
+      this.#divert(pool, undefined);
+      return this.engine.wasm.releaseHeld(hold.queue, pool);
+    });
+    hold.close();
+    return { frames };
+  }
+
+  #divert(pool: number, queue: number | undefined): void {
+    const lease = this.#leases.get(pool);
+    (lease?.queues ?? new Queues(this.engine, pool)).divert(queue);
+  }
+
+  /** The descriptor of the page with a lease's doorbells; it stays the NIC's. */
+  registers(lease: Lease): number {
+    lease.registers ??= new RegisterPage(this.engine.arena, lease.pool);
+    return lease.registers.fd.number;
   }
 
   // What a lease's owner asks --------------------------------------------------------------------------------
 
-  /** Replaces the memory table; running queues go on where their rings are still mapped. */
   setMemory(lease: Lease, request: Extract<Request, { op: "dmaSet" }>, fds: readonly Fd[]): void {
-    const candidates = lease.domain.check(request.regions, fds);
-    this.engine.between(() => {
-      lease.domain.replace(candidates);
-      lease.queues.rebind();
-    });
-    this.#reportQueueErrors();
+    this.#tenants.setMemory(lease, request, fds);
   }
 
-  /** Adds one region to the memory table. */
   mapMemory(lease: Lease, request: Extract<Request, { op: "dmaMap" }>, fd: Fd): void {
-    const candidate = lease.domain.checkOne(request.region, fd);
-    this.engine.between(() => {
-      lease.domain.add(candidate);
-      lease.queues.rebind();
-    });
+    this.#tenants.mapMemory(lease, request, fd);
   }
 
-  /** Takes one region away; queues whose rings were in it stop. */
   unmapMemory(lease: Lease, request: Extract<Request, { op: "dmaUnmap" }>): void {
-    this.engine.between(() => {
-      lease.domain.remove(request.iova, request.size);
-      lease.queues.rebind();
-    });
-    this.#reportQueueErrors();
+    this.#tenants.unmapMemory(lease, request);
   }
 
   /**
@@ -198,76 +249,20 @@ export class Nic {
    * the queue went on after the old one had died.
    */
   startQueue(lease: Lease, request: Extract<Request, { op: "queueStart" }>, fds: readonly (Fd | undefined)[]): void {
-    if (lease.domain.poisoned) {
-      throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
+    if (request.flavour === "advanced" && !lease.registers) {
+      throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
     }
     const takenOver = lease.inherited.has(ringName(request.index, request.desc));
-    this.engine.between(() => {
-      lease.queues.start({ ...request, base: takenOver ? -1 : request.base }, fds[0], fds[1]);
-      this.#writeActive();
-    });
+    this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, fds);
     lease.inherited.clear();
-    this.#reported.delete(`${lease.pool}.${request.index}`);
   }
 
-  /** Stops a queue between two bursts; answers its next avail index. */
   stopQueue(lease: Lease, index: number): number {
-    const base = this.engine.between(() => {
-      const next = lease.queues.stop(index);
-      this.#writeActive();
-      return next;
-    });
-    this.#reported.delete(`${lease.pool}.${index}`);
-    return base;
+    return this.#tenants.stopQueue(lease, index);
   }
 
   setCall(lease: Lease, index: number, call: Fd | undefined): void {
-    this.engine.between(() => lease.queues.setCall(index, call));
-  }
-
-  #writeActive(): void {
-    const pools = [...this.#leases.values()].sort((a, b) => a.pool - b.pool);
-    this.engine.setActive(pools.flatMap((lease) => lease.queues.transmitters));
-  }
-
-  // Faults ---------------------------------------------------------------------------------------------------
-
-  #reportQueueErrors(): void {
-    for (const lease of this.#leases.values()) {
-      for (const queue of lease.queues.states()) {
-        const key = `${lease.pool}.${queue.index}`;
-        // A queue that went on (its memory came back) is reported again when it stops again.
-        if (queue.state !== "error") this.#reported.delete(key);
-        if (queue.state !== "error" || this.#reported.has(key)) continue;
-        this.#reported.add(key);
-        const reason = `${queue.reason} (${queue.detail})`;
-        lease.onQueueError(queue.index, reason);
-        this.#emit({ type: "queue-error", pool: poolName(lease.pool), index: queue.index, reason });
-      }
-    }
-  }
-
-  #forgetReports(pool: number): void {
-    for (const key of this.#reported) if (key.startsWith(`${pool}.`)) this.#reported.delete(key);
-  }
-
-  /** A guest truncated its memory: the guard mapped zero pages there, and that guest's queues stop. */
-  #memoryFault(): void {
-    const { offsets } = this.engine.faults();
-    this.engine.between(() => {
-      for (const lease of this.#leases.values()) {
-        if (lease.domain.poison(offsets)) lease.queues.failAll(MEMORY_GONE);
-      }
-    });
-    this.#reportQueueErrors();
-  }
-
-  /** A call eventfd held the engine: its queue stops. */
-  #blockedCall(fd: number): void {
-    this.engine.between(() => {
-      for (const lease of this.#leases.values()) lease.queues.failCall(fd);
-    });
-    this.#reportQueueErrors();
+    this.#tenants.setCall(lease, index, call);
   }
 
   #age(): void {
@@ -286,7 +281,9 @@ export class Nic {
     const regions = lease?.domain.regions ?? [];
     return {
       attached: lease !== undefined,
-      ...(lease ? { owner: lease.owner } : {}),
+      ...(lease ? { owner: lease.owner, mode: lease.mode } : {}),
+      ...(lease?.plugin === undefined ? {} : { plugin: lease.plugin }),
+      held: this.#holds.has(pool),
       memory: {
         bytes: lease?.domain.bytes ?? 0,
         regions: regions.length,
@@ -337,6 +334,7 @@ export class Nic {
   /** Ends all leases and the engine. */
   async close(): Promise<void> {
     clearInterval(this.#ageTimer);
+    for (const hold of this.#holds.values()) clearTimeout(hold.timer);
     for (const lease of [...this.#leases.values()]) {
       lease.onRevoked("the NIC stops");
       this.release(lease, "the NIC stops");

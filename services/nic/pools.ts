@@ -28,6 +28,7 @@ import {
   P_TOKENS_AT_NS,
   P_VLAN,
   POOL_F_ENABLED,
+  POOL_F_LEARN,
   POOL_F_LINK_UP,
   POOL_F_PROMISC,
   POOL_F_SPOOF_CHECK,
@@ -49,7 +50,7 @@ import {
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import type { Filter, Programme } from "../../shared/api/nic.ts";
 import { type VfPolicy, vlanKey } from "../../shared/api/vf.ts";
-import type { EngineExports } from "./engine_worker.ts";
+import type { NicExports } from "./exports.ts";
 
 /** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
 const BURST_SECONDS = 0.004;
@@ -82,7 +83,7 @@ export function poolName(pool: number): Filter["pool"] {
 export interface EngineAccess {
   readonly view: DataView;
   readonly arena: { readonly buffer: SharedArrayBuffer };
-  readonly wasm: Pick<EngineExports, "clearFilters" | "insertFilter" | "removeFiltersOf">;
+  readonly wasm: Pick<NicExports, "clearFilters" | "insertFilter" | "removeFiltersOf">;
   between<T>(change: () => T): T;
 }
 
@@ -98,7 +99,7 @@ export class Pools {
     const trunk = POOL_F_ENABLED | POOL_F_LINK_UP | POOL_F_TRUNK_ALL;
     engine.between(() => {
       for (const pool of [POOL_PF, POOL_UPLINK]) this.#setVlans(pool, "all");
-      this.#view.setUint32(this.#at(POOL_PF) + P_FLAGS, trunk, true);
+      this.#view.setUint32(this.#at(POOL_PF) + P_FLAGS, trunk | POOL_F_LEARN | POOL_F_TRUST, true);
       this.#view.setUint32(this.#at(POOL_UPLINK) + P_FLAGS, trunk | POOL_F_UPLINK, true);
     });
   }

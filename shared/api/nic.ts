@@ -19,6 +19,7 @@ export type Programme = z.output<typeof Programme>;
 export const QueueState = z.object({
   index: z.int(),
   kind: z.enum(["rx", "tx"]),
+  flavour: z.enum(["split", "advanced"]),
   state: z.enum(["running", "error"]),
   size: z.int(),
   reason: z.string().optional(),
@@ -31,6 +32,9 @@ export type QueueState = z.output<typeof QueueState>;
 export const PoolState = z.object({
   attached: z.boolean(),
   owner: z.string().optional(),
+  mode: z.enum(["emulated", "passthrough"]).optional(),
+  plugin: z.string().optional().openapi({ description: "The plugin that drives the VF from inside its guest" }),
+  held: z.boolean().openapi({ description: "Whether frames wait because the VF's driver changes hands" }),
   memory: z.object({
     bytes: z.int(),
     regions: z.int(),
@@ -73,6 +77,14 @@ export const NicState = z.object({
   uplink: PoolState,
 }).openapi("NicState");
 export type NicState = z.output<typeof NicState>;
+
+/** For how long a VF's frames are held while its driver changes hands. */
+export const HoldRequest = z.strictObject({
+  deadlineMs: z.int().min(1).max(30_000).default(5000),
+}).openapi("HoldRequest");
+
+/** The right to drive the VF, once. */
+export const HoldGrant = z.object({ token: z.string() }).openapi("HoldGrant");
 
 /** One entry of the filter table. */
 export const Filter = z.object({

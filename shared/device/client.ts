@@ -3,13 +3,19 @@ import { type Fd, type Reactor, UnixSocket } from "../os/mod.ts";
 import { Channel } from "./channel.ts";
 import { type DeviceEvent, DeviceRefusal, type Reply, type RequestInput } from "./messages.ts";
 
+/** A reply's value and the descriptors that came with it. */
+interface Answer {
+  value: Record<string, unknown>;
+  fds: Fd[];
+}
+
 /** A connection to the NIC: one VF's lease, or a watcher. */
 export class DeviceClient implements Disposable {
   onEvent: (event: DeviceEvent) => void = () => {};
   /** Resolves when the connection has ended, whoever ended it. */
   readonly closed: Promise<void>;
   readonly #channel: Channel;
-  readonly #waiting = new Map<number, PromiseWithResolvers<Record<string, unknown>>>();
+  readonly #waiting = new Map<number, PromiseWithResolvers<Answer>>();
   #next = 1;
 
   private constructor(channel: Channel) {
@@ -27,10 +33,11 @@ export class DeviceClient implements Disposable {
       for (;;) {
         const packet = await this.#channel.receive();
         if (!packet) break;
-        closeAll(packet.fds);
         const message = packet.message as Reply | DeviceEvent;
-        if ("event" in message) this.onEvent(message);
-        else this.#settle(message);
+        if ("event" in message) {
+          closeAll(packet.fds);
+          this.onEvent(message);
+        } else this.#settle(message, packet.fds);
       }
     } catch {
       // The connection is gone; whoever waits is told below.
@@ -42,20 +49,36 @@ export class DeviceClient implements Disposable {
     this.#channel.close();
   }
 
-  #settle(reply: Reply): void {
+  #settle(reply: Reply, fds: Fd[]): void {
     const waiter = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
-    if (reply.ok) waiter?.resolve(reply.value);
-    else waiter?.reject(new DeviceRefusal(reply.code, reply.message));
+    if (reply.ok && waiter) return waiter.resolve({ value: reply.value, fds });
+    closeAll(fds);
+    if (!reply.ok) waiter?.reject(new DeviceRefusal(reply.code, reply.message));
   }
 
   /**
    * Asks the NIC and waits for its answer. Throws DeviceRefusal if it refuses or goes away. `fds` are sent along and
    * stay the caller's.
    */
-  request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+  async request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+    const answer = await this.#ask(body, fds);
+    closeAll(answer.fds);
+    return answer.value;
+  }
+
+  /** As `request`, for what is answered with a descriptor, which becomes the caller's. */
+  async requestFd(body: RequestInput): Promise<Fd> {
+    const { fds } = await this.#ask(body, []);
+    const [fd, ...others] = fds;
+    closeAll(others);
+    if (!fd) throw new DeviceRefusal("fd-count", `${body.op} was answered without a descriptor`);
+    return fd;
+  }
+
+  #ask(body: RequestInput, fds: readonly number[]): Promise<Answer> {
     const id = this.#next++;
-    const waiter = Promise.withResolvers<Record<string, unknown>>();
+    const waiter = Promise.withResolvers<Answer>();
     this.#waiting.set(id, waiter);
     try {
       this.#channel.send({ id, ...body }, fds);

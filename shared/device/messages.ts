@@ -23,8 +23,8 @@ export const MemoryRegion = z.strictObject({
 });
 export type MemoryRegion = z.output<typeof MemoryRegion>;
 
-/** The uplink's queues are driven like a VF's. */
-export const PoolName = z.union([z.number().int().min(0), z.literal("uplink")]);
+/** The PF's and the uplink's queues are driven like a VF's. */
+export const PoolName = z.union([z.number().int().min(0), z.literal("uplink"), z.literal("pf")]);
 export type PoolName = z.output<typeof PoolName>;
 
 const index = z.number().int().min(0);
@@ -32,7 +32,17 @@ const index = z.number().int().min(0);
 /** What a client may ask. */
 export const Request = z.discriminatedUnion("op", [
   /** Takes the lease of a VF; a lease whose owner died is taken over. */
-  z.strictObject({ op: z.literal("attach"), vf: PoolName, owner: z.string().max(200) }),
+  z.strictObject({
+    op: z.literal("attach"),
+    vf: PoolName,
+    owner: z.string().max(200),
+    /** Which data path this is, for the API: the guest's own rings, or somebody's who stands between. */
+    mode: z.enum(["emulated", "passthrough"]).default("passthrough"),
+    /** The plugin that drives the VF from inside the guest. */
+    plugin: z.string().max(100).optional(),
+    /** One-time right to the VF, for drivers that are not the hypervisor's own (`passthrough.sock`). */
+    token: z.string().max(200).optional(),
+  }),
   /** Gives it back: queues stop, memory is unmapped. The reason is shown in the VF's API. */
   z.strictObject({ op: z.literal("detach"), reason: z.string().max(500).default("detached") }),
   /** Replaces the whole memory table in one step; one descriptor a region. Running queues go on if they can. */
@@ -45,14 +55,18 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({
     op: z.literal("queueStart"),
     index,
-    flavour: z.enum(["split"]),
+    flavour: z.enum(["split", "advanced"]),
     size: z.number().int(),
+    /** The descriptors: a split queue's table, an advanced queue's ring. */
     desc: iova,
-    avail: iova,
-    used: iova,
-    /** Next avail index; -1: where the ring's own used index says, after a crash. */
+    avail: iova.default(0n),
+    used: iova.default(0n),
+    /** Next avail index, or head; -1: where the ring's used index, or its head register, says, after a crash. */
     base: z.number().int().min(-1).max(65535),
-    features: iova,
+    features: iova.default(0n),
+    /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
+    packetBytes: z.number().int().min(0).default(2048),
+    headerBytes: z.number().int().min(0).default(0),
     kick: z.boolean(),
     call: z.boolean(),
   }),
@@ -60,6 +74,10 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("queueStop"), index }),
   /** Replaces the call eventfd of a running queue (a descriptor, or none). */
   z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
+  /** Answers with the descriptor of a page that the VF shares with its driver: the doorbells of advanced queues. */
+  z.strictObject({ op: z.literal("region"), name: z.enum(["registers"]) }),
+  /** Ends the hold on the pool: what has come meanwhile is delivered to the queues that run now. */
+  z.strictObject({ op: z.literal("resume") }),
   /** Asks to be told how many VFs there are, now and whenever that changes. Takes no lease. */
   z.strictObject({ op: z.literal("watch") }),
 ]);

@@ -14,6 +14,9 @@
  *      0x0040_0000  filter table         1 MiB   65536 entries of 16 bytes
  *      0x0060_0000  queues               256 B   each, 32 to a pool
  *      0x0090_0000  scratch            1.2 MiB   segment lists and frame heads of the running burst
+ *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
+ *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
+ *      0x00cb_0000  trunks             512 B   each: source and sink of a pool, for an engine that is a driver itself
  *      0x0100_0000  windows                      guests' memory is mapped from here up
  */
 
@@ -30,6 +33,9 @@ export const DOMAINS = 0x300000;
 export const FILTERS = 0x400000;
 export const QUEUES = 0x600000;
 export const SCRATCH = 0x900000;
+export const REGISTER_PAGES = 0xb00000;
+export const MULTICAST_TABLES = 0xc80000;
+export const TRUNKS = 0xcb0000;
 export const WINDOWS = 0x1000000;
 
 // Counts and strides -------------------------------------------------------------------------------------------
@@ -51,6 +57,8 @@ export const REGIONS_MAX = 64;
 export const FILTER_STRIDE = 16;
 export const FILTER_COUNT = 65536;
 export const QUEUE_STRIDE = 256;
+export const MULTICAST_TABLE_STRIDE = 512;
+export const TRUNK_STRIDE = 512;
 export const QUEUES_PER_POOL = 32;
 export const QUEUE_PAIRS_MAX = 16;
 
@@ -158,6 +166,26 @@ export const Q_USED_IOVA = 144;
 export const Q_KICK_FD = 152;
 /** u32: the run's pool. */
 export const Q_RUN_POOL = 156;
+/** u32: FLAVOUR_SPLIT or FLAVOUR_ADVANCED. */
+export const Q_FLAVOUR = 160;
+/** Advanced: the queue's registers (arena offset); sizes of its receive buffers (SRRCTL); header bytes 0: no split. */
+export const Q_REGISTERS = 164;
+export const Q_PACKET_BYTES = 168;
+export const Q_HEADER_BYTES = 172;
+
+/** u32: where a wired queue's frames go: the sink (arena offset), or itself for a source; 0: through the switch. */
+export const Q_WIRE = 176;
+/** Trunks: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
+export const Q_BUFFERS = 180;
+export const Q_BUFFERS_IOVA = 184;
+
+export const FLAVOUR_SPLIT = 0;
+export const FLAVOUR_ADVANCED = 1;
+/** The driver's side of an advanced pair: its transmit ring, and its receive ring. */
+export const FLAVOUR_SINK = 2;
+export const FLAVOUR_SOURCE = 3;
+/** A trunk's descriptors each have a buffer of this size. */
+export const TRUNK_BUFFER_BYTES = 2048;
 
 export const QUEUE_STOPPED = 0;
 export const QUEUE_RUNNING = 1;
@@ -181,6 +209,8 @@ export const BAD_HEADER = 8;
 export const MEMORY_GONE = 9;
 export const RING_UNMAPPED = 10;
 export const CALL_BLOCKED = 11;
+export const BAD_TAIL = 12;
+export const BAD_DESCRIPTOR = 13;
 
 // Region of a domain (32 bytes) --------------------------------------------------------------------------------
 
@@ -229,6 +259,8 @@ export const POOL_F_LINK_UP = 16;
 /** The uplink and the PF: frames keep their tag, every VLAN is theirs, no source policy. */
 export const POOL_F_TRUNK_ALL = 32;
 export const POOL_F_UPLINK = 64;
+/** Addresses behind the pool are learned, though it has no source policy: the PF's, which is a switch's uplink. */
+export const POOL_F_LEARN = 128;
 
 // Counters of a pool (u64 each, offsets from P_COUNTERS); names in counter_names.ts ------------------------------
 
@@ -272,6 +304,7 @@ export const VLAN_ANY = 0x1fff;
 export const FILTER_PROBES_MAX = 64;
 /** MACs a trusted VF may add by using them, and how long an unused one is kept. */
 export const LEARNED_PER_POOL_MAX = 64;
+export const LEARNED_PF_MAX = 4096;
 export const LEARNED_AGE_SECONDS = 300;
 
 // Decision cache entry (32 bytes): {dst+src[0..1] u64, src[2..5] u32, generation u32, pool u32} -------------------
@@ -294,6 +327,9 @@ export const FRAME_HEAD = 0xa10000;
 /** The Ethernet header as the receiver gets it, and its virtio-net header. */
 export const OUT_HEAD = 0xa10100;
 export const OUT_VIRTIO_HDR = 0xa10120;
+/** The copied head of a frame whose headers go into a buffer of their own. */
+export const SPLIT_HEAD = 0xa10140;
+export const SPLIT_HEAD_BYTES = 160;
 /** Chains that one frame fills: {head u32, bytes u32}. */
 export const RX_CHAINS = 0xa10200;
 

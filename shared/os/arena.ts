@@ -113,6 +113,18 @@ export class Arena {
     }, []);
   }
 
+  /** Maps `bytes` bytes of `fd` over the process's own state at `offset`, which is a page's beginning. */
+  mapOwn(offset: number, fd: number, bytes: number): void {
+    const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+    this.#mmap(offset, bytes, flags, fd, 0, `fd ${fd} over offset ${offset}`);
+  }
+
+  /** Puts private zero pages where `mapOwn` had mapped something. */
+  unmapOwn(offset: number, bytes: number): void {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    this.#mmap(offset, bytes, flags, -1, 0, `anonymous pages over offset ${offset}`);
+  }
+
   #mmap(offset: number, bytes: number, flags: number, fd: number, fileOffset: number, object: string): void {
     const address = this.base + BigInt(offset);
     const result = libc().mmap(address, BigInt(bytes), PROT_READ | PROT_WRITE, flags, fd, BigInt(fileOffset));

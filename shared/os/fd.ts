@@ -8,6 +8,8 @@ import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 0x0002;
+const F_SEAL_SEAL = 0x0001;
+const F_SEAL_GROW = 0x0004;
 const F_DUPFD_CLOEXEC = 1030;
 const O_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -189,4 +191,13 @@ export function setAffinity(cpus: readonly number[]): void {
     mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
   }
   check(libc().sched_setaffinity(0, 128n, mask), "sched_setaffinity", `cpus ${cpus.join(",")}`);
+}
+
+/** Fixes the size of a memory file of our own for good. */
+export function sealSize(fd: number): void {
+  check(
+    libc().fcntl(fd, F_ADD_SEALS, BigInt(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)),
+    "fcntl F_ADD_SEALS",
+    `fd ${fd}`,
+  );
 }

@@ -1,6 +1,6 @@
 /** hostile.md 1–8, 10 and 11 against the whole fabric, beside two honest guests that keep talking. */
 import { assert, assertEquals } from "@std/assert";
-import { QUEUE_REASONS } from "../../services/nic/queues.ts";
+import { QUEUE_REASONS } from "../../shared/engine/mod.ts";
 import { createEventFd } from "../../shared/os/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";

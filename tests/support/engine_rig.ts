@@ -48,8 +48,8 @@ import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { Pools } from "../../services/nic/pools.ts";
-import { visitFrames } from "../../services/nic/queues.ts";
-import type { EngineExports } from "../../services/nic/engine_worker.ts";
+import { visitFrames } from "../../shared/engine/mod.ts";
+import type { NicExports } from "../../services/nic/exports.ts";
 import { type GuestOptions, MockGuest } from "./mock_guest.ts";
 
 const GUEST_STRIDE = 16 * 1024 ** 2;
@@ -75,7 +75,7 @@ export function rigMac(vf: number): string {
 /** The engine and its guests. */
 export class EngineRig {
   readonly view = new DataView(memory.buffer);
-  readonly wasm: EngineExports;
+  readonly wasm: NicExports;
   readonly pools: Pools;
   readonly guests = new Map<number, RigGuest>();
   nowNs = 1e9;
@@ -84,7 +84,7 @@ export class EngineRig {
   constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}) {
     new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
     const imports = { env: { memory, now: () => performance.now() * 1e6 } };
-    this.wasm = new WebAssembly.Instance(module, imports).exports as unknown as EngineExports;
+    this.wasm = new WebAssembly.Instance(module, imports).exports as unknown as NicExports;
     const access = {
       view: this.view,
       arena: { buffer: memory.buffer as unknown as SharedArrayBuffer },

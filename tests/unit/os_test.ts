@@ -1,7 +1,7 @@
 /** The OS layer: windows of the arena, eventfds, descriptors over sockets, and the worker that stands still. */
 import fc from "fast-check";
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { Engine } from "../../services/nic/engine.ts";
+import { Engine } from "../../shared/engine/mod.ts";
 import { WINDOWS } from "../../shared/layout/nic.ts";
 import {
   Arena,
@@ -104,7 +104,7 @@ Deno.test("descriptors travel over sockets; listeners replace what the dead leav
 
 Deno.test("the engine stands still twenty thousand times in a row, asleep or awake", async () => {
   for (const spinUs of [0, 1000]) {
-    const engine = await Engine.start({ cpus: [], spinUs });
+    const engine = await Engine.start({ module: "nic", cpus: [], spinUs });
     let changes = 0;
     for (let i = 0; i < 10_000; i++) engine.between(() => changes++);
     assertEquals(changes, 10_000);

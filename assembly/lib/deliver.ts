@@ -1,18 +1,21 @@
 /**
- * The receive side: one frame into one RX queue, whatever its buffers look like. This is the general path (chains,
- * indirect tables, mergeable buffers, headers split over descriptors); `forward.ts` does the common case in a loop of
- * its own. A full receiver drops, it never blocks the sender.
+ * The receive side: one frame into one RX queue, whatever its flavour and its buffers look like. This is the general
+ * path (chains, indirect tables, mergeable buffers, headers split over descriptors); the NIC does the common case in
+ * loops of its own. A full receiver drops, it never blocks the sender.
  */
 import {
   BAD_AVAIL_IDX,
+  C_RX_BYTES,
   C_RX_FRAMES,
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  FLAVOUR_ADVANCED,
+  FLAVOUR_SPLIT,
   OUT_VIRTIO_HDR,
   P_COUNTERS,
-  Q_DIRTY,
   Q_FLAGS,
+  Q_FLAVOUR,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
   Q_SIZE,
@@ -23,71 +26,19 @@ import {
   RX_CHAINS_MAX,
   RX_SEGMENTS,
   RX_WALK_MAX,
-  SEGMENT_STRIDE,
-  TOUCHED_LIST,
 } from "../../shared/layout/nic.ts";
-import { copyBytes } from "../lib/copy.ts";
-import {
-  availHead,
-  availIdx,
-  badDetail,
-  chainBytes,
-  chainLength,
-  clearSegments,
-  failQueue,
-  gatherChain,
-  publishUsed,
-  pushUsed,
-} from "../lib/split_ring.ts";
+import { receiveAdvanced } from "./advanced_receive.ts";
+import { failQueue } from "./interrupts.ts";
+import { touch } from "./ring.ts";
+import { badDetail, clearSegments, put, putFrom, rewindOut } from "./segments.ts";
+import { availHead, availIdx, chainBytes, chainLength, gatherChain, pushUsed } from "./split_ring.ts";
+import { sendTrunk } from "./trunk.ts";
 
 /** Adds `n` to the counter at `offset` of pool `p`. */
 @inline
 export function count(p: usize, offset: u32, n: u64): void {
   const at = p + P_COUNTERS + offset;
   store<u64>(at, load<u64>(at) + n);
-}
-
-let touchedCount: u32 = 0;
-
-/** Notes that used elements of `rx` wait to be published. */
-@inline
-export function touch(rx: usize): void {
-  if (load<u32>(rx, Q_DIRTY)) return;
-  store<u32>(rx, 1, Q_DIRTY);
-  store<u32>(TOUCHED_LIST + touchedCount * 4, <u32> rx);
-  touchedCount++;
-}
-
-/** Publishes what the burst delivered: one index store, and at most one interrupt, for each RX queue. */
-export function publishTouched(): void {
-  for (let i: u32 = 0; i < touchedCount; i++) {
-    const rx: usize = load<u32>(TOUCHED_LIST + i * 4);
-    store<u32>(rx, 0, Q_DIRTY);
-    publishUsed(rx);
-  }
-  touchedCount = 0;
-}
-
-// Where the next byte goes in RX_SEGMENTS.
-let outSegment: usize = 0;
-let outOffset: u32 = 0;
-
-/** Writes `n` bytes at `src` behind what was written before. The segments are known to have room. */
-function put(src: usize, n: u32): void {
-  let from = src;
-  let left = n;
-  while (left > 0) {
-    const room = load<u32>(outSegment, 4) - outOffset;
-    const part = left < room ? left : room;
-    copyBytes(load<u32>(outSegment) + outOffset, from, part);
-    from += part;
-    left -= part;
-    outOffset += part;
-    if (part == room) {
-      outSegment += SEGMENT_STRIDE;
-      outOffset = 0;
-    }
-  }
 }
 
 let chainCount: u32 = 0;
@@ -141,43 +92,47 @@ export function deliver(
   skip: u32,
   payloadBytes: u32,
 ): bool {
-  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) {
-    count(p, C_RX_QUEUE_ERROR, 1);
-    return false;
-  }
-  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
-  const need = hdrBytes + headBytes + payloadBytes;
-  const refused = reserve(rx, need);
+  const refused = receive(rx, head, headBytes, segments, skip, payloadBytes);
   if (refused != 0) {
     count(p, refused, 1);
     return false;
   }
-  outSegment = RX_SEGMENTS;
-  outOffset = 0;
+  touch(rx);
+  count(p, C_RX_FRAMES, 1);
+  count(p, C_RX_BYTES, headBytes + payloadBytes);
+  return true;
+}
+
+/** As `deliver`, without the books: answers 0, or the counter that tells why the frame did not go in. */
+export function receive(rx: usize, head: usize, headBytes: u32, segments: usize, skip: u32, payloadBytes: u32): u32 {
+  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return C_RX_QUEUE_ERROR;
+  const flavour = load<u32>(rx, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return receiveSplit(rx, head, headBytes, segments, skip, payloadBytes);
+  if (flavour == FLAVOUR_ADVANCED) return receiveAdvanced(rx, head, headBytes, segments, skip, payloadBytes);
+  return sendTrunk(rx, head, headBytes, segments, skip, payloadBytes, false);
+}
+
+/** As `receiveAdvanced`, for a split ring. */
+function receiveSplit(
+  rx: usize,
+  head: usize,
+  headBytes: u32,
+  segments: usize,
+  skip: u32,
+  payloadBytes: u32,
+): u32 {
+  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const need = hdrBytes + headBytes + payloadBytes;
+  const refused = reserve(rx, need);
+  if (refused != 0) return refused;
+  rewindOut();
   store<u64>(OUT_VIRTIO_HDR, 0);
   store<u32>(OUT_VIRTIO_HDR + 8, chainCount << 16);
   put(OUT_VIRTIO_HDR, hdrBytes);
   put(head, headBytes);
-
-  let segment = segments;
-  let pass = skip;
-  let left = payloadBytes;
-  while (left > 0) {
-    const length = load<u32>(segment, 4);
-    if (length > pass) {
-      const part = min(length - pass, left);
-      put(load<u32>(segment) + pass, part);
-      left -= part;
-      pass = 0;
-    } else {
-      pass -= length;
-    }
-    segment += SEGMENT_STRIDE;
-  }
+  putFrom(segments, skip, payloadBytes);
   finish(rx, need);
-  count(p, C_RX_FRAMES, 1);
-  count(p, C_RX_FRAMES + 8, headBytes + payloadBytes);
-  return true;
+  return 0;
 }
 
 /** Turns the filled chains into used elements. */
@@ -190,5 +145,4 @@ function finish(rx: usize, bytes: u32): void {
     left -= used;
   }
   store<u32>(rx, load<u32>(rx, Q_LAST_AVAIL) + chainCount, Q_LAST_AVAIL);
-  touch(rx);
 }

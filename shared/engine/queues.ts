@@ -6,16 +6,19 @@ import {
   BAD_ADDRESS,
   BAD_AVAIL_IDX,
   BAD_CHAIN_LENGTH,
+  BAD_DESCRIPTOR,
   BAD_DIRECTION,
   BAD_HEAD,
   BAD_HEADER,
   BAD_INDIRECT,
   BAD_NEXT,
+  BAD_TAIL,
   BURST_FRAMES,
   CALL_BLOCKED,
   CALL_LIST,
   CTL,
   CTL_CALL_COUNT,
+  FLAVOUR_ADVANCED,
   MEMORY_GONE,
   OK,
   P_RX_COUNT,
@@ -31,11 +34,15 @@ import {
   Q_ERROR,
   Q_ERROR_DETAIL,
   Q_FLAGS,
+  Q_FLAVOUR,
   Q_HDR_BYTES,
+  Q_HEADER_BYTES,
   Q_INDEX,
   Q_KICK_FD,
   Q_LAST_AVAIL,
+  Q_PACKET_BYTES,
   Q_POOL,
+  Q_REGISTERS,
   Q_SIZE,
   Q_STATE,
   Q_USED,
@@ -51,8 +58,9 @@ import {
   QUEUE_STRIDE,
   QUEUES,
   QUEUES_PER_POOL,
+  REGISTER_PAGES,
   RING_UNMAPPED,
-} from "../../shared/layout/nic.ts";
+} from "../layout/nic.ts";
 import {
   VIRTIO_F_ANY_LAYOUT,
   VIRTIO_F_VERSION_1,
@@ -61,10 +69,18 @@ import {
   VIRTIO_NET_HDR_LEGACY_BYTES,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
-} from "../../shared/layout/virtio.ts";
-import { DeviceRefusal, type Request } from "../../shared/device/mod.ts";
-import type { QueueState } from "../../shared/api/nic.ts";
-import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../../shared/os/mod.ts";
+} from "../layout/virtio.ts";
+import {
+  ADV_HEADER_BYTES_MAX,
+  ADV_PACKET_BYTES_MAX,
+  ADV_PACKET_BYTES_MIN,
+  ADV_PAGE_BYTES,
+  ADV_QUEUE_SIZE_MAX,
+  ADV_QUEUE_SIZE_MIN,
+  ADV_REGISTER_STRIDE,
+} from "../layout/advanced.ts";
+import { DeviceRefusal, type Request } from "../device/mod.ts";
+import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
 
 /** Features a split queue of this NIC can do; the vhost service adds what the protocol needs. */
@@ -87,10 +103,25 @@ export const QUEUE_REASONS: Record<number, string> = {
   [MEMORY_GONE]: "the guest's memory file was truncated",
   [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
   [CALL_BLOCKED]: "the call eventfd blocks its writer",
+  [BAD_TAIL]: "doorbell is not below the queue size",
+  [BAD_DESCRIPTOR]: "descriptor is malformed, or a frame's last one is missing",
 };
 
 /** So many queues that a burst would be cut up smaller than this cost more than they share. */
 const VISIT_FRAMES_MIN = 8;
+
+/** State of one queue, for APIs. */
+export interface QueueState {
+  index: number;
+  kind: "rx" | "tx";
+  flavour: "split" | "advanced";
+  state: "running" | "error";
+  size: number;
+  reason?: string;
+  detail?: string;
+  /** Interrupts raised. */
+  calls: number;
+}
 
 type StartRequest = Extract<Request, { op: "queueStart" }>;
 
@@ -103,6 +134,25 @@ interface Running {
 
 function has(features: bigint, bit: number): boolean {
   return (features >> BigInt(bit) & 1n) === 1n;
+}
+
+/** Throws unless the request's sizes are ones that its flavour has. */
+function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequest): void {
+  const [min, max] = flavour === "advanced" ? [ADV_QUEUE_SIZE_MIN, ADV_QUEUE_SIZE_MAX] : [2, QUEUE_SIZE_MAX];
+  if (size < min || size > max || (size & (size - 1)) !== 0) {
+    throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: sizes are powers of two, ${min}–${max}`);
+  }
+  if (flavour !== "advanced") return;
+  if (packetBytes % 1024 !== 0 || packetBytes < ADV_PACKET_BYTES_MIN || packetBytes > ADV_PACKET_BYTES_MAX) {
+    const range = `${ADV_PACKET_BYTES_MIN}–${ADV_PACKET_BYTES_MAX}`;
+    throw new DeviceRefusal("bad-size", `queue ${index}: packet buffers of ${packetBytes} bytes: KiB, ${range}`);
+  }
+  if (headerBytes % 64 !== 0 || headerBytes > ADV_HEADER_BYTES_MAX) {
+    throw new DeviceRefusal(
+      "bad-size",
+      `queue ${index}: header buffers of ${headerBytes} bytes: multiples of 64, up to ${ADV_HEADER_BYTES_MAX}`,
+    );
+  }
 }
 
 /** Frames one visit may take from each of `count` TX queues of a pool: together a burst, whatever their number. */
@@ -128,6 +178,15 @@ export class Queues {
     this.#pool = pool;
   }
 
+  /** Whether the switch delivers elsewhere for now (the pool is held). */
+  #diverted: number | undefined;
+
+  /** Has the switch deliver to another queue instead (its arena offset), or to the receive queues again. */
+  divert(queue: number | undefined): void {
+    this.#diverted = queue;
+    this.#writeLists();
+  }
+
   /** Arena offsets of running TX queues, for the list that is polled. */
   get transmitters(): number[] {
     return this.#sorted().filter((queue) => queue.index % 2 === 1).map((queue) => queue.pointer);
@@ -148,12 +207,7 @@ export class Queues {
       throw new DeviceRefusal("bad-queue", `queue ${index}: queues are 0–${QUEUE_PAIRS_MAX * 2 - 1}`);
     }
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
-    if (size < 2 || size > QUEUE_SIZE_MAX || (size & (size - 1)) !== 0) {
-      throw new DeviceRefusal(
-        "bad-size",
-        `queue ${index} of size ${size}: sizes are powers of two, 2–${QUEUE_SIZE_MAX}`,
-      );
-    }
+    checkSize(request);
     for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
       if (fd && !isEventFd(fd.number)) {
         throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
@@ -175,6 +229,7 @@ export class Queues {
     this.#view.setBigUint64(at + Q_DESC_IOVA, request.desc, true);
     this.#view.setBigUint64(at + Q_AVAIL_IOVA, request.avail, true);
     this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
+    if (request.flavour === "advanced") this.#setAdvanced(at, request);
     const verdict = this.#engine.wasm.startQueue(at, request.base);
     if (verdict !== OK) {
       this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
@@ -184,6 +239,15 @@ export class Queues {
     this.#running.set(index, { pointer: at, index, kick, call });
     this.#writeLists();
     this.#call(at);
+  }
+
+  #setAdvanced(at: number, { index, packetBytes, headerBytes }: StartRequest): void {
+    const registers = REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
+    this.#view.setUint32(at + Q_FLAVOUR, FLAVOUR_ADVANCED, true);
+    this.#view.setUint32(at + Q_REGISTERS, registers, true);
+    this.#view.setUint32(at + Q_PACKET_BYTES, packetBytes, true);
+    this.#view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
+    this.#view.setUint32(at + Q_HDR_BYTES, 0, true);
   }
 
   /**
@@ -205,7 +269,8 @@ export class Queues {
     const at = queue.pointer;
     // Whoever drives the rings next polls or arms them for himself; he must not find our "do not kick" in them.
     const inError = this.#view.getUint32(at + Q_STATE, true) === QUEUE_ERROR;
-    if (!inError) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
+    const split = this.#view.getUint32(at + Q_FLAVOUR, true) !== FLAVOUR_ADVANCED;
+    if (!inError && split) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
     this.#forgetCall(at);
@@ -286,8 +351,10 @@ export class Queues {
   /** Writes the list of RX queues that the switch delivers to, and the TX queues' share of a burst. */
   #writeLists(): void {
     const at = POOLS + this.#pool * POOL_STRIDE;
-    const receivers = this.#sorted().filter((queue) => queue.index % 2 === 0);
-    receivers.forEach((queue, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, queue.pointer, true));
+    const receivers = this.#diverted === undefined
+      ? this.#sorted().filter((queue) => queue.index % 2 === 0).map((queue) => queue.pointer)
+      : [this.#diverted];
+    receivers.forEach((pointer, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, pointer, true));
     this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
     this.#view.setUint32(at + P_VISIT_FRAMES, visitFrames(this.transmitters.length), true);
   }
@@ -308,6 +375,7 @@ export class Queues {
       return {
         index,
         kind: index % 2 === 0 ? "rx" : "tx",
+        flavour: this.#view.getUint32(pointer + Q_FLAVOUR, true) === FLAVOUR_ADVANCED ? "advanced" : "split",
         state: error ? "error" : "running",
         size: this.#view.getUint32(pointer + Q_SIZE, true),
         ...(error ? { reason, detail } : {}),

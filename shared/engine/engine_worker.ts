@@ -1,6 +1,7 @@
 /**
- * The engine's thread: polls with Wasm, raises interrupts, sleeps when there is nothing to do, stands still when the
- * control thread asks. No JavaScript runs per packet: one `run` is up to a few thousand polls.
+ * An engine's thread (the NIC's, or the vhost service's): polls with Wasm, raises interrupts, sleeps when there is
+ * nothing to do, stands still when the control thread asks. No JavaScript runs per packet: one `run` is up to a few
+ * thousand polls.
  *
  * Idle: after `spinNs` without work it asks every driver for kicks, looks once more, and blocks in epoll on the kick
  * eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
@@ -35,10 +36,10 @@ import {
   RUN_EVENT,
   RUN_PAUSE,
   RUN_WORK,
-} from "../../shared/layout/nic.ts";
-import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
-import { drainEventFd, isWritable, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
-import { libc } from "../../shared/os/libc.ts";
+} from "../layout/nic.ts";
+import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
+import { drainEventFd, isWritable, monotonicNs, setAffinity, signalEventFd } from "../os/fd.ts";
+import { libc } from "../os/libc.ts";
 
 /** What the control thread hands over at the start. */
 export interface WorkerStart {
@@ -53,7 +54,7 @@ export interface WorkerStart {
 /** What the worker tells the control thread. */
 export type WorkerReport = "ready" | "queue-error" | "memory-fault" | "ended";
 
-/** The exports of the engine that both threads use. */
+/** What every engine exports. */
 export interface EngineExports {
   calibrate(): void;
   run(nowNs: number, passes: number): number;
@@ -63,12 +64,6 @@ export interface EngineExports {
   bindRings(queue: number): number;
   startQueue(queue: number, base: number): number;
   forgetRegion(queue: number): void;
-  insertFilter(mac: bigint, vlan: number, pool: number, flags: number): number;
-  removeFilter(mac: bigint, vlan: number): void;
-  removeFiltersOf(pool: number, onlyLearned: number): void;
-  findPoolExact(mac: bigint, vlan: number): number;
-  ageFilters(): void;
-  clearFilters(): void;
 }
 
 /** Polls in one `run`, shared among the active queues: a few microseconds when idle. */

@@ -17,17 +17,9 @@ import {
   REGION_STRIDE,
   REGION_WINDOW,
   REGIONS_MAX,
-} from "../../shared/layout/nic.ts";
-import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
-import {
-  type Arena,
-  ArenaFullError,
-  type Fd,
-  fileStatus,
-  sealShrink,
-  type Window,
-  WINDOW_BYTES,
-} from "../../shared/os/mod.ts";
+} from "../layout/nic.ts";
+import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
+import { type Arena, ArenaFullError, type Fd, fileStatus, sealShrink, type Window, WINDOW_BYTES } from "../os/mod.ts";
 
 const PAGE_BYTES = 4096;
 

@@ -16,7 +16,7 @@ import {
   FAULT_ADDRESSES,
   PAUSE_END,
   WINDOWS,
-} from "../../shared/layout/nic.ts";
+} from "../layout/nic.ts";
 import {
   Arena,
   createEventFd,
@@ -27,8 +27,8 @@ import {
   isWritable,
   monotonicNs,
   signalEventFd,
-} from "../../shared/os/mod.ts";
-import { loadWasm } from "../../shared/wasm/load.ts";
+} from "../os/mod.ts";
+import { loadWasm, type WasmModuleName } from "../wasm/load.ts";
 import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.ts";
 
 /** How long the worker may take to stand still before it counts as dead. */
@@ -36,16 +36,18 @@ const PARK_DEADLINE_MS = 5000;
 const PARK_CHECK_MS = 20;
 const WATCHDOG_MS = 200;
 
-/** Settings of the engine. */
+/** Settings of an engine. */
 export interface EngineOptions {
+  /** The Wasm module: which engine it is. */
+  module: WasmModuleName;
   /** CPUs the worker runs on; empty for any. */
   cpus: number[];
   /** How long it polls without work before it sleeps. */
   spinUs: number;
 }
 
-/** The engine as the control thread sees it. */
-export class Engine {
+/** The engine as the control thread sees it; `Exports` are its functions. */
+export class Engine<Exports extends EngineExports = EngineExports> {
   readonly arena: Arena;
   readonly view: DataView;
   readonly epoll = new Epoll();
@@ -55,7 +57,7 @@ export class Engine {
   onDeath: (reason: string) => void = () => {};
 
   readonly #words: Int32Array;
-  readonly #wasm: EngineExports;
+  readonly #wasm: Exports;
   readonly #wake = createEventFd();
   readonly #worker: Worker;
   readonly #watchdog: ReturnType<typeof setInterval>;
@@ -70,17 +72,17 @@ export class Engine {
     this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
-    this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as EngineExports;
+    this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
     this.epoll.add(this.#wake.number, EPOLLIN, 0);
     this.#worker = worker;
     this.#watchdog = setInterval(() => this.#freeBlockedCall(), WATCHDOG_MS);
   }
 
   /** Builds the arena and starts the worker; resolves when it polls. */
-  static async start(options: EngineOptions): Promise<Engine> {
-    const module = await loadWasm("nic");
+  static async start<Exports extends EngineExports>(options: EngineOptions): Promise<Engine<Exports>> {
+    const module = await loadWasm(options.module);
     const worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module", name: "engine" });
-    const engine = new Engine(module, worker, new Arena(WINDOWS));
+    const engine = new Engine<Exports>(module, worker, new Arena(WINDOWS));
     const ready = Promise.withResolvers<void>();
     worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
       if (event.data === "ready") ready.resolve();
@@ -105,7 +107,7 @@ export class Engine {
   }
 
   /** The engine's functions. Those that change state may only be called inside `between`. */
-  get wasm(): EngineExports {
+  get wasm(): Exports {
     return this.#wasm;
   }
 

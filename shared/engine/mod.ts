@@ -1,0 +1,6 @@
+/** An engine and what it needs around it: arena and worker, memory tables, queues. The NIC is one, emulated mode another. */
+export * from "./domain.ts";
+export * from "./engine.ts";
+export type { EngineExports } from "./engine_worker.ts";
+export * from "./queues.ts";
+export * from "./tenants.ts";

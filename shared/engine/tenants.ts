@@ -1,0 +1,174 @@
+/**
+ * Who drives an engine's pools: a tenant has one pool's memory table and queues. The NIC's leases are tenants, and so
+ * are the guests of emulated mode. Here is what every tenant may ask, and what happens when one breaks its memory, its
+ * rings or its eventfds: it stops, with a reason, and nobody else notices.
+ */
+import { MEMORY_GONE } from "../layout/nic.ts";
+import { DeviceRefusal, type Request } from "../device/mod.ts";
+import type { Fd } from "../os/mod.ts";
+import { Domain, type DomainLimits } from "./domain.ts";
+import type { Engine } from "./engine.ts";
+import { Queues } from "./queues.ts";
+
+type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
+
+/** One pool's memory and queues. */
+export class Tenant {
+  readonly pool: number;
+  readonly domain: Domain;
+  readonly queues: Queues;
+  /** Told when one of its queues stops by itself. */
+  onQueueError: (index: number, reason: string) => void = () => {};
+
+  constructor(engine: Engine, pool: number, limits: DomainLimits) {
+    this.pool = pool;
+    this.domain = new Domain(engine.arena, pool, limits);
+    this.queues = new Queues(engine, pool);
+  }
+}
+
+/** All tenants of one engine. */
+export class Tenants {
+  readonly #engine: Engine;
+  readonly #tenants = new Map<number, Tenant>();
+  readonly #reported = new Set<string>();
+  readonly #onQueueError: (tenant: Tenant, index: number, reason: string) => void;
+  /** Polled queues beside the tenants' own transmit queues. */
+  extraActive: () => number[] = () => [];
+
+  constructor(engine: Engine, onQueueError: (tenant: Tenant, index: number, reason: string) => void) {
+    this.#engine = engine;
+    this.#onQueueError = onQueueError;
+    engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.#reportErrors();
+    engine.onBlockedCall = (fd) => this.#blockedCall(fd);
+  }
+
+  /** Whether the pool has a tenant. */
+  has(pool: number): boolean {
+    return this.#tenants.has(pool);
+  }
+
+  /** Lets a tenant into its pool, which is free. */
+  add(tenant: Tenant): void {
+    this.#tenants.set(tenant.pool, tenant);
+  }
+
+  /** Ends a tenancy: queues stop, memory is unmapped. `alongside` runs in the same pause of the engine. */
+  remove(tenant: Tenant, alongside: () => void = () => {}): void {
+    if (this.#tenants.get(tenant.pool) !== tenant) return;
+    this.#tenants.delete(tenant.pool);
+    this.#engine.between(() => {
+      tenant.queues.stopAll();
+      this.writeActive();
+      tenant.domain.clear();
+      alongside();
+    });
+    for (const key of this.#reported) if (key.startsWith(`${tenant.pool}.`)) this.#reported.delete(key);
+  }
+
+  /** Writes the list of polled queues. Inside `between`. */
+  writeActive(): void {
+    const tenants = [...this.#tenants.values()].sort((a, b) => a.pool - b.pool);
+    this.#engine.setActive([...tenants.flatMap(({ queues }) => queues.transmitters), ...this.extraActive()]);
+  }
+
+  // What a tenant asks ---------------------------------------------------------------------------------------
+
+  /** Replaces the memory table; running queues go on where their rings are still mapped. */
+  setMemory({ domain, queues }: Tenant, request: Ask<"dmaSet">, fds: readonly Fd[]): void {
+    const candidates = domain.check(request.regions, fds);
+    this.#engine.between(() => {
+      domain.replace(candidates);
+      queues.rebind();
+    });
+    this.#reportErrors();
+  }
+
+  /** Adds one region to the memory table. */
+  mapMemory({ domain, queues }: Tenant, request: Ask<"dmaMap">, fd: Fd): void {
+    const candidate = domain.checkOne(request.region, fd);
+    this.#engine.between(() => {
+      domain.add(candidate);
+      queues.rebind();
+    });
+  }
+
+  /** Takes one region away; queues whose rings were in it stop. */
+  unmapMemory({ domain, queues }: Tenant, request: Ask<"dmaUnmap">): void {
+    this.#engine.between(() => {
+      domain.remove(request.iova, request.size);
+      queues.rebind();
+    });
+    this.#reportErrors();
+  }
+
+  /** Starts a queue; takes its eventfds over if it starts. `alongside` runs in the same pause of the engine. */
+  startQueue(
+    tenant: Tenant,
+    request: Ask<"queueStart">,
+    fds: readonly (Fd | undefined)[],
+    alongside: () => void = () => {},
+  ): void {
+    if (tenant.domain.poisoned) {
+      throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
+    }
+    this.#engine.between(() => {
+      tenant.queues.start(request, fds[0], fds[1]);
+      alongside();
+      this.writeActive();
+    });
+    this.#reported.delete(`${tenant.pool}.${request.index}`);
+  }
+
+  /** Stops a queue between two bursts; answers its next avail index. */
+  stopQueue(tenant: Tenant, index: number): number {
+    const base = this.#engine.between(() => {
+      const next = tenant.queues.stop(index);
+      this.writeActive();
+      return next;
+    });
+    this.#reported.delete(`${tenant.pool}.${index}`);
+    return base;
+  }
+
+  /** Gives a running queue another call eventfd, which becomes the queue's. */
+  setCall({ queues }: Tenant, index: number, call: Fd | undefined): void {
+    this.#engine.between(() => queues.setCall(index, call));
+  }
+
+  // Faults ---------------------------------------------------------------------------------------------------
+
+  #reportErrors(): void {
+    for (const tenant of this.#tenants.values()) {
+      for (const queue of tenant.queues.states()) {
+        const key = `${tenant.pool}.${queue.index}`;
+        // A queue that went on (its memory came back) is reported again when it stops again.
+        if (queue.state !== "error") this.#reported.delete(key);
+        if (queue.state !== "error" || this.#reported.has(key)) continue;
+        this.#reported.add(key);
+        const reason = `${queue.reason} (${queue.detail})`;
+        tenant.onQueueError(queue.index, reason);
+        this.#onQueueError(tenant, queue.index, reason);
+      }
+    }
+  }
+
+  /** A guest truncated its memory: the guard mapped zero pages there, and that guest's queues stop. */
+  #memoryFault(): void {
+    const { offsets } = this.#engine.faults();
+    this.#engine.between(() => {
+      for (const { domain, queues } of this.#tenants.values()) {
+        if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
+      }
+    });
+    this.#reportErrors();
+  }
+
+  /** A call eventfd held the engine: its queue stops. */
+  #blockedCall(fd: number): void {
+    this.#engine.between(() => {
+      for (const { queues } of this.#tenants.values()) queues.failCall(fd);
+    });
+    this.#reportErrors();
+  }
+}

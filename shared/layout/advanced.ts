@@ -1,0 +1,70 @@
+/**
+ * The `advanced` queue flavour: descriptor formats of the Intel 82599 (datasheet §7.1.6 advanced receive, §7.2.3
+ * advanced transmit) and the register page through which a driver rings doorbells. Plain literals: TypeScript and
+ * AssemblyScript both read this file.
+ *
+ * A ring is an array of 16-byte descriptors. The device owns those from head to tail, the driver the others; a ring
+ * whose head is its tail is empty, so it holds one descriptor less than its size.
+ *
+ *      receive, read format          {packet buffer u64, header buffer u64}
+ *      receive, write-back format    {info u32, RSS hash u32, status and error u32, length u16, VLAN u16}
+ *      transmit                      {buffer u64, length | DTYP | DCMD u32, status | PAYLEN u32}
+ *
+ * The register page is 4 KiB, a memory file of its own for each VF: 128 bytes for each queue, the first line written
+ * by the driver, the second by the device.
+ *
+ *      +0   TAIL u32       doorbell: the driver's descriptors end before this index
+ *      +4   INTERRUPT u32  the driver wants one interrupt; the device sets it back to 0 when it raises it
+ *      +64  HEAD u32       the device's descriptors begin at this index
+ *      +68  ARMED u32      the device sleeps: signal the kick eventfd after the next doorbell
+ */
+
+export const ADV_DESC_BYTES = 16;
+export const ADV_DESC_ALIGN = 128;
+export const ADV_QUEUE_SIZE_MIN = 8;
+/** TDLEN and RDLEN go further; drivers do not. */
+export const ADV_QUEUE_SIZE_MAX = 4096;
+/** Descriptors of one frame (datasheet §7.2.1.1). */
+export const ADV_CHAIN_MAX = 40;
+
+// §7.2.3.2.4 transmit, third dword
+export const ADV_TXD_DTALEN_MASK = 0xffff;
+export const ADV_TXD_DTYP_MASK = 0x00f00000;
+export const ADV_TXD_DTYP_CTXT = 0x00200000;
+export const ADV_TXD_DTYP_DATA = 0x00300000;
+export const ADV_TXD_DCMD_EOP = 0x01000000;
+export const ADV_TXD_DCMD_IFCS = 0x02000000;
+export const ADV_TXD_DCMD_RS = 0x08000000;
+export const ADV_TXD_DCMD_DEXT = 0x20000000;
+export const ADV_TXD_DCMD_VLE = 0x40000000;
+export const ADV_TXD_DCMD_TSE = 0x80000000;
+// fourth dword
+export const ADV_TXD_STAT_DD = 1;
+export const ADV_TXD_POPTS_MASK = 0x3f00;
+export const ADV_TXD_PAYLEN_SHIFT = 14;
+
+// §7.1.6.2 receive write-back, first dword
+export const ADV_RXD_PTYPE_IPV4 = 0x10;
+export const ADV_RXD_PTYPE_IPV6 = 0x40;
+export const ADV_RXD_PTYPE_TCP = 0x100;
+export const ADV_RXD_PTYPE_UDP = 0x200;
+export const ADV_RXD_HDRLEN_SHIFT = 21;
+export const ADV_RXD_HDRLEN_MASK = 0x3ff;
+export const ADV_RXD_SPH = 0x80000000;
+// third dword
+export const ADV_RXD_STAT_DD = 1;
+export const ADV_RXD_STAT_EOP = 2;
+
+// Register page
+export const ADV_PAGE_BYTES = 4096;
+export const ADV_REGISTER_STRIDE = 128;
+export const ADV_REG_TAIL = 0;
+export const ADV_REG_INTERRUPT = 4;
+export const ADV_REG_HEAD = 64;
+export const ADV_REG_ARMED = 68;
+
+/** SRRCTL.BSIZEPACKET counts kilobytes, 1–16 (§8.2.3.8.7). */
+export const ADV_PACKET_BYTES_MIN = 1024;
+export const ADV_PACKET_BYTES_MAX = 16384;
+/** SRRCTL.BSIZEHEADER counts 64 bytes, up to 1024; 0: frames are not split. */
+export const ADV_HEADER_BYTES_MAX = 1024;
