@@ -1,7 +1,9 @@
 /** The vhost service's control API. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { ApiError, createApp, PortChange, PortState, Problem } from "../../shared/api/mod.ts";
-import type { PortName, Ports } from "./ports.ts";
+import { ApiError, createApp, DataPathChange, PortChange, PortState, Problem } from "../../shared/api/mod.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
+import type { PortName } from "./driver.ts";
+import type { Ports } from "./ports.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
@@ -9,16 +11,17 @@ const json = <T extends z.ZodType>(schema: T, description: string) => ({
 });
 const refused = { content: { "application/problem+json": { schema: Problem } }, description: "Refused" };
 const params = z.object({
-  vf: z.union([z.literal("uplink"), z.string().regex(/^\d+$/, "is a VF number or uplink").transform(Number)]),
+  port: z.string().regex(/^(uplink|vport\d+|\d+)$/, "is a VF's number, uplink, or a vport such as vport3")
+    .transform((text) => /^\d+$/.test(text) ? Number(text) : text as PortName),
 });
 
 /** The routes over `ports`. */
 export function vhostApi(ports: Ports, token: string | undefined): OpenAPIHono {
   const app = createApp(token);
   app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
-  const known = (vf: PortName) => {
-    const state = ports.state(vf);
-    if (!state) throw new ApiError(404, `there is no port of vf ${vf}`, "vf");
+  const known = (name: PortName) => {
+    const state = ports.state(name);
+    if (!state) throw new ApiError(404, `there is no port ${name}`, "port");
     return state;
   };
 
@@ -29,24 +32,43 @@ export function vhostApi(ports: Ports, token: string | undefined): OpenAPIHono {
   app.openapi(
     createRoute({
       method: "get",
-      path: "/api/v1/ports/{vf}",
+      path: "/api/v1/ports/{port}",
       request: { params },
       responses: { 200: json(PortState, "One port"), 404: refused },
     }),
-    (c) => c.json(known(c.req.valid("param").vf), 200),
+    (c) => c.json(known(c.req.valid("param").port), 200),
   );
   app.openapi(
     createRoute({
       method: "put",
-      path: "/api/v1/ports/{vf}",
+      path: "/api/v1/ports/{port}",
       request: { params, body: { ...json(PortChange, "Server, or client of a front-end's socket"), required: true } },
       responses: { 200: json(PortState, "In force"), 404: refused, 422: refused },
     }),
     async (c) => {
-      const { vf } = c.req.valid("param");
-      known(vf);
+      const { port } = c.req.valid("param");
+      known(port);
       const change = c.req.valid("json");
-      return c.json(await ports.configure(vf, change.role, change.role === "client" ? change.path : undefined), 200);
+      return c.json(await ports.configure(port, change.role, change.role === "client" ? change.path : undefined), 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/ports/{port}/dataPath",
+      description: "Changes who drives the port's rings while its guest runs; or says why that cannot be",
+      request: { params, body: { ...json(DataPathChange, "The data path"), required: true } },
+      responses: { 200: json(PortState, "In force"), 404: refused, 409: refused, 422: refused },
+    }),
+    async (c) => {
+      const { port } = c.req.valid("param");
+      known(port);
+      try {
+        return c.json(await ports.setDataPath(port, c.req.valid("json").dataPath), 200);
+      } catch (error) {
+        if (error instanceof ApiError) throw error;
+        throw new ApiError(409, (error as Error).message, error instanceof DeviceRefusal ? error.code : "dataPath");
+      }
     },
   );
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });

@@ -4,46 +4,20 @@
  * never told what is not true.
  */
 import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
-import type { Reactor } from "../../shared/os/mod.ts";
+import { type Driver, type DriverEvents, poolOf, type PortContext } from "./driver.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
 const REATTACH_PAUSE_MS = 100;
-/** Requests in a row, each of which makes the engine stand still, before a session has to wait. */
-const REQUEST_BURST = 256;
-const REQUEST_PAUSE_MS = 20;
-const REQUEST_WINDOW_MS = 200;
-
-/** How a session reaches the NIC, and whom it tells. */
-export interface SessionContext {
-  vf: number | "uplink";
-  deviceSocket: string;
-  reactor: Reactor;
-  log(level: "info" | "warn", message: string): void;
-}
-
-/** Asks the NIC something. */
-export type Ask = (body: RequestInput, fds?: readonly number[]) => Promise<Record<string, unknown>>;
-
-/** Whom the lease tells. */
-export interface LeaseEvents {
-  /** A new NIC is attached: put everything in force again, with `ask`. */
-  resume(ask: Ask): Promise<void>;
-  lost(): void;
-  queueFailed(index: number, reason: string): void;
-}
-
 /** One VF's lease. */
-export class NicLease {
-  readonly #context: SessionContext;
-  readonly #events: LeaseEvents;
+export class NicLease implements Driver {
+  readonly #context: PortContext;
+  readonly #events: DriverEvents;
   #device: DeviceClient | undefined;
   /** Pending while the NIC is away. */
   #reattaching: Promise<void> | undefined;
   #ended = false;
-  #recent = 0;
-  #windowStart = 0;
 
-  constructor(context: SessionContext, events: LeaseEvents) {
+  constructor(context: PortContext, events: DriverEvents) {
     this.#context = context;
     this.#events = events;
   }
@@ -59,7 +33,7 @@ export class NicLease {
     const device = DeviceClient.connect(this.#context.deviceSocket, this.#context.reactor);
     try {
       const owner = `vhost (pid ${Deno.pid})`;
-      const attached = await device.request({ op: "attach", vf: this.#context.vf, owner });
+      const attached = await device.request({ op: "attach", vf: poolOf(this.#context.name), owner });
       device.onEvent = (event) => {
         if (event.event === "queueError") this.#events.queueFailed(event.index, event.reason);
       };
@@ -82,7 +56,6 @@ export class NicLease {
 
   /** Asks the NIC; while it is away the request waits for its successor. */
   async request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
-    await this.#pace();
     for (;;) {
       if (this.#reattaching) await this.#reattaching;
       const device = this.#device;
@@ -97,14 +70,9 @@ export class NicLease {
     }
   }
 
-  /** A front-end that has its VF changed without end must not have the engine stand still without end. */
-  async #pace(): Promise<void> {
-    const now = performance.now();
-    if (now - this.#windowStart > REQUEST_WINDOW_MS) {
-      this.#windowStart = now;
-      this.#recent = 0;
-    }
-    if (++this.#recent > REQUEST_BURST) await new Promise((resolve) => setTimeout(resolve, REQUEST_PAUSE_MS));
+  /** The NIC takes frames from the guest's memory and puts them there: nothing is ever on its way. */
+  drain(): Promise<void> {
+    return Promise.resolve();
   }
 
   async #reattach(): Promise<void> {

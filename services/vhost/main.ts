@@ -3,31 +3,57 @@ import { Command } from "commander";
 import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { vhostApi } from "./api.ts";
+import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
+
+function cpuList(text: string): number[] {
+  return text.split(",").filter((part) => part !== "").map(Number);
+}
 
 const options = new Command("vhost")
   .description("vhost-user back-end: guests attach here")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8081"))
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are made")
+  .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
+  .option("--spin-us <n>", "poll this long without work before sleeping", Number, 50)
+  .option("--vf-memory-mib <n>", "memory one guest may map", Number, 2048)
   .parse()
-  .opts<{ listen: ReturnType<typeof parseListen>; nicSocket: string; runDir: string }>();
+  .opts<{
+    listen: ReturnType<typeof parseListen>;
+    nicSocket: string;
+    runDir: string;
+    engineCpus: number[];
+    spinUs: number;
+    vfMemoryMib: number;
+  }>();
 
-await runService("vhost", () => {
+await runService("vhost", async () => {
   const token = requireToken(options.listen);
   libc();
   const reactor = new Reactor();
-  const ports = new Ports({ deviceSocket: options.nicSocket, runDir: options.runDir, reactor });
+  const emulation = await Emulation.start({
+    cpus: options.engineCpus,
+    spinUs: options.spinUs,
+    bytesMax: options.vfMemoryMib * 1024 ** 2,
+    sealedOnly: false,
+  });
+  const died = Promise.withResolvers<void>();
+  emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));
+  const ports = new Ports({ deviceSocket: options.nicSocket, runDir: options.runDir, reactor, emulation });
   const server = serve(vhostApi(ports, token), options.listen);
   const following = ports.follow();
-  return Promise.resolve({
+  const uplink = emulation.openUplink({ deviceSocket: options.nicSocket, reactor });
+  return {
     info: { api: urlOf(server.addr) },
-    ended: following,
+    ended: Promise.race([following, died.promise]),
     async close() {
       await ports.close();
       await following;
+      await emulation.close();
+      await uplink;
       await reactor.close();
       await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
     },
-  });
+  };
 });

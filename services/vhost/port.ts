@@ -4,22 +4,24 @@
  */
 import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
 import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
-import type { SessionContext } from "./lease.ts";
+import { ApiError, type DataPath } from "../../shared/api/mod.ts";
+import type { PortContext, PortName } from "./driver.ts";
 import { Session, type SessionState } from "./session.ts";
 
 const RECONNECT_MS = 500;
 /** How long a new front-end waits for the end of one that has just died. */
 const HANDOVER_MS = 1000;
 
-/** How a port gets its connections. */
+/** How a port gets its connections, and who drives their rings. */
 export interface PortConfig {
   role: "server" | "client";
   path: string;
+  dataPath: DataPath;
 }
 
 /** State of a port for the API. */
 export interface PortState extends PortConfig {
-  vf: number | "uplink";
+  port: PortName;
   connected: boolean;
   /** Why the last front-end's session ended. */
   lastEnd?: string;
@@ -28,9 +30,9 @@ export interface PortState extends PortConfig {
 
 /** A VF's vhost-user port. */
 export class Port {
-  readonly #context: SessionContext;
+  readonly #context: PortContext;
   readonly #reactor: Reactor;
-  readonly #config: PortConfig;
+  #config: PortConfig;
   #listener: UnixListener | undefined;
   #session: Session | undefined;
   #sessionEnd: Promise<void> = Promise.resolve();
@@ -39,7 +41,7 @@ export class Port {
   #wake: () => void = () => {};
   readonly #done: Promise<void>;
 
-  constructor(context: SessionContext, config: PortConfig) {
+  constructor(context: PortContext, config: PortConfig) {
     this.#context = context;
     this.#reactor = context.reactor;
     this.#config = config;
@@ -49,7 +51,7 @@ export class Port {
 
   get state(): PortState {
     return {
-      vf: this.#context.vf,
+      port: this.#context.name,
       ...this.#config,
       connected: this.#session !== undefined,
       ...(this.#lastEnd === undefined ? {} : { lastEnd: this.#lastEnd }),
@@ -95,13 +97,28 @@ export class Port {
   }
 
   async #run(socket: UnixSocket): Promise<void> {
-    const session = new Session(new VhostUserConnection(socket), this.#context);
+    const session = new Session(new VhostUserConnection(socket), this.#context, this.#config.dataPath);
     this.#session = session;
     this.#context.log("info", "a front-end connected");
     const reason = await session.run();
     this.#lastEnd = reason;
     this.#session = undefined;
+    // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
+    if (this.#config.dataPath === "guest") this.#config = { ...this.#config, dataPath: "emulated" };
     this.#context.log("info", `the front-end's session ended: ${reason}`);
+  }
+
+  get config(): PortConfig {
+    return this.#config;
+  }
+
+  /** Changes who drives the rings, while they run. Throws the reason if it cannot be; nothing has changed then. */
+  async setDataPath(dataPath: DataPath): Promise<void> {
+    if (dataPath === "guest" && !this.#session) {
+      throw new ApiError(409, "no guest is connected that could drive the VF by itself", "dataPath");
+    }
+    await this.#session?.switchTo(dataPath);
+    this.#config = { ...this.#config, dataPath };
   }
 
   async close(): Promise<void> {

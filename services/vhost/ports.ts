@@ -3,8 +3,12 @@
  * when the PF adds a VF. Roles that were changed are kept in a file, so that a restart does not forget them.
  */
 import { DeviceClient } from "../../shared/device/mod.ts";
-import { log } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, log } from "../../shared/api/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
+import type { Driver, DriverEvents, PortContext, PortName } from "./driver.ts";
+import { EmulatedDriver, SwitchDriver } from "./emulated.ts";
+import type { Emulation } from "./emulation.ts";
+import { NicLease } from "./lease.ts";
 import { Port, type PortConfig, type PortState } from "./port.ts";
 
 const RECONNECT_MS = 200;
@@ -14,16 +18,14 @@ export interface PortsOptions {
   deviceSocket: string;
   runDir: string;
   reactor: Reactor;
+  emulation: Emulation;
 }
-
-/** A VF's number, or the uplink. */
-export type PortName = number | "uplink";
 
 /** The ports of all VFs. */
 export class Ports {
   readonly #options: PortsOptions;
   readonly #ports = new Map<PortName, Port>();
-  #roles: Record<string, PortConfig> = {};
+  #configs: Record<string, PortConfig> = {};
   #watch: DeviceClient | undefined;
   #closed = false;
   #work: Promise<void> = Promise.resolve();
@@ -33,13 +35,13 @@ export class Ports {
   constructor(options: PortsOptions) {
     this.#options = options;
     try {
-      this.#roles = JSON.parse(Deno.readTextFileSync(this.#rolesFile)) as Record<string, PortConfig>;
+      this.#configs = JSON.parse(Deno.readTextFileSync(this.#configFile)) as Record<string, PortConfig>;
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   }
 
-  get #rolesFile(): string {
+  get #configFile(): string {
     return `${this.#options.runDir}/vhost-ports.json`;
   }
 
@@ -91,20 +93,33 @@ export class Ports {
   }
 
   #defaultConfig(name: PortName): PortConfig {
-    const file = name === "uplink" ? "uplink.sock" : `vf${name}.sock`;
-    return { role: "server", path: `${this.#options.runDir}/${file}` };
+    const file = typeof name === "number" ? `vf${name}.sock` : `${name}.sock`;
+    return { role: "server", path: `${this.#options.runDir}/${file}`, dataPath: "passthrough" };
   }
 
   #open(name: PortName): void {
     if (this.#closed || this.#ports.has(name)) return;
-    const label = name === "uplink" ? "uplink" : `vf ${name}`;
-    const context = {
-      vf: name,
-      deviceSocket: this.#options.deviceSocket,
-      reactor: this.#options.reactor,
-      log: (level: "info" | "warn", message: string) => log(level, "vhost", `${label}: ${message}`),
+    const { deviceSocket, reactor } = this.#options;
+    const label = typeof name === "number" ? `vf ${name}` : name;
+    const context: PortContext = {
+      name,
+      deviceSocket,
+      reactor,
+      log: (level, message) => log(level, "vhost", `${label}: ${message}`),
+      makeDriver: (path, events) => this.#makeDriver(context, path, events),
     };
-    this.#ports.set(name, new Port(context, this.#roles[String(name)] ?? this.#defaultConfig(name)));
+    const config = { ...this.#defaultConfig(name), ...this.#configs[String(name)] };
+    this.#ports.set(name, new Port(context, config));
+  }
+
+  #makeDriver(context: PortContext, path: DataPath, events: DriverEvents): Driver | undefined {
+    const { emulation } = this.#options;
+    const { name } = context;
+    if (typeof name === "string" && name !== "uplink") {
+      return new SwitchDriver(emulation, context, events, Number(name.slice("vport".length)));
+    }
+    if (path === "guest") return undefined;
+    return path === "emulated" ? new EmulatedDriver(emulation, context, events) : new NicLease(context, events);
   }
 
   get states(): PortState[] {
@@ -118,16 +133,33 @@ export class Ports {
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
     await this.#enqueue(async () => {
-      const config = role === "server" ? this.#defaultConfig(name) : { role, path: path ?? "" };
-      if (role === "server") delete this.#roles[String(name)];
-      else this.#roles[String(name)] = config;
-      await Deno.writeTextFile(`${this.#rolesFile}.new`, JSON.stringify(this.#roles));
-      await Deno.rename(`${this.#rolesFile}.new`, this.#rolesFile);
+      const dataPath = this.#ports.get(name)?.config.dataPath ?? "passthrough";
+      const { path: ownPath } = this.#defaultConfig(name);
+      const config: PortConfig = { role, path: role === "server" ? ownPath : path ?? "", dataPath };
+      await this.#keep(name, config);
       await this.#ports.get(name)?.close();
       this.#ports.delete(name);
       this.#open(name);
     });
     return this.state(name) as PortState;
+  }
+
+  /** Has another data path drive a VF's rings; throws the reason if it cannot be, with nothing changed. */
+  async setDataPath(name: PortName, dataPath: DataPath): Promise<PortState> {
+    const port = this.#ports.get(name);
+    if (!port || typeof name !== "number") {
+      throw new ApiError(409, `cannot change the data path of ${name}: only VFs have more than one`, "port");
+    }
+    await port.setDataPath(dataPath);
+    await this.#enqueue(() => this.#keep(name, port.config));
+    return port.state;
+  }
+
+  /** Keeps a port's configuration on disk. */
+  async #keep(name: PortName, config: PortConfig): Promise<void> {
+    this.#configs[String(name)] = config;
+    await Deno.writeTextFile(`${this.#configFile}.new`, JSON.stringify(this.#configs));
+    await Deno.rename(`${this.#configFile}.new`, this.#configFile);
   }
 
   async close(): Promise<void> {

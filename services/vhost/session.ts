@@ -6,7 +6,7 @@
  * or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they were.
  */
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type Fd, isEventFd, signalForeignEventFd } from "../../shared/os/mod.ts";
+import { type Fd, isEventFd } from "../../shared/os/mod.ts";
 import {
   type Message,
   ProtocolError,
@@ -24,9 +24,12 @@ import {
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
-import { type Ask, NicLease, type SessionContext } from "./lease.ts";
-import { MEM_SLOTS_MAX, MemoryTable, toDevice } from "./memory.ts";
-import { Vring } from "./vring.ts";
+import type { DataPath } from "../../shared/api/mod.ts";
+import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
+import type { PortContext } from "./driver.ts";
+import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
+import { Rings } from "./rings.ts";
+import type { Vring } from "./vring.ts";
 
 const PROTOCOL_FEATURES = [
   VHOST_USER_PROTOCOL_F_MQ,
@@ -78,34 +81,36 @@ export interface SessionState {
 /** One front-end's connection. */
 export class Session {
   readonly #connection: VhostUserConnection;
-  readonly #context: SessionContext;
-  readonly #lease: NicLease;
-  #offered = 0n;
-  #features = 0n;
+  readonly #context: PortContext;
+  readonly #rings: Rings;
+  readonly #offered = QUEUE_FEATURES | BACK_END_FEATURES;
   #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
-  #memory = new MemoryTable();
-  #vrings = new Map<number, Vring>();
 
-  constructor(connection: VhostUserConnection, context: SessionContext) {
+  constructor(connection: VhostUserConnection, context: PortContext, path: DataPath) {
     this.#connection = connection;
     this.#context = context;
-    this.#lease = new NicLease(context, {
-      resume: (ask) => this.#resume(ask),
-      lost: () => connection.close(),
-      queueFailed: (index, reason) => this.#queueFailed(index, reason),
-    });
+    this.#rings = new Rings(context, path, () => connection.close());
+  }
+
+  get path(): DataPath {
+    return this.#rings.path;
+  }
+
+  /** Has another data path drive the guest's rings; throws the reason if that cannot be. */
+  switchTo(path: DataPath): Promise<void> {
+    return this.#rings.switchTo(path);
   }
 
   get state(): SessionState {
     return {
-      features: `0x${this.#features.toString(16)}`,
+      features: `0x${this.#rings.features.toString(16)}`,
       protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
       status: this.#status,
-      memoryRegions: this.#memory.size,
+      memoryRegions: this.#rings.memory.size,
       ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
-      vrings: [...this.#vrings.values()].map((ring) => ({
+      vrings: this.#rings.all.map((ring) => ({
         index: ring.index,
         size: ring.size,
         enabled: ring.enabled,
@@ -119,51 +124,23 @@ export class Session {
   async run(): Promise<string> {
     const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
     this.#connection.close();
-    await this.#lease.release(reason);
-    for (const ring of this.#vrings.values()) ring.close();
-    this.#vrings.clear();
-    this.#memory.close();
+    await this.#rings.close(reason);
     return reason;
   }
 
   /** Serves message after message; answers or throws why there are no more. */
   async #converse(): Promise<string> {
-    this.#offered = (await this.#lease.attach()) | BACK_END_FEATURES;
+    await this.#rings.exclusively(() => this.#rings.attach());
     for (;;) {
       const message = await this.#connection.receive();
       if (!message) return "the front-end closed the connection";
-      await this.#serve(message);
+      await this.#rings.exclusively(() => this.#serve(message));
     }
   }
 
   /** Ends the session from outside: the port is being closed. */
   close(): void {
     this.#connection.close();
-  }
-
-  // The NIC --------------------------------------------------------------------------------------------------
-
-  /** Puts everything that was in force in force again, in a NIC that has just started. */
-  async #resume(ask: Ask): Promise<void> {
-    if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
-    for (const ring of this.#vrings.values()) {
-      if (!ring.running) continue;
-      try {
-        await this.#startWith(ask, ring, -1);
-      } catch (error) {
-        if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
-        ring.running = false;
-        this.#queueFailed(ring.index, (error as Error).message);
-      }
-    }
-  }
-
-  #queueFailed(index: number, reason: string): void {
-    const ring = this.#vrings.get(index);
-    if (!ring) return;
-    ring.error = reason;
-    this.#context.log("warn", `queue ${index} stopped: ${reason}`);
-    if (ring.err) void signalForeignEventFd(ring.err);
   }
 
   // Messages -------------------------------------------------------------------------------------------------
@@ -233,8 +210,8 @@ export class Session {
   async #setFeatures(features: bigint): Promise<void> {
     const unknown = features & ~this.#offered;
     if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
-    this.#features = features;
-    for (const ring of this.#vrings.values()) await this.#settle(ring);
+    this.#rings.features = features;
+    await this.#rings.settleAll();
   }
 
   #setProtocolFeatures(features: bigint): void {
@@ -254,9 +231,7 @@ export class Session {
    * either: front-ends differ in what they send again afterwards (vhost-user, VHOST_USER_RESET_OWNER).
    */
   async #reset(): Promise<void> {
-    for (const ring of this.#vrings.values()) await this.#stop(ring);
-    for (const ring of this.#vrings.values()) ring.close();
-    this.#vrings.clear();
+    await this.#rings.reset();
     this.#status = 0;
   }
 
@@ -274,11 +249,14 @@ export class Session {
     }
     const regions = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * REGION_BYTES));
     const table = MemoryTable.of(regions, fds);
-    await this.#lease.request({ op: "dmaSet", regions: table.regions }, table.fds);
+    const owned = [...fds];
     fds.length = 0;
-    this.#memory.close();
-    this.#memory = table;
-    for (const ring of this.#vrings.values()) await this.#settle(ring);
+    try {
+      await this.#rings.setMemory(table);
+    } catch (error) {
+      if (this.#rings.memory !== table) fds.push(...owned);
+      throw error;
+    }
   }
 
   /** Front-ends before QEMU 8.0 announce a region once for each queue pair: what is there already is a success. */
@@ -286,22 +264,23 @@ export class Session {
     const [fd] = message.fds;
     if (!fd) throw new ProtocolError("a memory region without a descriptor");
     const region = readRegion(message.payload, 8);
-    if (this.#memory.has(region)) return;
-    if (this.#memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
-    const checked = MemoryTable.of([region], [fd]);
-    await this.#lease.request({ op: "dmaMap", region: toDevice(region) }, checked.fds);
-    this.#memory.add(region, fd);
-    message.fds.length = 0;
-    for (const ring of this.#vrings.values()) await this.#settle(ring);
+    const { memory } = this.#rings;
+    if (memory.has(region)) return;
+    if (memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
+    MemoryTable.of([region], [fd]);
+    const copy = fd.duplicate();
+    try {
+      await this.#rings.addRegion(region, copy);
+    } catch (error) {
+      if (!memory.has(region)) copy.close();
+      throw error;
+    }
   }
 
   /** Likewise, what has gone already is a success. */
   async #remMemReg(message: Message): Promise<void> {
     const region = readRegion(message.payload, 8);
-    if (!this.#memory.has(region)) return;
-    const { iova, size } = toDevice(region);
-    await this.#lease.request({ op: "dmaUnmap", iova, size });
-    this.#memory.remove(region);
+    if (this.#rings.memory.has(region)) await this.#rings.removeRegion(region);
   }
 
   // Vrings ---------------------------------------------------------------------------------------------------
@@ -310,12 +289,7 @@ export class Session {
     if (index >= QUEUE_PAIRS_MAX * 2) {
       throw new ProtocolError(`vring ${index}: vrings are 0–${QUEUE_PAIRS_MAX * 2 - 1}`);
     }
-    let ring = this.#vrings.get(index);
-    if (!ring) {
-      ring = new Vring(index);
-      this.#vrings.set(index, ring);
-    }
-    return ring;
+    return this.#rings.at(index);
   }
 
   async #handleVring(message: Message): Promise<void> {
@@ -335,7 +309,7 @@ export class Session {
       }
       case "VHOST_USER_GET_VRING_BASE": {
         const ring = this.#vring(payload.getUint32(0, true));
-        await this.#stop(ring);
+        await this.#rings.stop(ring);
         ring.kicked = false;
         ring.kick?.close();
         ring.kick = undefined;
@@ -346,7 +320,7 @@ export class Session {
         if (value > 1) throw new ProtocolError(`enable ${value}: it is 0 or 1`);
         const ring = this.#vring(payload.getUint32(0, true));
         ring.enabled = value === 1;
-        return await this.#settle(ring);
+        return await this.#rings.settle(ring);
       }
       case "VHOST_USER_SET_VRING_KICK":
       case "VHOST_USER_SET_VRING_CALL":
@@ -368,11 +342,11 @@ export class Session {
   async #setAddr(ring: Vring, payload: DataView): Promise<void> {
     const [desc, used, avail] = [8, 16, 24].map((at) => payload.getBigUint64(at, true));
     const moved = ring.descUser !== desc || ring.usedUser !== used || ring.availUser !== avail;
-    if (moved) await this.#stop(ring);
+    if (moved) await this.#rings.stop(ring);
     ring.descUser = desc;
     ring.usedUser = used;
     ring.availUser = avail;
-    await this.#settle(ring);
+    await this.#rings.settle(ring);
   }
 
   async #setFd(name: Message["name"], message: Message): Promise<void> {
@@ -392,61 +366,15 @@ export class Session {
     const role = name === "VHOST_USER_SET_VRING_CALL" ? "call" : "err";
     ring[role]?.close();
     ring[role] = fd;
-    if (role === "call" && ring.running) {
-      await this.#lease.request({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
-    }
+    if (role === "call") await this.#rings.setCall(ring, fd);
   }
 
   async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {
     const before = ring.kick;
     ring.kick = fd;
-    await this.#stop(ring);
+    await this.#rings.stop(ring);
     before?.close();
     ring.kicked = true;
-    await this.#settle(ring);
-  }
-
-  /** Starts or stops a ring, as what has been said of it demands. */
-  async #settle(ring: Vring): Promise<void> {
-    // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
-    const enabled = ring.enabled || (this.#features & bit(VHOST_USER_F_PROTOCOL_FEATURES)) === 0n;
-    if (ring.running && !enabled) return await this.#stop(ring);
-    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
-  }
-
-  #start(ring: Vring, base: number): Promise<void> {
-    return this.#startWith((body, fds) => this.#lease.request(body, fds), ring, base);
-  }
-
-  async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const [desc, avail, used] = [ring.descUser, ring.availUser, ring.usedUser].map((address) =>
-      address === undefined ? undefined : this.#memory.toGuest(address)
-    );
-    if (desc === undefined || avail === undefined || used === undefined) {
-      throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
-    }
-    const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await ask({
-      op: "queueStart",
-      index: ring.index,
-      flavour: "split",
-      size: ring.size,
-      desc,
-      avail,
-      used,
-      base,
-      features: this.#features,
-      kick: ring.kick !== undefined,
-      call: ring.call !== undefined,
-    }, fds);
-    ring.running = true;
-    ring.error = undefined;
-  }
-
-  async #stop(ring: Vring): Promise<void> {
-    if (!ring.running) return;
-    const { base } = await this.#lease.request({ op: "queueStop", index: ring.index });
-    ring.running = false;
-    ring.base = Number(base);
+    await this.#rings.settle(ring);
   }
 }

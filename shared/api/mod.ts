@@ -7,3 +7,4 @@ export * from "./service.ts";
 export * from "./sse.ts";
 export * from "./vf.ts";
 export * from "./vhost.ts";
+export * from "./vport.ts";

@@ -17,9 +17,20 @@ export const SessionState = z.object({
   })),
 }).openapi("SessionState");
 
-/** A VF's vhost-user port. */
+/**
+ * Who drives a port's rings: `passthrough`, the NIC takes them as they are; `emulated`, the vhost service stands between;
+ * `guest`, the guest drives its VF by itself and its virtio rings wait.
+ */
+export const DataPath = z.enum(["emulated", "passthrough", "guest"]).openapi("DataPath");
+export type DataPath = z.output<typeof DataPath>;
+
+/** Which data path a port is to have. */
+export const DataPathChange = z.strictObject({ dataPath: DataPath }).openapi("DataPathChange");
+
+/** A port: a VF's, the uplink's, or one of the software switch (`vport3`). */
 export const PortState = z.object({
-  vf: z.union([z.int(), z.literal("uplink")]),
+  port: z.union([z.int(), z.literal("uplink"), z.templateLiteral(["vport", z.int()])]),
+  dataPath: DataPath,
   role: z.enum(["server", "client"]),
   path: z.string(),
   connected: z.boolean(),

@@ -5,8 +5,10 @@
  */
 import {
   ACTIVE_LIST,
+  CALL_LIST,
   CTL,
   CTL_ACTIVE_COUNT,
+  CTL_CALL_COUNT,
   CTL_CALLING_FD,
   CTL_CALLING_SEQUENCE,
   CTL_FAULTS,
@@ -15,6 +17,7 @@ import {
   CTL_PAUSE,
   FAULT_ADDRESSES,
   PAUSE_END,
+  Q_CALL_PENDING,
   WINDOWS,
 } from "../layout/nic.ts";
 import {
@@ -155,6 +158,17 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.#paused = false;
     Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, this.#nextTicket());
     Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
+  }
+
+  /** Takes a queue's interrupt off the list that the worker has not raised yet. Only inside `between`. */
+  forgetCall(at: number): void {
+    if (this.view.getUint32(at + Q_CALL_PENDING, true) === 0) return;
+    const count = this.view.getUint32(CTL + CTL_CALL_COUNT, true);
+    const list = new Uint32Array(this.arena.buffer, CALL_LIST, count);
+    const rest = list.filter((pointer) => pointer !== at);
+    list.set(rest);
+    this.view.setUint32(CTL + CTL_CALL_COUNT, rest.length, true);
+    this.view.setUint32(at + Q_CALL_PENDING, 0, true);
   }
 
   #lastSequence = -1;

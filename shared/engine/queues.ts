@@ -273,7 +273,7 @@ export class Queues {
     if (!inError && split) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
-    this.#forgetCall(at);
+    this.#engine.forgetCall(at);
     this.#view.setInt32(at + Q_KICK_FD, -1, true);
     this.#view.setInt32(at + Q_CALL_FD, -1, true);
     queue.kick?.close();
@@ -286,17 +286,6 @@ export class Queues {
   /** Stops all queues. */
   stopAll(): void {
     for (const index of [...this.#running.keys()]) this.stop(index);
-  }
-
-  /** Takes an interrupt off the list that the worker has not raised yet. */
-  #forgetCall(at: number): void {
-    if (this.#view.getUint32(at + Q_CALL_PENDING, true) === 0) return;
-    const count = this.#view.getUint32(CTL + CTL_CALL_COUNT, true);
-    const list = new Uint32Array(this.#engine.arena.buffer, CALL_LIST, count);
-    const rest = list.filter((pointer) => pointer !== at);
-    list.set(rest);
-    this.#view.setUint32(CTL + CTL_CALL_COUNT, rest.length, true);
-    this.#view.setUint32(at + Q_CALL_PENDING, 0, true);
   }
 
   /** Gives a running queue another call eventfd, which becomes the queue's. */

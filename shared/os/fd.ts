@@ -44,13 +44,17 @@ export class Fd implements Disposable {
 
   /** Another descriptor of the same open file, with an owner of its own. */
   duplicate(): Fd {
-    const copy = libc().fcntl(this.number, F_DUPFD_CLOEXEC, 0n);
-    return new Fd(check(copy, "fcntl F_DUPFD_CLOEXEC", `fd ${this.#fd}`));
+    return duplicateFd(this.number);
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** Another descriptor of the open file `fd`, with an owner of its own. */
+export function duplicateFd(fd: number): Fd {
+  return new Fd(check(libc().fcntl(fd, F_DUPFD_CLOEXEC, 0n), "fcntl F_DUPFD_CLOEXEC", `fd ${fd}`));
 }
 
 /** A new eventfd, non-blocking, with counter 0. */

@@ -1,0 +1,117 @@
+/**
+ * Emulated mode and the software switch: this service's own engine, which is the NIC's over another arena. A VF's guest
+ * has its virtqueues here, wired to the VF by a trunk; guests without a VF are on the switch, whose uplink is a trunk to
+ * the PF's pool. The VFs' guests have pools from the top down, the switch's from 0 up.
+ */
+import {
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  P_VISIT_FRAMES,
+  POOL_STRIDE,
+  POOL_UPLINK,
+  POOLS,
+  VF_MAX,
+} from "../../shared/layout/nic.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { type DomainLimits, Engine, Tenant, Tenants, visitFrames } from "../../shared/engine/mod.ts";
+import { log } from "../../shared/api/mod.ts";
+import type { SwitchExports } from "./exports.ts";
+import { Trunk, type TrunkOptions } from "./trunk.ts";
+
+const UPLINK_RETRY_MS = 200;
+
+/** Settings of emulated mode's engine. */
+export interface EmulationOptions extends DomainLimits {
+  cpus: number[];
+  spinUs: number;
+}
+
+/** The engine of emulated mode, and who has which of its pools. */
+export class Emulation {
+  readonly engine: Engine<SwitchExports>;
+  readonly tenants: Tenants;
+  readonly #limits: DomainLimits;
+  readonly #trunks = new Set<Trunk>();
+  readonly #claimed = new Set<number>();
+  #uplink: Trunk | undefined;
+  #closed = false;
+
+  private constructor(engine: Engine<SwitchExports>, limits: DomainLimits) {
+    this.engine = engine;
+    this.#limits = limits;
+    this.tenants = new Tenants(engine, () => {});
+    this.tenants.extraActive = () => [...this.#trunks].map((trunk) => trunk.source);
+  }
+
+  /** Starts the engine. */
+  static async start({ cpus, spinUs, ...limits }: EmulationOptions): Promise<Emulation> {
+    return new Emulation(await Engine.start<SwitchExports>({ module: "nic", cpus, spinUs }), limits);
+  }
+
+  /** Lets a guest into a pool of its own, from the top down. */
+  enter(): Tenant {
+    for (let pool = VF_MAX - 1; pool >= 0; pool--) {
+      if (!this.#claimed.has(pool)) return this.enterAt(pool);
+    }
+    throw new DeviceRefusal("too-many-guests", `at most ${VF_MAX} guests can be emulated`);
+  }
+
+  /** Lets a guest into a pool that is known to be its own. */
+  enterAt(pool: number): Tenant {
+    if (this.#claimed.has(pool)) throw new DeviceRefusal("in-use", `pool ${pool} is taken`);
+    const tenant = new Tenant(this.engine, pool, this.#limits);
+    this.#claimed.add(pool);
+    this.tenants.add(tenant);
+    return tenant;
+  }
+
+  /** Its queues stop, its memory is unmapped. */
+  leave(tenant: Tenant): void {
+    this.tenants.remove(tenant);
+    this.#claimed.delete(tenant.pool);
+  }
+
+  /** Connects a pool of this engine to one of the NIC. */
+  async connect(options: TrunkOptions): Promise<Trunk> {
+    const trunk = await Trunk.connect(this.engine, options);
+    this.#trunks.add(trunk);
+    this.engine.between(() => this.tenants.writeActive());
+    return trunk;
+  }
+
+  /** Takes a trunk away again. */
+  async disconnect(trunk: Trunk, reason: string): Promise<void> {
+    this.#trunks.delete(trunk);
+    this.engine.between(() => this.tenants.writeActive());
+    await trunk.close(reason);
+  }
+
+  /** Connects the switch to the PF's pool; tries until it is there. */
+  async openUplink(options: Pick<TrunkOptions, "deviceSocket" | "reactor">): Promise<void> {
+    const say = (level: "info" | "warn", message: string) => log(level, "vhost", `switch: ${message}`);
+    while (!this.#closed && !this.#uplink) {
+      try {
+        const owner = `vhost switch (pid ${Deno.pid})`;
+        this.#uplink = await this.connect({ ...options, remote: "pf", pool: POOL_UPLINK, owner, log: say });
+        this.engine.between(() => this.#plugUplink());
+      } catch {
+        // The NIC is not there yet, or a predecessor's lease has not run out.
+        await new Promise((resolve) => setTimeout(resolve, UPLINK_RETRY_MS));
+      }
+    }
+  }
+
+  #plugUplink(): void {
+    const at = POOLS + POOL_UPLINK * POOL_STRIDE;
+    const { view } = this.engine;
+    view.setUint32(at + P_RX_QUEUES, this.#uplink?.sink ?? 0, true);
+    view.setUint32(at + P_RX_COUNT, this.#uplink ? 1 : 0, true);
+    view.setUint32(at + P_VISIT_FRAMES, visitFrames(1), true);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const trunk of [...this.#trunks]) await this.disconnect(trunk, "the vhost service stops");
+    await this.engine.close();
+  }
+}

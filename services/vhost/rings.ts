@@ -1,0 +1,280 @@
+/**
+ * A session's rings and memory, and whoever drives them now. A ring runs when its size, addresses, kick and enable have
+ * all come, in whatever order, and somebody drives it; another driver can take over at any time, from the positions at
+ * which the one before stopped.
+ */
+import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
+import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
+import type { DataPath } from "../../shared/api/mod.ts";
+import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+import type { Ask, Driver, PortContext } from "./driver.ts";
+import { MemoryTable, toDevice } from "./memory.ts";
+import { Vring } from "./vring.ts";
+
+/** Requests in a row, each of which makes an engine stand still, before a session has to wait. */
+const REQUEST_BURST = 256;
+const REQUEST_PAUSE_MS = 20;
+const REQUEST_WINDOW_MS = 200;
+
+/** Rings, memory and driver of one session. */
+export class Rings {
+  features = 0n;
+  readonly #context: PortContext;
+  readonly #lost: () => void;
+  #path: DataPath;
+  #driver: Driver | undefined;
+  #memory = new MemoryTable();
+  readonly #vrings = new Map<number, Vring>();
+  #work: Promise<unknown> = Promise.resolve();
+  #recent = 0;
+  #windowStart = 0;
+
+  /** `lost` is told when nobody can drive the rings any more. */
+  constructor(context: PortContext, path: DataPath, lost: () => void) {
+    this.#context = context;
+    this.#path = path;
+    this.#lost = lost;
+  }
+
+  get path(): DataPath {
+    return this.#path;
+  }
+
+  get memory(): MemoryTable {
+    return this.#memory;
+  }
+
+  get all(): Vring[] {
+    return [...this.#vrings.values()];
+  }
+
+  /** Ring `index`, which may be new. */
+  at(index: number): Vring {
+    let ring = this.#vrings.get(index);
+    if (!ring) {
+      ring = new Vring(index);
+      this.#vrings.set(index, ring);
+    }
+    return ring;
+  }
+
+  /** Messages of the front-end and changes of the driver come one after the other. */
+  exclusively<T>(step: () => Promise<T>): Promise<T> {
+    const done = this.#work.then(step);
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  // The driver -----------------------------------------------------------------------------------------------
+
+  #make(path: DataPath): Driver | undefined {
+    return this.#context.makeDriver(path, {
+      resume: (ask) => this.#resume(ask),
+      lost: this.#lost,
+      queueFailed: (index, reason) => this.#queueFailed(index, reason),
+    });
+  }
+
+  /** Gets a driver; answers the features that queues may have (0 if the guest drives its VF itself). */
+  async attach(): Promise<bigint> {
+    const driver = this.#make(this.#path);
+    const features = await driver?.attach() ?? 0n;
+    this.#driver = driver;
+    return features;
+  }
+
+  /** Asks the driver; without one there is nothing to be done. */
+  async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+    await this.#pace();
+    return await this.#driver?.request(body, fds) ?? {};
+  }
+
+  /** A front-end that has its queues changed without end must not have an engine stand still without end. */
+  async #pace(): Promise<void> {
+    const now = performance.now();
+    if (now - this.#windowStart > REQUEST_WINDOW_MS) {
+      this.#windowStart = now;
+      this.#recent = 0;
+    }
+    if (++this.#recent > REQUEST_BURST) await new Promise((resolve) => setTimeout(resolve, REQUEST_PAUSE_MS));
+  }
+
+  /**
+   * Has another data path drive the rings. What is on its way is delivered first. If anything fails, the rings go on
+   * with the one they had, and the reason is thrown.
+   */
+  switchTo(path: DataPath): Promise<void> {
+    return this.exclusively(async () => {
+      if (path === this.#path) return;
+      const before = this.#path;
+      const running = this.all.filter((ring) => ring.running);
+      await this.#quiesce(running);
+      await this.#driver?.release("its data path changes");
+      try {
+        await this.#takeOver(path, running);
+      } catch (error) {
+        await this.#takeOver(before, running).catch((cause) => {
+          this.#lost();
+          throw new Error(`${(error as Error).message}; and the way back failed: ${(cause as Error).message}`);
+        });
+        throw error;
+      }
+    });
+  }
+
+  /** Stops the rings between two frames, transmit rings first, with nothing left on its way. */
+  async #quiesce(running: readonly Vring[]): Promise<void> {
+    const transmit = running.filter((ring) => ring.index % 2 === 1);
+    for (const ring of transmit) await this.stop(ring);
+    try {
+      await this.#driver?.drain();
+    } catch (error) {
+      for (const ring of transmit) await this.#start(ring, ring.base);
+      throw error;
+    }
+    for (const ring of running) await this.stop(ring);
+  }
+
+  async #takeOver(path: DataPath, running: readonly Vring[]): Promise<void> {
+    const driver = this.#make(path);
+    this.#driver = undefined;
+    this.#path = path;
+    if (!driver) return;
+    try {
+      await driver.attach();
+      this.#driver = driver;
+      if (this.#memory.size > 0) await this.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+      // Receive rings first: nobody's frame may come before there is room for it.
+      for (const ring of [...running].sort((a, b) => a.index % 2 - b.index % 2)) await this.#start(ring, ring.base);
+    } catch (error) {
+      this.#driver = undefined;
+      for (const ring of running) ring.running = false;
+      await driver.release((error as Error).message);
+      throw error;
+    }
+  }
+
+  /** Puts everything that was in force in force again, in a NIC that has just started. */
+  async #resume(ask: Ask): Promise<void> {
+    if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+    for (const ring of this.#vrings.values()) {
+      if (!ring.running) continue;
+      try {
+        await this.#startWith(ask, ring, -1);
+      } catch (error) {
+        if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
+        ring.running = false;
+        this.#queueFailed(ring.index, (error as Error).message);
+      }
+    }
+  }
+
+  #queueFailed(index: number, reason: string): void {
+    const ring = this.#vrings.get(index);
+    if (!ring) return;
+    ring.error = reason;
+    this.#context.log("warn", `queue ${index} stopped: ${reason}`);
+    if (ring.err) void signalForeignEventFd(ring.err);
+  }
+
+  // Memory ---------------------------------------------------------------------------------------------------
+
+  /** Replaces the memory table; takes it over if it is accepted. */
+  async setMemory(table: MemoryTable): Promise<void> {
+    await this.ask({ op: "dmaSet", regions: table.regions }, table.fds);
+    this.#memory.close();
+    this.#memory = table;
+    await this.settleAll();
+  }
+
+  /** Adds a checked region and takes its descriptor over. */
+  async addRegion(region: VhostRegion, fd: Fd): Promise<void> {
+    await this.ask({ op: "dmaMap", region: toDevice(region) }, [fd.number]);
+    this.#memory.add(region, fd);
+    await this.settleAll();
+  }
+
+  /** Takes a region away. */
+  async removeRegion(region: VhostRegion): Promise<void> {
+    const { iova, size } = toDevice(region);
+    await this.ask({ op: "dmaUnmap", iova, size });
+    this.#memory.remove(region);
+  }
+
+  // Rings ----------------------------------------------------------------------------------------------------
+
+  /** Starts or stops every ring, as what has been said of it demands. */
+  async settleAll(): Promise<void> {
+    for (const ring of this.#vrings.values()) await this.settle(ring);
+  }
+
+  /** Starts or stops a ring, as what has been said of it demands. */
+  async settle(ring: Vring): Promise<void> {
+    // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
+    const enabled = ring.enabled || ((this.features >> BigInt(VHOST_USER_F_PROTOCOL_FEATURES)) & 1n) === 0n;
+    if (ring.running && !enabled) return await this.stop(ring);
+    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
+  }
+
+  #start(ring: Vring, base: number): Promise<void> {
+    // A guest that drives its VF itself leaves its virtio rings alone; they wait where they are.
+    if (!this.#driver) return Promise.resolve();
+    return this.#startWith((body, fds) => this.ask(body, fds), ring, base);
+  }
+
+  async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
+    const [desc, avail, used] = [ring.descUser, ring.availUser, ring.usedUser].map((address) =>
+      address === undefined ? undefined : this.#memory.toGuest(address)
+    );
+    if (desc === undefined || avail === undefined || used === undefined) {
+      throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
+    }
+    const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
+    await ask({
+      op: "queueStart",
+      index: ring.index,
+      flavour: "split",
+      size: ring.size,
+      desc,
+      avail,
+      used,
+      base,
+      features: this.features,
+      kick: ring.kick !== undefined,
+      call: ring.call !== undefined,
+    }, fds);
+    ring.running = true;
+    ring.error = undefined;
+  }
+
+  /** Stops a ring between two frames; its base is where it would go on. */
+  async stop(ring: Vring): Promise<void> {
+    if (!ring.running) return;
+    const { base } = await this.ask({ op: "queueStop", index: ring.index });
+    ring.running = false;
+    ring.base = Number(base);
+  }
+
+  /** Gives a running ring its new call eventfd. */
+  async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
+    if (!ring.running) return;
+    await this.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+  }
+
+  /** Stops all rings and forgets what was said of them; memory stays. */
+  async reset(): Promise<void> {
+    for (const ring of this.all) await this.stop(ring);
+    for (const ring of this.all) ring.close();
+    this.#vrings.clear();
+  }
+
+  /** The end: gives everything back. */
+  async close(reason: string): Promise<void> {
+    await this.#work;
+    await this.#driver?.release(reason);
+    this.#driver = undefined;
+    for (const ring of this.all) ring.close();
+    this.#vrings.clear();
+    this.#memory.close();
+  }
+}

@@ -1,0 +1,16 @@
+/**
+ * Guests without a VF: each has a port on the vhost service's software switch, with the same policy as a VF has in the
+ * NIC. The PF keeps the list and programmes the switch with it, as it programmes the NIC.
+ */
+import { z } from "@hono/zod-openapi";
+import { vfPolicyShape } from "./vf.ts";
+
+/** Most vports; they are numbered from 0. */
+export const VPORTS_MAX = 128;
+
+/** A vport and its policy. */
+export const Vport = z.strictObject({
+  id: z.int().min(0).max(VPORTS_MAX - 1),
+  ...vfPolicyShape,
+}).openapi("Vport");
+export type Vport = z.output<typeof Vport>;
