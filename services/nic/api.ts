@@ -26,7 +26,7 @@ const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
 
 /** The routes of the NIC's API over `nic`. */
 export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
-  const app = createApp(token, PROGRAMME_BYTES_MAX);
+  const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
 
   app.openapi(

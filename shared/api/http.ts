@@ -89,34 +89,54 @@ const hook: Hook<unknown, Env, string, unknown> = (result, c) => {
   return problem(c, isPath ? 404 : 422, detail, first?.field, errors);
 };
 
+/** Limits of request bodies. */
+export interface BodyLimits {
+  /** Longest JSON body. */
+  jsonBytesMax?: number;
+  /** Longest body of another kind (an image); 0: none is taken. */
+  binaryBytesMax?: number;
+}
+
 /** Refuses bodies that are too long, of another type, empty or not JSON, before a route sees them. */
-const jsonBody = (bytesMax: number): MiddlewareHandler => async (c, next) => {
-  if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
-  const declared = Number(c.req.header("content-length") ?? 0);
-  const tooLarge = `the body is larger than ${bytesMax} bytes`;
-  if (declared > bytesMax) return problem(c, 413, tooLarge, "body");
-  const bytes = await readLimited(c.req.raw.body, bytesMax);
-  if (!bytes) return problem(c, 413, tooLarge, "body");
-  const type = c.req.header("content-type") ?? "";
-  if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
-    return problem(c, 415, "the body must be JSON: send it with content-type: application/json", "content-type");
-  }
-  const text = new TextDecoder().decode(bytes);
-  if (text.trim() === "") return problem(c, 400, "the body is empty: send a JSON object", "body");
-  try {
-    JSON.parse(text);
-  } catch (error) {
-    return problem(c, 400, `the body is not JSON: ${(error as Error).message}`, "body");
-  }
-  // Hono keeps promises here, whatever its types say.
-  c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
-  return await next();
-};
+const checkBody =
+  ({ jsonBytesMax = BODY_BYTES_MAX, binaryBytesMax = 0 }: BodyLimits): MiddlewareHandler => async (c, next) => {
+    if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
+    const isImage = binaryBytesMax > 0 &&
+      /^application\/(wasm|octet-stream)\b/i.test(c.req.header("content-type") ?? "");
+    const bytesMax = isImage ? binaryBytesMax : jsonBytesMax;
+    const declared = Number(c.req.header("content-length") ?? 0);
+    const tooLarge = `the body is larger than ${bytesMax} bytes`;
+    if (declared > bytesMax) return problem(c, 413, tooLarge, "body");
+    const bytes = await readLimited(c.req.raw.body, bytesMax);
+    if (!bytes) return problem(c, 413, tooLarge, "body");
+    if (isImage) {
+      c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
+      return await next();
+    }
+    // An order without particulars needs no body.
+    if (bytes.length === 0 && c.req.header("content-type") === undefined && c.req.method === "POST") {
+      return await next();
+    }
+    const type = c.req.header("content-type") ?? "";
+    if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
+      return problem(c, 415, "the body must be JSON: send it with content-type: application/json", "content-type");
+    }
+    const text = new TextDecoder().decode(bytes);
+    if (text.trim() === "") return problem(c, 400, "the body is empty: send a JSON object", "body");
+    try {
+      JSON.parse(text);
+    } catch (error) {
+      return problem(c, 400, `the body is not JSON: ${(error as Error).message}`, "body");
+    }
+    // Hono keeps promises here, whatever its types say.
+    c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
+    return await next();
+  };
 
 async function readLimited(
   body: ReadableStream<Uint8Array> | null,
   bytesMax: number,
-): Promise<Uint8Array | undefined> {
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of body ?? []) {
@@ -134,10 +154,10 @@ async function readLimited(
 }
 
 /** A Hono app with the rules above; `token`, if given, is asked of everything but the health checks. */
-export function createApp(token: string | undefined, bodyBytesMax = BODY_BYTES_MAX): OpenAPIHono {
+export function createApp(token: string | undefined, limits: BodyLimits = {}): OpenAPIHono {
   const app = new OpenAPIHono({ defaultHook: hook });
   app.use(bearer(token));
-  app.use(jsonBody(bodyBytesMax));
+  app.use(checkBody(limits));
   app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
   app.onError((error, c) => {
     if (error instanceof ApiError) return problem(c, error.status, error.message, error.field);

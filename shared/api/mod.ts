@@ -1,6 +1,7 @@
 /** Schemas of the HTTP APIs and what their servers and clients share. */
 export * from "./attach.ts";
 export * from "./http.ts";
+export * from "./hypervisor.ts";
 export * from "./nic.ts";
 export * from "./pf.ts";
 export * from "./service.ts";
@@ -8,3 +9,4 @@ export * from "./sse.ts";
 export * from "./vf.ts";
 export * from "./vhost.ts";
 export * from "./vport.ts";
+export * from "./guest.ts";

@@ -5,3 +5,4 @@ export * from "./fd.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
 export * from "./sigbus.ts";
 export * from "./socket.ts";
+export * from "./wasm_memory.ts";

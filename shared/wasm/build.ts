@@ -3,24 +3,28 @@
  * not changed is not done again, so `up` may ask for one every time; the compiler is only loaded when there is work.
  */
 import { encodeHex } from "@std/encoding/hex";
+import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
+import { PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
 import { BUILD_DIR, ROOT, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
 
-const FLAGS = [
-  "-O3",
-  "--runtime",
-  "stub",
-  "--importMemory",
-  "--sharedMemory",
-  "--initialMemory",
-  "65536",
-  "--maximumMemory",
-  "65536",
-  // Static data would be written into the shared arena at every instantiation; there is none (tests/tidy_test.ts).
-  "--memoryBase",
-  "65536",
-  "--enable",
-  "threads,simd,bulk-memory",
-];
+const WASM_PAGE_BYTES = 65536;
+/** Smallest and largest memory, in pages, that a module can be given. */
+const PAGES: Record<WasmModuleName, [number, number]> = {
+  "nic": [65536, 65536],
+  "guest": [GUEST_RAM_BYTES_MIN / WASM_PAGE_BYTES, 65536],
+  "plugin-virtio": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],
+  "plugin-advanced": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],
+};
+
+function flagsOf(name: WasmModuleName): string[] {
+  const [initial, maximum] = PAGES[name];
+  return [
+    ...["-O3", "--runtime", "stub", "--importMemory", "--sharedMemory"],
+    ...["--initialMemory", String(initial), "--maximumMemory", String(maximum)],
+    // Static data would be written into shared memory at every instantiation; there is none (tests/unit/tidy_test.ts).
+    ...["--memoryBase", "65536", "--enable", "threads,simd,bulk-memory"],
+  ];
+}
 
 /** AssemblyScript wants imports without a suffix, Deno with one: sources say `.ts`, the compiler is shown none. */
 function readSource(path: string): string | null {
@@ -33,7 +37,7 @@ function readSource(path: string): string | null {
 }
 
 async function fingerprint(files: Map<string, string>): Promise<string> {
-  const text = JSON.stringify([FLAGS, [...files]]);
+  const text = JSON.stringify([WASM_MODULES.map(flagsOf), [...files]]);
   return encodeHex(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
 }
 
@@ -51,7 +55,12 @@ function sourcesOf(folder: string, into = new Map<string, string>()): Map<string
 async function compile(name: WasmModuleName): Promise<Uint8Array> {
   const { default: asc } = await import("assemblyscript/asc");
   let wasm: Uint8Array | undefined;
-  const { error, stderr } = await asc.main([`assembly/${name}/index.ts`, "--outFile", "out.wasm", ...FLAGS], {
+  const { error, stderr } = await asc.main([
+    `assembly/${name.replace("-", "/")}/index.ts`,
+    "--outFile",
+    "out.wasm",
+    ...flagsOf(name),
+  ], {
     readFile: (path: string) => readSource(path),
     writeFile: (path: string, data: string | Uint8Array) => {
       if (path === "out.wasm" && data instanceof Uint8Array) wasm = data;

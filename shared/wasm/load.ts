@@ -2,8 +2,8 @@
  * Loads the built engines. Building is `shared/wasm/build.ts`; it leaves them in `.build/`.
  */
 
-/** The Wasm modules of the project: name of the module and of its folder in assembly/. */
-export const WASM_MODULES = ["nic"] as const;
+/** The Wasm modules of the project: `a-b` is built from assembly/a/b. */
+export const WASM_MODULES = ["nic", "guest", "plugin-virtio", "plugin-advanced"] as const;
 
 /** Name of one Wasm module. */
 export type WasmModuleName = typeof WASM_MODULES[number];

@@ -1,0 +1,102 @@
+/**
+ * Traffic generators: UDP probes at a rate, each with its sequence number and the time it was sent. A generator that
+ * cannot send (a full queue, a data path that changes) does not skip: it catches up, so that loss is the network's.
+ */
+import {
+  GC,
+  GC_RUNNING,
+  GEN_BEGAN_NS,
+  GEN_BURST_MAX,
+  GEN_BYTES,
+  GEN_ENDS_NS,
+  GEN_FLOW,
+  GEN_LAST_NS,
+  GEN_PORT,
+  GEN_RATE,
+  GEN_SENT,
+  GEN_SOURCE_PORT,
+  GEN_STATE,
+  GEN_TO,
+  GEN_WANTED,
+  GENERATOR_COUNT,
+  GENERATOR_STRIDE,
+  GENERATORS,
+  PROBE_BYTES,
+  PROBE_MAGIC,
+  STATE_DONE,
+  STATE_RUNNING,
+} from "../../shared/layout/guest.ts";
+import { resolve } from "./arp.ts";
+import { queueRoom, setOutPair } from "./frame.ts";
+import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./ipv4.ts";
+import { linkHeaderBytes } from "./frame.ts";
+import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
+
+/** Entries of the transmit queue that a generator leaves for everybody else. */
+const ROOM_LEFT: u32 = 1024;
+const ARP_RETRY_NS: f64 = 1e6;
+
+/** Sends what is due; answers when something is due next (Infinity: nothing). */
+export function pollGenerators(now: f64): f64 {
+  let next: f64 = Infinity;
+  for (let i: u32 = 0; i < <u32> GENERATOR_COUNT; i++) {
+    const generator: usize = GENERATORS + i * GENERATOR_STRIDE;
+    if (atomic.load<u32>(generator + GEN_STATE) == STATE_RUNNING) next = min(next, poll(generator, now));
+  }
+  return next;
+}
+
+function poll(generator: usize, now: f64): f64 {
+  const wanted = load<u64>(generator, GEN_WANTED);
+  const sent = load<u64>(generator, GEN_SENT);
+  const ends = load<f64>(generator, GEN_ENDS_NS);
+  const rate = load<f64>(generator, GEN_RATE);
+  const began = load<f64>(generator, GEN_BEGAN_NS);
+  // What was due before the end is still sent after it.
+  const until = ends != 0 ? min(now, ends) : now;
+  let due: u64 = GEN_BURST_MAX;
+  if (rate != 0) {
+    const target = <u64> ((until - began) * rate) + 1;
+    due = target > sent ? min(target - sent, <u64> GEN_BURST_MAX) : 0;
+  }
+  if (wanted != 0) due = min(due, wanted - sent);
+  const over = (wanted != 0 && sent >= wanted) || (ends != 0 && now >= ends && (rate == 0 || due == 0));
+  if (over) {
+    atomic.store<u32>(generator + GEN_STATE, STATE_DONE);
+    return Infinity;
+  }
+  if (due == 0) return rate == 0 ? now : began + <f64> sent / rate;
+  if (load<u32>(GC, GC_RUNNING) == 0) return now + ARP_RETRY_NS;
+  const dst = resolve(load<u32>(generator, GEN_TO));
+  if (dst == 0) return now + ARP_RETRY_NS;
+  setOutPair(load<u32>(generator, GEN_FLOW));
+  let n: u64 = 0;
+  while (n < due && queueRoom() > ROOM_LEFT) {
+    if (!send(generator, dst, sent + n, now)) break;
+    n++;
+  }
+  store<u64>(generator, sent + n, GEN_SENT);
+  if (n != 0) store<f64>(generator, now, GEN_LAST_NS);
+  return now;
+}
+
+function send(generator: usize, dst: u64, sequence: u64, now: f64): bool {
+  const to = load<u32>(generator, GEN_TO);
+  const n = load<u32>(generator, GEN_BYTES) - linkHeaderBytes() - IPV4_BYTES;
+  const at = beginPacket(dst, to, PROTOCOL_UDP, n);
+  if (at == 0) return false;
+  const payload = at + UDP_BYTES;
+  store<u32>(payload, PROBE_MAGIC);
+  store<u32>(payload, load<u32>(generator, GEN_FLOW), 4);
+  store<u64>(payload, sequence, 8);
+  store<f64>(payload, now, 16);
+  // The rest differs from frame to frame, so that a frame made of two would not pass its checksum.
+  const rest = n - UDP_BYTES - PROBE_BYTES;
+  const word = sequence * 0x9e3779b97f4a7c15;
+  let i: u32 = 0;
+  for (; i + 8 <= rest; i += 8) store<u64>(payload + PROBE_BYTES + i, word + i);
+  for (; i < rest; i++) store<u8>(payload + PROBE_BYTES + i, <u8> i);
+  writeUdpHeader(at, at - IPV4_BYTES, load<u32>(generator, GEN_SOURCE_PORT), load<u32>(generator, GEN_PORT), n);
+  endPacket(n);
+  return true;
+}

@@ -1,0 +1,47 @@
+/** UDP (RFC 768): an echo service, and the probes of a generator. */
+import { G_RX_BAD, G_RX_CHECKSUM, G_UDP_ECHOES, G_UDP_RX, PROBE_BYTES, PROBE_MAGIC, UDP_ECHO_PORT } from "../../shared/layout/guest.ts";
+import { count } from "./buffers.ts";
+import { fold, sum } from "./checksum.ts";
+import { noteProbe } from "./flow.ts";
+import { beginPacket, endPacket, PROTOCOL_UDP } from "./ipv4.ts";
+
+export const UDP_BYTES: u32 = 8;
+
+/** Sum of the pseudo header: addresses as they lie in the IPv4 header at `ip`, protocol, length. */
+@inline
+function pseudo(ip: usize, n: u32): u64 {
+  return sum(ip + 12, 8, 0) + <u64> (PROTOCOL_UDP << 8) + <u64> bswap<u16>(<u16> n);
+}
+
+/** Writes the header of a datagram of `n` bytes, whose payload is there, `ip` being its IPv4 header. */
+export function writeUdpHeader(at: usize, ip: usize, sourcePort: u32, port: u32, n: u32): void {
+  store<u16>(at, bswap<u16>(<u16> sourcePort));
+  store<u16>(at, bswap<u16>(<u16> port), 2);
+  store<u32>(at, bswap<u16>(<u16> n), 4);
+  const checksum = fold(sum(at, n, pseudo(ip, n)));
+  store<u16>(at, checksum == 0 ? 0xffff : <u16> checksum, 6);
+}
+
+/** Takes a datagram at `at`, of the packet whose header is at `ip`; `n` bytes are there. */
+export function udpInput(at: usize, n: u32, ip: usize, src: u64, from: u32): void {
+  if (n < UDP_BYTES) return count(G_RX_BAD, 1);
+  const length: u32 = bswap<u16>(load<u16>(at, 4));
+  if (length < UDP_BYTES || length > n) return count(G_RX_BAD, 1);
+  const good = load<u16>(at, 6) == 0 || fold(sum(at, length, pseudo(ip, length))) == 0;
+  if (!good) return count(G_RX_CHECKSUM, 1);
+  count(G_UDP_RX, 1);
+  const port: u32 = bswap<u16>(load<u16>(at, 2));
+  if (port == <u32> UDP_ECHO_PORT) return echo(at, length, src, from);
+  if (length >= UDP_BYTES + PROBE_BYTES && load<u32>(at, UDP_BYTES) == <u32> PROBE_MAGIC) noteProbe(at + UDP_BYTES, length, from);
+}
+
+/** Sends a datagram back to where it came from (RFC 862). */
+function echo(at: usize, length: u32, src: u64, from: u32): void {
+  const out = beginPacket(src, from, PROTOCOL_UDP, length);
+  if (out == 0) return;
+  const sourcePort: u32 = bswap<u16>(load<u16>(at));
+  memory.copy(out, at, length);
+  writeUdpHeader(out, out - 20, UDP_ECHO_PORT, sourcePort, length);
+  endPacket(length);
+  count(G_UDP_ECHOES, 1);
+}

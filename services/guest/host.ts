@@ -1,0 +1,268 @@
+/**
+ * The IPv4 host as the control thread sees it: configuration, counters, pings, generators, flows. All of it lies in the
+ * guest's RAM (shared/layout/guest.ts); the worker picks up what is written here when it is woken.
+ */
+import * as L from "../../shared/layout/guest.ts";
+import {
+  ApiError,
+  type FlowState,
+  type GeneratorState,
+  type PingResult,
+  type TrafficRequest,
+} from "../../shared/api/mod.ts";
+import { monotonicNs } from "../../shared/os/mod.ts";
+import type { Machine } from "./machine.ts";
+
+const COUNTER_NAMES = [
+  "rx_frames",
+  "rx_bytes",
+  "tx_frames",
+  "tx_bytes",
+  "rx_not_mine",
+  "rx_bad",
+  "rx_checksum",
+  "tx_no_buffer",
+  "arp_requests",
+  "arp_replies",
+  "icmp_echoes",
+  "udp_echoes",
+  "udp_rx",
+  "plugin_faults",
+] as const;
+
+const POLL_MS = 2;
+
+/** IPv4 text as a number. */
+export function ipToNumber(text: string): number {
+  return text.split(".").reduce((n, part) => n * 256 + Number(part), 0);
+}
+
+/** The inverse of `ipToNumber`. */
+export function ipFromNumber(n: number): string {
+  return [24, 16, 8, 0].map((shift) => (n >>> shift) & 0xff).join(".");
+}
+
+function macToNumber(mac: string): bigint {
+  return mac.split(":").reduceRight((n, byte) => (n << 8n) | BigInt(parseInt(byte, 16)), 0n);
+}
+
+/** Nanoseconds of a histogram's bucket: its lower edge. */
+function bucketNs(bucket: number): number {
+  if (bucket < 32) return bucket;
+  const power = (bucket >> 5) + 4;
+  return (32 + (bucket & 31)) * 2 ** (power - 5);
+}
+
+/** What a ping is asked to do. */
+export interface PingOptions {
+  to: string;
+  count: number;
+  intervalMs: number;
+  timeoutMs: number;
+  size: number;
+}
+
+/** Reads and writes the host's part of the guest's RAM. */
+export class Host {
+  readonly #machine: Machine;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  #nextId = Math.floor(Math.random() * 0x8000);
+
+  constructor(machine: Machine) {
+    this.#machine = machine;
+    this.#view = machine.memory.view;
+    this.#words = new Int32Array(machine.memory.buffer);
+  }
+
+  get(offset: number): number {
+    return this.#view.getUint32(L.GC + offset, true);
+  }
+
+  set(offset: number, value: number): void {
+    Atomics.store(this.#words, (L.GC + offset) / 4, value);
+    this.#machine.wake();
+  }
+
+  /** The address that the guest's frames carry. */
+  get mac(): string {
+    const n = this.#view.getBigUint64(L.GC + L.GC_MAC, true);
+    return Array.from({ length: 6 }, (_, i) => Number((n >> BigInt(8 * i)) & 0xffn).toString(16).padStart(2, "0")).join(
+      ":",
+    );
+  }
+
+  set mac(mac: string) {
+    this.#view.setBigUint64(L.GC + L.GC_MAC, macToNumber(mac), true);
+    this.announce();
+  }
+
+  /** Tells the neighbours where the guest is. */
+  announce(): void {
+    this.set(L.GC_ANNOUNCE, 1);
+  }
+
+  counters(): Record<string, number> {
+    return Object.fromEntries(
+      COUNTER_NAMES.map((name, i) => [name, Number(this.#view.getBigUint64(L.GC + L.GC_COUNTERS + i * 8, true))]),
+    );
+  }
+
+  #claim(base: number, stride: number, count: number, what: string): number {
+    for (let i = 0; i < count; i++) {
+      const at = base + i * stride;
+      if (Atomics.load(this.#words, at / 4) !== L.STATE_RUNNING && !this.#taken.has(at)) return at;
+    }
+    throw new ApiError(409, `${count} ${what} run already; wait for one to end, or stop one`);
+  }
+
+  readonly #taken = new Set<number>();
+
+  /** Pings a host; resolves when every answer has come or is late. */
+  async ping({ to, count, intervalMs, timeoutMs, size }: PingOptions): Promise<PingResult> {
+    const at = this.#claim(L.PINGS, L.PING_STRIDE, L.PING_COUNT, "pings");
+    this.#taken.add(at);
+    try {
+      const view = this.#view;
+      new Uint8Array(this.#machine.memory.buffer, at, L.PING_RESULTS).fill(0);
+      view.setUint32(at + L.PING_TO, ipToNumber(to), true);
+      view.setUint32(at + L.PING_WANTED, count, true);
+      view.setUint32(at + L.PING_BYTES, size, true);
+      view.setUint32(at + L.PING_ID, this.#nextId = (this.#nextId + 1) & 0xffff, true);
+      view.setFloat64(at + L.PING_INTERVAL_NS, intervalMs * 1e6, true);
+      view.setFloat64(at + L.PING_TIMEOUT_NS, timeoutMs * 1e6, true);
+      Atomics.store(this.#words, at / 4, L.STATE_RUNNING);
+      this.#machine.wake();
+      while (Atomics.load(this.#words, at / 4) === L.STATE_RUNNING) {
+        await new Promise((done) => setTimeout(done, POLL_MS));
+      }
+      return this.#pingResult(at, to, count);
+    } finally {
+      this.#taken.delete(at);
+    }
+  }
+
+  #pingResult(at: number, to: string, count: number): PingResult {
+    const rtts = Array.from({ length: count }, (_, i) => this.#view.getFloat64(at + L.PING_RESULTS + i * 8, true))
+      .map((ns) => ns < 0 ? null : Math.round(ns / 100) / 10);
+    const answered = rtts.filter((rtt) => rtt !== null);
+    const received = answered.length;
+    return {
+      to,
+      sent: this.#view.getUint32(at + L.PING_SENT, true),
+      received,
+      lost: count - received,
+      duplicates: this.#view.getUint32(at + L.PING_DUPLICATES, true),
+      rttUs: rtts,
+      ...(received === 0 ? {} : {
+        minUs: Math.min(...answered),
+        avgUs: Math.round(answered.reduce((sum, rtt) => sum + rtt, 0) / received * 10) / 10,
+        maxUs: Math.max(...answered),
+      }),
+    };
+  }
+
+  // Traffic --------------------------------------------------------------------------------------------------
+
+  /** Starts a generator; answers its number. */
+  startTraffic(request: TrafficRequest): GeneratorState {
+    const at = this.#claim(L.GENERATORS, L.GENERATOR_STRIDE, L.GENERATOR_COUNT, "generators");
+    const view = this.#view;
+    const now = monotonicNs();
+    const id = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+    new Uint8Array(this.#machine.memory.buffer, at, L.GENERATOR_STRIDE).fill(0);
+    view.setUint32(at + L.GEN_TO, ipToNumber(request.to), true);
+    view.setUint32(at + L.GEN_SOURCE_PORT, 49152 + (id & 0x3fff), true);
+    view.setUint32(at + L.GEN_PORT, request.echo ? L.UDP_ECHO_PORT : request.port, true);
+    view.setUint32(at + L.GEN_BYTES, request.size, true);
+    view.setUint32(at + L.GEN_FLOW, id, true);
+    view.setBigUint64(at + L.GEN_WANTED, BigInt(request.count ?? 0), true);
+    view.setFloat64(at + L.GEN_RATE, request.rate / 1e9, true);
+    view.setFloat64(at + L.GEN_BEGAN_NS, now, true);
+    view.setFloat64(at + L.GEN_ENDS_NS, request.seconds === undefined ? 0 : now + request.seconds * 1e9, true);
+    Atomics.store(this.#words, at / 4, L.STATE_RUNNING);
+    this.#machine.wake();
+    return this.#generator(at);
+  }
+
+  #generator(at: number): GeneratorState {
+    const view = this.#view;
+    const began = view.getFloat64(at + L.GEN_BEGAN_NS, true);
+    const sent = Number(view.getBigUint64(at + L.GEN_SENT, true));
+    const seconds = Math.max(0, view.getFloat64(at + L.GEN_LAST_NS, true) - began) / 1e9;
+    return {
+      id: (at - L.GENERATORS) / L.GENERATOR_STRIDE,
+      flow: view.getUint32(at + L.GEN_FLOW, true),
+      state: view.getUint32(at, true) === L.STATE_RUNNING ? "running" : "done",
+      to: ipFromNumber(view.getUint32(at + L.GEN_TO, true)),
+      size: view.getUint32(at + L.GEN_BYTES, true),
+      rate: Math.round(view.getFloat64(at + L.GEN_RATE, true) * 1e9),
+      sent,
+      sentRate: seconds > 0 ? Math.round(sent / seconds) : 0,
+    };
+  }
+
+  /** All generators that have been started and whose places are not used again. */
+  generators(): GeneratorState[] {
+    return Array.from({ length: L.GENERATOR_COUNT }, (_, i) => L.GENERATORS + i * L.GENERATOR_STRIDE)
+      .filter((at) => this.#view.getUint32(at, true) !== L.STATE_FREE).map((at) => this.#generator(at));
+  }
+
+  /** Stops a generator. */
+  stopTraffic(id: number): GeneratorState {
+    const at = L.GENERATORS + id * L.GENERATOR_STRIDE;
+    if (id >= L.GENERATOR_COUNT || this.#view.getUint32(at, true) === L.STATE_FREE) {
+      throw new ApiError(404, `there is no generator ${id}`, "id");
+    }
+    Atomics.store(this.#words, at / 4, L.STATE_DONE);
+    return this.#generator(at);
+  }
+
+  /** What has come in of other guests' generators, or back to one's own. */
+  flows(): FlowState[] {
+    return Array.from({ length: L.FLOW_COUNT }, (_, i) => L.FLOWS + i * L.FLOW_STRIDE)
+      .filter((at) => this.#view.getUint32(at + L.FLOW_STATE, true) !== L.STATE_FREE).map((at) => this.#flow(at));
+  }
+
+  #flow(at: number): FlowState {
+    const u64 = (offset: number) => Number(this.#view.getBigUint64(at + offset, true));
+    const f64 = (offset: number) => this.#view.getFloat64(at + offset, true);
+    const received = u64(L.FLOW_RECEIVED);
+    const seconds = (f64(L.FLOW_LAST_NS) - f64(L.FLOW_FIRST_NS)) / 1e9;
+    const histogram = new Uint32Array(this.#machine.memory.buffer, at + L.FLOW_HISTOGRAM, L.HISTOGRAM_BUCKETS);
+    const quantile = (q: number) => {
+      let left = Math.max(1, Math.ceil(received * q));
+      for (const [bucket, n] of histogram.entries()) {
+        left -= n;
+        if (left <= 0) return Math.round(bucketNs(bucket) / 100) / 10;
+      }
+      return 0;
+    };
+    const us = (ns: number) => Math.round(ns / 100) / 10;
+    return {
+      flow: this.#view.getUint32(at + L.FLOW_ID, true),
+      from: ipFromNumber(this.#view.getUint32(at + L.FLOW_FROM, true)),
+      received,
+      lost: u64(L.FLOW_NEXT) - received,
+      duplicates: u64(L.FLOW_DUPLICATES),
+      reordered: u64(L.FLOW_REORDERED),
+      bytes: u64(L.FLOW_BYTES),
+      rate: seconds > 0 ? Math.round((received - 1) / seconds) : 0,
+      latencyUs: received === 0 ? { min: 0, avg: 0, p50: 0, p99: 0, p999: 0, max: 0 } : {
+        min: us(f64(L.FLOW_LATENCY_MIN)),
+        avg: us(f64(L.FLOW_LATENCY_SUM) / received),
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+        max: us(f64(L.FLOW_LATENCY_MAX)),
+      },
+    };
+  }
+
+  /** Forgets all flows. */
+  clearFlows(): void {
+    for (let i = 0; i < L.FLOW_COUNT; i++) {
+      Atomics.store(this.#words, (L.FLOWS + i * L.FLOW_STRIDE) / 4, L.STATE_FREE);
+    }
+  }
+}

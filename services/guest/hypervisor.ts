@@ -1,0 +1,93 @@
+/**
+ * The guest's line to its hypervisor (the vf service): it reports that it is there and which data path it is on, hears
+ * what its interface is to be, and passes its own wishes on. Control never goes by the data path.
+ */
+import { ApiError, GuestConfig, type GuestReport, type LinkPatch, log, oneLine } from "../../shared/api/mod.ts";
+
+const REPORT_MS = 1000;
+const RETRY_MS = 200;
+const TIMEOUT_MS = 5000;
+
+/** A hypervisor's API, and which of its ports this guest is on. */
+export interface HypervisorOptions {
+  url: string;
+  port: string;
+  token: string | undefined;
+}
+
+/** The line. */
+export class Hypervisor {
+  readonly #options: HypervisorOptions;
+  readonly #report: () => GuestReport;
+  readonly #apply: (config: GuestConfig) => void;
+  #closed = false;
+  #wake: () => void = () => {};
+  readonly #first = Promise.withResolvers<void>();
+  readonly #running: Promise<void>;
+
+  constructor(options: HypervisorOptions, report: () => GuestReport, apply: (config: GuestConfig) => void) {
+    this.#options = options;
+    this.#report = report;
+    this.#apply = apply;
+    this.#running = this.#run();
+  }
+
+  /** Resolves when the hypervisor has answered once. */
+  get ready(): Promise<void> {
+    return this.#first.promise;
+  }
+
+  async #run(): Promise<void> {
+    let trouble = "";
+    while (!this.#closed) {
+      let ok = false;
+      try {
+        this.#apply(GuestConfig.parse(await this.#fetch("PUT", "", this.#report())));
+        this.#first.resolve();
+        ok = true;
+        trouble = "";
+      } catch (error) {
+        const text = oneLine(error);
+        if (text !== trouble) log("info", "guest", `waiting for the hypervisor: ${text}`);
+        trouble = text;
+      }
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, ok ? REPORT_MS : RETRY_MS);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  }
+
+  async #fetch(method: string, path: string, body: unknown): Promise<unknown> {
+    const { url, port, token } = this.#options;
+    const response = await fetch(`${url}/api/v1/guests/${port}${path}`, {
+      method,
+      headers: { "content-type": "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    const answer = await response.json();
+    if (response.ok) return answer;
+    const { detail, field } = answer as { detail?: string; field?: string };
+    throw new ApiError(response.status === 409 || response.status === 422 ? response.status : 503, detail ?? "", field);
+  }
+
+  /** Reports at once. */
+  reportNow(): void {
+    this.#wake();
+  }
+
+  /** Asks for a change of the interface: granted and in force, or refused with the reason. */
+  async wish(patch: LinkPatch): Promise<void> {
+    this.#apply(GuestConfig.parse(await this.#fetch("PATCH", "/link", patch)));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#wake();
+    await this.#running;
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * The guest as a machine: its RAM, which is a memory file mapped as its Wasm memory, its worker, and the memories of
+ * its data paths' plugins, into each of which exactly what that plugin may touch is mapped.
+ */
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+import {
+  AREA_EXCHANGE,
+  AREA_RINGS,
+  AREA_STATE,
+  BUFFERS,
+  GC,
+  GC_REQUEST,
+  GUEST_RAM_BYTES_MIN,
+  PLUGIN_AREA,
+  VIRTIO_AREA,
+} from "../../shared/layout/guest.ts";
+import {
+  PC_BUFFERS_IOVA,
+  PC_FEATURES,
+  PC_HEADER_BYTES,
+  PC_QUEUE_PAIRS,
+  PC_RING_SIZE,
+  PC_RINGS_IOVA,
+  PLUGIN_BUFFER_BYTES,
+  PLUGIN_BUFFER_COUNT,
+  PLUGIN_BUFFERS,
+  PLUGIN_DOORBELLS,
+  PLUGIN_DOORBELLS_BYTES,
+  PLUGIN_EXCHANGE,
+  PLUGIN_EXCHANGE_BYTES,
+  PLUGIN_MEMORY_BYTES,
+  PLUGIN_QUEUE_STRIDE,
+  PLUGIN_QUEUES,
+  PLUGIN_RINGS,
+  PLUGIN_RINGS_BYTES,
+  PLUGIN_STATE,
+  PLUGIN_STATE_BYTES,
+  PQ_AVAIL,
+  PQ_DESC,
+  PQ_SIZE,
+  PQ_USED,
+} from "../../shared/layout/plugin.ts";
+import {
+  createEventFd,
+  createMemfd,
+  Epoll,
+  EPOLLIN,
+  type Fd,
+  sealSize,
+  signalEventFd,
+  WasmMemory,
+} from "../../shared/os/mod.ts";
+import { loadWasm } from "../../shared/wasm/load.ts";
+import type { GuestReply, GuestRequest, GuestStart, PathInstall } from "./worker.ts";
+
+/** A range of the guest's RAM that a device may reach. */
+export interface DeviceRange {
+  address: number;
+  bytes: number;
+}
+
+/** Rings as a plugin has laid them out. */
+export interface RingPlace {
+  desc: bigint;
+  avail: bigint;
+  used: bigint;
+  size: number;
+}
+
+/** How a data path is set up. */
+export interface PathOptions {
+  queuePairs: number;
+  ringSize: number;
+  features: bigint;
+  headerBytes: number;
+}
+
+/** A data path's plugin memory and eventfds. `path` 0 is the shell's own, 1 the injected one. */
+export class PathMemory implements Disposable {
+  readonly path: 0 | 1;
+  readonly memory = new WasmMemory(PLUGIN_MEMORY_BYTES);
+  readonly kicks: Fd[];
+  readonly calls: Fd[];
+  readonly ranges: DeviceRange[];
+
+  constructor(path: 0 | 1, ram: Fd, options: PathOptions, doorbells: Fd | undefined) {
+    this.path = path;
+    const area = path === 0 ? VIRTIO_AREA : PLUGIN_AREA;
+    this.memory.map(PLUGIN_STATE, ram.number, area + AREA_STATE, PLUGIN_STATE_BYTES);
+    this.memory.map(PLUGIN_EXCHANGE, ram.number, area + AREA_EXCHANGE, PLUGIN_EXCHANGE_BYTES);
+    this.memory.map(PLUGIN_RINGS, ram.number, area + AREA_RINGS, PLUGIN_RINGS_BYTES);
+    this.memory.map(PLUGIN_BUFFERS, ram.number, BUFFERS, PLUGIN_BUFFER_COUNT * PLUGIN_BUFFER_BYTES);
+    if (doorbells) this.memory.map(PLUGIN_DOORBELLS, doorbells.number, 0, PLUGIN_DOORBELLS_BYTES);
+    // What the device may reach is what the plugin may reach: rings and buffers, by guest physical address.
+    this.ranges = [
+      { address: area + AREA_RINGS, bytes: PLUGIN_RINGS_BYTES },
+      { address: BUFFERS, bytes: PLUGIN_BUFFER_COUNT * PLUGIN_BUFFER_BYTES },
+    ];
+    new Uint8Array(this.memory.buffer, PLUGIN_STATE, PLUGIN_STATE_BYTES).fill(0);
+    const { view } = this.memory;
+    view.setUint32(PLUGIN_STATE + PC_QUEUE_PAIRS, options.queuePairs, true);
+    view.setUint32(PLUGIN_STATE + PC_RING_SIZE, options.ringSize, true);
+    view.setBigUint64(PLUGIN_STATE + PC_FEATURES, options.features, true);
+    view.setBigUint64(PLUGIN_STATE + PC_RINGS_IOVA, BigInt(area + AREA_RINGS), true);
+    view.setBigUint64(PLUGIN_STATE + PC_BUFFERS_IOVA, BigInt(BUFFERS), true);
+    view.setUint32(PLUGIN_STATE + PC_HEADER_BYTES, options.headerBytes, true);
+    this.kicks = Array.from({ length: options.queuePairs * 2 }, () => createEventFd());
+    this.calls = Array.from({ length: options.queuePairs * 2 }, () => createEventFd());
+  }
+
+  /** What the worker needs of it. */
+  install(module: WebAssembly.Module): PathInstall {
+    return {
+      module,
+      memory: this.memory.memory,
+      kicks: this.kicks.map((fd) => fd.number),
+      calls: this.calls.map((fd) => fd.number),
+    };
+  }
+
+  /** Where the plugin has laid out the rings of a queue. The device checks that they are where it may reach. */
+  ring(queue: number): RingPlace {
+    const at = PLUGIN_QUEUES + queue * PLUGIN_QUEUE_STRIDE;
+    const { view } = this.memory;
+    return {
+      desc: view.getBigUint64(at + PQ_DESC, true),
+      avail: view.getBigUint64(at + PQ_AVAIL, true),
+      used: view.getBigUint64(at + PQ_USED, true),
+      size: view.getUint32(at + PQ_SIZE, true),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of [...this.kicks, ...this.calls]) fd.close();
+  }
+}
+
+/** Settings of the machine. */
+export interface MachineOptions {
+  cpus: number[];
+  spinUs: number;
+}
+
+/** RAM and worker. */
+export class Machine {
+  readonly ram: Fd;
+  readonly memory: WasmMemory;
+  /** Told when a plugin breaks its contract. */
+  onFault: (path: number, reason: string) => void = () => {};
+  /** Told when the worker cannot go on. */
+  onDeath: (reason: string) => void = () => {};
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #wake = createEventFd();
+  readonly #epoll = new Epoll();
+  readonly #words: Int32Array;
+  readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  #next = 1;
+
+  private constructor(worker: Worker, port: MessagePort) {
+    this.ram = createMemfd("ringfabric-guest", GUEST_RAM_BYTES_MIN);
+    sealSize(this.ram.number);
+    this.memory = new WasmMemory(GUEST_RAM_BYTES_MIN);
+    this.memory.map(0, this.ram.number, 0, GUEST_RAM_BYTES_MIN);
+    this.#words = new Int32Array(this.memory.buffer);
+    this.#worker = worker;
+    this.#port = port;
+    this.#epoll.add(this.#wake.number, EPOLLIN, 0);
+    port.on("message", (reply: GuestReply) => this.#reply(reply));
+  }
+
+  /** Starts the worker; `prepare` may write the configuration before it looks at it. */
+  static async start(options: MachineOptions, prepare: (view: DataView) => void): Promise<Machine> {
+    const module = await loadWasm("guest");
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "guest" });
+    const { port1, port2 } = new MessageChannel();
+    const machine = new Machine(worker, port1);
+    prepare(machine.memory.view);
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      machine.onDeath(event.message);
+    });
+    const booted = Promise.withResolvers<unknown>();
+    machine.#waiting.set(0, booted);
+    const start: GuestStart = {
+      memory: machine.memory.memory,
+      module,
+      port: port2,
+      epollFd: machine.#epoll.number,
+      wakeFd: machine.#wake.number,
+      cpus: options.cpus,
+      spinNs: options.spinUs * 1000,
+    };
+    worker.postMessage(start, [port2 as unknown as Transferable]);
+    await booted.promise;
+    return machine;
+  }
+
+  #reply(reply: GuestReply): void {
+    if ("fault" in reply) return this.onFault(reply.path, reply.fault);
+    const waiter = this.#waiting.get(reply.id);
+    this.#waiting.delete(reply.id);
+    if (reply.error === undefined) waiter?.resolve(reply.value);
+    else waiter?.reject(new Error(reply.error));
+  }
+
+  /** Asks the worker between two bursts. */
+  ask(request: GuestRequest): Promise<unknown> {
+    const id = this.#next++;
+    const waiter = Promise.withResolvers<unknown>();
+    this.#waiting.set(id, waiter);
+    this.#port.postMessage({ id, ...request });
+    Atomics.add(this.#words, (GC + GC_REQUEST) / 4, 1);
+    this.wake();
+    return waiter.promise;
+  }
+
+  /** Has the worker look at what was written for it. */
+  wake(): void {
+    signalEventFd(this.#wake.number);
+  }
+
+  async close(): Promise<void> {
+    await this.ask({ op: "end" });
+    this.#port.close();
+    this.#worker.terminate();
+    this.#epoll.close();
+    this.#wake.close();
+    this.ram.close();
+  }
+}

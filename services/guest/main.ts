@@ -1,0 +1,129 @@
+/** The guest service: a virtual machine in miniature. */
+import { Command, InvalidArgumentError } from "commander";
+import { GC_GATEWAY, GC_IP, GC_LINK, GC_MASK, GC_MTU } from "../../shared/layout/guest.ts";
+import { MacAddress, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { libc, Reactor } from "../../shared/os/mod.ts";
+import { guestApi } from "./api.ts";
+import { Host, ipToNumber } from "./host.ts";
+import { Hypervisor } from "./hypervisor.ts";
+import { Interface } from "./interface.ts";
+import { Machine } from "./machine.ts";
+import { Shell } from "./shell.ts";
+import { VirtioPath } from "./virtio_path.ts";
+
+function cidr(text: string): { ip: number; mask: number } {
+  const match = /^(\d{1,3}(?:\.\d{1,3}){3})\/(\d{1,2})$/.exec(text);
+  const bits = Number(match?.[2]);
+  if (!match || bits > 30) throw new InvalidArgumentError(`${text} is not an address such as 10.0.0.1/24`);
+  return { ip: ipToNumber(match[1] ?? ""), mask: bits === 0 ? 0 : (0xffffffff << (32 - bits)) >>> 0 };
+}
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const n = Number(text);
+    if (!/^\d+$/.test(text) || n < min || n > max) {
+      throw new InvalidArgumentError(`It is a number from ${min} to ${max}.`);
+    }
+    return n;
+  };
+}
+
+function list(text: string): string[] {
+  return text.split(",").filter((part) => part !== "");
+}
+
+const options = new Command("guest")
+  .description("A virtual machine in miniature: virtio-net, plugins, IPv4, traffic tools")
+  .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8090"))
+  .requiredOption("--socket <path>", "vhost-user back-end")
+  .requiredOption("--ip <address/bits>", "IPv4 address", cidr)
+  .option("--gateway <address>", "IPv4 gateway", ipToNumber, 0)
+  .option("--port <name>", "the port it is on: a VF's number, or vport3", "0")
+  .option("--hypervisor <url>", "the vf service; without it the guest stands alone")
+  .option("--nic-socket <path>", "the NIC's socket for guests")
+  .option("--trust <path>", "file with the public keys of those whose plugins are taken, one in a line")
+  .option("--mac <address>", "MAC address of a guest that stands alone", "02:00:00:00:00:01")
+  .option("--mtu <bytes>", "MTU", wholeNumber(576, 9000), 1500)
+  .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
+  .option("--ring-size <n>", "descriptors of a ring", wholeNumber(8, 1024), 256)
+  .option("--header-bytes <n>", "advanced rings: headers in buffers of their own of this size", wholeNumber(0, 1024), 0)
+  .option("--without <bits>", "virtio feature bits not to ask for", list, [])
+  .option("--cpus <list>", "CPUs of the worker", list, [])
+  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 50)
+  .parse()
+  .opts<{
+    listen: ReturnType<typeof parseListen>;
+    socket: string;
+    ip: { ip: number; mask: number };
+    gateway: number;
+    port: string;
+    hypervisor?: string;
+    nicSocket?: string;
+    trust?: string;
+    mac: string;
+    mtu: number;
+    queuePairs: number;
+    ringSize: number;
+    headerBytes: number;
+    without: string[];
+    cpus: string[];
+    spinUs: number;
+  }>();
+
+await runService("guest", async () => {
+  const token = requireToken(options.listen);
+  libc();
+  const reactor = new Reactor();
+  const died = Promise.withResolvers<void>();
+  const machine = await Machine.start({ cpus: options.cpus.map(Number), spinUs: options.spinUs }, () => {});
+  machine.onDeath = (reason) => died.reject(new Error(`the guest's worker died: ${reason}`));
+  const host = new Host(machine);
+  host.set(GC_IP, options.ip.ip);
+  host.set(GC_MASK, options.ip.mask);
+  host.set(GC_GATEWAY, options.gateway);
+  host.set(GC_MTU, options.mtu);
+  const link = new Interface(host);
+  const virtio = new VirtioPath(machine, host, {
+    socket: options.socket,
+    reactor,
+    queuePairs: options.queuePairs,
+    ringSize: options.ringSize,
+    without: options.without.map(Number),
+  });
+  const keys = options.trust ? Deno.readTextFileSync(options.trust).split("\n").filter((line) => line !== "") : [];
+  const shell = new Shell(machine, host, virtio, {
+    deviceSocket: options.nicSocket,
+    reactor,
+    owner: `guest (pid ${Deno.pid})`,
+    trust: { keys },
+    ringSize: options.ringSize,
+    headerBytes: options.headerBytes,
+  });
+  const server = serve(guestApi({ machine, host, shell, link }, token), options.listen);
+  const api = urlOf(server.addr);
+  const boot = crypto.randomUUID();
+  if (options.hypervisor) {
+    const line = { url: options.hypervisor, port: options.port, token: Deno.env.get("RINGFABRIC_TOKEN") };
+    const hypervisor = new Hypervisor(line, () => ({ api, boot, mode: shell.mode }), (config) => link.apply(config));
+    link.hypervisor = hypervisor;
+    shell.onFault = () => hypervisor.reportNow();
+    virtio.onConnected = () => hypervisor.reportNow();
+    await hypervisor.ready;
+  } else {
+    host.mac = MacAddress.parse(options.mac);
+    host.set(GC_LINK, 1);
+  }
+  const running = virtio.run();
+  return {
+    info: { api, ip: options.ip.ip },
+    ended: died.promise,
+    async close() {
+      await link.hypervisor?.close();
+      virtio.close();
+      await running;
+      await machine.close();
+      await reactor.close();
+      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+    },
+  };
+});

@@ -1,0 +1,178 @@
+/**
+ * The shell: the guest's network driver without any hardware's rings. It has a data path of its own (virtio), takes
+ * plugins that the hypervisor injects, checks them for itself, and moves the host from one data path to the other
+ * while the host's IP stack goes on. The hypervisor (the vf service) says when; each step here either succeeds or
+ * leaves the path that was in use as it was.
+ */
+import { GC_RUNNING, GC_RX_WANTED, IMAGE_SLOT, IMAGE_SLOT_BYTES } from "../../shared/layout/guest.ts";
+import { ApiError, type GuestMode, log } from "../../shared/api/mod.ts";
+import { type CheckedImage, checkImage, IMAGE_BYTES_MAX, PluginRejected, type Trust } from "../../shared/plugin/mod.ts";
+import type { Reactor } from "../../shared/os/mod.ts";
+import type { Host } from "./host.ts";
+import type { Machine } from "./machine.ts";
+import { VfPath } from "./vf_path.ts";
+import type { VirtioPath } from "./virtio_path.ts";
+
+const QUIESCE_DEADLINE_MS = 2000;
+
+/** Settings of the shell. */
+export interface ShellOptions {
+  /** The NIC's socket for guests. */
+  deviceSocket: string | undefined;
+  reactor: Reactor;
+  owner: string;
+  trust: Trust;
+  ringSize: number;
+  /** Bytes of header buffers, 0: frames are not split. */
+  headerBytes: number;
+}
+
+/** The shell of one guest. */
+export class Shell {
+  readonly #machine: Machine;
+  readonly #host: Host;
+  readonly #virtio: VirtioPath;
+  readonly #options: ShellOptions;
+  #slotBytes = 0;
+  #image: CheckedImage | undefined;
+  #vf: VfPath | undefined;
+  #lastFault: string | undefined;
+  #work: Promise<unknown> = Promise.resolve();
+  /** Told when the data path has changed by itself. */
+  onFault: () => void = () => {};
+
+  constructor(machine: Machine, host: Host, virtio: VirtioPath, options: ShellOptions) {
+    this.#machine = machine;
+    this.#host = host;
+    this.#virtio = virtio;
+    this.#options = options;
+    machine.onFault = (path, reason) =>
+      this.#fault(path === 1 ? reason : `the shell's own data path failed: ${reason}`);
+  }
+
+  /** Steps happen one after the other. */
+  #exclusively<T>(step: () => Promise<T>): Promise<T> {
+    const done = this.#work.then(step);
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  get mode(): GuestMode {
+    const info = this.#vf?.image.info;
+    return {
+      mode: this.#vf ? "passthrough" : "emulated",
+      ...(info ? { plugin: info.name, version: info.version } : {}),
+      connected: this.#virtio.connected,
+      ...(this.#lastFault === undefined ? {} : { lastFault: this.#lastFault }),
+    };
+  }
+
+  // Injection ------------------------------------------------------------------------------------------------
+
+  /** Says where an image of `bytes` bytes is to be put. */
+  openSlot(bytes: number): { address: number; bytes: number } {
+    if (bytes < 1 || bytes > IMAGE_BYTES_MAX) {
+      throw new ApiError(413, `an image of ${bytes} bytes: at most ${IMAGE_BYTES_MAX}`, "bytes");
+    }
+    this.#slotBytes = bytes;
+    return { address: IMAGE_SLOT, bytes };
+  }
+
+  /** Takes the image that was put into the slot, if it passes the shell's own checks. Throws PluginRejected. */
+  async putImage(image: Uint8Array<ArrayBuffer>): Promise<{ name: string; version: string }> {
+    if (this.#slotBytes === 0 || image.length !== this.#slotBytes || image.length > IMAGE_SLOT_BYTES) {
+      throw new ApiError(409, `an image of ${image.length} bytes for a slot of ${this.#slotBytes}: open a slot first`);
+    }
+    new Uint8Array(this.#machine.memory.buffer, IMAGE_SLOT, image.length).set(image);
+    this.#slotBytes = 0;
+    // What is checked is a copy out of the guest's memory, and the copy is what runs.
+    const copy = new Uint8Array(this.#machine.memory.buffer, IMAGE_SLOT, image.length).slice() as Uint8Array<
+      ArrayBuffer
+    >;
+    const checked = await checkImage(copy, this.#options.trust);
+    this.#image = checked;
+    return { name: checked.info.name, version: checked.info.version };
+  }
+
+  // Steps of a change ----------------------------------------------------------------------------------------
+
+  /** Stops handing frames to the data path in use, and waits until it has sent those it had. */
+  quiesce(): Promise<void> {
+    return this.#exclusively(async () => {
+      try {
+        await this.#machine.ask({ op: "quiesce", deadlineMs: QUIESCE_DEADLINE_MS });
+      } catch (error) {
+        this.#host.set(GC_RUNNING, 1);
+        throw new ApiError(409, `the guest's data path did not come to rest: ${(error as Error).message}`);
+      }
+    });
+  }
+
+  /** Goes over to the injected plugin and VF `vf`. Throws with the virtio path still in use, at rest. */
+  passthrough(vf: number, token: string): Promise<GuestMode> {
+    return this.#exclusively(async () => {
+      const { deviceSocket, reactor, owner, ringSize, headerBytes } = this.#options;
+      const image = this.#image;
+      if (!image) throw new ApiError(409, "no plugin has been injected", "plugin");
+      if (!deviceSocket) throw new ApiError(409, "this guest has no way to a NIC", "vf");
+      if (this.#vf) throw new ApiError(409, `the guest drives vf ${this.#vf.vf} already`, "vf");
+      const path = await VfPath.open(this.#machine, this.#host, image, {
+        ...{ socket: deviceSocket, reactor, vf, token, owner, ringSize, headerBytes },
+      }).catch((error) => {
+        throw new ApiError(409, (error as Error).message, "plugin");
+      });
+      path.onFault = (reason) => this.#fault(reason);
+      // What the old path still had comes before anything of the new one.
+      await this.#machine.ask({ op: "drain" });
+      await this.#machine.ask({ op: "use", path: 1 });
+      this.#host.set(GC_RX_WANTED, VfPath.rxWanted(image, ringSize, headerBytes));
+      this.#vf = path;
+      this.#lastFault = undefined;
+      // The worker has been round once more, and the new rings have their buffers, when it answers this.
+      await this.#machine.ask({ op: "drain" });
+      await path.resume();
+      this.#host.set(GC_RUNNING, 1);
+      return this.mode;
+    });
+  }
+
+  /** Gives the VF back; the virtio path is in use again, at rest until `resume`. */
+  emulated(): Promise<GuestMode> {
+    return this.#exclusively(async () => {
+      const path = this.#vf;
+      if (!path) return this.mode;
+      this.#vf = undefined;
+      await path.close();
+      await this.#machine.ask({ op: "use", path: 0 });
+      this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
+      return this.mode;
+    });
+  }
+
+  /** Frames go out again. */
+  resume(): void {
+    if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
+  }
+
+  /** The plugin or its VF failed: back to the virtio path, and the hypervisor is told, which wires it up again. */
+  #fault(reason: string): void {
+    log("warn", "guest", reason);
+    this.#lastFault = reason;
+    void this.#exclusively(async () => {
+      const path = this.#vf;
+      if (!path) return;
+      this.#vf = undefined;
+      this.#host.set(GC_RUNNING, 0);
+      await path.abandon();
+      await this.#machine.ask({ op: "use", path: 0 });
+      this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
+      this.resume();
+    }).then(() => this.onFault());
+  }
+}
+
+/** The name of what is wrong with an image, for a problem document. */
+export function rejection(error: unknown): ApiError {
+  if (error instanceof PluginRejected) return new ApiError(422, `plugin rejected: ${error.message}`, error.code);
+  return error instanceof ApiError ? error : new ApiError(500, (error as Error).message);
+}

@@ -1,0 +1,140 @@
+/**
+ * The passthrough data path: a VF of the NIC that the guest drives itself, by a plugin that was injected. The VF is
+ * reached through the NIC's socket for guests, with a token that is good once. The device is told of the plugin's
+ * rings and of the buffers, and of nothing else in the guest's RAM.
+ */
+import { GC_QUEUE_PAIRS } from "../../shared/layout/guest.ts";
+import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
+import type { CheckedImage } from "../../shared/plugin/mod.ts";
+import type { Reactor } from "../../shared/os/mod.ts";
+import type { Host } from "./host.ts";
+import { type Machine, PathMemory } from "./machine.ts";
+
+/** A VF that is being driven. */
+export class VfPath {
+  readonly image: CheckedImage;
+  readonly vf: number;
+  /** Told, once, when the path cannot go on. */
+  onFault: (reason: string) => void = () => {};
+  readonly #machine: Machine;
+  readonly #device: DeviceClient;
+  readonly #memory: PathMemory;
+  readonly #queues: number;
+  #ended = false;
+
+  private constructor(
+    machine: Machine,
+    image: CheckedImage,
+    vf: number,
+    device: DeviceClient,
+    memory: PathMemory,
+    queues: number,
+  ) {
+    this.#machine = machine;
+    this.image = image;
+    this.vf = vf;
+    this.#device = device;
+    this.#memory = memory;
+    this.#queues = queues;
+    device.onEvent = (event) => {
+      if (event.event === "queueError") this.#fault(`the NIC stopped queue ${event.index}: ${event.reason}`);
+      if (event.event === "revoked") this.#fault(`the NIC took the VF back: ${event.reason}`);
+    };
+    void device.closed.then(() => this.#fault("the connection to the NIC ended"));
+  }
+
+  #fault(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.onFault(reason);
+  }
+
+  /**
+   * Attaches, instantiates the plugin and starts its queues. Nothing of the data path in use is touched; if anything
+   * fails, everything is given back and the reason is thrown.
+   */
+  static async open(
+    machine: Machine,
+    host: Host,
+    image: CheckedImage,
+    options: {
+      socket: string;
+      reactor: Reactor;
+      vf: number;
+      token: string;
+      owner: string;
+      ringSize: number;
+      headerBytes: number;
+    },
+  ): Promise<VfPath> {
+    const { vf, token, owner, ringSize, headerBytes } = options;
+    const device = DeviceClient.connect(options.socket, options.reactor);
+    let memory: PathMemory | undefined;
+    try {
+      const plugin = `${image.info.name} ${image.info.version}`;
+      const attached = await device.request({ op: "attach", vf, owner, token, mode: "passthrough", plugin });
+      const advanced = image.info.hardware === "advanced";
+      using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
+      const queuePairs = host.get(GC_QUEUE_PAIRS);
+      const features = BigInt(attached.features as bigint);
+      memory = new PathMemory(1, machine.ram, { queuePairs, ringSize, features, headerBytes }, doorbells);
+      await machine.ask({ op: "install", path: 1, install: memory.install(image.module) });
+      const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
+      await device.request({ op: "dmaSet", regions }, regions.map(() => machine.ram.number));
+      for (let index = 0; index < queuePairs * 2; index++) {
+        const ring = memory.ring(index);
+        const fds = [memory.kicks[index], memory.calls[index]].flatMap((fd) => fd ? [fd.number] : []);
+        await device.request({
+          op: "queueStart",
+          index,
+          flavour: advanced ? "advanced" : "split",
+          ...ring,
+          base: 0,
+          features,
+          headerBytes: advanced ? headerBytes : 0,
+          kick: true,
+          call: true,
+        }, fds);
+      }
+      return new VfPath(machine, image, vf, device, memory, queuePairs * 2);
+    } catch (error) {
+      device.close();
+      await machine.ask({ op: "remove", path: 1 });
+      memory?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Buffers that a receive ring of `ringSize` descriptors holds. */
+  static rxWanted(image: CheckedImage, ringSize: number, headerBytes: number): number {
+    if (image.info.hardware === "virtio") return ringSize;
+    return (ringSize - 1) * (headerBytes > 0 ? 2 : 1);
+  }
+
+  /** Lets the NIC deliver what it has held back while the data path changed. */
+  async resume(): Promise<void> {
+    await this.#device.request({ op: "resume" });
+  }
+
+  /** Stops the queues and takes in what they had received; the VF is given back. */
+  async close(): Promise<void> {
+    this.#ended = true;
+    try {
+      for (let index = this.#queues - 1; index >= 0; index--) await this.#device.request({ op: "queueStop", index });
+      await this.#machine.ask({ op: "drain" });
+      await this.#device.request({ op: "detach", reason: "back to emulated mode" });
+    } catch (error) {
+      if (!(error instanceof DeviceRefusal)) throw error;
+    } finally {
+      await this.abandon();
+    }
+  }
+
+  /** Gives everything back without a word: the plugin or the NIC is gone. */
+  async abandon(): Promise<void> {
+    this.#ended = true;
+    this.#device.close();
+    await this.#machine.ask({ op: "remove", path: 1 });
+    this.#memory[Symbol.dispose]();
+  }
+}

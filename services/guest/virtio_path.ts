@@ -1,0 +1,141 @@
+/**
+ * The shell's own data path: the virtio plugin that is part of the shell, over a vhost-user back-end, which may go away
+ * and come back at any time. Whoever the back-end is (this project's, DPDK's), it gets what a driver gives a device:
+ * the rings, the buffers, nothing else of the guest's RAM.
+ */
+import { GC_PATH, GC_QUEUE_PAIRS, GC_RUNNING, GC_RX_WANTED } from "../../shared/layout/guest.ts";
+import {
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from "../../shared/layout/virtio.ts";
+import { log, oneLine } from "../../shared/api/mod.ts";
+import type { Reactor } from "../../shared/os/mod.ts";
+import { VhostUserFrontEnd } from "../../shared/vhost_user/mod.ts";
+import { loadWasm } from "../../shared/wasm/load.ts";
+import type { Host } from "./host.ts";
+import { type Machine, PathMemory } from "./machine.ts";
+
+const RETRY_MS = 100;
+const FEATURES = [
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
+
+/** How the path is set up. */
+export interface VirtioOptions {
+  socket: string;
+  reactor: Reactor;
+  queuePairs: number;
+  ringSize: number;
+  /** Feature bits not to ask for. */
+  without: number[];
+}
+
+/** The virtio path of one guest. */
+export class VirtioPath {
+  readonly #machine: Machine;
+  readonly #host: Host;
+  readonly #options: VirtioOptions;
+  #frontEnd: VhostUserFrontEnd | undefined;
+  #memory: PathMemory | undefined;
+  #closed = false;
+  #connected = Promise.withResolvers<void>();
+  features = 0n;
+  /** Whether the back-end has the rings. */
+  connected = false;
+  /** Runs when the rings are the back-end's; the host may be on another path. */
+  onConnected: () => void = () => {};
+
+  constructor(machine: Machine, host: Host, options: VirtioOptions) {
+    this.#machine = machine;
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /** Resolves when the back-end has been there once. */
+  get ready(): Promise<void> {
+    return this.#connected.promise;
+  }
+
+  /** Keeps the connection until `close`. */
+  async run(): Promise<void> {
+    const module = await loadWasm("plugin-virtio");
+    let trouble = "";
+    while (!this.#closed) {
+      try {
+        const frontEnd = VhostUserFrontEnd.connect(this.#options.socket, this.#options.reactor);
+        this.#frontEnd = frontEnd;
+        await this.#handshake(frontEnd, module);
+        trouble = "";
+        await frontEnd.ended();
+        if (!this.#closed) log("warn", "guest", "the back-end went away; connecting again");
+      } catch (error) {
+        const text = oneLine(error);
+        if (text !== trouble && !this.#closed) log("info", "guest", `waiting for the back-end: ${text}`);
+        trouble = text;
+      }
+      this.connected = false;
+      this.#frontEnd?.close();
+      if (this.inUse) this.#host.set(GC_RUNNING, 0);
+      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+
+  /** Whether the host's frames go this way. */
+  get inUse(): boolean {
+    return this.#host.get(GC_PATH) === 0;
+  }
+
+  /** Buffers that its receive rings are to have. */
+  get rxWanted(): number {
+    return this.#options.ringSize;
+  }
+
+  async #handshake(frontEnd: VhostUserFrontEnd, module: WebAssembly.Module): Promise<void> {
+    const { queuePairs, ringSize, without } = this.#options;
+    const many = queuePairs > 1 ? 1n << BigInt(VIRTIO_NET_F_MQ) : 0n;
+    const wanted = without.reduce((bits, bit) => bits & ~(1n << BigInt(bit)), FEATURES | many);
+    const { features, queues } = await frontEnd.negotiate(wanted);
+    if (queuePairs > queues) throw new Error(`the back-end has ${queues} queue pairs, not ${queuePairs}`);
+    this.features = features;
+    if (this.inUse) this.#host.set(GC_RUNNING, 0);
+    const memory = new PathMemory(0, this.#machine.ram, { queuePairs, ringSize, features, headerBytes: 0 }, undefined);
+    this.#host.set(GC_QUEUE_PAIRS, queuePairs);
+    await this.#machine.ask({ op: "install", path: 0, install: memory.install(module) });
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = memory;
+    const regions = memory.ranges.map(({ address, bytes }) => ({
+      guestAddress: BigInt(address),
+      size: BigInt(bytes),
+      userAddress: BigInt(address),
+      mmapOffset: BigInt(address),
+    }));
+    await frontEnd.setMemory(regions, regions.map(() => this.#machine.ram.number));
+    for (let queue = 0; queue < queuePairs * 2; queue++) {
+      const [kick, call] = [memory.kicks[queue], memory.calls[queue]];
+      if (kick && call) await frontEnd.startVring(queue, memory.ring(queue), 0, kick, call);
+    }
+    this.connected = true;
+    if (this.inUse) this.use();
+    this.onConnected();
+    this.#connected.resolve();
+  }
+
+  /** Lets the host's frames go this way. */
+  use(): void {
+    this.#host.set(GC_RX_WANTED, this.rxWanted);
+    this.#host.set(GC_RUNNING, 1);
+    this.#host.announce();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#frontEnd?.close();
+    this.#memory?.[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,303 @@
+/**
+ * The guest's thread: the IPv4 host above, the data path's plugin below, some hundred frames between them at a time. No
+ * JavaScript runs per packet. It sleeps when nothing is due, until a timer, an interrupt of the device or a request of
+ * the control thread. A plugin that traps, or that reports what cannot be, is a fault: the data path stops there, and
+ * the control thread is told.
+ */
+import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { GC, GC_ASLEEP, GC_PATH, GC_QUEUE_PAIRS, GC_REQUEST, GC_RUNNING } from "../../shared/layout/guest.ts";
+import { LIST_MAX } from "../../shared/layout/plugin.ts";
+import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
+import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
+import { libc } from "../../shared/os/libc.ts";
+
+/** What the control thread hands over at the start. */
+export interface GuestStart {
+  memory: WebAssembly.Memory;
+  module: WebAssembly.Module;
+  port: MessagePort;
+  epollFd: number;
+  wakeFd: number;
+  cpus: number[];
+  spinNs: number;
+}
+
+/** A data path as the worker gets it: a plugin, its memory, and an eventfd for each of its queues, each way. */
+export interface PathInstall {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+  kicks: number[];
+  calls: number[];
+}
+
+/** What the control thread may ask of the worker. `path` 0 is the shell's own, 1 the injected plugin's. */
+export type GuestRequest =
+  | { op: "install"; path: 0 | 1; install: PathInstall }
+  | { op: "remove"; path: 0 | 1 }
+  | { op: "use"; path: 0 | 1 }
+  | { op: "quiesce"; deadlineMs: number }
+  | { op: "drain" }
+  | { op: "end" };
+
+/** The worker's answers: `error` is a sentence; a fault comes unasked. */
+export type GuestReply = { id: number; value?: unknown; error?: string } | { fault: string; path: number };
+
+interface HostExports {
+  boot(): void;
+  poll(nowNs: number): number;
+  prepareTx(pair: number): number;
+  txAccepted(pair: number, n: number): void;
+  txCompleted(pair: number, n: number): number;
+  preparePost(pair: number): number;
+  posted(pair: number, n: number, taken: number): void;
+  received(pair: number, n: number): number;
+  reclaim(path: number): number;
+  txHeld(): number;
+  txWaiting(): number;
+}
+
+interface PluginInstance {
+  start(): number;
+  stop(): void;
+  tx(pair: number, n: number): number;
+  txDone(pair: number, max: number): number;
+  post(pair: number, n: number): number;
+  rx(pair: number, max: number): number;
+  arm(pair: number): number;
+  disarm(pair: number): void;
+}
+
+interface Path {
+  plugin: PluginInstance;
+  calls: number[];
+}
+
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+/** Looks again at least so often while the device has frames that it has not sent. */
+const TX_HELD_MS = 1;
+
+class GuestLoop {
+  readonly #start: GuestStart;
+  readonly #words: Int32Array;
+  readonly #view: DataView;
+  readonly #host: HostExports;
+  readonly #paths: (Path | undefined)[] = [undefined, undefined];
+  readonly #events = eventRoom();
+  readonly #eventView = new DataView(this.#events.buffer);
+  #requests = 0;
+  #quiescing: { id: number; untilNs: number } | undefined;
+  #ended = false;
+
+  constructor(start: GuestStart) {
+    this.#start = start;
+    this.#words = new Int32Array(start.memory.buffer);
+    this.#view = new DataView(start.memory.buffer);
+    const imports = { env: { memory: start.memory } };
+    this.#host = new WebAssembly.Instance(start.module, imports).exports as unknown as HostExports;
+    this.#host.boot();
+  }
+
+  #path(): Path | undefined {
+    return this.#paths[this.#view.getUint32(GC + GC_PATH, true)];
+  }
+
+  run(): void {
+    let lastWorkNs = monotonicNs();
+    while (!this.#ended) {
+      this.#takeRequests();
+      const nowNs = monotonicNs();
+      const dueNs = this.#host.poll(nowNs);
+      const moved = this.#move();
+      this.#checkQuiet(nowNs);
+      if (moved > 0) lastWorkNs = nowNs;
+      else if (dueNs > nowNs && nowNs - lastWorkNs >= this.#start.spinNs) this.#sleep(dueNs - nowNs);
+    }
+  }
+
+  /** Moves frames both ways; answers how many. */
+  #move(): number {
+    const path = this.#path();
+    if (!path) return 0;
+    const running = this.#view.getUint32(GC + GC_RUNNING, true) !== 0;
+    const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
+    let moved = 0;
+    try {
+      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path.plugin, pair, running);
+    } catch (error) {
+      this.#fault(`the plugin failed: ${(error as Error).message}`);
+    }
+    return moved;
+  }
+
+  #movePair(plugin: PluginInstance, pair: number, running: boolean): number {
+    const host = this.#host;
+    let moved = 0;
+    if (running) {
+      const n = host.prepareTx(pair);
+      if (n > 0) {
+        const taken = plugin.tx(pair, n);
+        if (taken < 0 || taken > n) throw new Error(`tx took ${taken} of ${n} entries`);
+        host.txAccepted(pair, taken);
+        moved += taken;
+      }
+    }
+    const done = plugin.txDone(pair, LIST_MAX);
+    if (done !== 0 && host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
+    const filled = plugin.rx(pair, LIST_MAX);
+    if (filled !== 0) {
+      if (host.received(pair, filled) === 0) throw new Error("rx reported what cannot be");
+      moved += filled;
+    }
+    const wanted = host.preparePost(pair);
+    if (wanted > 0) {
+      const taken = plugin.post(pair, wanted);
+      if (taken < 0 || taken > wanted) throw new Error(`post took ${taken} of ${wanted} buffers`);
+      host.posted(pair, wanted, taken);
+    }
+    return moved + done;
+  }
+
+  #fault(reason: string): void {
+    const path = this.#view.getUint32(GC + GC_PATH, true);
+    this.#uninstall(path);
+    Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
+    this.#start.port.postMessage({ fault: reason, path } satisfies GuestReply);
+  }
+
+  // Requests -------------------------------------------------------------------------------------------------
+
+  #takeRequests(): void {
+    const wanted = Atomics.load(this.#words, (GC + GC_REQUEST) / 4);
+    while (this.#requests !== wanted) {
+      const got = receiveMessageOnPort(this.#start.port);
+      if (!got) return;
+      this.#requests = (this.#requests + 1) | 0;
+      const { id, ...request } = got.message as GuestRequest & { id: number };
+      try {
+        const value = this.#handle(id, request as GuestRequest);
+        if (value !== "later") this.#start.port.postMessage({ id, value } satisfies GuestReply);
+      } catch (error) {
+        this.#start.port.postMessage({ id, error: (error as Error).message } satisfies GuestReply);
+      }
+    }
+  }
+
+  #handle(id: number, request: GuestRequest): unknown {
+    switch (request.op) {
+      case "install":
+        return this.#install(request.path, request.install);
+      case "remove":
+        this.#uninstall(request.path);
+        return this.#host.reclaim(request.path);
+      case "use":
+        this.#view.setUint32(GC + GC_PATH, request.path, true);
+        return undefined;
+      case "quiesce":
+        Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
+        this.#quiescing = { id, untilNs: monotonicNs() + request.deadlineMs * 1e6 };
+        return "later";
+      case "drain":
+        return this.#drain();
+      case "end":
+        this.#ended = true;
+        return undefined;
+    }
+  }
+
+  /** Instantiates a plugin over its memory and has it lay out its rings. */
+  #install(path: 0 | 1, install: PathInstall): void {
+    this.#uninstall(path);
+    this.#host.reclaim(path);
+    const notify = (queue: number) => {
+      const fd = install.kicks[queue];
+      if (fd !== undefined) signalEventFd(fd);
+    };
+    const imports = { env: { memory: install.memory }, shell: { notify } };
+    const plugin = new WebAssembly.Instance(install.module, imports).exports as unknown as PluginInstance;
+    if (plugin.start() !== 0) throw new Error("the plugin refused to start with these rings");
+    // Only receive interrupts are listened to; what was sent is looked at in passing.
+    const calls = install.calls.filter((_, queue) => queue % 2 === 0);
+    for (const fd of calls) this.#listen(EPOLL_CTL_ADD, fd);
+    this.#paths[path] = { plugin, calls };
+  }
+
+  #uninstall(path: number): void {
+    const old = this.#paths[path];
+    if (!old) return;
+    this.#paths[path] = undefined;
+    for (const fd of old.calls) this.#listen(EPOLL_CTL_DEL, fd);
+    try {
+      old.plugin.stop();
+    } catch {
+      // It is gone, whatever it says.
+    }
+  }
+
+  #listen(op: number, fd: number): void {
+    const event = new DataView(new ArrayBuffer(12));
+    event.setUint32(0, (EPOLLIN | EPOLLET) >>> 0, true);
+    event.setBigUint64(4, 1n, true);
+    libc().epoll_ctl(this.#start.epollFd, op, fd, new Uint8Array(event.buffer));
+  }
+
+  /** Nothing more is handed to the data path; the answer comes when it has sent all that it had. */
+  #checkQuiet(nowNs: number): void {
+    const waiting = this.#quiescing;
+    if (!waiting) return;
+    const held = this.#host.txHeld();
+    if (held > 0 && nowNs < waiting.untilNs && this.#path()) return;
+    this.#quiescing = undefined;
+    const error = held > 0 ? `${held} frames were not sent in time` : undefined;
+    this.#start.port.postMessage({ id: waiting.id, ...(error ? { error } : {}) } satisfies GuestReply);
+  }
+
+  /** Takes in everything that the data path has received; answers how many buffers. */
+  #drain(): number {
+    const path = this.#path();
+    const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
+    let taken = 0;
+    for (let pair = 0; path && pair < pairs; pair++) {
+      for (let n = path.plugin.rx(pair, LIST_MAX); n !== 0; n = path.plugin.rx(pair, LIST_MAX)) {
+        if (this.#host.received(pair, n) === 0) throw new Error("rx reported what cannot be");
+        taken += n;
+      }
+    }
+    return taken;
+  }
+
+  // Idle -----------------------------------------------------------------------------------------------------
+
+  #sleep(forNs: number): void {
+    const path = this.#path();
+    const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
+    let work = 0;
+    try {
+      for (let pair = 0; path && pair < pairs; pair++) work += path.plugin.arm(pair);
+      if (work === 0) this.#block(forNs);
+      for (let pair = 0; path && pair < pairs; pair++) path.plugin.disarm(pair);
+    } catch (error) {
+      this.#fault(`the plugin failed: ${(error as Error).message}`);
+    }
+  }
+
+  #block(forNs: number): void {
+    const impatient = this.#quiescing !== undefined || this.#host.txHeld() > 0;
+    const dueMs = forNs === Infinity ? -1 : Math.max(1, Math.ceil(forNs / 1e6));
+    const timeoutMs = impatient ? TX_HELD_MS : dueMs;
+    Atomics.store(this.#words, (GC + GC_ASLEEP) / 4, 1);
+    const ready = waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
+    Atomics.store(this.#words, (GC + GC_ASLEEP) / 4, 0);
+    for (let i = 0; i < ready; i++) if (eventData(this.#eventView, i) === 0) drainEventFd(this.#start.wakeFd);
+  }
+}
+
+if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
+  self.addEventListener("message", (event) => {
+    const start = (event as MessageEvent<GuestStart>).data;
+    if (start.cpus.length > 0) setAffinity(start.cpus);
+    const loop = new GuestLoop(start);
+    start.port.postMessage({ id: 0 } satisfies GuestReply);
+    loop.run();
+  }, { once: true });
+}

@@ -1,0 +1,129 @@
+/** The guest service's API: a virtual machine in miniature, with what is needed to look at a network and to load it. */
+import { z } from "@hono/zod-openapi";
+import { MacAddress } from "./vf.ts";
+
+const ip = z.string({ error: "is an IPv4 address such as 10.0.0.2" })
+  .regex(/^((25[0-5]|2[0-4]\d|1?\d?\d)(\.|$)){4}$/, "is an IPv4 address such as 10.0.0.2");
+
+/** What to ping. */
+export const PingRequest = z.strictObject({
+  to: ip,
+  count: z.int().min(1, "1–1000 echoes").max(1000, "1–1000 echoes").default(4),
+  intervalMs: z.number().min(0).max(10_000).default(100),
+  timeoutMs: z.number().min(1).max(60_000).default(1000).openapi({ description: "Wait for the last answer" }),
+  size: z.int().min(0, "0–8900 bytes").max(8900, "0–8900 bytes").default(56).openapi({ description: "Payload bytes" }),
+}).openapi("PingRequest");
+
+/** How it went. */
+export const PingResult = z.object({
+  to: z.string(),
+  sent: z.int(),
+  received: z.int(),
+  lost: z.int(),
+  duplicates: z.int(),
+  minUs: z.number().optional(),
+  avgUs: z.number().optional(),
+  maxUs: z.number().optional(),
+  rttUs: z.array(z.number().nullable()).openapi({ description: "Each echo's round trip; null: no answer" }),
+}).openapi("PingResult");
+export type PingResult = z.output<typeof PingResult>;
+
+/** Traffic to send: UDP probes with sequence numbers and times. */
+export const TrafficRequest = z.strictObject({
+  to: ip,
+  rate: z.number().min(0).max(100_000_000).default(1000).openapi({ description: "Frames a second; 0: as many as go" }),
+  size: z.int().min(70, "frames are 70–9014 bytes").max(9014, "frames are 70–9014 bytes").default(128)
+    .openapi({ description: "Bytes of a frame, with its Ethernet header, without FCS" }),
+  count: z.int().min(1).max(Number.MAX_SAFE_INTEGER).optional().openapi({ description: "Frames to send" }),
+  seconds: z.number().min(0.001).max(86_400).optional(),
+  port: z.int().min(1).max(65535).default(9),
+  echo: z.boolean().default(false).openapi({
+    description: "To the echo service: the flow comes back, and is counted here",
+  }),
+}).openapi("TrafficRequest");
+export type TrafficRequest = z.output<typeof TrafficRequest>;
+
+/** A generator. */
+export const GeneratorState = z.object({
+  id: z.int(),
+  flow: z.int().openapi({ description: "By this the receiver knows it" }),
+  state: z.enum(["running", "done"]),
+  to: z.string(),
+  size: z.int(),
+  rate: z.number(),
+  sent: z.int(),
+  sentRate: z.number(),
+}).openapi("GeneratorState");
+export type GeneratorState = z.output<typeof GeneratorState>;
+
+/** What has come in of a generator. */
+export const FlowState = z.object({
+  flow: z.int(),
+  from: z.string(),
+  received: z.int(),
+  lost: z.int().openapi({ description: "Sequence numbers that were skipped and have not come (yet)" }),
+  duplicates: z.int(),
+  reordered: z.int(),
+  bytes: z.int(),
+  rate: z.number(),
+  latencyUs: z.object({
+    min: z.number(),
+    avg: z.number(),
+    p50: z.number(),
+    p99: z.number(),
+    p999: z.number(),
+    max: z.number(),
+  }),
+}).openapi("FlowState");
+export type FlowState = z.output<typeof FlowState>;
+
+/** Generators of this guest, and flows that it has received. */
+export const TrafficState = z.object({
+  generators: z.array(GeneratorState),
+  flows: z.array(FlowState),
+}).openapi("TrafficState");
+
+/** The guest's network interface. */
+export const LinkState = z.object({
+  mac: z.string(),
+  ip: z.string(),
+  mtu: z.int(),
+  vlan: z.int().openapi({ description: "The guest's own tag; 0: none" }),
+  up: z.boolean(),
+  promisc: z.boolean(),
+  multicast: z.union([z.literal("all"), z.literal("none"), z.array(z.string())]),
+}).openapi("LinkState");
+export type LinkState = z.output<typeof LinkState>;
+
+/** A guest's wishes for its interface. They go to the hypervisor, and are granted or refused with a reason. */
+export const LinkPatch = z.strictObject({
+  mac: MacAddress,
+  vlan: z.int().min(0, "VLAN ids are 0–4094").max(4094, "VLAN ids are 0–4094"),
+  promisc: z.boolean(),
+  multicast: z.union([
+    z.literal("all"),
+    z.literal("none"),
+    z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
+      .max(30, "at most 30 multicast addresses"),
+  ]),
+}).partial().openapi("LinkPatch");
+export type LinkPatch = z.output<typeof LinkPatch>;
+
+/** Which data path the guest is on. */
+export const GuestMode = z.object({
+  mode: z.enum(["emulated", "passthrough"]),
+  plugin: z.string().optional(),
+  version: z.string().optional(),
+  connected: z.boolean().openapi({ description: "Whether the vhost-user back-end is there" }),
+  lastFault: z.string().optional().openapi({ description: "Why the last plugin was ended" }),
+}).openapi("GuestMode");
+export type GuestMode = z.output<typeof GuestMode>;
+
+/** Where a plugin's image is to go in the guest's memory, and what is to come. */
+export const PluginSlot = z.object({ address: z.int(), bytes: z.int() }).openapi("PluginSlot");
+
+/** What the hypervisor tells the shell of the VF that is to be driven. */
+export const PassthroughOrder = z.strictObject({
+  vf: z.int().min(0),
+  token: z.string().max(200),
+}).openapi("PassthroughOrder");

@@ -1,0 +1,33 @@
+/**
+ * Between a guest and its hypervisor (the vf service): the guest says that it is there and how it is, and hears what its
+ * interface is to be; its wishes for the interface go the same way.
+ */
+import { z } from "@hono/zod-openapi";
+import { GuestMode, LinkState } from "./guest.ts";
+
+/** A guest's port: the number of its VF, or `vport3`. */
+export const GuestPort = z.string().regex(/^(\d{1,3}|vport\d{1,3})$/, "is a VF's number, or a vport such as vport3");
+
+/** What a guest says about itself. */
+export const GuestReport = z.strictObject({
+  api: z.url(),
+  /** Changes when the guest boots. */
+  boot: z.string().max(100),
+  mode: GuestMode,
+}).openapi("GuestReport");
+export type GuestReport = z.output<typeof GuestReport>;
+
+/** What its interface is to be. */
+export const GuestConfig = LinkState.pick({ mac: true, up: true, promisc: true, multicast: true }).openapi(
+  "GuestConfig",
+);
+export type GuestConfig = z.output<typeof GuestConfig>;
+
+/** A guest as the hypervisor knows it. */
+export const GuestView = z.object({
+  port: z.string(),
+  api: z.string(),
+  mode: GuestMode,
+  seenSecondsAgo: z.number(),
+}).openapi("GuestView");
+export type GuestView = z.output<typeof GuestView>;

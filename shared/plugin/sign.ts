@@ -1,0 +1,96 @@
+/** Signatures of plugin images: Ed25519 by WebCrypto. A key is known by the first 8 bytes of its SHA-256. */
+import { decodeHex, encodeHex } from "@std/encoding/hex";
+import {
+  checkLicence,
+  infoOf,
+  LICENCES,
+  type PluginInfo,
+  PluginRejected,
+  SECTION_LICENCE,
+  SECTION_PLUGIN,
+  SECTION_SIGNATURE,
+  signatureOf,
+  validateModule,
+  withSection,
+} from "./image.ts";
+
+const ALGORITHM = { name: "Ed25519" };
+
+/** Keys by which images are believed: raw public keys of 32 bytes, in hex. */
+export interface Trust {
+  keys: readonly string[];
+  licences?: readonly string[];
+}
+
+/** A key pair as text: the private key is PKCS #8, in hex. */
+export interface KeyPairText {
+  publicKey: string;
+  privateKey: string;
+}
+
+/** A new key pair. */
+export async function generateKeys(): Promise<KeyPairText> {
+  const pair = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]) as CryptoKeyPair;
+  return {
+    publicKey: encodeHex(await crypto.subtle.exportKey("raw", pair.publicKey)),
+    privateKey: encodeHex(await crypto.subtle.exportKey("pkcs8", pair.privateKey)),
+  };
+}
+
+async function keyIdOf(publicKey: string): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", decodeHex(publicKey) as Uint8Array<ArrayBuffer>)).slice(
+    0,
+    8,
+  );
+}
+
+/** A module as a signed image: what it is, its licence (SPDX), and the signature over all of it. */
+export async function signImage(
+  module: Uint8Array<ArrayBuffer>,
+  info: PluginInfo,
+  licence: string,
+  keys: KeyPairText,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const described = withSection(withSection(module, SECTION_PLUGIN, JSON.stringify(info)), SECTION_LICENCE, licence);
+  return await addSignature(described, keys);
+}
+
+/** An image with a signature over everything that is there. */
+export async function addSignature(
+  image: Uint8Array<ArrayBuffer>,
+  keys: KeyPairText,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const pkcs8 = decodeHex(keys.privateKey) as Uint8Array<ArrayBuffer>;
+  const key = await crypto.subtle.importKey("pkcs8", pkcs8, ALGORITHM, false, ["sign"]);
+  const signature = new Uint8Array(await crypto.subtle.sign(ALGORITHM, key, image));
+  return withSection(image, SECTION_SIGNATURE, Uint8Array.from([...await keyIdOf(keys.publicKey), ...signature]));
+}
+
+/** Throws PluginRejected unless one of the trusted keys signed the image as it is. */
+export async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: readonly string[]): Promise<void> {
+  const { keyId, signature, signed } = signatureOf(image);
+  for (const publicKey of keys) {
+    const id = await keyIdOf(publicKey);
+    if (!id.every((byte, i) => byte === keyId[i])) continue;
+    const raw = decodeHex(publicKey) as Uint8Array<ArrayBuffer>;
+    const key = await crypto.subtle.importKey("raw", raw, ALGORITHM, false, ["verify"]);
+    if (await crypto.subtle.verify(ALGORITHM, key, signature, signed)) return;
+    throw new PluginRejected("bad-signature", "the image is not what was signed");
+  }
+  throw new PluginRejected("unknown-key", `nobody trusts the key ${encodeHex(keyId)} that signed the image`);
+}
+
+/** An image that has passed every check. */
+export interface CheckedImage {
+  info: PluginInfo;
+  licence: string;
+  module: WebAssembly.Module;
+}
+
+/** All checks, in the order in which they can be believed. Throws PluginRejected with the name of what is wrong. */
+export async function checkImage(image: Uint8Array<ArrayBuffer>, trust: Trust): Promise<CheckedImage> {
+  await verifySignature(image, trust.keys);
+  const licence = checkLicence(image, trust.licences ?? LICENCES);
+  const info = infoOf(image);
+  return { info, licence, module: await validateModule(image) };
+}
