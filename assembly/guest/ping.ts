@@ -29,6 +29,7 @@ import { setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, PROTOCOL_ICMP } from "./ipv4.ts";
 
 const ECHO_BYTES: u32 = 8;
+const WAIT_NS: f64 = 1e6;
 
 /** Sends what is due; answers when something is due next (Infinity: nothing). */
 export function pollPings(now: f64): f64 {
@@ -44,7 +45,10 @@ function pollPing(ping: usize, now: f64): f64 {
   const wanted = min(load<u32>(ping, PING_WANTED), <u32> PING_RESULTS_MAX);
   const sent = load<u32>(ping, PING_SENT);
   if (sent < wanted) {
-    if (now < load<f64>(ping, PING_NEXT_NS)) return load<f64>(ping, PING_NEXT_NS);
+    const due = load<f64>(ping, PING_NEXT_NS);
+    if (now < due) return due;
+    // An echo waits for its destination's address, as it would in a kernel's neighbour table, but not for ever.
+    if (resolve(load<u32>(ping, PING_TO)) == 0 && due != 0 && now - due < load<f64>(ping, PING_TIMEOUT_NS)) return now + WAIT_NS;
     send(ping, sent, now);
     store<u32>(ping, sent + 1, PING_SENT);
     store<f64>(ping, now, PING_LAST_NS);

@@ -38,6 +38,8 @@ import {
   HEAD_BYTES_MAX,
   LEARNED_PER_POOL_MAX,
   LEARNED_PF_MAX,
+  MULTICAST_TABLE_STRIDE,
+  MULTICAST_TABLES,
   OUT_HEAD,
   P_FLAGS,
   P_LEARNED,
@@ -48,6 +50,7 @@ import {
   POOL_F_ENABLED,
   POOL_F_LEARN,
   POOL_F_LINK_UP,
+  POOL_F_MULTICAST_FILTER,
   POOL_F_PROMISC,
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
@@ -315,10 +318,19 @@ function remember(pool: u32): void {
 function flood(pruned: i32): void {
   const vfs = load<u32>(CTL, CTL_VF_COUNT);
   for (let pool: u32 = 0; pool < vfs; pool++) {
-    if (pool != source && <i32> pool != pruned && isMember(pool, vlan)) deliverTo(pool);
+    if (pool != source && <i32> pool != pruned && isMember(pool, vlan) && wantsGroup(pool)) deliverTo(pool);
   }
   if (source != POOL_PF) sendTo(POOL_PF);
   if (source != POOL_UPLINK) sendTo(POOL_UPLINK);
+}
+
+/** Whether `pool` receives the group that the frame is for: broadcast always, others as its multicast table has them. */
+@inline
+function wantsGroup(pool: u32): bool {
+  if ((load<u32>(POOLS + pool * POOL_STRIDE, P_FLAGS) & POOL_F_MULTICAST_FILTER) == 0) return true;
+  if (dst == MAC_BROADCAST) return true;
+  const bit = <u32> (dst >> 36) & 0xfff;
+  return ((<u32> load<u8>(MULTICAST_TABLES + pool * MULTICAST_TABLE_STRIDE + (bit >> 3)) >> (bit & 7)) & 1) != 0;
 }
 
 /** Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. True if anybody was asked to take it. */

@@ -131,6 +131,7 @@ export class Host {
       view.setUint32(at + L.PING_ID, this.#nextId = (this.#nextId + 1) & 0xffff, true);
       view.setFloat64(at + L.PING_INTERVAL_NS, intervalMs * 1e6, true);
       view.setFloat64(at + L.PING_TIMEOUT_NS, timeoutMs * 1e6, true);
+      view.setFloat64(at + L.PING_NEXT_NS, monotonicNs(), true);
       Atomics.store(this.#words, at / 4, L.STATE_RUNNING);
       this.#machine.wake();
       while (Atomics.load(this.#words, at / 4) === L.STATE_RUNNING) {

@@ -2,9 +2,10 @@
 import { Command, InvalidArgumentError } from "commander";
 import { GC_GATEWAY, GC_IP, GC_LINK, GC_MASK, GC_MTU } from "../../shared/layout/guest.ts";
 import { MacAddress, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { readKeys } from "../../shared/plugin/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { guestApi } from "./api.ts";
-import { Host, ipToNumber } from "./host.ts";
+import { Host, ipFromNumber, ipToNumber } from "./host.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { Interface } from "./interface.ts";
 import { Machine } from "./machine.ts";
@@ -41,7 +42,7 @@ const options = new Command("guest")
   .option("--port <name>", "the port it is on: a VF's number, or vport3", "0")
   .option("--hypervisor <url>", "the vf service; without it the guest stands alone")
   .option("--nic-socket <path>", "the NIC's socket for guests")
-  .option("--trust <path>", "file with the public keys of those whose plugins are taken, one in a line")
+  .option("--trust <paths>", "files with the public keys of those whose plugins are taken, one in a line")
   .option("--mac <address>", "MAC address of a guest that stands alone", "02:00:00:00:00:01")
   .option("--mtu <bytes>", "MTU", wholeNumber(576, 9000), 1500)
   .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
@@ -90,7 +91,7 @@ await runService("guest", async () => {
     ringSize: options.ringSize,
     without: options.without.map(Number),
   });
-  const keys = options.trust ? Deno.readTextFileSync(options.trust).split("\n").filter((line) => line !== "") : [];
+  const keys = options.trust ? readKeys(options.trust) : [];
   const shell = new Shell(machine, host, virtio, {
     deviceSocket: options.nicSocket,
     reactor,
@@ -115,7 +116,7 @@ await runService("guest", async () => {
   }
   const running = virtio.run();
   return {
-    info: { api, ip: options.ip.ip },
+    info: { api, ip: ipFromNumber(options.ip.ip) },
     ended: died.promise,
     async close() {
       await link.hypervisor?.close();

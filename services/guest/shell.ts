@@ -173,6 +173,8 @@ export class Shell {
 
 /** The name of what is wrong with an image, for a problem document. */
 export function rejection(error: unknown): ApiError {
-  if (error instanceof PluginRejected) return new ApiError(422, `plugin rejected: ${error.message}`, error.code);
+  if (error instanceof PluginRejected) {
+    return new ApiError(422, `plugin rejected: ${error.message}`, "plugin", error.code);
+  }
   return error instanceof ApiError ? error : new ApiError(500, (error as Error).message);
 }

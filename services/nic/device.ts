@@ -3,7 +3,7 @@ import { z } from "zod";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
 import type { Lease, Nic } from "./nic.ts";
-import { poolName } from "./pools.ts";
+import { poolName } from "../../shared/engine/mod.ts";
 
 const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */

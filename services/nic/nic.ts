@@ -27,6 +27,8 @@ import type { EngineState, NicEvent, NicState, PoolState, Programme } from "../.
 import {
   type DomainLimits,
   type Engine,
+  poolName,
+  Pools,
   QUEUE_FEATURES,
   Queues,
   ringName,
@@ -35,7 +37,6 @@ import {
 } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Hold } from "./hold.ts";
-import { poolName, Pools } from "./pools.ts";
 import { RegisterPage } from "./registers.ts";
 import { Tokens } from "./tokens.ts";
 
@@ -82,6 +83,7 @@ export class Nic {
   readonly #leases = new Map<number, Lease>();
   readonly #holds = new Map<number, Hold>();
   readonly #tokens = new Tokens();
+  #hardware: Programme["vfs"][number]["hardware"][] = [];
   readonly #listeners = new Set<(event: NicEvent) => void>();
   readonly #vfWatchers = new Set<(count: number) => void>();
   readonly #tenants: Tenants;
@@ -128,6 +130,7 @@ export class Nic {
     }
     const before = this.pools.vfCount;
     this.pools.apply(next);
+    this.#hardware = next.vfs.map((vf) => vf.hardware);
     if (before !== next.vfs.length) { for (const watcher of this.#vfWatchers) watcher(next.vfs.length); }
   }
 
@@ -251,6 +254,12 @@ export class Nic {
   startQueue(lease: Lease, request: Extract<Request, { op: "queueStart" }>, fds: readonly (Fd | undefined)[]): void {
     if (request.flavour === "advanced" && !lease.registers) {
       throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
+    }
+    // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
+    const hardware = this.#hardware[lease.pool] ?? "any";
+    const flavour = request.flavour === "split" ? "virtio" : "advanced";
+    if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
+      throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }
     const takenOver = lease.inherited.has(ringName(request.index, request.desc));
     this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, fds);

@@ -2,19 +2,27 @@
 import {
   ApiError,
   type Filter,
+  type LinkPatch,
   log,
+  type ModeRequest,
   type NicEvent,
   type NicPatch,
   type NicState,
   type NicView,
   type PfEvent,
   type PfHandlers,
+  type Programme,
   type Vf,
+  type VfMode,
   type VfPatch,
   type VfStats,
+  type VportPatch,
+  type VportRequest,
+  VPORTS_MAX,
+  type VportView,
 } from "../../shared/api/mod.ts";
-import type { NicLink } from "./nic_link.ts";
-import { patchNic, patchVf } from "./policy.ts";
+import type { ModeLink, NicLink, SwitchLink } from "./nic_link.ts";
+import { addVport, findVport, grant, patchNic, patchVf, patchVport } from "./policy.ts";
 import type { Settings, Store } from "./store.ts";
 
 /** The PF's state and operations. */
@@ -25,18 +33,29 @@ export class Fabric implements PfHandlers {
   readonly #listeners = new Set<(event: PfEvent) => void>();
   #settings: Settings;
   #work: Promise<unknown> = Promise.resolve();
-  readonly #following: Promise<void>;
+  readonly #switch: SwitchLink;
+  readonly #modes: ModeLink;
+  readonly #following: Promise<unknown>;
 
-  constructor(store: Store, nic: NicLink, options: { runDir: string }) {
+  constructor(
+    store: Store,
+    links: { nic: NicLink; software: SwitchLink; modes: ModeLink },
+    options: { runDir: string },
+  ) {
     this.#store = store;
-    this.#nic = nic;
+    this.#nic = links.nic;
+    this.#switch = links.software;
+    this.#modes = links.modes;
     this.#runDir = options.runDir;
     this.#settings = store.load();
-    this.#following = nic.follow(
-      () => this.#program(),
-      (event) => this.#relay(event),
-      (up) => this.#emit({ type: up ? "nic-up" : "nic-down" }),
-    );
+    this.#following = Promise.all([
+      this.#nic.follow(
+        () => this.#program(),
+        (event) => this.#relay(event),
+        (up) => this.#emit({ type: up ? "nic-up" : "nic-down" }),
+      ),
+      this.#switch.follow(() => this.#programSwitch(), () => {}, () => {}),
+    ]);
   }
 
   get ready(): boolean {
@@ -69,9 +88,24 @@ export class Fabric implements PfHandlers {
 
   /** Programmes the NIC with what is in force, in turn with the changes. */
   #program(): Promise<void> {
-    const done = this.#work.then(() => this.#nic.program(this.#settings));
+    const done = this.#work.then(() => this.#nic.program(nicProgramme(this.#settings)));
     this.#work = done.catch(() => {});
     return done;
+  }
+
+  /** Programmes the software switch, in turn with the changes. */
+  #programSwitch(): Promise<void> {
+    const done = this.#work.then(() => this.#switch.program(this.#settings));
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  /** Has settings in force in the NIC and, as far as they concern it, in the software switch. */
+  async #apply(next: Settings, before: Settings): Promise<void> {
+    await this.#nic.program(nicProgramme(next));
+    // Without vports there is nothing for the switch to know, and it need not even be there.
+    const concerned = next.vports !== before.vports || (next.vports.length > 0 && next.link !== before.link);
+    if (concerned) await this.#switch.program(next);
   }
 
   /** Makes one change: in force in the NIC and on disk, or not at all. */
@@ -80,10 +114,11 @@ export class Fabric implements PfHandlers {
       const before = this.#settings;
       const next = step(before);
       try {
-        await this.#store.save(next, () => this.#nic.program(next));
+        await this.#store.save(next, () => this.#apply(next, before));
       } catch (error) {
         // The NIC may have taken what the disk then refused, or take late what timed out here.
-        await this.#nic.program(before).catch(() => this.#nic.reconnect());
+        await this.#nic.program(nicProgramme(before)).catch(() => this.#nic.reconnect());
+        if (next.vports !== before.vports) this.#switch.reconnect();
         throw error;
       }
       this.#settings = next;
@@ -106,14 +141,71 @@ export class Fabric implements PfHandlers {
     return await this.getNic();
   }
 
-  putMode(id: number, mode: "emulated" | "passthrough"): { mode: "passthrough" } {
+  async putMode(id: number, request: ModeRequest): Promise<VfMode> {
     this.#known(id);
-    if (mode === "passthrough") return { mode };
-    throw new ApiError(
-      409,
-      `cannot put vf ${id} into emulated mode: this fabric has no emulated data path, only passthrough`,
-      "mode",
-    );
+    const mode = await this.#modes.put(id, request);
+    this.#emit({ type: "mode-changed", vf: id, mode: mode.mode, ...(mode.plugin ? { plugin: mode.plugin } : {}) });
+    return mode;
+  }
+
+  /** Grants a guest's wish, or throws the reason why not. */
+  async patchGuest(id: number, wish: LinkPatch): Promise<Vf> {
+    this.#known(id);
+    let changes = {};
+    await this.#change((before) => {
+      changes = grant(`vf ${id}`, before.vfs[id] as Settings["vfs"][number], wish);
+      return patchVf(before, id, changes);
+    });
+    log("info", "pf", `vf ${id}: its guest has asked for ${JSON.stringify(wish)}`);
+    this.#emit({ type: "vf-changed", vf: id, changes });
+    return await this.getVf(id);
+  }
+
+  // Vports ---------------------------------------------------------------------------------------------------
+
+  async listVports(): Promise<VportView[]> {
+    const states = await this.#switch.vports().catch(() => []);
+    return this.#settings.vports.map((vport) => {
+      const state = states.find(({ id }) => id === vport.id);
+      const socket = `${this.#runDir}/vport${vport.id}.sock`;
+      return { ...vport, socket, attached: state?.attached ?? false, counters: state?.counters ?? {} };
+    });
+  }
+
+  async getVport(id: number): Promise<VportView> {
+    findVport(this.#settings, id);
+    return (await this.listVports()).find((vport) => vport.id === id) as VportView;
+  }
+
+  async postVport(request: VportRequest): Promise<VportView> {
+    const { id: wanted, ...patch } = request;
+    let id = 0;
+    await this.#change((before) => {
+      const taken = new Set(before.vports.map((vport) => vport.id));
+      id = wanted ?? Array.from({ length: VPORTS_MAX }, (_, i) => i).find((i) => !taken.has(i)) ?? -1;
+      if (id < 0) throw new ApiError(409, `there are ${VPORTS_MAX} vports already`, "id");
+      return addVport(before, this.#store.initialVport(id), patch);
+    });
+    this.#emit({ type: "vport-changed", vport: id, changes: request });
+    return await this.getVport(id);
+  }
+
+  async patchVport(id: number, patch: VportPatch): Promise<VportView> {
+    await this.#change((before) => patchVport(before, id, patch));
+    this.#emit({ type: "vport-changed", vport: id, changes: patch });
+    return await this.getVport(id);
+  }
+
+  async patchVportGuest(id: number, wish: LinkPatch): Promise<VportView> {
+    await this.#change((before) => patchVport(before, id, grant(`vport ${id}`, findVport(before, id), wish)));
+    return await this.getVport(id);
+  }
+
+  async deleteVport(id: number): Promise<VportView> {
+    const was = await this.getVport(id);
+    await this.#change((before) => ({ ...before, vports: before.vports.filter((vport) => vport.id !== id) }));
+    this.#emit({ type: "vport-changed", vport: id, changes: {} });
+    return was;
   }
 
   // Views ----------------------------------------------------------------------------------------------------
@@ -131,7 +223,8 @@ export class Fabric implements PfHandlers {
     return {
       id,
       ...policy,
-      mode: "passthrough",
+      mode: pool?.mode ?? "passthrough",
+      ...(pool?.plugin === undefined ? {} : { plugin: pool.plugin }),
       socket: `${this.#runDir}/vf${id}.sock`,
       attached: pool?.attached ?? false,
       ...(pool?.owner === undefined ? {} : { owner: pool.owner }),
@@ -163,9 +256,9 @@ export class Fabric implements PfHandlers {
     return { id, counters: state.vfs[id]?.counters ?? {} };
   }
 
-  getMode(id: number): { mode: "passthrough" } {
+  async getMode(id: number): Promise<VfMode> {
     this.#known(id);
-    return { mode: "passthrough" };
+    return await this.#modes.get(id);
   }
 
   async getNic(): Promise<NicView> {
@@ -191,7 +284,13 @@ export class Fabric implements PfHandlers {
 
   async close(): Promise<void> {
     this.#nic.close();
+    this.#switch.close();
     await this.#following;
     await this.#work;
   }
+}
+
+/** What of the settings the NIC has to know. */
+function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Programme {
+  return { switchMode, link, pfMac, vfs, vports: vports.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })) };
 }

@@ -3,13 +3,15 @@ import { Command } from "commander";
 import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
-import { NicLink } from "./nic_link.ts";
+import { ModeLink, NicLink, SwitchLink } from "./nic_link.ts";
 import { Store } from "./store.ts";
 
 const options = new Command("pf")
   .description("The PF: policy of every VF, over HTTP")
   .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8080"))
   .option("--nic <url>", "the NIC's control API", "http://127.0.0.1:8083")
+  .option("--vhost <url>", "the vhost service's API", "http://127.0.0.1:8081")
+  .option("--vf <url>", "the VF plugin service's API", "http://127.0.0.1:8082")
   .requiredOption("--db <path>", "where settings are kept")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are")
   .option("--vfs <n>", "VFs of a new fabric", Number, 4)
@@ -18,6 +20,8 @@ const options = new Command("pf")
   .opts<{
     listen: ReturnType<typeof parseListen>;
     nic: string;
+    vhost: string;
+    vf: string;
     db: string;
     runDir: string;
     vfs: number;
@@ -27,8 +31,13 @@ const options = new Command("pf")
 await runService("pf", () => {
   const token = requireToken(options.listen);
   const store = new Store(options.db, options.macSeed, options.vfs);
-  const nic = new NicLink(options.nic, Deno.env.get("RINGFABRIC_TOKEN"));
-  const fabric = new Fabric(store, nic, { runDir: options.runDir });
+  const ownToken = Deno.env.get("RINGFABRIC_TOKEN");
+  const links = {
+    nic: new NicLink(options.nic, ownToken),
+    software: new SwitchLink(options.vhost, ownToken),
+    modes: new ModeLink(options.vf, ownToken),
+  };
+  const fabric = new Fabric(store, links, { runDir: options.runDir });
   const server = serve(pfApi(fabric, token), options.listen);
   return Promise.resolve({
     info: { api: urlOf(server.addr) },

@@ -2,7 +2,17 @@
  * What may be set together: the rules that no single field can tell. They are those of `ip link set vf` and of the PF
  * drivers behind it, with reasons a person can act on. Pure: settings in, settings or an error out.
  */
-import { ApiError, type NicPatch, type VfPatch, type VfPolicy, vlanKey } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  type LinkPatch,
+  type NicPatch,
+  type PortPolicy,
+  type VfPatch,
+  type VfPolicy,
+  vlanKey,
+  type Vport,
+  type VportPatch,
+} from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
 
 function unprocessable(field: string, detail: string): ApiError {
@@ -10,8 +20,8 @@ function unprocessable(field: string, detail: string): ApiError {
 }
 
 /** The policy that `patch` makes of `before`. Throws ApiError naming the field that is at fault. */
-export function patchedPolicy(vf: number, before: VfPolicy, patch: VfPatch): VfPolicy {
-  const next: VfPolicy = { ...before };
+export function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Partial<P>): P {
+  const next: P = { ...before };
   for (const [key, value] of Object.entries(patch)) if (value !== undefined) Object.assign(next, { [key]: value });
   // Leaving the VLAN takes its priority and protocol along, as `ip link set vf N vlan 0` does.
   if (next.vlan === 0) {
@@ -19,8 +29,9 @@ export function patchedPolicy(vf: number, before: VfPolicy, patch: VfPatch): VfP
     if (patch.vlanProto === undefined) next.vlanProto = "802.1Q";
   }
   if (patch.trust === false && patch.promisc === undefined) next.promisc = false;
+  // An address that the PF sets is the PF's: only a trusted guest may change it afterwards.
+  if (patch.mac !== undefined && patch.macFixed === undefined) next.macFixed = true;
 
-  const who = `vf ${vf}`;
   if (next.vlan === 0 && next.qos !== 0) {
     throw unprocessable("qos", `cannot set qos ${next.qos} on ${who}: it has no VLAN to carry it; set vlan too`);
   }
@@ -42,22 +53,24 @@ export function patchedPolicy(vf: number, before: VfPolicy, patch: VfPatch): VfP
   return next;
 }
 
-/** Throws if two VFs, or a VF and the PF, would receive the same (MAC, VLAN). */
-export function checkAddresses(settings: Settings, vf: number): void {
-  const mine = settings.vfs[vf];
-  if (!mine) return;
-  if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give vf ${vf} the PF's address ${mine.mac}`, "mac");
-  settings.vfs.forEach((other, id) => {
-    if (id === vf || other.mac !== mine.mac) return;
-    const everywhere = (vf: VfPolicy) => vf.vlan === 0 && vf.trust;
+/** Throws if two ports, or a port and the PF, would receive the same (MAC, VLAN). */
+export function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void {
+  if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give ${who} the PF's address ${mine.mac}`, "mac");
+  const others: [string, PortPolicy][] = [
+    ...settings.vfs.map((vf, id): [string, PortPolicy] => [`vf ${id}`, vf]),
+    ...settings.vports.map((vport): [string, PortPolicy] => [`vport ${vport.id}`, vport]),
+  ];
+  for (const [name, other] of others) {
+    if (other === mine || other.mac !== mine.mac) continue;
+    const everywhere = (vf: PortPolicy) => vf.vlan === 0 && vf.trust;
     const shared = everywhere(mine) || everywhere(other) || vlanKey(mine) === vlanKey(other) ||
       other.trunk.includes(mine.vlan) ||
       mine.trunk.includes(other.vlan);
-    if (!shared) return;
+    if (!shared) continue;
     const vlan = mine.vlan || other.vlan;
     const where = vlan === 0 ? "without a VLAN" : `in VLAN ${vlan}`;
-    throw new ApiError(409, `cannot give vf ${vf} the address ${mine.mac}: vf ${id} has it ${where}`, "mac");
-  });
+    throw new ApiError(409, `cannot give ${who} the address ${mine.mac}: ${name} has it ${where}`, "mac");
+  }
 }
 
 /** The settings after a PATCH of one VF. */
@@ -67,9 +80,76 @@ export function patchVf(settings: Settings, vf: number, patch: VfPatch): Setting
     const range = settings.vfs.length === 0 ? "there are none" : `VFs are 0–${settings.vfs.length - 1}`;
     throw new ApiError(404, `there is no vf ${vf}: ${range}`, "id");
   }
-  const next = { ...settings, vfs: settings.vfs.with(vf, patchedPolicy(vf, before, patch)) };
-  checkAddresses(next, vf);
+  const mine = patchedPolicy<VfPolicy>(`vf ${vf}`, before, patch as Partial<VfPolicy>);
+  const next = { ...settings, vfs: settings.vfs.with(vf, mine) };
+  checkAddresses(next, mine, `vf ${vf}`);
   return next;
+}
+
+/** The vport with number `id`. Throws ApiError if there is none. */
+export function findVport(settings: Settings, id: number): Vport {
+  const vport = settings.vports.find((vport) => vport.id === id);
+  if (vport) return vport;
+  const known = settings.vports.map((vport) => vport.id).join(", ") || "none";
+  throw new ApiError(404, `there is no vport ${id}; there are: ${known}`, "id");
+}
+
+/** The settings after a PATCH of one vport. */
+export function patchVport(settings: Settings, id: number, patch: VportPatch): Settings {
+  const mine = patchedPolicy<Vport>(`vport ${id}`, findVport(settings, id), patch as Partial<Vport>);
+  const next = { ...settings, vports: settings.vports.map((vport) => vport.id === id ? mine : vport) };
+  checkAddresses(next, mine, `vport ${id}`);
+  return next;
+}
+
+/** The settings with a new vport, which is there already with its first values, and `patch` on it. */
+export function addVport(settings: Settings, vport: Vport, patch: VportPatch): Settings {
+  if (settings.vports.some(({ id }) => id === vport.id)) {
+    throw new ApiError(409, `there is a vport ${vport.id} already`, "id");
+  }
+  const vports = [...settings.vports, vport].sort((a, b) => a.id - b.id);
+  return patchVport({ ...settings, vports }, vport.id, patch);
+}
+
+/**
+ * What a guest may have of its own accord, as `ip link` and ixgbe have it: an address that the PF has not set, VLANs of
+ * its trunk, less multicast; everything else needs trust. Answers the change of policy that grants the wish; throws
+ * ApiError with the reason if it is refused.
+ */
+export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPatch {
+  const patch: VportPatch = {};
+  if (wish.mac !== undefined && wish.mac !== policy.mac) {
+    if (policy.macFixed && !policy.trust) {
+      throw new ApiError(409, `${who} may not change its address: the PF has set ${policy.mac}`, "mac", "mac-fixed");
+    }
+    patch.mac = wish.mac;
+    patch.macFixed = policy.macFixed;
+  }
+  if (wish.vlan !== undefined && wish.vlan !== 0) {
+    if (policy.vlan !== 0) {
+      const detail = `${who} may not tag its frames: the PF has put it into VLAN ${policy.vlan}`;
+      throw new ApiError(409, detail, "vlan", "vlan-fixed");
+    }
+    if (!policy.trust && !policy.trunk.includes(wish.vlan)) {
+      const allowed = policy.trunk.join(", ") || "none";
+      const detail = `${who} may not use VLAN ${wish.vlan}: its trunk list allows ${allowed}, and it is not trusted`;
+      throw new ApiError(409, detail, "vlan", "vlan-not-allowed");
+    }
+  }
+  if (wish.promisc !== undefined && wish.promisc !== policy.promisc) {
+    if (wish.promisc && !policy.trust) {
+      throw new ApiError(409, `${who} may not be promiscuous: it is not trusted`, "promisc", "not-trusted");
+    }
+    patch.promisc = wish.promisc;
+  }
+  if (wish.multicast !== undefined) {
+    // Less than now is always granted; all of it again only to whom the PF trusts.
+    if (wish.multicast === "all" && policy.multicast !== "all" && !policy.trust) {
+      throw new ApiError(409, `${who} may not receive all multicast: it is not trusted`, "multicast", "not-trusted");
+    }
+    patch.multicast = wish.multicast;
+  }
+  return patch;
 }
 
 /** The settings after a PATCH of the NIC. New VFs begin with `initial` policy. */
@@ -81,6 +161,6 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
     link: patch.link ?? settings.link,
     vfs: Array.from({ length: count }, (_, vf) => settings.vfs[vf] ?? initial(vf)),
   };
-  for (let vf = settings.vfs.length; vf < count; vf++) checkAddresses(next, vf);
+  for (let vf = settings.vfs.length; vf < count; vf++) checkAddresses(next, next.vfs[vf] as VfPolicy, `vf ${vf}`);
   return next;
 }

@@ -1,10 +1,13 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, VfPolicy } from "../../shared/api/mod.ts";
+import { defaultPolicy, VfPolicy, Vport } from "../../shared/api/mod.ts";
 import { oneLine } from "../../shared/api/mod.ts";
 import { deriveMac } from "./mac.ts";
 
 const SCHEMA_VERSION = 1;
+
+/** What vports' derived addresses are counted from; VFs' are counted from 0. */
+const VPORT_BASE = 0x1000;
 
 /** Everything the PF keeps. */
 export interface Settings {
@@ -12,6 +15,7 @@ export interface Settings {
   link: "up" | "down";
   pfMac: string;
   vfs: VfPolicy[];
+  vports: Vport[];
 }
 
 /** The database. Every write is one transaction, on disk when it returns. */
@@ -32,6 +36,7 @@ export class Store implements Disposable {
       this.#db.exec(`
         CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
         CREATE TABLE IF NOT EXISTS vf (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+        CREATE TABLE IF NOT EXISTS vport (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
         PRAGMA user_version = ${SCHEMA_VERSION}`);
     } catch (cause) {
       throw new Error(`Cannot open the database ${path}: ${oneLine(cause)}`, { cause });
@@ -56,16 +61,31 @@ export class Store implements Disposable {
     return defaultPolicy(deriveMac(this.#macSeed, vf));
   }
 
+  /** A vport before anyone sets it. */
+  initialVport(id: number): Vport {
+    const { hardware: _, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
+    return { id, ...policy };
+  }
+
   /** What was kept, or the defaults. */
   load(): Settings {
     const rows = this.#db.prepare("SELECT id, policy FROM vf ORDER BY id").all();
+    const vports = this.#db.prepare("SELECT id, policy FROM vport ORDER BY id").all();
     const count = Number(this.#setting("numVfs"));
-    const kept = new Map(rows.map((row) => [Number(row.id), VfPolicy.parse(JSON.parse(String(row.policy)))]));
+    // What an older version did not know has its first value.
+    const kept = new Map(rows.map((row) => {
+      const id = Number(row.id);
+      return [id, VfPolicy.parse({ ...this.initialPolicy(id), ...JSON.parse(String(row.policy)) })];
+    }));
     return {
       switchMode: this.#setting("switchMode") === "vepa" ? "vepa" : "veb",
       link: this.#setting("link") === "down" ? "down" : "up",
       pfMac: deriveMac(this.#macSeed, "pf"),
       vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
+      vports: vports.map((row) => {
+        const id = Number(row.id);
+        return Vport.parse({ ...this.initialVport(id), ...JSON.parse(String(row.policy)) });
+      }),
     };
   }
 
@@ -79,6 +99,9 @@ export class Store implements Disposable {
       const write = this.#db.prepare("INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy");
       settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));
       this.#db.prepare("DELETE FROM vf WHERE id >= ?").run(settings.vfs.length);
+      this.#db.exec("DELETE FROM vport");
+      const insert = this.#db.prepare("INSERT INTO vport VALUES (?, ?)");
+      for (const vport of settings.vports) insert.run(vport.id, JSON.stringify(vport));
       await apply();
       this.#db.exec("COMMIT");
     } catch (error) {

@@ -3,9 +3,10 @@
  * permissions each needs, prints how to attach, keeps them running, and takes everything down again on Ctrl-C.
  */
 import { Command, InvalidArgumentError } from "commander";
-import { dirname, resolve } from "@std/path";
+import { dirname, fromFileUrl, resolve } from "@std/path";
 import { log, oneLine, pfClient, qemuArguments, type Vf } from "../../shared/api/mod.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
+import { PLUGIN_DIR, TRUSTED_KEYS } from "../../shared/wasm/load.ts";
 import { Child } from "./child.ts";
 
 const READY_DEADLINE_MS = 20_000;
@@ -28,6 +29,8 @@ function inRange(min: number, max: number): (text: string) => number {
 
 interface Options {
   vfs?: number;
+  guests: number;
+  trust?: string;
   port: number;
   host: string;
   runDir: string;
@@ -61,23 +64,61 @@ function macSeed(runDir: string): string {
   }
 }
 
-function services(options: Options): Child[] {
-  const { host, port, runDir } = options;
-  const root = resolve(dirname(new URL(import.meta.url).pathname), "../..");
-  const address = (offset: number) => `${host.includes(":") ? `[${host}]` : host}:${port + offset}`;
-  const connect = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : address(0).replace(/:\d+$/, "");
-  const files = [`--allow-read=${root},${runDir}`, `--allow-write=${runDir}`, "--allow-env"];
+/** Where the services are, from outside and from each other. */
+class Places {
+  readonly root = resolve(dirname(new URL(import.meta.url).pathname), "../..");
+  readonly runDir: string;
+  readonly trust: string;
+  readonly #port: number;
+  readonly #host: string;
+
+  constructor({ host, port, runDir, trust }: Options) {
+    this.#host = host;
+    this.#port = port;
+    this.runDir = runDir;
+    this.trust = [fromFileUrl(TRUSTED_KEYS), ...(trust ? [resolve(trust)] : [])].join(",");
+  }
+
+  /** What a service listens on. */
+  listen(offset: number): string {
+    return `${this.#host.includes(":") ? `[${this.#host}]` : this.#host}:${this.#port + offset}`;
+  }
+
+  /** Where another service finds it. */
+  at(offset: number): string {
+    const host = this.#host === "0.0.0.0" ? "127.0.0.1" : this.#host === "::" ? "[::1]" : undefined;
+    return host ? `${host}:${this.#port + offset}` : this.listen(offset);
+  }
+
+  /** What every service may read and write. */
+  get files(): string[] {
+    const trusted = this.trust.split(",").join(",");
+    return [`--allow-read=${this.root},${this.runDir},${trusted}`, `--allow-write=${this.runDir}`, "--allow-env"];
+  }
+}
+
+/** The other services' ports, from the PF's on; guests' from GUESTS on. */
+const PF = 0;
+const VHOST = 1;
+const VF = 2;
+const NIC = 3;
+const GUESTS = 10;
+
+function services(options: Options, places: Places): Child[] {
+  const { runDir } = options;
   const optional = (flag: string, value: string | undefined) => value === undefined ? [] : [flag, value];
+  const net = (own: number, ...others: number[]) =>
+    `--allow-net=${[places.listen(own), ...others.map((other) => places.at(other))].join(",")}`;
+  const url = (offset: number) => `http://${places.at(offset)}`;
+  const guestPorts = Array.from({ length: options.guests }, (_, i) => GUESTS + i);
+  const script = (name: string) => ({ name, script: `services/${name}/main.ts` });
   return [
     new Child({
-      name: "nic",
-      script: "services/nic/main.ts",
-      permissions: [...files, "--allow-ffi", `--allow-net=${address(3)}`],
+      ...script("nic"),
+      permissions: [...places.files, "--allow-ffi", net(NIC)],
       args: [
-        "--listen",
-        address(3),
-        "--socket",
-        `${runDir}/nic.sock`,
+        ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
+        ...["--guest-socket", `${runDir}/passthrough.sock`],
         ...optional("--engine-cpus", options.engineCpus),
         ...optional("--spin-us", options.spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
@@ -85,30 +126,48 @@ function services(options: Options): Child[] {
       ],
     }),
     new Child({
-      name: "pf",
-      script: "services/pf/main.ts",
-      permissions: [...files, `--allow-net=${address(0)},${connect}:${port + 3}`],
+      ...script("pf"),
+      permissions: [...places.files, net(PF, NIC, VHOST, VF)],
       args: [
-        "--listen",
-        address(0),
-        "--nic",
-        `http://${connect}:${port + 3}`,
-        "--db",
-        `${runDir}/pf.sqlite`,
-        "--run-dir",
-        runDir,
-        "--mac-seed",
-        macSeed(runDir),
+        ...["--listen", places.listen(PF), "--nic", url(NIC), "--vhost", url(VHOST), "--vf", url(VF)],
+        ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(runDir)],
         ...optional("--vfs", options.vfs?.toString()),
       ],
     }),
     new Child({
-      name: "vhost",
-      script: "services/vhost/main.ts",
-      permissions: [...files, "--allow-ffi", `--allow-net=${address(1)}`],
-      args: ["--listen", address(1), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
+      ...script("vhost"),
+      permissions: [...places.files, "--allow-ffi", net(VHOST)],
+      args: [
+        ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
+        ...optional("--vf-memory-mib", options.vfMemoryMib),
+      ],
+    }),
+    new Child({
+      ...script("vf"),
+      permissions: [...places.files, net(VF, PF, NIC, VHOST, ...guestPorts)],
+      args: [
+        ...["--listen", places.listen(VF), "--pf", url(PF), "--vhost", url(VHOST), "--nic", url(NIC)],
+        ...["--plugins", `${runDir}/plugins`, "--builtin", fromFileUrl(PLUGIN_DIR), "--trust", places.trust],
+      ],
     }),
   ];
+}
+
+/** A built-in guest on VF `index`, or on a vport if there are not so many VFs. */
+function guest(index: number, vfs: number, { runDir }: Options, places: Places): Child {
+  const port = index < vfs ? String(index) : `vport${index - vfs}`;
+  const socket = index < vfs ? `vf${index}.sock` : `${port}.sock`;
+  const listen = places.listen(GUESTS + index);
+  return new Child({
+    name: `guest ${index}`,
+    script: "services/guest/main.ts",
+    permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
+    args: [
+      ...["--listen", listen, "--socket", `${runDir}/${socket}`, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
+      ...["--port", port, "--hypervisor", `http://${places.at(VF)}`],
+      ...["--nic-socket", `${runDir}/passthrough.sock`, "--trust", places.trust],
+    ],
+  });
 }
 
 /** Waits until the PF has programmed the NIC and every VF has its socket. */
@@ -149,17 +208,28 @@ function exists(path: string): boolean {
   }
 }
 
-function print(api: string, vfs: Vf[], options: Options, tookMs: number): void {
+/** A built-in guest that runs. */
+interface RunningGuest {
+  api: string;
+  ip: string;
+  port: string;
+}
+
+function print(api: string, vfs: Vf[], guests: RunningGuest[], options: Options, tookMs: number): void {
   if (options.json) {
     const list = vfs.map(({ id, mac, socket }) => ({ id, mac, socket }));
-    console.log(JSON.stringify({ api, vfs: list, guests: [] }));
+    console.log(JSON.stringify({ api, vfs: list, guests }));
     return;
   }
   console.log(`ringfabric is up (${(tookMs / 1000).toFixed(1)} s)\n`);
   console.log(`  API        ${api}/api/v1/vfs`);
   console.log(`  browse it  ${api}/docs`);
   console.log(`  metrics    ${api}/metrics\n`);
-  for (const vf of vfs) {
+  for (const { api, ip, port } of guests) {
+    console.log(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
+  }
+  if (guests.length > 0) console.log();
+  for (const vf of vfs.slice(Math.min(guests.length, vfs.length))) {
     console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
     console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
@@ -187,22 +257,28 @@ async function up(options: Options): Promise<number> {
     throw new Error("Cannot start the NIC: FFI is not permitted; start up with --allow-ffi (or deno task up)");
   }
   options.runDir = resolve(options.runDir);
-  if (options.port > 65535 - 3) {
-    throw new Error(`Cannot use port ${options.port}: the services need four ports from there on`);
+  if (options.port + GUESTS + options.guests > 65535) {
+    throw new Error(
+      `Cannot use port ${options.port}: the services need ${GUESTS + options.guests} ports from there on`,
+    );
   }
   using _lock = claimRunDir(options.runDir);
   await buildWasm();
-  const children = services(options);
+  const places = new Places(options);
+  const children = services(options, places);
   const stopAll = () => Promise.all(children.map((child) => child.stop()));
+  const failed = Promise.withResolvers<never>();
   try {
     const running = async () => {
       const infos = await Promise.all(children.map((child) => child.ready));
       const [api, vhost] = [infos[1]?.api, infos[2]?.api].map((url) => reachable(String(url))) as [string, string];
       const vfs = await awaitFabric(api, vhost, options.vfs);
-      print(api, vfs, options, performance.now() - started);
+      const guests = await startGuests(api, vfs, options, places, children);
+      print(api, vfs, guests, options, performance.now() - started);
+      for (const child of children) child.failed.catch((error) => failed.reject(error));
       await stop.promise;
     };
-    await Promise.race([stop.promise, running(), ...children.map((child) => child.failed)]);
+    await Promise.race([stop.promise, running(), failed.promise, ...children.map((child) => child.failed)]);
     if (!options.json) log("info", "up", "stopping");
     return 0;
   } finally {
@@ -211,18 +287,58 @@ async function up(options: Options): Promise<number> {
   }
 }
 
+/** Starts the built-in guests, those without a VF on vports, and waits until each has its back-end. */
+async function startGuests(
+  api: string,
+  vfs: Vf[],
+  options: Options,
+  places: Places,
+  children: Child[],
+): Promise<RunningGuest[]> {
+  const client = pfClient(api);
+  for (let id = 0; id < options.guests - vfs.length; id++) {
+    const there = await client.api.v1.vports[":id"].$get({ param: { id: String(id) } });
+    await there.body?.cancel();
+    if (there.status === 404) await (await client.api.v1.vports.$post({ json: { id } })).body?.cancel();
+  }
+  const deadline = Date.now() + READY_DEADLINE_MS;
+  return await Promise.all(Array.from({ length: options.guests }, async (_, i) => {
+    const child = guest(i, vfs.length, options, places);
+    children.push(child);
+    const info = await child.ready;
+    const url = reachable(String(info.api));
+    for (let ready = false; !ready;) {
+      const response = await fetch(`${url}/readyz`);
+      await response.body?.cancel();
+      ready = response.ok;
+      if (!ready && Date.now() > deadline) throw new Error(`guest ${i} did not find its back-end`);
+      if (!ready) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    return { api: url, ip: String(info.ip), port: i < vfs.length ? String(i) : `vport${i - vfs.length}` };
+  }));
+}
+
 /** Removes what a killed service may have left: its sockets and the lock. Settings stay, and so do others' files. */
 function cleanUp(runDir: string): void {
   for (const { name } of Deno.readDirSync(runDir)) {
     const path = `${runDir}/${name}`;
-    if (name === "up.lock" || (/^(nic|uplink|vf\d+)\.sock$/.test(name) && exists(path))) Deno.removeSync(path);
+    if (name === "up.lock" || (/^(nic|passthrough|uplink|vf\d+|vport\d+)\.sock$/.test(name) && exists(path))) {
+      Deno.removeSync(path);
+    }
   }
 }
 
 const command = new Command("up")
-  .description("Starts the fabric: nic, pf and vhost, until Ctrl-C")
+  .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", inRange(0, 256))
-  .option("--port <p>", "port of the PF's API; the other services take the next three", inRange(1, 65535), 8080)
+  .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", inRange(0, 64), 0)
+  .option("--trust <file>", "public keys of further plugin vendors, one in a line")
+  .option(
+    "--port <p>",
+    "port of the PF's API; the other services take the next three, guests those from +10 on",
+    inRange(1, 65535),
+    8080,
+  )
   .option("--host <address>", "address to listen on; other than loopback needs RINGFABRIC_TOKEN", "127.0.0.1")
   .option("--run-dir <dir>", "sockets and settings", defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")

@@ -1,9 +1,23 @@
 /** The vhost service's control API. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { ApiError, createApp, DataPathChange, PortChange, PortState, Problem } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  createApp,
+  DataPathChange,
+  eventStream,
+  PortChange,
+  PortState,
+  Problem,
+  SwitchProgramme,
+  VportState,
+} from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { PortName } from "./driver.ts";
 import type { Ports } from "./ports.ts";
+import type { SoftwareSwitch } from "./software_switch.ts";
+
+/** A programme of all vports with every trunk list full. */
+const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
@@ -16,8 +30,8 @@ const params = z.object({
 });
 
 /** The routes over `ports`. */
-export function vhostApi(ports: Ports, token: string | undefined): OpenAPIHono {
-  const app = createApp(token);
+export function vhostApi(ports: Ports, software: SoftwareSwitch, token: string | undefined): OpenAPIHono {
+  const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
   const known = (name: PortName) => {
     const state = ports.state(name);
@@ -67,10 +81,34 @@ export function vhostApi(ports: Ports, token: string | undefined): OpenAPIHono {
         return c.json(await ports.setDataPath(port, c.req.valid("json").dataPath), 200);
       } catch (error) {
         if (error instanceof ApiError) throw error;
-        throw new ApiError(409, (error as Error).message, error instanceof DeviceRefusal ? error.code : "dataPath");
+        const reason = error instanceof DeviceRefusal ? error.code : undefined;
+        throw new ApiError(409, (error as Error).message, "dataPath", reason);
       }
     },
   );
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/vports",
+      description: "Everything the PF sets of the software switch",
+      request: { body: { ...json(SwitchProgramme, "The programme"), required: true } },
+      responses: { 200: json(z.array(VportState), "In force"), 422: refused },
+    }),
+    async (c) => {
+      await software.apply(c.req.valid("json"));
+      return c.json(software.states, 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/vports",
+      responses: { 200: json(z.array(VportState), "Guests without a VF") },
+    }),
+    (c) => c.json(software.states, 200),
+  );
+  // Nothing is told here; that the stream ends is how the PF learns that the switch has to be programmed anew.
+  app.get("/api/v1/events", (c) => eventStream<never>(c, () => () => {}));
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });
   return app;
 }

@@ -5,6 +5,7 @@ import { libc, Reactor } from "../../shared/os/mod.ts";
 import { vhostApi } from "./api.ts";
 import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
+import { SoftwareSwitch } from "./software_switch.ts";
 
 function cpuList(text: string): number[] {
   return text.split(",").filter((part) => part !== "").map(Number);
@@ -41,13 +42,16 @@ await runService("vhost", async () => {
   const died = Promise.withResolvers<void>();
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));
   const ports = new Ports({ deviceSocket: options.nicSocket, runDir: options.runDir, reactor, emulation });
-  const server = serve(vhostApi(ports, token), options.listen);
+  const software = new SoftwareSwitch(emulation);
+  software.onChange = (ids) => ports.setVports(ids);
+  const server = serve(vhostApi(ports, software, token), options.listen);
   const following = ports.follow();
   const uplink = emulation.openUplink({ deviceSocket: options.nicSocket, reactor });
   return {
     info: { api: urlOf(server.addr) },
     ended: Promise.race([following, died.promise]),
     async close() {
+      software.close();
       await ports.close();
       await following;
       await emulation.close();

@@ -92,9 +92,23 @@ export class Ports {
     this.ready = count > 0 && failed === 0;
   }
 
+  /** Opens and closes ports so that these vports have one each. */
+  setVports(ids: readonly number[]): Promise<void> {
+    return this.#enqueue(async () => {
+      const wanted = new Set<PortName>(ids.map((id) => `vport${id}` as const));
+      for (const [name, port] of [...this.#ports]) {
+        if (typeof name === "number" || name === "uplink" || wanted.has(name)) continue;
+        this.#ports.delete(name);
+        await port.close();
+      }
+      for (const name of wanted) this.#open(name);
+    });
+  }
+
   #defaultConfig(name: PortName): PortConfig {
     const file = typeof name === "number" ? `vf${name}.sock` : `${name}.sock`;
-    return { role: "server", path: `${this.#options.runDir}/${file}`, dataPath: "passthrough" };
+    const dataPath = file.startsWith("vport") ? "emulated" : "passthrough";
+    return { role: "server", path: `${this.#options.runDir}/${file}`, dataPath };
   }
 
   #open(name: PortName): void {
@@ -133,7 +147,7 @@ export class Ports {
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
     await this.#enqueue(async () => {
-      const dataPath = this.#ports.get(name)?.config.dataPath ?? "passthrough";
+      const dataPath = this.#ports.get(name)?.config.dataPath ?? this.#defaultConfig(name).dataPath;
       const { path: ownPath } = this.#defaultConfig(name);
       const config: PortConfig = { role, path: role === "server" ? ownPath : path ?? "", dataPath };
       await this.#keep(name, config);

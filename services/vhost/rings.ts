@@ -111,9 +111,9 @@ export class Rings {
       await this.#quiesce(running);
       await this.#driver?.release("its data path changes");
       try {
-        await this.#takeOver(path, running);
+        await this.#takeOver(path);
       } catch (error) {
-        await this.#takeOver(before, running).catch((cause) => {
+        await this.#takeOver(before).catch((cause) => {
           this.#lost();
           throw new Error(`${(error as Error).message}; and the way back failed: ${(cause as Error).message}`);
         });
@@ -135,7 +135,7 @@ export class Rings {
     for (const ring of running) await this.stop(ring);
   }
 
-  async #takeOver(path: DataPath, running: readonly Vring[]): Promise<void> {
+  async #takeOver(path: DataPath): Promise<void> {
     const driver = this.#make(path);
     this.#driver = undefined;
     this.#path = path;
@@ -145,10 +145,10 @@ export class Rings {
       this.#driver = driver;
       if (this.#memory.size > 0) await this.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
       // Receive rings first: nobody's frame may come before there is room for it.
-      for (const ring of [...running].sort((a, b) => a.index % 2 - b.index % 2)) await this.#start(ring, ring.base);
+      for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
       this.#driver = undefined;
-      for (const ring of running) ring.running = false;
+      for (const ring of this.all) ring.running = false;
       await driver.release((error as Error).message);
       throw error;
     }

@@ -17,6 +17,7 @@ export const Problem = z.object({
   status: z.int(),
   detail: z.string(),
   field: z.string().optional(),
+  reason: z.string().optional().openapi({ description: "A name for what is wrong, for programs" }),
   errors: z.array(z.object({ field: z.string(), detail: z.string() })).optional(),
 }).openapi("Problem");
 export type Problem = z.output<typeof Problem>;
@@ -39,11 +40,14 @@ export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly status: ContentfulStatusCode;
   readonly field: string | undefined;
+  /** A name for what is wrong, for programs. */
+  readonly reason: string | undefined;
 
-  constructor(status: ContentfulStatusCode, detail: string, field?: string) {
+  constructor(status: ContentfulStatusCode, detail: string, field?: string, reason?: string) {
     super(detail);
     this.status = status;
     this.field = field;
+    this.reason = reason;
   }
 }
 
@@ -54,6 +58,7 @@ export function problem(
   detail: string,
   field?: string,
   errors?: Problem["errors"],
+  reason?: string,
 ): Response {
   const body: Problem = {
     type: "about:blank",
@@ -61,6 +66,7 @@ export function problem(
     status,
     detail,
     ...(field === undefined ? {} : { field }),
+    ...(reason === undefined ? {} : { reason }),
     ...(errors ? { errors } : {}),
   };
   return c.body(JSON.stringify(body), status, { "content-type": "application/problem+json" });
@@ -160,7 +166,9 @@ export function createApp(token: string | undefined, limits: BodyLimits = {}): O
   app.use(checkBody(limits));
   app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
   app.onError((error, c) => {
-    if (error instanceof ApiError) return problem(c, error.status, error.message, error.field);
+    if (error instanceof ApiError) {
+      return problem(c, error.status, error.message, error.field, undefined, error.reason);
+    }
     if (error instanceof HTTPException) return problem(c, error.status, error.message);
     console.error(error);
     return problem(c, 500, error.message);
@@ -231,5 +239,44 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
       );
     }
     throw error;
+  }
+}
+
+/** Another service's API, as a service sees it. */
+export class Peer {
+  readonly url: string;
+  readonly #name: string;
+  readonly #token: string | undefined;
+  readonly #timeoutMs: number;
+
+  constructor(name: string, url: string, token: string | undefined, timeoutMs = 15_000) {
+    this.url = url;
+    this.#name = name;
+    this.#token = token;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer. */
+  async ask<T = unknown>(method: string, path: string, body?: unknown): Promise<T> {
+    const image = body instanceof Uint8Array;
+    const type = body === undefined ? {} : { "content-type": image ? "application/wasm" : "application/json" };
+    let response: Response;
+    let answer: unknown;
+    try {
+      response = await fetch(this.url + path, {
+        method,
+        headers: { ...type, ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}) },
+        body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
+        signal: AbortSignal.timeout(this.#timeoutMs),
+      });
+      answer = await response.json();
+    } catch (error) {
+      const said = (error as Error).message.split("\n")[0];
+      throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
+    }
+    if (response.ok) return answer as T;
+    const { detail, field, reason } = answer as Partial<Problem>;
+    const status = [404, 409, 413, 422].includes(response.status) ? response.status : 503;
+    throw new ApiError(status as ContentfulStatusCode, `${this.#name}: ${detail ?? response.status}`, field, reason);
   }
 }

@@ -2,6 +2,7 @@
 export * from "./attach.ts";
 export * from "./http.ts";
 export * from "./hypervisor.ts";
+export * from "./mode.ts";
 export * from "./nic.ts";
 export * from "./pf.ts";
 export * from "./service.ts";

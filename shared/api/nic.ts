@@ -12,6 +12,9 @@ export const Programme = z.strictObject({
   link: z.enum(["up", "down"]),
   pfMac: MacAddress,
   vfs: z.array(VfPolicy).max(256),
+  /** Addresses behind the PF's pool: guests on the software switch. */
+  vports: z.array(z.strictObject({ mac: MacAddress, ...VfPolicy.pick({ vlan: true, vlanProto: true }).shape })).max(256)
+    .default([]),
 }).openapi("Programme");
 export type Programme = z.output<typeof Programme>;
 

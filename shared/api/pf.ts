@@ -4,15 +4,19 @@
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { hc } from "hono/client";
+import { LinkPatch } from "./guest.ts";
 import { Problem } from "./http.ts";
+import { ModeRequest, VfMode } from "./mode.ts";
 import { EngineState, Filter, QueueState } from "./nic.ts";
-import { VfPatch, vfPolicyShape } from "./vf.ts";
+import { VfPatch, vfPolicyShape, vfShape } from "./vf.ts";
+import { VPORTS_MAX } from "./vport.ts";
 
 /** A VF as the API shows it. */
 export const Vf = z.object({
   id: z.int(),
-  ...vfPolicyShape,
-  mode: z.enum(["passthrough"]).openapi({ description: "Who drives the VF's queue pair" }),
+  ...vfShape,
+  mode: z.enum(["emulated", "passthrough"]).openapi({ description: "Who drives the VF's queue pair" }),
+  plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
   attached: z.boolean(),
   owner: z.string().optional(),
@@ -22,9 +26,6 @@ export const Vf = z.object({
   learnedMacs: z.int(),
 }).openapi("Vf");
 export type Vf = z.output<typeof Vf>;
-
-/** Who drives a VF's queue pair, and how. */
-export const VfMode = z.strictObject({ mode: z.enum(["emulated", "passthrough"]) }).openapi("VfMode");
 
 /** A VF's counters by name. */
 export const VfStats = z.object({ id: z.int(), counters: z.record(z.string(), z.int()) }).openapi("VfStats");
@@ -42,6 +43,27 @@ export const NicView = z.object({
 }).openapi("Nic");
 export type NicView = z.output<typeof NicView>;
 
+/** A guest without a VF: its port on the software switch, as the API shows it. */
+export const VportView = z.object({
+  id: z.int(),
+  ...vfPolicyShape,
+  socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
+  attached: z.boolean(),
+  counters: z.record(z.string(), z.int()),
+}).openapi("Vport");
+export type VportView = z.output<typeof VportView>;
+
+/** What a new vport may be given; the rest has its first value. */
+export const VportRequest = z.strictObject({
+  id: z.int().min(0, `vports are 0–${VPORTS_MAX - 1}`).max(VPORTS_MAX - 1, `vports are 0–${VPORTS_MAX - 1}`),
+  ...vfPolicyShape,
+}).partial().openapi("VportRequest");
+export type VportRequest = z.output<typeof VportRequest>;
+
+/** What a PATCH of a vport may hold. */
+export const VportPatch = z.strictObject(vfPolicyShape).partial().openapi("VportPatch");
+export type VportPatch = z.output<typeof VportPatch>;
+
 /** What a PATCH of the NIC may hold. */
 export const NicPatch = z.strictObject({
   numVfs: z.int({ error: "must be a whole number" }).min(0, "0–256 VFs").max(256, "0–256 VFs"),
@@ -53,6 +75,8 @@ export type NicPatch = z.output<typeof NicPatch>;
 /** What the PF tells on its event stream. */
 export type PfEvent =
   | { type: "vf-changed"; vf: number; changes: Record<string, unknown> }
+  | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
+  | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
   | { type: "nic-up" | "nic-down" };
@@ -110,8 +134,9 @@ export const pfRoutes = {
   putMode: createRoute({
     method: "put",
     path: "/api/v1/vfs/{id}/mode",
-    request: { params, ...body(VfMode, "The mode to be in") },
-    responses: { 200: json(VfMode, "Who drives the VF now"), ...errors },
+    description: "Changes who drives the VF while its guest runs; a refusal names its reason and changes nothing",
+    request: { params, ...body(ModeRequest, "The mode to be in") },
+    responses: { 200: json(VfMode, "Who drives the VF now, and the steps"), ...errors },
   }),
   getNic: createRoute({ method: "get", path: "/api/v1/nic", responses: { 200: json(NicView, "The NIC") } }),
   patchNic: createRoute({
@@ -119,6 +144,49 @@ export const pfRoutes = {
     path: "/api/v1/nic",
     request: body(NicPatch, "The fields to change"),
     responses: { 200: json(NicView, "The NIC as it is now"), ...errors },
+  }),
+  patchGuest: createRoute({
+    method: "patch",
+    path: "/api/v1/vfs/{id}/guest",
+    description: "A guest's wish for its own interface, which the PF's policy grants or refuses",
+    request: { params, ...body(LinkPatch, "The wish") },
+    responses: { 200: json(Vf, "Granted and in force"), ...errors },
+  }),
+  listVports: createRoute({
+    method: "get",
+    path: "/api/v1/vports",
+    responses: { 200: json(z.array(VportView), "Guests without a VF") },
+  }),
+  getVport: createRoute({
+    method: "get",
+    path: "/api/v1/vports/{id}",
+    request: { params },
+    responses: { 200: json(VportView, "The vport"), ...errors },
+  }),
+  postVport: createRoute({
+    method: "post",
+    path: "/api/v1/vports",
+    request: body(VportRequest, "Its number and policy; what is left out has its first value"),
+    responses: { 201: json(VportView, "The vport"), ...errors },
+  }),
+  patchVport: createRoute({
+    method: "patch",
+    path: "/api/v1/vports/{id}",
+    request: { params, ...body(VportPatch, "The fields to change") },
+    responses: { 200: json(VportView, "The vport as it is now"), ...errors },
+  }),
+  deleteVport: createRoute({
+    method: "delete",
+    path: "/api/v1/vports/{id}",
+    request: { params },
+    responses: { 200: json(VportView, "The vport as it was"), ...errors },
+  }),
+  patchVportGuest: createRoute({
+    method: "patch",
+    path: "/api/v1/vports/{id}/guest",
+    description: "A guest's wish for its own interface, which the PF's policy grants or refuses",
+    request: { params, ...body(LinkPatch, "The wish") },
+    responses: { 200: json(VportView, "Granted and in force"), ...errors },
   }),
   listFilters: createRoute({
     method: "get",
@@ -133,8 +201,15 @@ export interface PfHandlers {
   getVf(id: number): Promise<Vf>;
   patchVf(id: number, patch: VfPatch): Promise<Vf>;
   getStats(id: number): Promise<VfStats>;
-  getMode(id: number): z.output<typeof VfMode>;
-  putMode(id: number, mode: z.output<typeof VfMode>["mode"]): z.output<typeof VfMode>;
+  getMode(id: number): Promise<VfMode>;
+  putMode(id: number, request: ModeRequest): Promise<VfMode>;
+  patchGuest(id: number, wish: LinkPatch): Promise<Vf>;
+  listVports(): Promise<VportView[]>;
+  getVport(id: number): Promise<VportView>;
+  postVport(request: VportRequest): Promise<VportView>;
+  patchVport(id: number, patch: VportPatch): Promise<VportView>;
+  deleteVport(id: number): Promise<VportView>;
+  patchVportGuest(id: number, wish: LinkPatch): Promise<VportView>;
   getNic(): Promise<NicView>;
   patchNic(patch: NicPatch): Promise<NicView>;
   listFilters(): Promise<Filter[]>;
@@ -149,8 +224,23 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
       return c.json(await handlers.patchVf(c.req.valid("param").id, c.req.valid("json")), 200);
     })
     .openapi(pfRoutes.getStats, async (c) => c.json(await handlers.getStats(c.req.valid("param").id), 200))
-    .openapi(pfRoutes.getMode, (c) => c.json(handlers.getMode(c.req.valid("param").id), 200))
-    .openapi(pfRoutes.putMode, (c) => c.json(handlers.putMode(c.req.valid("param").id, c.req.valid("json").mode), 200))
+    .openapi(pfRoutes.getMode, async (c) => c.json(await handlers.getMode(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.putMode, async (c) => {
+      return c.json(await handlers.putMode(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
+    .openapi(pfRoutes.patchGuest, async (c) => {
+      return c.json(await handlers.patchGuest(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
+    .openapi(pfRoutes.listVports, async (c) => c.json(await handlers.listVports(), 200))
+    .openapi(pfRoutes.getVport, async (c) => c.json(await handlers.getVport(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.postVport, async (c) => c.json(await handlers.postVport(c.req.valid("json")), 201))
+    .openapi(pfRoutes.patchVport, async (c) => {
+      return c.json(await handlers.patchVport(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
+    .openapi(pfRoutes.deleteVport, async (c) => c.json(await handlers.deleteVport(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.patchVportGuest, async (c) => {
+      return c.json(await handlers.patchVportGuest(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
     .openapi(pfRoutes.getNic, async (c) => c.json(await handlers.getNic(), 200))
     .openapi(pfRoutes.patchNic, async (c) => c.json(await handlers.patchNic(c.req.valid("json")), 200))
     .openapi(pfRoutes.listFilters, async (c) => c.json(await handlers.listFilters(), 200));

@@ -52,14 +52,36 @@ export const vfPolicyShape = {
   linkState: z.enum(["auto", "enable", "disable"], { error: "is auto, enable or disable" }),
   minTxRate: rate.openapi({ description: "Mbit/s: share under contention, in proportion to the other VFs'" }),
   maxTxRate: rate.openapi({ description: "Mbit/s: limit; 0: none" }),
+  multicast: z.union([
+    z.literal("all"),
+    z.literal("none"),
+    z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
+      .max(30, "at most 30 multicast addresses"),
+  ], { error: "is all, none, or a list of multicast MAC addresses" })
+    .openapi({ description: "Multicast that the VF receives; its guest may ask for less, or, if trusted, for all" }),
+  macFixed: z.boolean({ error: "is true or false" })
+    .openapi({ description: "The PF has set the address: a guest that is not trusted may not change it" }),
+} as const;
+
+/** Which hardware a VF presents to a guest that drives it itself. */
+export const VfHardware = z.enum(["any", "advanced", "virtio"], { error: "is any, advanced or virtio" });
+
+/** What a VF has beside the policy that a vport has too. */
+export const vfShape = {
+  ...vfPolicyShape,
+  hardware: VfHardware.openapi({ description: "Which rings a plugin may drive the VF with; any: as it asks" }),
 } as const;
 
 /** A VF's whole policy. */
-export const VfPolicy = z.strictObject(vfPolicyShape).openapi("VfPolicy");
+export const VfPolicy = z.strictObject(vfShape).openapi("VfPolicy");
 export type VfPolicy = z.output<typeof VfPolicy>;
 
+/** A vport's whole policy. */
+export const PortPolicy = z.strictObject(vfPolicyShape).openapi("PortPolicy");
+export type PortPolicy = z.output<typeof PortPolicy>;
+
 /** What a PATCH may hold. */
-export const VfPatch = z.strictObject(vfPolicyShape).partial().openapi("VfPatch");
+export const VfPatch = z.strictObject(vfShape).partial().openapi("VfPatch");
 export type VfPatch = z.output<typeof VfPatch>;
 
 /** Policy of a VF that nobody has configured. */
@@ -76,6 +98,9 @@ export function defaultPolicy(mac: string): VfPolicy {
     linkState: "auto",
     minTxRate: 0,
     maxTxRate: 0,
+    multicast: "all",
+    macFixed: false,
+    hardware: "any",
   };
 }
 

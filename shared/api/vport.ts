@@ -14,3 +14,18 @@ export const Vport = z.strictObject({
   ...vfPolicyShape,
 }).openapi("Vport");
 export type Vport = z.output<typeof Vport>;
+
+/** The PF's programme for the software switch. */
+export const SwitchProgramme = z.strictObject({
+  link: z.enum(["up", "down"]),
+  vports: z.array(Vport).max(VPORTS_MAX),
+}).openapi("SwitchProgramme");
+export type SwitchProgramme = z.output<typeof SwitchProgramme>;
+
+/** Counters of one vport. */
+export const VportState = z.object({
+  id: z.int(),
+  attached: z.boolean(),
+  counters: z.record(z.string(), z.int()),
+}).openapi("VportState");
+export type VportState = z.output<typeof VportState>;

@@ -4,3 +4,4 @@ export * from "./engine.ts";
 export type { EngineExports } from "./engine_worker.ts";
 export * from "./queues.ts";
 export * from "./tenants.ts";
+export * from "./pools.ts";

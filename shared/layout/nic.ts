@@ -261,6 +261,8 @@ export const POOL_F_TRUNK_ALL = 32;
 export const POOL_F_UPLINK = 64;
 /** Addresses behind the pool are learned, though it has no source policy: the PF's, which is a switch's uplink. */
 export const POOL_F_LEARN = 128;
+/** Of multicast frames the pool receives only those that its multicast table has, and broadcast. */
+export const POOL_F_MULTICAST_FILTER = 256;
 
 // Counters of a pool (u64 each, offsets from P_COUNTERS); names in counter_names.ts ------------------------------
 

@@ -28,6 +28,19 @@ export interface KeyPairText {
   privateKey: string;
 }
 
+/** The public keys in some files (`a,b`), one in a line; # begins a remark. Throws what is wrong with which. */
+export function readKeys(paths: string): string[] {
+  return paths.split(",").flatMap((path) =>
+    Deno.readTextFileSync(path).split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "")
+      .map(
+        (line) => {
+          if (/^[0-9a-f]{64}$/i.test(line)) return line.toLowerCase();
+          throw new Error(`Cannot trust a key in ${path}: ${line.slice(0, 70)} is not 32 bytes in hex`);
+        },
+      )
+  );
+}
+
 /** A new key pair. */
 export async function generateKeys(): Promise<KeyPairText> {
   const pair = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]) as CryptoKeyPair;

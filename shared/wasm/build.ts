@@ -4,9 +4,12 @@
  */
 import { encodeHex } from "@std/encoding/hex";
 import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
-import { PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
-import { BUILD_DIR, ROOT, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
+import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
+import { generateKeys, type KeyPairText, signImage } from "../plugin/mod.ts";
+import { BUILD_DIR, PLUGIN_DIR, ROOT, TRUSTED_KEYS, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
 
+/** Version of the project's own plugins. */
+const PLUGIN_VERSION = "1.0.0";
 const WASM_PAGE_BYTES = 65536;
 /** Smallest and largest memory, in pages, that a module can be given. */
 const PAGES: Record<WasmModuleName, [number, number]> = {
@@ -37,7 +40,7 @@ function readSource(path: string): string | null {
 }
 
 async function fingerprint(files: Map<string, string>): Promise<string> {
-  const text = JSON.stringify([WASM_MODULES.map(flagsOf), [...files]]);
+  const text = JSON.stringify([WASM_MODULES.map(flagsOf), PLUGIN_VERSION, [...files]]);
   return encodeHex(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
 }
 
@@ -71,6 +74,31 @@ async function compile(name: WasmModuleName): Promise<Uint8Array> {
   return wasm;
 }
 
+/**
+ * Signs the project's own plugins with a key of this checkout, which is made at the first build, and says that it is to
+ * be trusted. Who ships plugins signs them with a key of his own: `fabric plugin sign`.
+ */
+async function signPlugins(): Promise<void> {
+  const keyFile = new URL("plugin-key.json", BUILD_DIR);
+  let keys: KeyPairText;
+  try {
+    keys = JSON.parse(await Deno.readTextFile(keyFile)) as KeyPairText;
+  } catch {
+    keys = await generateKeys();
+    await Deno.writeTextFile(keyFile, JSON.stringify(keys), { mode: 0o600 });
+  }
+  await Deno.writeTextFile(TRUSTED_KEYS, `${keys.publicKey}\n`);
+  await Deno.mkdir(PLUGIN_DIR, { recursive: true });
+  for (const hardware of ["advanced", "virtio"] as const) {
+    const module = await Deno.readFile(wasmUrl(`plugin-${hardware}`));
+    const info = { name: hardware, version: PLUGIN_VERSION, hardware, abi: PLUGIN_ABI };
+    await Deno.writeFile(
+      new URL(`${hardware}@${PLUGIN_VERSION}.wasm`, PLUGIN_DIR),
+      await signImage(module, info, "Apache-2.0", keys),
+    );
+  }
+}
+
 /** Builds what is out of date; answers the names of the modules it built. */
 export async function buildWasm(): Promise<WasmModuleName[]> {
   const sources = sourcesOf("shared/layout/", sourcesOf("assembly/"));
@@ -80,6 +108,7 @@ export async function buildWasm(): Promise<WasmModuleName[]> {
   if (have === wanted) return [];
   await Deno.mkdir(BUILD_DIR, { recursive: true });
   for (const name of WASM_MODULES) await Deno.writeFile(wasmUrl(name), await compile(name));
+  await signPlugins();
   await Deno.writeTextFile(stamp, wanted);
   return [...WASM_MODULES];
 }

@@ -13,6 +13,10 @@ export const ROOT = new URL("../../", import.meta.url);
 /** Where built modules lie. */
 export const BUILD_DIR = new URL(".build/", ROOT);
 
+/** Signed images of the project's own plugins, and the keys by which they are believed. */
+export const PLUGIN_DIR = new URL("plugins/", BUILD_DIR);
+export const TRUSTED_KEYS = new URL("trusted-keys", BUILD_DIR);
+
 /** Where the built module `name` lies. */
 export function wasmUrl(name: WasmModuleName): URL {
   return new URL(`${name}.wasm`, BUILD_DIR);

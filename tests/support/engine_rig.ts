@@ -47,8 +47,7 @@ import {
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import { Pools } from "../../services/nic/pools.ts";
-import { visitFrames } from "../../shared/engine/mod.ts";
+import { Pools, visitFrames } from "../../shared/engine/mod.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { type GuestOptions, MockGuest } from "./mock_guest.ts";
 
@@ -100,6 +99,7 @@ export class EngineRig {
       switchMode: "veb",
       link: "up",
       pfMac: "02:00:00:00:00:ff",
+      vports: [],
       vfs: Array.from({ length: vfs }, (_, vf) => ({ ...defaultPolicy(rigMac(vf)), ...policies[vf] })),
     };
     this.pools.apply(this.#programme);

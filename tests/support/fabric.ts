@@ -8,21 +8,22 @@ const ROOT = new URL("../../", import.meta.url);
 interface UpInfo {
   api: string;
   vfs: { id: number; mac: string; socket: string }[];
+  guests: { api: string; ip: string; port: string }[];
 }
 
-/** Four ports in a row that nobody uses now. */
+/** Ports of a fabric, with room for guests, that nobody uses now. */
 export function freePorts(): number {
   for (let tries = 0; tries < 100; tries++) {
-    const base = 20_000 + Math.floor(Math.random() * 10_000) * 4;
+    const base = 20_000 + Math.floor(Math.random() * 1000) * 20;
     try {
-      const listeners = [0, 1, 2, 3].map((i) => Deno.listen({ hostname: "127.0.0.1", port: base + i }));
+      const listeners = [0, 1, 2, 3, 10, 11, 12, 13].map((i) => Deno.listen({ hostname: "127.0.0.1", port: base + i }));
       for (const listener of listeners) listener.close();
       return base;
     } catch (error) {
       if (!(error instanceof Deno.errors.AddrInUse)) throw error;
     }
   }
-  throw new Error("no four free ports in a row");
+  throw new Error("no free ports for a fabric");
 }
 
 /** A running fabric. */
@@ -70,9 +71,9 @@ export class TestFabric implements AsyncDisposable {
     return vf;
   }
 
-  /** URL of the NIC's or vhost's own API. */
-  url(service: "pf" | "vhost" | "nic"): string {
-    return `http://127.0.0.1:${this.port + { pf: 0, vhost: 1, nic: 3 }[service]}`;
+  /** URL of a service's own API. */
+  url(service: "pf" | "vhost" | "vf" | "nic"): string {
+    return `http://127.0.0.1:${this.port + { pf: 0, vhost: 1, vf: 2, nic: 3 }[service]}`;
   }
 
   async patch(id: number, patch: Partial<VfPatch>): Promise<void> {

@@ -33,8 +33,10 @@ function allowed(from: string, to: string): boolean {
   }
   if (from.startsWith("shared/layout/")) return to.startsWith("shared/layout/");
   if (top === "shared") {
-    // An engine's control side speaks the device socket's words and loads the Wasm.
-    if (second === "engine" && /^shared\/(device|wasm)\//.test(to)) return true;
+    // An engine's control side takes policy in the API's words, queues in the device socket's, and loads the Wasm.
+    if (second === "engine" && /^shared\/(api|device|wasm)\//.test(to)) return true;
+    // The build signs the plugins it has built.
+    if (from === "shared/wasm/build.ts" && to.startsWith("shared/plugin/")) return true;
     return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");
   }
   return to.startsWith(`services/${second}/`) || to.startsWith("shared/");

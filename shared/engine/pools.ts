@@ -16,6 +16,8 @@ import {
   FILTER_SEEN_SECONDS,
   FILTER_STRIDE,
   FILTERS,
+  MULTICAST_TABLE_STRIDE,
+  MULTICAST_TABLES,
   P_BURST,
   P_COUNTERS,
   P_FLAGS,
@@ -30,6 +32,7 @@ import {
   POOL_F_ENABLED,
   POOL_F_LEARN,
   POOL_F_LINK_UP,
+  POOL_F_MULTICAST_FILTER,
   POOL_F_PROMISC,
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
@@ -46,11 +49,10 @@ import {
   VLAN_BITMAP_STRIDE,
   VLAN_BITMAPS,
   VLAN_KEY_AD,
-} from "../../shared/layout/nic.ts";
-import { COUNTERS } from "../../shared/layout/counter_names.ts";
-import type { Filter, Programme } from "../../shared/api/nic.ts";
-import { type VfPolicy, vlanKey } from "../../shared/api/vf.ts";
-import type { NicExports } from "./exports.ts";
+} from "../layout/nic.ts";
+import { COUNTERS } from "../layout/counter_names.ts";
+import type { Filter, Programme } from "../api/nic.ts";
+import { type PortPolicy, vlanKey } from "../api/vf.ts";
 
 /** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
 const BURST_SECONDS = 0.004;
@@ -79,11 +81,24 @@ export function poolName(pool: number): Filter["pool"] {
   return pool === POOL_PF ? "pf" : pool === POOL_UPLINK ? "uplink" : pool;
 }
 
+/** A programme as an engine takes it: pools without a policy are off; a switch that is no NIC has no PF. */
+export interface PoolProgramme extends Pick<Programme, "switchMode" | "link" | "vports"> {
+  pfMac?: string;
+  vfs: (PortPolicy | undefined)[];
+}
+
+/** The filter functions of a switching engine. */
+export interface FilterExports {
+  clearFilters(): void;
+  insertFilter(mac: bigint, vlan: number, pool: number, flags: number): number;
+  removeFiltersOf(pool: number, onlyLearned: number): void;
+}
+
 /** What of the engine the pools need: its memory, its filter functions, and a moment in which it stands still. */
 export interface EngineAccess {
   readonly view: DataView;
   readonly arena: { readonly buffer: SharedArrayBuffer };
-  readonly wasm: Pick<NicExports, "clearFilters" | "insertFilter" | "removeFiltersOf">;
+  readonly wasm: FilterExports;
   between<T>(change: () => T): T;
 }
 
@@ -91,7 +106,7 @@ export interface EngineAccess {
 export class Pools {
   readonly #engine: EngineAccess;
   readonly #view: DataView;
-  #programme: Programme | undefined;
+  #programme: PoolProgramme | undefined;
 
   constructor(engine: EngineAccess) {
     this.#engine = engine;
@@ -105,7 +120,7 @@ export class Pools {
   }
 
   /** What is in force, `undefined` before the PF has spoken. */
-  get programme(): Programme | undefined {
+  get programme(): PoolProgramme | undefined {
     return this.#programme;
   }
 
@@ -118,7 +133,7 @@ export class Pools {
   }
 
   /** Puts a programme in force, in one step between two bursts. */
-  apply(next: Programme): void {
+  apply(next: PoolProgramme): void {
     const before = this.#programme;
     // If this throws half-way, the next programme is written from scratch.
     this.#programme = undefined;
@@ -133,19 +148,35 @@ export class Pools {
       // All old filters go before any new one comes, so that two VFs may exchange addresses.
       const moved = changed.filter((vf) => filterKey(before?.vfs[vf]) !== filterKey(next.vfs[vf]));
       for (const vf of moved) this.#engine.wasm.removeFiltersOf(vf, 0);
-      for (const vf of moved) this.#addFilter(vf, next.vfs[vf] as VfPolicy);
-      for (const vf of changed) this.#writePolicy(vf, next.vfs[vf] as VfPolicy, next.link);
-      if (before?.pfMac !== next.pfMac) {
-        this.#engine.wasm.removeFiltersOf(POOL_PF, 0);
-        this.#insert(next.pfMac, VLAN_ANY, POOL_PF, "the PF");
-        this.#view.setBigUint64(this.#at(POOL_PF) + P_MAC, macToNumber(next.pfMac), true);
+      for (const vf of moved) {
+        const policy = next.vfs[vf];
+        if (policy) this.#addFilter(vf, policy);
+      }
+      for (const vf of changed) {
+        const policy = next.vfs[vf];
+        if (policy) this.#writePolicy(vf, policy, next.link);
+        else this.#disable(vf);
+      }
+      if (before?.pfMac !== next.pfMac || JSON.stringify(before?.vports) !== JSON.stringify(next.vports)) {
+        this.#writePf(next);
       }
       this.#writeShares(next.vfs);
       this.#view.setUint32(CTL + CTL_VF_COUNT, next.vfs.length, true);
-      this.#view.setUint32(CTL + CTL_PROMISC_COUNT, next.vfs.filter((vf) => vf.promisc && vf.trust).length, true);
+      this.#view.setUint32(CTL + CTL_PROMISC_COUNT, next.vfs.filter((vf) => vf?.promisc && vf.trust).length, true);
       this.#view.setUint32(CTL + CTL_SWITCH_MODE, next.switchMode === "vepa" ? SWITCH_VEPA : SWITCH_VEB, true);
     });
     this.#programme = next;
+  }
+
+  /** The PF's own address, and those of the guests on the switch behind its pool. */
+  #writePf({ pfMac, vports }: PoolProgramme): void {
+    this.#engine.wasm.removeFiltersOf(POOL_PF, 0);
+    if (pfMac === undefined) return;
+    this.#insert(pfMac, VLAN_ANY, POOL_PF, "the PF");
+    this.#view.setBigUint64(this.#at(POOL_PF) + P_MAC, macToNumber(pfMac), true);
+    for (const vport of vports) {
+      this.#insert(vport.mac, vport.vlan === 0 ? VLAN_ANY : vlanKey(vport), POOL_PF, "a vport");
+    }
   }
 
   /** Nothing is known of what is in force: no VF has an address, none is enabled. */
@@ -160,7 +191,7 @@ export class Pools {
     this.#setVlans(vf, []);
   }
 
-  #addFilter(vf: number, policy: VfPolicy): void {
+  #addFilter(vf: number, policy: PortPolicy): void {
     const key = policy.vlan === 0 ? VLAN_ANY : vlanKey(policy);
     this.#insert(policy.mac, key, vf, `vf ${vf}`);
   }
@@ -170,14 +201,16 @@ export class Pools {
     throw new Error(`Cannot add ${mac} of ${who} to the filter table: it is full`);
   }
 
-  #writePolicy(vf: number, policy: VfPolicy, link: Programme["link"]): void {
+  #writePolicy(vf: number, policy: PortPolicy, link: Programme["link"]): void {
     const at = this.#at(vf);
     const linkUp = policy.linkState === "enable" || (policy.linkState === "auto" && link === "up");
     const flags = POOL_F_ENABLED |
       (policy.spoofCheck ? POOL_F_SPOOF_CHECK : 0) |
       (policy.trust ? POOL_F_TRUST : 0) |
       (policy.promisc && policy.trust ? POOL_F_PROMISC : 0) |
-      (linkUp ? POOL_F_LINK_UP : 0);
+      (linkUp ? POOL_F_LINK_UP : 0) |
+      (policy.multicast === "all" ? 0 : POOL_F_MULTICAST_FILTER);
+    this.#writeMulticast(vf, policy.multicast);
     this.#view.setUint32(at + P_FLAGS, flags, true);
     this.#view.setUint32(at + P_VLAN, vlanKey(policy), true);
     this.#view.setUint32(at + P_QOS, policy.qos, true);
@@ -196,11 +229,23 @@ export class Pools {
     this.#view.setFloat64(at + P_TOKENS_AT_NS, this.#view.getFloat64(CTL + CTL_NOW_NS, true), true);
   }
 
+  /** The multicast table: a bit for each value of twelve bits of the address (82599 datasheet §8.2.3.7.7, MO 00). */
+  #writeMulticast(vf: number, wanted: PortPolicy["multicast"]): void {
+    const at = MULTICAST_TABLES + vf * MULTICAST_TABLE_STRIDE;
+    const table = new Uint8Array(this.#engine.arena.buffer, at, MULTICAST_TABLE_STRIDE);
+    table.fill(0);
+    if (typeof wanted === "string") return;
+    for (const mac of wanted) {
+      const bit = Number(macToNumber(mac) >> 36n);
+      table[bit >> 3] = (table[bit >> 3] ?? 0) | (1 << (bit & 7));
+    }
+  }
+
   /** Minimum rates as shares of a pass, in proportion to the largest (the bw_share of hardware schedulers). */
-  #writeShares(vfs: readonly VfPolicy[]): void {
-    const largest = Math.max(0, ...vfs.map((vf) => vf.minTxRate));
+  #writeShares(vfs: PoolProgramme["vfs"]): void {
+    const largest = Math.max(0, ...vfs.map((vf) => vf?.minTxRate ?? 0));
     vfs.forEach((policy, vf) => {
-      const share = largest === 0 ? 0 : policy.minTxRate / largest;
+      const share = largest === 0 ? 0 : (policy?.minTxRate ?? 0) / largest;
       const quantum = largest === 0 ? 0 : Math.max(QUANTUM_BYTES_MIN, Math.round(QUANTUM_BYTES * share));
       this.#view.setInt32(this.#at(vf) + P_QUANTUM, quantum, true);
     });
@@ -251,6 +296,6 @@ export class Pools {
 }
 
 /** What of a policy its filter entry depends on. */
-function filterKey(policy: VfPolicy | undefined): string {
+function filterKey(policy: PortPolicy | undefined): string {
   return policy ? `${policy.mac} ${vlanKey(policy)}` : "";
 }

@@ -1,0 +1,71 @@
+/**
+ * The PF's line to a service that it programmes: the NIC, or the vhost service's software switch. When either side has
+ * restarted the whole programme is sent again, which changes nothing that is already in force.
+ */
+import { log, oneLine, Peer, readEvents } from "../../shared/api/mod.ts";
+
+const RETRY_MS = 200;
+const TIMEOUT_MS = 5000;
+
+/** A service that is programmed, and whose events are followed. */
+export class Link<Event> {
+  protected readonly peer: Peer;
+  readonly #name: string;
+  readonly #headers: Record<string, string>;
+  #attempt = new AbortController();
+  #ended = false;
+  /** Whether the service has the PF's programme and its events are heard. */
+  connected = false;
+
+  constructor(name: string, url: string, token: string | undefined) {
+    this.#name = name;
+    this.#headers = token ? { authorization: `Bearer ${token}` } : {};
+    this.peer = new Peer(name, url, token, TIMEOUT_MS);
+  }
+
+  /** Drops the line, so that the service is programmed anew when the line is back. */
+  reconnect(): void {
+    this.#attempt.abort();
+  }
+
+  /** Keeps the service programmed and passes its events on, until `close`. */
+  async follow(
+    program: () => Promise<void>,
+    onEvent: (event: Event) => void,
+    onChange: (connected: boolean) => void,
+  ): Promise<void> {
+    let lastTrouble = "";
+    while (!this.#ended) {
+      this.#attempt = new AbortController();
+      const { signal } = this.#attempt;
+      try {
+        const opened = Promise.withResolvers<void>();
+        const events = readEvents<Event>(`${this.peer.url}/api/v1/events`, { headers: this.#headers, signal }, () => {
+          opened.resolve();
+        });
+        // Subscribed before it is programmed, so that nothing in between goes unheard.
+        const first = events.next();
+        await Promise.race([opened.promise, first]);
+        await program();
+        this.connected = true;
+        lastTrouble = "";
+        onChange(true);
+        for (let next = await first; !next.done; next = await events.next()) onEvent(next.value);
+      } catch (error) {
+        const trouble = `${this.connected ? "lost" : "cannot programme"} ${this.#name}: ${oneLine(error)}`;
+        const starting = error instanceof TypeError && !this.connected;
+        if (!this.#ended && !starting && trouble !== lastTrouble) log("warn", "pf", trouble);
+        lastTrouble = trouble;
+      }
+      this.#attempt.abort();
+      if (this.connected) onChange(false);
+      this.connected = false;
+      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+
+  close(): void {
+    this.#ended = true;
+    this.#attempt.abort();
+  }
+}

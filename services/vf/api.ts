@@ -1,0 +1,161 @@
+/** The vf service's HTTP API: plugin images, modes of VFs, and the guests' line to their hypervisor. */
+import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import {
+  createApp,
+  GuestConfig,
+  GuestPort,
+  GuestReport,
+  GuestView,
+  LinkPatch,
+  log,
+  ModeRequest,
+  oneLine,
+  PluginView,
+  Problem,
+  VfMode,
+} from "../../shared/api/mod.ts";
+import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
+import type { Guests } from "./guests.ts";
+import type { Modes } from "./modes.ts";
+import type { Registry } from "./registry.ts";
+
+const json = <T extends z.ZodType>(schema: T, description: string) => ({
+  content: { "application/json": { schema } },
+  description,
+});
+const body = <T extends z.ZodType>(schema: T, description: string) => ({
+  body: { ...json(schema, description), required: true as const },
+});
+const refused = { content: { "application/problem+json": { schema: Problem } }, description: "Refused" };
+const errors = { 404: refused, 409: refused, 422: refused, 503: refused };
+const vfParams = z.object({ id: z.string().regex(/^\d{1,3}$/, "is the number of a VF").transform(Number) });
+const portParams = z.object({ port: GuestPort });
+
+/** What the API needs. */
+export interface VfParts {
+  registry: Registry;
+  guests: Guests;
+  modes: Modes;
+}
+
+/** The routes. */
+export function vfApi(parts: VfParts, token: string | undefined): OpenAPIHono {
+  const app = createApp(token, { binaryBytesMax: IMAGE_BYTES_MAX });
+  app.get("/readyz", (c) => c.json({ ready: true }));
+  mountPlugins(app, parts);
+  mountModes(app, parts);
+  mountGuests(app, parts);
+  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric VF plugin service", version: "1" } });
+  return app;
+}
+
+function mountPlugins(app: OpenAPIHono, { registry }: VfParts): void {
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/plugins",
+      responses: { 200: json(z.array(PluginView), "All images, newest versions first") },
+    }),
+    (c) => c.json(registry.list, 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "post",
+      path: "/api/v1/plugins",
+      description: "Stores a signed image, if it passes every check",
+      request: {
+        body: { content: { "application/wasm": { schema: z.any() } }, description: "The image", required: true },
+      },
+      responses: { 201: json(PluginView, "Stored"), ...errors, 413: refused },
+    }),
+    async (c) => c.json(await registry.add(new Uint8Array(await c.req.arrayBuffer())), 201),
+  );
+  const params = z.object({ name: z.string(), version: z.string() });
+  app.get("/api/v1/plugins/:name/:version", async (c) => {
+    const { image } = await registry.find(`${c.req.param("name")}@${c.req.param("version")}`);
+    return c.body(image, 200, { "content-type": "application/wasm" });
+  });
+  app.openapi(
+    createRoute({
+      method: "delete",
+      path: "/api/v1/plugins/{name}/{version}",
+      request: { params },
+      responses: { 200: json(PluginView, "Removed"), ...errors },
+    }),
+    async (c) => {
+      const { name, version } = c.req.valid("param");
+      return c.json(await registry.remove(name, version), 200);
+    },
+  );
+  app.get("/api/v1/trust", (c) => c.json(registry.trust));
+}
+
+function mountModes(app: OpenAPIHono, { modes }: VfParts): void {
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/modes",
+      responses: { 200: json(z.array(VfMode.extend({ vf: z.int() })), "Who drives which VF") },
+    }),
+    async (c) => c.json(await modes.list(), 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/vfs/{id}/mode",
+      request: { params: vfParams },
+      responses: { 200: json(VfMode, "Who drives the VF"), ...errors },
+    }),
+    async (c) => c.json(await modes.get(c.req.valid("param").id), 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/vfs/{id}/mode",
+      request: { params: vfParams, ...body(ModeRequest, "The mode to be in") },
+      responses: { 200: json(VfMode, "Who drives the VF now, and how it came to that"), ...errors },
+    }),
+    async (c) => c.json(await modes.set(c.req.valid("param").id, c.req.valid("json")), 200),
+  );
+}
+
+function mountGuests(app: OpenAPIHono, { guests, modes }: VfParts): void {
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/guests",
+      responses: { 200: json(z.array(GuestView), "Guests with a shell") },
+    }),
+    (c) => c.json(guests.list, 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/guests/{port}",
+      description: "A guest reports; the answer is what its interface is to be",
+      request: { params: portParams, ...body(GuestReport, "The guest") },
+      responses: { 200: json(GuestConfig, "Its interface"), ...errors },
+    }),
+    async (c) => {
+      const { port } = c.req.valid("param");
+      const vf = /^\d+$/.test(port) ? Number(port) : undefined;
+      const config = await guests.report(port, c.req.valid("json"), async () => {
+        if (vf !== undefined) await modes.booted(vf);
+      });
+      if (vf !== undefined) {
+        void modes.reconcile(vf).catch((error) => log("warn", "vf", `vf ${vf}: ${oneLine(error)}`));
+      }
+      return c.json(config, 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "patch",
+      path: "/api/v1/guests/{port}/link",
+      description: "A guest's wish for its interface: granted, or refused with the PF's reason",
+      request: { params: portParams, ...body(LinkPatch, "The wish") },
+      responses: { 200: json(GuestConfig, "Its interface now"), ...errors },
+    }),
+    async (c) => c.json(await guests.wish(c.req.valid("param").port, c.req.valid("json")), 200),
+  );
+}

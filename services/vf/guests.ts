@@ -1,0 +1,120 @@
+/** The guests that have a shell: each reports which port it is on and how it is; what it hears is what the PF has set. */
+import {
+  ApiError,
+  type GuestConfig,
+  type GuestMode,
+  type GuestReport,
+  type GuestView,
+  type LinkPatch,
+  log,
+  Peer,
+} from "../../shared/api/mod.ts";
+import type { Peers } from "./peers.ts";
+
+/** A guest that has not reported for so long is gone. */
+const GONE_MS = 15_000;
+
+/** A guest's shell, as steps of a change of mode are asked of it. */
+export class GuestShell {
+  readonly api: string;
+  readonly boot: string;
+  readonly #peer: Peer;
+  mode: GuestMode;
+  seenMs = performance.now();
+
+  constructor({ api, boot, mode }: GuestReport, token: string | undefined) {
+    this.api = api;
+    this.boot = boot;
+    this.mode = mode;
+    this.#peer = new Peer("the guest", api, token);
+  }
+
+  /** Puts an image where the shell says; throws the shell's own reason if it does not take it. */
+  async inject(image: Uint8Array): Promise<void> {
+    await this.#peer.ask("POST", "/api/v1/plugin", { bytes: image.length });
+    await this.#peer.ask("PUT", "/api/v1/plugin", image);
+  }
+
+  async quiesce(): Promise<void> {
+    await this.#peer.ask("POST", "/api/v1/path/quiesce");
+  }
+
+  async passthrough(vf: number, token: string): Promise<void> {
+    this.mode = await this.#peer.ask("POST", "/api/v1/path/passthrough", { vf, token });
+  }
+
+  async emulated(): Promise<void> {
+    this.mode = await this.#peer.ask("POST", "/api/v1/path/emulated");
+  }
+
+  async resume(): Promise<void> {
+    await this.#peer.ask("POST", "/api/v1/path/resume");
+  }
+}
+
+/** All guests that report. */
+export class Guests {
+  readonly #peers: Peers;
+  readonly #guests = new Map<string, GuestShell>();
+  readonly #configs = new Map<string, GuestConfig>();
+
+  constructor(peers: Peers) {
+    this.#peers = peers;
+  }
+
+  /** The guest on a port, `undefined` if none with a shell reports there. */
+  find(port: string): GuestShell | undefined {
+    const guest = this.#guests.get(port);
+    return guest && performance.now() - guest.seenMs < GONE_MS ? guest : undefined;
+  }
+
+  get list(): GuestView[] {
+    const now = performance.now();
+    return [...this.#guests].filter(([, guest]) => now - guest.seenMs < GONE_MS).map((
+      [port, { api, mode, seenMs }],
+    ) => ({
+      port,
+      api,
+      mode,
+      seenSecondsAgo: Math.round((now - seenMs) / 100) / 10,
+    }));
+  }
+
+  /**
+   * Takes a report; answers what the guest's interface is to be. `booted` runs before a guest that has just booted is
+   * answered. While the PF is away a guest keeps what it had.
+   */
+  async report(port: string, report: GuestReport, booted: () => Promise<void>): Promise<GuestConfig> {
+    const before = this.#guests.get(port);
+    if (before?.boot === report.boot) {
+      before.mode = report.mode;
+      before.seenMs = performance.now();
+    } else {
+      await booted();
+      this.#guests.set(port, new GuestShell(report, this.#peers.token));
+      log("info", "vf", `a guest booted on ${port} (${report.api})`);
+    }
+    return await this.config(port);
+  }
+
+  /** What the interface on a port is to be. */
+  async config(port: string): Promise<GuestConfig> {
+    try {
+      const [vf, link] = await Promise.all([this.#peers.config(port), this.#peers.nicLink()]);
+      const up = vf.linkState === "enable" || (vf.linkState === "auto" && link === "up");
+      const config: GuestConfig = { mac: vf.mac, up, promisc: vf.promisc, multicast: vf.multicast };
+      this.#configs.set(port, config);
+      return config;
+    } catch (error) {
+      const known = this.#configs.get(port);
+      if (known && error instanceof ApiError && error.status === 503) return known;
+      throw error;
+    }
+  }
+
+  /** Passes a guest's wish to the PF; answers what the interface is now. Throws the PF's reason if it refuses. */
+  async wish(port: string, wish: LinkPatch): Promise<GuestConfig> {
+    await this.#peers.wish(port, wish);
+    return await this.config(port);
+  }
+}

@@ -1,0 +1,49 @@
+/** The VF plugin service: plugin images, and who drives which VF. */
+import { Command } from "commander";
+import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { LICENCES, readKeys } from "../../shared/plugin/mod.ts";
+import { vfApi } from "./api.ts";
+import { Guests } from "./guests.ts";
+import { Modes } from "./modes.ts";
+import { Peers } from "./peers.ts";
+import { Registry } from "./registry.ts";
+
+const options = new Command("vf")
+  .description("The VF plugin service: plugins, and changes between emulated mode and passthrough")
+  .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8082"))
+  .option("--pf <url>", "the PF's API", "http://127.0.0.1:8080")
+  .option("--vhost <url>", "the vhost service's API", "http://127.0.0.1:8081")
+  .option("--nic <url>", "the NIC's control API", "http://127.0.0.1:8083")
+  .requiredOption("--plugins <dir>", "where uploaded images are kept")
+  .option("--builtin <dir>", "images that come along")
+  .requiredOption("--trust <paths>", "files with the public keys of those whose plugins are taken, one in a line")
+  .option("--licences <list>", "licences under which plugins are taken (SPDX)", LICENCES.join(","))
+  .parse()
+  .opts<{
+    listen: ReturnType<typeof parseListen>;
+    pf: string;
+    vhost: string;
+    nic: string;
+    plugins: string;
+    builtin?: string;
+    trust: string;
+    licences: string;
+  }>();
+
+await runService("vf", async () => {
+  const token = requireToken(options.listen);
+  const keys = readKeys(options.trust);
+  const registry = await Registry.open(options.plugins, options.builtin, {
+    keys,
+    licences: options.licences.split(","),
+  });
+  const peers = new Peers(options, Deno.env.get("RINGFABRIC_TOKEN"));
+  const guests = new Guests(peers);
+  const server = serve(vfApi({ registry, guests, modes: new Modes(peers, guests, registry) }, token), options.listen);
+  return {
+    info: { api: urlOf(server.addr) },
+    async close() {
+      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+    },
+  };
+});

@@ -1,0 +1,60 @@
+/** The services that a change of mode is made with. */
+import { type DataPath, Peer, type PortState, type Vf } from "../../shared/api/mod.ts";
+
+/** PF, NIC and vhost, as the vf service needs them. */
+export class Peers {
+  readonly #pf: Peer;
+  readonly #nic: Peer;
+  readonly #vhost: Peer;
+  readonly token: string | undefined;
+
+  constructor(urls: { pf: string; nic: string; vhost: string }, token: string | undefined) {
+    this.token = token;
+    this.#pf = new Peer("the PF", urls.pf, token);
+    this.#nic = new Peer("the NIC", urls.nic, token);
+    this.#vhost = new Peer("the vhost service", urls.vhost, token);
+  }
+
+  vf(vf: number): Promise<Vf> {
+    return this.#pf.ask("GET", `/api/v1/vfs/${vf}`);
+  }
+
+  /** Passes a guest's wish on to the PF, which decides. */
+  async wish(port: string, wish: unknown): Promise<void> {
+    const path = port.startsWith("vport") ? `/api/v1/vports/${port.slice(5)}/guest` : `/api/v1/vfs/${port}/guest`;
+    await this.#pf.ask("PATCH", path, wish);
+  }
+
+  /** What a port's interface is to be. */
+  async config(port: string): Promise<Vf> {
+    return await this.#pf.ask(
+      "GET",
+      port.startsWith("vport") ? `/api/v1/vports/${port.slice(5)}` : `/api/v1/vfs/${port}`,
+    );
+  }
+
+  async nicLink(): Promise<"up" | "down"> {
+    return (await this.#pf.ask<{ link: "up" | "down" }>("GET", "/api/v1/nic")).link;
+  }
+
+  /** Holds a VF's frames; answers the token with which its guest may attach. */
+  async hold(vf: number, deadlineMs: number): Promise<string> {
+    return (await this.#nic.ask<{ token: string }>("POST", `/api/v1/vfs/${vf}/hold`, { deadlineMs })).token;
+  }
+
+  async release(vf: number): Promise<void> {
+    await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/hold`);
+  }
+
+  port(vf: number | string): Promise<PortState> {
+    return this.#vhost.ask("GET", `/api/v1/ports/${vf}`);
+  }
+
+  ports(): Promise<PortState[]> {
+    return this.#vhost.ask("GET", "/api/v1/ports");
+  }
+
+  async setDataPath(vf: number, dataPath: DataPath): Promise<void> {
+    await this.#vhost.ask("PUT", `/api/v1/ports/${vf}/dataPath`, { dataPath });
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * The software switch of guests without a VF: the same engine as the NIC's, with the same policy for each port, and the
+ * PF's pool of the NIC as its uplink (NPA's picture). Which vports there are is the PF's to say.
+ */
+import { CTL, CTL_NOW_NS } from "../../shared/layout/nic.ts";
+import { monotonicNs } from "../../shared/os/mod.ts";
+import { Pools } from "../../shared/engine/mod.ts";
+import type { SwitchProgramme, VportState } from "../../shared/api/mod.ts";
+import type { Emulation } from "./emulation.ts";
+
+const AGE_PERIOD_MS = 30_000;
+
+/** The switch's ports and their policy. */
+export class SoftwareSwitch {
+  readonly #emulation: Emulation;
+  readonly #pools: Pools;
+  readonly #ager: ReturnType<typeof setInterval>;
+  #programme: SwitchProgramme | undefined;
+  /** Told which vports there are. */
+  onChange: (ids: number[]) => Promise<void> = () => Promise.resolve();
+
+  constructor(emulation: Emulation) {
+    this.#emulation = emulation;
+    this.#pools = new Pools(emulation.engine);
+    this.#ager = setInterval(() => this.#age(), AGE_PERIOD_MS);
+  }
+
+  /** Puts the PF's programme in force. */
+  async apply(programme: SwitchProgramme): Promise<void> {
+    const byId = new Map(programme.vports.map((vport) => [vport.id, vport]));
+    const count = Math.max(-1, ...byId.keys()) + 1;
+    this.#pools.apply({
+      switchMode: "veb",
+      link: programme.link,
+      vfs: Array.from({ length: count }, (_, id) => byId.get(id)),
+      vports: [],
+    });
+    this.#programme = programme;
+    await this.onChange([...byId.keys()]);
+  }
+
+  get states(): VportState[] {
+    return (this.#programme?.vports ?? []).map(({ id }) => ({
+      id,
+      attached: this.#emulation.tenants.has(id),
+      counters: this.#pools.counters(id),
+    }));
+  }
+
+  /** Addresses that were not used for a while are forgotten. */
+  #age(): void {
+    const vports = this.#programme?.vports ?? [];
+    if (!vports.some(({ id }) => this.#pools.learned(id) > 0)) return;
+    const { engine } = this.#emulation;
+    engine.between(() => {
+      // A worker that sleeps has not looked at the clock.
+      engine.view.setFloat64(CTL + CTL_NOW_NS, monotonicNs(), true);
+      engine.wasm.ageFilters();
+    });
+  }
+
+  close(): void {
+    clearInterval(this.#ager);
+  }
+}

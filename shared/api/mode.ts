@@ -1,0 +1,45 @@
+/** Data paths of VFs and the plugins that drive them: what the vf service offers, and the PF passes on. */
+import { z } from "@hono/zod-openapi";
+
+/** The mode to be in. Without a plugin a guest's own rings are the NIC's, or a plugin is chosen for a guest that takes one. */
+export const ModeRequest = z.strictObject({
+  mode: z.enum(["emulated", "passthrough"], { error: "is emulated or passthrough" }),
+  plugin: z.string().regex(
+    /^[a-z][a-z0-9-]{0,31}(@\d{1,4}\.\d{1,4}\.\d{1,4})?$/,
+    "is a plugin such as advanced or advanced@1.0.0",
+  )
+    .optional().openapi({ description: "name, or name@version; the newest version if none is named" }),
+}).openapi("ModeRequest");
+export type ModeRequest = z.output<typeof ModeRequest>;
+
+/** One step of a change of mode. */
+export const ModeStep = z.object({ step: z.string(), ms: z.number(), error: z.string().optional() }).openapi(
+  "ModeStep",
+);
+export type ModeStep = z.output<typeof ModeStep>;
+
+/** Who drives a VF. */
+export const VfMode = z.object({
+  mode: z.enum(["emulated", "passthrough"]),
+  plugin: z.string().optional().openapi({
+    description: "The plugin in the guest; none: the NIC has the guest's rings",
+  }),
+  version: z.string().optional(),
+  changing: z.boolean().openapi({ description: "A change is in progress" }),
+  steps: z.array(ModeStep).optional().openapi({ description: "The last change, step by step" }),
+  lastFailure: z.object({ reason: z.string(), detail: z.string() }).optional()
+    .openapi({ description: "Why the last change that failed did" }),
+}).openapi("VfMode");
+export type VfMode = z.output<typeof VfMode>;
+
+/** A plugin image in the registry. */
+export const PluginView = z.object({
+  name: z.string(),
+  version: z.string(),
+  hardware: z.enum(["advanced", "virtio"]),
+  abi: z.int(),
+  licence: z.string(),
+  bytes: z.int(),
+  sha256: z.string(),
+}).openapi("Plugin");
+export type PluginView = z.output<typeof PluginView>;
