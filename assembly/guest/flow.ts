@@ -44,9 +44,9 @@ function flowOf(id: u32, from: u32): usize {
       recent = flow;
       return flow;
     }
-    if (place == 0 || (load<u32>(place, FLOW_STATE) != STATE_FREE && (!used || load<f64>(flow, FLOW_LAST_NS) < load<f64>(place, FLOW_LAST_NS)))) {
-      place = flow;
-    }
+    const placeUsed = place != 0 && load<u32>(place, FLOW_STATE) != STATE_FREE;
+    const better = !used || load<f64>(flow, FLOW_LAST_NS) < load<f64>(place, FLOW_LAST_NS);
+    if (place == 0 || (placeUsed && better)) place = flow;
   }
   memory.fill(place, 0, FLOW_STRIDE);
   store<u32>(place, STATE_RUNNING, FLOW_STATE);

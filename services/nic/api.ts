@@ -69,7 +69,9 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
     try {
       return act();
     } catch (error) {
-      if (error instanceof DeviceRefusal) throw new ApiError(error.code === "no-vf" ? 404 : 409, error.message, "id");
+      if (error instanceof DeviceRefusal) {
+        throw new ApiError(error.code === "no-vf" ? 404 : 409, error.message, "id", error.code);
+      }
       throw error;
     }
   };

@@ -90,7 +90,8 @@ export class Guests {
       before.mode = report.mode;
       before.seenMs = performance.now();
     } else {
-      await booted();
+      // Unknown here is not yet new: this service may have been away while the guest went on.
+      if (report.mode.mode === "emulated") await booted();
       this.#guests.set(port, new GuestShell(report, this.#peers.token));
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
     }

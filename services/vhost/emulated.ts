@@ -2,7 +2,7 @@
  * Drivers that run in this service's engine: the emulated data path of a VF's guest, which has a trunk to its VF, and
  * that of a guest on the software switch, which has a pool there and nothing else.
  */
-import { Q_WIRE, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL, TRUNK_STRIDE, TRUNKS } from "../../shared/layout/nic.ts";
+import { Q_WIRE, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL } from "../../shared/layout/nic.ts";
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
 import { QUEUE_FEATURES, type Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
@@ -101,18 +101,14 @@ export class EmulatedDriver extends LocalDriver {
         remote: poolOf(name),
         pool,
         owner: `vhost (pid ${Deno.pid})`,
+        wired: true,
         log,
       });
-      this.#wire(TRUNKS + pool * TRUNK_STRIDE, this.#trunk.source);
       return features;
     } catch (error) {
       await super.release((error as Error).message);
       throw error;
     }
-  }
-
-  #wire(queue: number, to: number): void {
-    this.emulation.engine.between(() => this.emulation.engine.view.setUint32(queue + Q_WIRE, to, true));
   }
 
   protected override started(tenant: Tenant, index: number): void {

@@ -92,7 +92,14 @@ export class Emulation {
     while (!this.#closed && !this.#uplink) {
       try {
         const owner = `vhost switch (pid ${Deno.pid})`;
-        this.#uplink = await this.connect({ ...options, remote: "pf", pool: POOL_UPLINK, owner, log: say });
+        this.#uplink = await this.connect({
+          ...options,
+          remote: "pf",
+          pool: POOL_UPLINK,
+          owner,
+          wired: false,
+          log: say,
+        });
         this.engine.between(() => this.#plugUplink());
       } catch {
         // The NIC is not there yet, or a predecessor's lease has not run out.

@@ -18,6 +18,7 @@ import {
   Q_REGISTERS,
   Q_SIZE,
   Q_STATE,
+  Q_WIRE,
   QUEUE_RUNNING,
   QUEUE_STOPPED,
   QUEUE_STRIDE,
@@ -40,7 +41,7 @@ import {
 } from "../../shared/os/mod.ts";
 import type { SwitchExports } from "./exports.ts";
 
-const SIZE = 512;
+const SIZE = 1024;
 const RING_BYTES = SIZE * ADV_DESC_BYTES;
 const BUFFERS_BYTES = SIZE * TRUNK_BUFFER_BYTES;
 const FIRST_BUFFER = 0x10000;
@@ -62,6 +63,8 @@ export interface TrunkOptions {
   remote: PoolName;
   pool: number;
   owner: string;
+  /** Its frames go straight to the pool's receive queues, past the switch. */
+  wired: boolean;
   log(level: "info" | "warn", message: string): void;
 }
 
@@ -159,6 +162,8 @@ export class Trunk {
         view.setUint32(at + Q_BUFFERS, this.#window.offset + FIRST_BUFFER + index * BUFFERS_BYTES, true);
         view.setBigUint64(at + Q_BUFFERS_IOVA, IOVA + BigInt(FIRST_BUFFER + index * BUFFERS_BYTES), true);
         view.setInt32(at + Q_CALL_FD, index === TX ? this.#kick.number : -1, true);
+        // A source that is wired names itself: its frames go to its pool's receive queues.
+        view.setUint32(at + Q_WIRE, this.#options.wired && index === RX ? at : 0, true);
         view.setInt32(at + Q_KICK_FD, index === RX ? this.#call.number : -1, true);
       };
       describe(this.source, RX, FLAVOUR_SOURCE);

@@ -98,11 +98,23 @@ export class TestFabric implements AsyncDisposable {
     return stats.counters;
   }
 
+  #children(): string {
+    const { stdout } = new Deno.Command("pgrep", { args: ["-P", String(this.process.pid), "-a"] }).outputSync();
+    return new TextDecoder().decode(stdout);
+  }
+
+  /** Pid of the built-in guest `index`. */
+  guestPid(index: number): number {
+    const port = this.info.guests[index]?.api.split(":").at(-1);
+    const line = this.#children().split("\n").find((line) =>
+      line.includes("guest/main.ts") && line.includes(`:${port} `)
+    );
+    return Number(line?.split(" ")[0]);
+  }
+
   /** Pids of the services, by name. */
   pids(): Record<string, number> {
-    const text = new TextDecoder().decode(
-      new Deno.Command("pgrep", { args: ["-P", String(this.process.pid), "-a"] }).outputSync().stdout,
-    );
+    const text = this.#children();
     const found = [...text.matchAll(/^(\d+) .*services\/(\w+)\/main\.ts/gm)];
     return Object.fromEntries(found.map(([, pid, name]) => [name, Number(pid)]));
   }

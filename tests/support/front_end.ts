@@ -67,8 +67,8 @@ export class SharedMemory implements Disposable {
   readonly view: DataView<ArrayBuffer>;
   readonly #address: bigint;
 
-  constructor(bytes: number) {
-    this.fd = createMemfd("ringfabric-test", bytes);
+  constructor(bytes: number, unsealed = false) {
+    this.fd = createMemfd("ringfabric-test", bytes, !unsealed);
     this.#address = libc().mmap(0n, BigInt(bytes), PROT_READ_WRITE, MAP_SHARED, this.fd.number, 0n);
     if (this.#address === MAP_FAILED) throw new OsError("mmap", "test memory", errno());
     const pointer = Deno.UnsafePointer.create(this.#address);
@@ -124,6 +124,8 @@ export interface FrontEndOptions {
   queuePairs?: number;
   features?: bigint;
   bufferBytes?: number;
+  /** Memory that nobody can seal, so that it could be truncated. */
+  unsealed?: boolean;
 }
 
 /** IOVA of a front-end's first byte, and its own (user) address for it. */
@@ -141,8 +143,15 @@ export class FrontEnd implements AsyncDisposable {
   readonly features: bigint;
 
   private constructor(socketPath: string, options: FrontEndOptions) {
-    const { bytes = 4 * 1024 ** 2, queueSize = 64, queuePairs = 1, features = FEATURES, bufferBytes = 2048 } = options;
-    this.memory = new SharedMemory(bytes);
+    const {
+      unsealed = false,
+      bytes = 4 * 1024 ** 2,
+      queueSize = 64,
+      queuePairs = 1,
+      features = FEATURES,
+      bufferBytes = 2048,
+    } = options;
+    this.memory = new SharedMemory(bytes, unsealed);
     this.guest = new MockGuest(this.memory.view, {
       offset: 0,
       bytes,

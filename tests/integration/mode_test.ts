@@ -1,0 +1,207 @@
+/** NPA: guests change between emulated mode and passthrough while they run, and nothing is lost. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Bystanders } from "../support/bystanders.ts";
+import { TestFabric } from "../support/fabric.ts";
+import { ask, checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
+import { until } from "../support/wait.ts";
+
+const SWITCHES = 1000;
+
+Deno.test("guest and guest in every pair of modes: ping and checked streams", async (t) => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  for (const [left, modeA] of Object.entries(MODES)) {
+    for (const [right, modeB] of Object.entries(MODES)) {
+      await t.step(`${left} and ${right}`, async () => {
+        await setMode(fabric, 0, modeA);
+        await setMode(fabric, 1, modeB);
+        assertEquals((await a.ping(b.ip, 3)).received, 3);
+        assertEquals((await a.ping(b.ip, 3, { size: 1472 })).received, 3);
+        await checkedStream(a, b, { rate: 20_000, size: 128, count: 4000 });
+        await checkedStream(b, a, { rate: 5000, size: 1514, count: 1000 });
+        const { mode, plugin } = await must(`${fabric.info.api}/api/v1/vfs/0/mode`);
+        assertEquals({ mode, ...(plugin ? { plugin } : {}) }, modeA);
+        const vf = await must(`${fabric.info.api}/api/v1/vfs/0`);
+        assertEquals(vf.mode, modeA.mode);
+        if (modeA.plugin) assertEquals(vf.plugin, `${modeA.plugin} 1.0.0`);
+      });
+    }
+  }
+});
+
+Deno.test(`${SWITCHES} changes of mode under two checked streams of 10,000 frames a second: nothing lost, doubled, reordered`, async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  await a.reaches(b.ip);
+  const streams = [
+    { from: a, to: b, generator: await a.send(b.ip, { rate: 10_000, size: 128 }) },
+    { from: b, to: a, generator: await b.send(a.ip, { rate: 10_000, size: 200 }) },
+  ];
+  for (let i = 0; i < SWITCHES; i++) {
+    const plugin = (i >> 2) % 2 === 0 ? "advanced" : "virtio";
+    await setMode(fabric, (i >> 1) % 2, i % 2 === 0 ? { mode: "passthrough", plugin } : { mode: "emulated" });
+  }
+  for (const { from, to, generator } of streams) {
+    const { sent } = await from.stop(generator.id);
+    assert(sent > 10_000, `only ${sent} frames were sent`);
+    const flow = await until("the last frames", async () => {
+      const flow = await to.flow(generator.flow);
+      return flow && flow.received >= sent ? flow : undefined;
+    }).catch(async () => await to.flow(generator.flow));
+    const { received, lost, duplicates, reordered } = flow ?? {};
+    assertEquals({ received, lost, duplicates, reordered }, { received: sent, lost: 0, duplicates: 0, reordered: 0 });
+  }
+});
+
+Deno.test("virtio guests without a shell change hands without knowing, under traffic", async () => {
+  await using fabric = await TestFabric.start(2);
+  await using guests = await Bystanders.attach(fabric);
+  for (let i = 0; i < 20; i++) {
+    await setMode(fabric, i % 2, { mode: (i >> 1) % 2 === 0 ? "emulated" : "passthrough" });
+    await guests.check(8);
+  }
+  const refused = await ask(`${fabric.info.api}/api/v1/vfs/0/mode`, "PUT", { mode: "passthrough", plugin: "advanced" });
+  assertEquals([refused.status, refused.body.reason], [409, "incompatible-plugin"]);
+  await guests.check(8);
+});
+
+Deno.test("why passthrough cannot be is named, and the guest stays on the path it had", async (t) => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  const put = (vf: number, mode: unknown) => ask(`${fabric.info.api}/api/v1/vfs/${vf}/mode`, "PUT", mode);
+  const stillEmulated = async () => {
+    assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0/mode`)).mode, "emulated");
+    assertEquals((await a.ping(b.ip, 2)).received, 2);
+  };
+  await t.step("a plugin that is not there", async () => {
+    const { status, body } = await put(0, { mode: "passthrough", plugin: "mlx5" });
+    assertEquals([status, body.reason, body.field], [404, "unknown-plugin", "plugin"]);
+    assertStringIncludes(body.detail, "advanced@1.0.0");
+    await stillEmulated();
+  });
+  await t.step("a plugin for other hardware than the VF presents", async () => {
+    await fabric.patch(0, { hardware: "virtio" });
+    const { status, body } = await put(0, { mode: "passthrough", plugin: "advanced" });
+    assertEquals([status, body.reason], [409, "incompatible-plugin"]);
+    await stillEmulated();
+    // The hardware that is there takes the plugin that is for it, without being told which.
+    assertEquals((await setMode(fabric, 0, { mode: "passthrough" })).plugin, "virtio");
+    assertEquals((await a.ping(b.ip, 2)).received, 2);
+    await setMode(fabric, 0, { mode: "emulated" });
+    await fabric.patch(0, { hardware: "any" });
+  });
+  await t.step("two changes at a time", async () => {
+    const answers = await Promise.all([1, 2, 3].map(() => put(0, { mode: "passthrough", plugin: "advanced" })));
+    const refused = answers.filter(({ status }) => status !== 200);
+    assert(refused.length >= 1);
+    for (const { status, body } of refused) assertEquals([status, body.reason], [409, "operation-in-progress"]);
+    await setMode(fabric, 0, { mode: "emulated" });
+    await stillEmulated();
+  });
+  await t.step("a VF that is held already", async () => {
+    await must(`${fabric.url("nic")}/api/v1/vfs/0/hold`, "POST", { deadlineMs: 10_000 });
+    const { status, body } = await put(0, { mode: "passthrough", plugin: "advanced" });
+    assertEquals([status, body.reason], [409, "operation-in-progress"]);
+    await must(`${fabric.url("nic")}/api/v1/vfs/0/hold`, "DELETE");
+    await stillEmulated();
+  });
+  await t.step("a VF that does not exist, and a mode that is none", async () => {
+    assertEquals((await put(7, { mode: "emulated" })).status, 404);
+    assertEquals((await put(0, { mode: "sideways" })).body.field, "mode");
+    assertEquals((await put(0, { mode: "emulated", plugin: "advanced" })).body.reason, "incompatible-plugin");
+  });
+});
+
+Deno.test("guest memory that the NIC does not take: the guest stays emulated, and the reason is named", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "1", "--sealed-only"]);
+  // The built-in guest seals its memory, a foreign one need not: here it is one that could be truncated.
+  const { FrontEnd } = await import("../support/front_end.ts");
+  await using guest = FrontEnd.connect(fabric.vf(1).socket, { unsealed: true });
+  await setMode(fabric, 1, { mode: "emulated" });
+  await guest.start();
+  const { status, body } = await ask(`${fabric.info.api}/api/v1/vfs/1/mode`, "PUT", { mode: "passthrough" });
+  assertEquals([status, body.reason], [409, "memory-not-shareable"]);
+  assertEquals((await must(`${fabric.info.api}/api/v1/vfs/1/mode`)).mode, "emulated");
+  assert(
+    (await must(`${fabric.url("vhost")}/api/v1/ports/1`)).session.vrings.every((ring: { running: boolean }) =>
+      ring.running
+    ),
+  );
+});
+
+Deno.test("pf, vf and vhost killed under passthrough traffic: the stream does not notice", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
+  await setMode(fabric, 1, { mode: "passthrough", plugin: "virtio" });
+  const { id, flow } = await a.send(b.ip, { rate: 10_000, size: 128 });
+  for (const name of ["pf", "vf", "vhost"]) {
+    const pid = fabric.pids()[name];
+    if (pid === undefined) throw new Error(`${name} does not run`);
+    Deno.kill(pid, "SIGKILL");
+    await until(`${name} to be there again`, async () => {
+      const again = fabric.pids()[name];
+      if (again === undefined || again === pid) return false;
+      return (await fetch(`${fabric.url(name as "pf")}/readyz`).then(async (response) => {
+        await response.body?.cancel();
+        return response.ok;
+      }).catch(() => false));
+    });
+    await until("the guests to be connected", async () => {
+      const modes = await Promise.all([a, b].map(({ api }) => must(`${api}/api/v1/mode`)));
+      return modes.every(({ mode, connected }) => mode === "passthrough" && connected);
+    });
+  }
+  const { sent } = await a.stop(id);
+  const got = await until("the last frames", async () => {
+    const got = await b.flow(flow);
+    return got && got.received >= sent ? got : undefined;
+  });
+  assertEquals([got.received, got.lost, got.duplicates, got.reordered], [sent, 0, 0, 0]);
+  // And everything can still be changed.
+  await until(
+    "the guests to have reported",
+    async () => (await must(`${fabric.url("vf")}/api/v1/guests`)).length === 2,
+  );
+  await setMode(fabric, 0, { mode: "emulated" });
+  await checkedStream(a, b, { rate: 10_000, count: 1000 });
+});
+
+Deno.test("a guest killed while its plugin drives the VF: the VF is cleaned up, its neighbours go on", async () => {
+  await using fabric = await TestFabric.start(3, ["--guests", "3"]);
+  const [a, b, c] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
+  for (const vf of [0, 1, 2]) await setMode(fabric, vf, { mode: "passthrough", plugin: "advanced" });
+  assertEquals((await c.ping(a.ip, 2)).received, 2);
+  const { id, flow } = await a.send(b.ip, { rate: 10_000, size: 128 });
+  const pid = fabric.guestPid(2);
+  Deno.kill(pid, "SIGKILL");
+  await until("the VF to be free, and its guest to be there again", async () => {
+    const vf = await must(`${fabric.info.api}/api/v1/vfs/2`);
+    return fabric.guestPid(2) !== pid && vf.mode === "emulated" && vf.attached;
+  });
+  await c.reaches(a.ip);
+  const { sent } = await a.stop(id);
+  const got = await until("the last frames", async () => {
+    const got = await b.flow(flow);
+    return got && got.received >= sent ? got : undefined;
+  });
+  assertEquals([got.lost, got.duplicates, got.reordered], [0, 0, 0]);
+  await setMode(fabric, 2, { mode: "passthrough", plugin: "virtio" });
+  assertEquals((await c.ping(a.ip, 2)).received, 2);
+});
+
+Deno.test("the NIC killed under passthrough: guests fall back to emulated mode by themselves", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
+  const pid = fabric.pids().nic;
+  if (pid === undefined) throw new Error("nic does not run");
+  Deno.kill(pid, "SIGKILL");
+  await until("vf 0 to be emulated", async () => {
+    const mode = await ask(`${fabric.info.api}/api/v1/vfs/0/mode`);
+    return mode.status === 200 && mode.body.mode === "emulated" && mode.body.lastFailure?.reason === "plugin-failed";
+  });
+  await a.reaches(b.ip);
+  await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
+  assertEquals((await a.ping(b.ip, 2)).received, 2);
+});
