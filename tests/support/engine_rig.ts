@@ -10,6 +10,7 @@ import {
   CTL_GENERATION,
   DOMAIN_STRIDE,
   DOMAINS,
+  FLAVOUR_ADVANCED,
   P_REGION_COUNT,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -25,10 +26,14 @@ import {
   Q_DESC_IOVA,
   Q_ERROR,
   Q_FLAGS,
+  Q_FLAVOUR,
   Q_HDR_BYTES,
+  Q_HEADER_BYTES,
   Q_INDEX,
   Q_KICK_FD,
+  Q_PACKET_BYTES,
   Q_POOL,
+  Q_REGISTERS,
   Q_SIZE,
   Q_STATE,
   Q_USED_IOVA,
@@ -42,13 +47,16 @@ import {
   REGION_SIZE,
   REGION_STRIDE,
   REGION_WINDOW,
+  REGISTER_PAGES,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
+import { ADV_PAGE_BYTES, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { Pools, visitFrames } from "../../shared/engine/mod.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
+import { AdvancedGuest } from "./advanced_guest.ts";
 import { type GuestOptions, MockGuest } from "./mock_guest.ts";
 
 const GUEST_STRIDE = 16 * 1024 ** 2;
@@ -60,11 +68,20 @@ const module = await loadWasm("nic");
 // One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back.
 const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
 
-/** A guest of the rig. */
+/** A guest of the rig with virtqueues. */
 export interface RigGuest extends MockGuest {
   pool: number;
   queuePointer(index: number): number;
 }
+
+/** A guest of the rig with advanced rings. */
+export interface AdvancedRigGuest extends AdvancedGuest {
+  pool: number;
+  queuePointer(index: number): number;
+}
+
+/** A guest of the rig, whatever its rings. */
+export type AnyRigGuest = RigGuest | AdvancedRigGuest;
 
 /** MAC of VF `vf` in rigs. */
 export function rigMac(vf: number): string {
@@ -76,7 +93,7 @@ export class EngineRig {
   readonly view = new DataView(memory.buffer);
   readonly wasm: NicExports;
   readonly pools: Pools;
-  readonly guests = new Map<number, RigGuest>();
+  readonly guests = new Map<number, AnyRigGuest>();
   nowNs = 1e9;
   #programme: Programme;
 
@@ -125,14 +142,7 @@ export class EngineRig {
 
   /** Attaches a guest to a pool, all queues running. `flags` are QUEUE_F_*. */
   attach(pool: number, options: Partial<GuestOptions> = {}, flags = QUEUE_F_INDIRECT): RigGuest {
-    const slot = this.guests.size;
-    const offset = EngineRig.guestOffset(slot);
-    const arena = new Uint8Array(memory.buffer);
-    arena.fill(0, offset, offset + GUEST_BYTES);
-    arena.fill(CANARY, offset - CANARY_BYTES, offset);
-    arena.fill(CANARY, offset + GUEST_BYTES, offset + GUEST_BYTES + CANARY_BYTES);
-    // Different guests use the same addresses, as real ones do.
-    const iova = 0x4000_0000n;
+    const { offset, iova } = this.#memory();
     const guest = new MockGuest(this.view, { offset, bytes: GUEST_BYTES, iova, ...options }) as RigGuest;
     guest.pool = pool;
     guest.queuePointer = (index) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
@@ -158,6 +168,48 @@ export class EngineRig {
     return guest;
   }
 
+  /** Attaches a guest with advanced rings. `headerBytes`: its headers go into buffers of their own. */
+  attachAdvanced(pool: number, options: Partial<GuestOptions> = {}, headerBytes = 0): AdvancedRigGuest {
+    const { offset, iova } = this.#memory();
+    const registers = REGISTER_PAGES + pool * ADV_PAGE_BYTES;
+    const guest = new AdvancedGuest(this.view, this.view, registers, {
+      ...{ offset, bytes: GUEST_BYTES, iova },
+      ...options,
+    }) as AdvancedRigGuest;
+    guest.pool = pool;
+    guest.queuePointer = (index) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
+    this.guests.set(pool, guest);
+    this.setRegions(pool, [{ iova: guest.options.iova, size: GUEST_BYTES, window: offset }]);
+    guest.rings.forEach((ring, index) => {
+      const at = guest.queuePointer(index);
+      new Uint8Array(memory.buffer, at, QUEUE_STRIDE).fill(0);
+      this.view.setUint32(at + Q_SIZE, ring.size, true);
+      this.view.setUint32(at + Q_FLAVOUR, FLAVOUR_ADVANCED, true);
+      this.view.setUint32(at + Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
+      this.view.setUint32(at + Q_PACKET_BYTES, guest.packetBytes, true);
+      this.view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
+      this.view.setUint32(at + Q_POOL, pool, true);
+      this.view.setUint32(at + Q_INDEX, index, true);
+      this.view.setInt32(at + Q_CALL_FD, -1, true);
+      this.view.setInt32(at + Q_KICK_FD, -1, true);
+      this.view.setBigUint64(at + Q_DESC_IOVA, guest.iova(ring.ring), true);
+      const verdict = this.wasm.startQueue(at, 0);
+      if (verdict !== 0) throw new Error(`queue ${index} did not start: ${verdict}`);
+    });
+    this.#lists();
+    return guest;
+  }
+
+  /** Memory for one more guest, with canaries around it. Different guests use the same addresses, as real ones do. */
+  #memory(): { offset: number; iova: bigint } {
+    const offset = EngineRig.guestOffset(this.guests.size);
+    const arena = new Uint8Array(memory.buffer);
+    arena.fill(0, offset, offset + GUEST_BYTES);
+    arena.fill(CANARY, offset - CANARY_BYTES, offset);
+    arena.fill(CANARY, offset + GUEST_BYTES, offset + GUEST_BYTES + CANARY_BYTES);
+    return { offset, iova: 0x4000_0000n };
+  }
+
   /** Attaches a guest to the uplink. */
   attachUplink(options: Partial<GuestOptions> = {}): RigGuest {
     return this.attach(POOL_UPLINK, options);
@@ -173,21 +225,23 @@ export class EngineRig {
       this.view.setUint32(at + REGION_PERM, perm, true);
     });
     this.view.setUint32(POOLS + pool * POOL_STRIDE + P_REGION_COUNT, regions.length, true);
-    this.guests.get(pool)?.queues.forEach((_, index) => {
-      this.wasm.forgetRegion(this.guests.get(pool)?.queuePointer(index) ?? 0);
-    });
+    const guest = this.guests.get(pool);
+    for (let index = 0; guest && index < guest.options.queuePairs * 2; index++) {
+      this.wasm.forgetRegion(guest.queuePointer(index));
+    }
   }
 
   #lists(): void {
     const active: number[] = [];
     for (const guest of this.guests.values()) {
       const at = POOLS + guest.pool * POOL_STRIDE;
-      guest.queues.forEach((_, index) => {
+      const { queuePairs } = guest.options;
+      for (let index = 0; index < queuePairs * 2; index++) {
         if (index % 2 === 1) active.push(guest.queuePointer(index));
         else this.view.setUint32(at + P_RX_QUEUES + index * 2, guest.queuePointer(index), true);
-      });
-      this.view.setUint32(at + P_RX_COUNT, guest.queues.length / 2, true);
-      this.view.setUint32(at + P_VISIT_FRAMES, visitFrames(guest.queues.length / 2), true);
+      }
+      this.view.setUint32(at + P_RX_COUNT, queuePairs, true);
+      this.view.setUint32(at + P_VISIT_FRAMES, visitFrames(queuePairs), true);
     }
     active.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
     this.view.setUint32(CTL + CTL_ACTIVE_COUNT, active.length, true);
@@ -207,7 +261,9 @@ export class EngineRig {
   takeCalls(): number {
     const count = this.view.getUint32(CTL + CTL_CALL_COUNT, true);
     for (const guest of this.guests.values()) {
-      guest.queues.forEach((_, index) => this.view.setUint32(guest.queuePointer(index) + Q_CALL_PENDING, 0, true));
+      for (let index = 0; index < guest.options.queuePairs * 2; index++) {
+        this.view.setUint32(guest.queuePointer(index) + Q_CALL_PENDING, 0, true);
+      }
     }
     this.view.setUint32(CTL + CTL_CALL_COUNT, 0, true);
     return count;

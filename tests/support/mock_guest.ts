@@ -177,6 +177,19 @@ export class MockGuest {
     queue.publish();
   }
 
+  /** Takes back what has been sent; answers how many more frames there is room for. */
+  room(pair = 0): number {
+    const queue = this.tx(pair);
+    while (queue.popUsed());
+    return queue.size - this.unsent(pair);
+  }
+
+  /** Frames that wait to be sent still. */
+  unsent(pair = 0): number {
+    const queue = this.tx(pair);
+    return (queue.availIdx - queue.usedIdx) & 0xffff;
+  }
+
   /** Takes the frames that have come in (single-buffer ones), without their headers. */
   receive(pair = 0): Uint8Array[] {
     const queue = this.rx(pair);

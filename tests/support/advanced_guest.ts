@@ -1,0 +1,177 @@
+/**
+ * A guest driver with advanced rings over a piece of memory, every field of it within reach. It has the face of
+ * MockGuest, so the tests of the switch run over both kinds of rings; what a hostile guest does with its descriptors and
+ * doorbells it does through here.
+ */
+import {
+  ADV_DESC_BYTES,
+  ADV_REG_HEAD,
+  ADV_REG_INTERRUPT,
+  ADV_REG_TAIL,
+  ADV_REGISTER_STRIDE,
+  ADV_RXD_STAT_DD,
+  ADV_RXD_STAT_EOP,
+  ADV_TXD_DCMD_DEXT,
+  ADV_TXD_DCMD_EOP,
+  ADV_TXD_DCMD_RS,
+  ADV_TXD_DTYP_DATA,
+} from "../../shared/layout/advanced.ts";
+import type { GuestOptions } from "./mock_guest.ts";
+
+/** A transmit descriptor's second half. */
+export function txMeta(length: number, flags = ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS): bigint {
+  return BigInt((ADV_TXD_DTYP_DATA | ADV_TXD_DCMD_DEXT | flags | length) >>> 0);
+}
+
+/** One advanced ring, driver's side. */
+export class AdvancedDriver {
+  readonly view: DataView;
+  readonly size: number;
+  /** View offset of the descriptors, and of the queue's registers in the register view. */
+  readonly ring: number;
+  readonly registers: number;
+  readonly registerView: DataView;
+  tail = 0;
+  clean = 0;
+
+  constructor(view: DataView, ring: number, size: number, registerView: DataView, registers: number) {
+    this.view = view;
+    this.ring = ring;
+    this.size = size;
+    this.registerView = registerView;
+    this.registers = registers;
+  }
+
+  /** Writes both halves of a descriptor. */
+  write(index: number, low: bigint, high: bigint): void {
+    this.view.setBigUint64(this.ring + index * ADV_DESC_BYTES, BigInt.asUintN(64, low), true);
+    this.view.setBigUint64(this.ring + index * ADV_DESC_BYTES + 8, BigInt.asUintN(64, high), true);
+  }
+
+  read(index: number): [bigint, bigint] {
+    const at = this.ring + index * ADV_DESC_BYTES;
+    return [this.view.getBigUint64(at, true), this.view.getBigUint64(at + 8, true)];
+  }
+
+  /** Adds a descriptor at the tail; the device sees it after `doorbell`. */
+  add(low: bigint, high: bigint): void {
+    this.write(this.tail, low, high);
+    this.tail = (this.tail + 1) % this.size;
+  }
+
+  doorbell(tail = this.tail): void {
+    this.registerView.setUint32(this.registers + ADV_REG_TAIL, tail, true);
+  }
+
+  get head(): number {
+    return this.registerView.getUint32(this.registers + ADV_REG_HEAD, true);
+  }
+
+  set interrupt(on: boolean) {
+    this.registerView.setUint32(this.registers + ADV_REG_INTERRUPT, on ? 1 : 0, true);
+  }
+}
+
+/** A guest with queue pairs of advanced rings. */
+export class AdvancedGuest {
+  readonly view: DataView;
+  readonly options: Required<GuestOptions>;
+  readonly rings: AdvancedDriver[];
+  readonly heap: number;
+  readonly packetBytes = 2048;
+
+  constructor(view: DataView, registerView: DataView, registers: number, options: GuestOptions) {
+    this.view = view;
+    this.options = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, ...options, hdrBytes: 0 };
+    let at = options.offset;
+    this.rings = Array.from({ length: this.options.queuePairs * 2 }, (_, index) => {
+      const ring = at;
+      at += Math.ceil(this.options.queueSize * ADV_DESC_BYTES / 4096) * 4096;
+      return new AdvancedDriver(
+        view,
+        ring,
+        this.options.queueSize,
+        registerView,
+        registers + index * ADV_REGISTER_STRIDE,
+      );
+    });
+    this.heap = at;
+  }
+
+  rx(pair = 0): AdvancedDriver {
+    return this.rings[pair * 2] as AdvancedDriver;
+  }
+
+  tx(pair = 0): AdvancedDriver {
+    return this.rings[pair * 2 + 1] as AdvancedDriver;
+  }
+
+  iova(at: number): bigint {
+    return this.options.iova + BigInt(at - this.options.offset);
+  }
+
+  #slot(ring: number, slot: number): number {
+    return this.heap + (ring * this.options.queueSize + slot) * this.options.bufferBytes;
+  }
+
+  /** Posts `count` receive buffers. */
+  fill(count: number, pair = 0): void {
+    const ring = this.rx(pair);
+    for (let i = 0; i < count; i++) ring.add(this.iova(this.#slot(pair * 2, ring.tail)), 0n);
+    ring.doorbell();
+  }
+
+  /** Writes a frame at view offset `at`. */
+  writeFrame(at: number, frame: Uint8Array): number {
+    new Uint8Array(this.view.buffer, this.view.byteOffset).set(frame, at);
+    return frame.byteLength;
+  }
+
+  /** Offers frames for transmission, each in as many descriptors as it needs. */
+  send(frames: readonly Uint8Array[], pair = 0): void {
+    const ring = this.tx(pair);
+    for (const frame of frames) {
+      for (let at = 0; at === 0 || at < frame.length; at += this.options.bufferBytes) {
+        const part = frame.subarray(at, at + this.options.bufferBytes);
+        const slot = this.#slot(pair * 2 + 1, ring.tail);
+        this.writeFrame(slot, part);
+        const last = at + this.options.bufferBytes >= frame.length;
+        ring.add(this.iova(slot), txMeta(part.length, last ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0));
+      }
+    }
+    ring.doorbell();
+  }
+
+  /** How many more frames there is room for. */
+  room(pair = 0): number {
+    return this.options.queueSize - 1 - this.unsent(pair);
+  }
+
+  /** Frames that wait to be sent still. */
+  unsent(pair = 0): number {
+    const ring = this.tx(pair);
+    return (ring.tail - ring.head + ring.size) % ring.size;
+  }
+
+  /** Takes the frames that have come in. */
+  receive(pair = 0): Uint8Array[] {
+    const ring = this.rx(pair);
+    const frames: Uint8Array[] = [];
+    let parts: number[] = [];
+    while (ring.clean !== ring.tail) {
+      const [, high] = ring.read(ring.clean);
+      const status = Number(high & 0xfffffn);
+      if ((status & ADV_RXD_STAT_DD) === 0) break;
+      parts.push(...this.bytes(this.#slot(pair * 2, ring.clean), Number((high >> 32n) & 0xffffn)));
+      ring.clean = (ring.clean + 1) % ring.size;
+      if ((status & ADV_RXD_STAT_EOP) === 0) continue;
+      frames.push(Uint8Array.from(parts));
+      parts = [];
+    }
+    return frames;
+  }
+
+  bytes(at: number, length: number): Uint8Array {
+    return new Uint8Array(this.view.buffer, this.view.byteOffset + at, length).slice();
+  }
+}
