@@ -1,0 +1,82 @@
+/** A guest that drives its VF itself, with advanced rings over the NIC's socket for guests: honest, or not. */
+import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
+import { DeviceClient, type DeviceEvent } from "../../shared/device/mod.ts";
+import { createEventFd, type Fd, Reactor, signalEventFd, WasmMemory } from "../../shared/os/mod.ts";
+import { AdvancedGuest } from "./advanced_guest.ts";
+import type { TestFabric } from "./fabric.ts";
+import { SharedMemory } from "./front_end.ts";
+import { must } from "./guests.ts";
+
+const BYTES = 4 * 1024 ** 2;
+const IOVA = 0x4000_0000n;
+
+/** A driver of one VF. */
+export class DirectGuest implements AsyncDisposable {
+  readonly reactor = new Reactor();
+  readonly memory = new SharedMemory(BYTES);
+  readonly device: DeviceClient;
+  readonly guest: AdvancedGuest;
+  readonly kick = createEventFd();
+  readonly call = createEventFd();
+  readonly events: DeviceEvent[] = [];
+  readonly #page: Fd;
+
+  private constructor(device: DeviceClient, reactor: Reactor, page: Fd) {
+    this.device = device;
+    void this.reactor.close();
+    this.reactor = reactor;
+    this.#page = page;
+    const registers = new WasmMemory(65536);
+    registers.map(0, page.number, 0, ADV_PAGE_BYTES);
+    this.guest = new AdvancedGuest(this.memory.view, registers.view, 0, { offset: 0, bytes: BYTES, iova: IOVA });
+    device.onEvent = (event) => this.events.push(event);
+  }
+
+  /** A token for VF `vf`. */
+  static async token(fabric: TestFabric, vf: number): Promise<string> {
+    const { token } = await must(`${fabric.url("nic")}/api/v1/vfs/${vf}/hold`, "POST", { deadlineMs: 5000 });
+    await must(`${fabric.url("nic")}/api/v1/vfs/${vf}/hold`, "DELETE");
+    return token;
+  }
+
+  /** Attaches and starts a queue pair. */
+  static async attach(fabric: TestFabric, vf: number): Promise<DirectGuest> {
+    const reactor = new Reactor();
+    const device = DeviceClient.connect(`${fabric.runDir}/passthrough.sock`, reactor);
+    await device.request({ op: "attach", vf, owner: "test", token: await DirectGuest.token(fabric, vf) });
+    const direct = new DirectGuest(device, reactor, await device.requestFd({ op: "region", name: "registers" }));
+    await device.request({ op: "dmaSet", regions: [{ iova: IOVA, size: BYTES, offset: 0 }] }, [
+      direct.memory.fd.number,
+    ]);
+    await direct.start(0);
+    await direct.start(1);
+    return direct;
+  }
+
+  /** Starts queue `index` at head `base`. */
+  async start(index: number, base = 0): Promise<void> {
+    const ring = this.guest.rings[index];
+    await this.device.request({
+      op: "queueStart",
+      index,
+      flavour: "advanced",
+      size: ring?.size ?? 0,
+      desc: this.guest.iova(ring?.ring ?? 0),
+      base,
+      kick: index === 1,
+      call: index === 0,
+    }, [(index === 1 ? this.kick : this.call).number]);
+  }
+
+  /** Has the NIC look at the doorbells. */
+  signal(): void {
+    signalEventFd(this.kick.number);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.device.close();
+    await this.reactor.close();
+    for (const fd of [this.kick, this.call, this.#page]) fd.close();
+    this.memory[Symbol.dispose]();
+  }
+}
