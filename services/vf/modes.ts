@@ -261,7 +261,9 @@ function named(error: unknown): ApiError {
   if (reason !== undefined && MEMORY_CODES.has(reason)) {
     return new ApiError(409, error.message, "mode", "memory-not-shareable");
   }
-  if (error.field === "plugin" && error.status === 422 && reason !== "incompatible-plugin") {
+  if (
+    (error.field === "plugin" || error.field === "image") && error.status === 422 && reason !== "incompatible-plugin"
+  ) {
     return new ApiError(409, error.message, "plugin", "plugin-rejected");
   }
   return reason === undefined ? new ApiError(error.status, error.message, error.field, "step-failed") : error;

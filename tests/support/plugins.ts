@@ -1,0 +1,66 @@
+/** Plugins made for tests: compiled from a few lines of AssemblyScript, signed with a key of the test's own. */
+import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../../shared/layout/plugin.ts";
+import { type KeyPairText, signImage } from "../../shared/plugin/mod.ts";
+
+const PAGES = String(PLUGIN_MEMORY_BYTES / 65536);
+
+/** The functions of a plugin that does nothing; a test replaces what it is about. */
+const NOTHING: Record<string, string> = {
+  abi: `export function abi(): u32 { return ${PLUGIN_ABI}; }`,
+  start: "export function start(): i32 { return 0; }",
+  stop: "export function stop(): void {}",
+  tx: "export function tx(pair: u32, count: u32): u32 { return 0; }",
+  txDone: "export function txDone(pair: u32, max: u32): u32 { return 0; }",
+  post: "export function post(pair: u32, count: u32): u32 { return 0; }",
+  rx: "export function rx(pair: u32, max: u32): u32 { return 0; }",
+  arm: "export function arm(pair: u32): u32 { return 0; }",
+  disarm: "export function disarm(pair: u32): void {}",
+};
+
+/** Compiles a module from AssemblyScript. */
+export async function compileModule(source: string, flags: string[] = []): Promise<Uint8Array<ArrayBuffer>> {
+  const { default: asc } = await import("assemblyscript/asc");
+  let wasm: Uint8Array | undefined;
+  const { error, stderr } = await asc.main([
+    ...["plugin.ts", "--outFile", "out.wasm", "-O2", "--runtime", "stub", "--importMemory", "--sharedMemory"],
+    ...[
+      "--initialMemory",
+      PAGES,
+      "--maximumMemory",
+      PAGES,
+      "--memoryBase",
+      "65536",
+      "--enable",
+      "threads,simd,bulk-memory",
+    ],
+    ...flags,
+  ], {
+    readFile: (path: string) => path === "plugin.ts" ? source : null,
+    writeFile: (path: string, data: string | Uint8Array) => {
+      if (path === "out.wasm" && data instanceof Uint8Array) wasm = data;
+    },
+    listFiles: () => [],
+  });
+  if (error || !wasm) throw new Error(`${error?.message}\n${stderr}`);
+  return wasm as Uint8Array<ArrayBuffer>;
+}
+
+/** A plugin that does nothing but what `functions` say, in place of those that it would have. */
+export function compilePlugin(functions: Record<string, string> = {}, extra = ""): Promise<Uint8Array<ArrayBuffer>> {
+  return compileModule(`${extra}\n${Object.values({ ...NOTHING, ...functions }).join("\n")}`);
+}
+
+/** A module as a signed image. */
+export function sign(
+  module: Uint8Array<ArrayBuffer>,
+  keys: KeyPairText,
+  info: { name?: string; version?: string; hardware?: "advanced" | "virtio"; abi?: number } = {},
+  licence = "Apache-2.0",
+): Promise<Uint8Array<ArrayBuffer>> {
+  return signImage(
+    module,
+    { name: "test", version: "1.0.0", hardware: "advanced", abi: PLUGIN_ABI, ...info },
+    licence,
+    keys,
+  );
+}
