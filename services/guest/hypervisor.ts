@@ -2,7 +2,7 @@
  * The guest's line to its hypervisor (the vf service): it reports that it is there and which data path it is on, hears
  * what its interface is to be, and passes its own wishes on. Control never goes by the data path.
  */
-import { ApiError, GuestConfig, type GuestReport, type LinkPatch, log, oneLine } from "../../shared/api/mod.ts";
+import { GuestConfig, type GuestReport, type LinkPatch, log, oneLine, Peer } from "../../shared/api/mod.ts";
 
 const REPORT_MS = 1000;
 const RETRY_MS = 200;
@@ -17,7 +17,8 @@ export interface HypervisorOptions {
 
 /** The line. */
 export class Hypervisor {
-  readonly #options: HypervisorOptions;
+  readonly #peer: Peer;
+  readonly #path: string;
   readonly #report: () => GuestReport;
   readonly #apply: (config: GuestConfig) => void;
   #closed = false;
@@ -26,7 +27,8 @@ export class Hypervisor {
   readonly #running: Promise<void>;
 
   constructor(options: HypervisorOptions, report: () => GuestReport, apply: (config: GuestConfig) => void) {
-    this.#options = options;
+    this.#peer = new Peer("the hypervisor", options.url, options.token, TIMEOUT_MS);
+    this.#path = `/api/v1/guests/${options.port}`;
     this.#report = report;
     this.#apply = apply;
     this.#running = this.#run();
@@ -42,7 +44,7 @@ export class Hypervisor {
     while (!this.#closed) {
       let ok = false;
       try {
-        this.#apply(GuestConfig.parse(await this.#fetch("PUT", "", this.#report())));
+        this.#apply(GuestConfig.parse(await this.#peer.ask("PUT", this.#path, this.#report())));
         this.#first.resolve();
         ok = true;
         trouble = "";
@@ -61,20 +63,6 @@ export class Hypervisor {
     }
   }
 
-  async #fetch(method: string, path: string, body: unknown): Promise<unknown> {
-    const { url, port, token } = this.#options;
-    const response = await fetch(`${url}/api/v1/guests/${port}${path}`, {
-      method,
-      headers: { "content-type": "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    const answer = await response.json();
-    if (response.ok) return answer;
-    const { detail, field } = answer as { detail?: string; field?: string };
-    throw new ApiError(response.status === 409 || response.status === 422 ? response.status : 503, detail ?? "", field);
-  }
-
   /** Reports at once. */
   reportNow(): void {
     this.#wake();
@@ -82,7 +70,7 @@ export class Hypervisor {
 
   /** Asks for a change of the interface: granted and in force, or refused with the reason. */
   async wish(patch: LinkPatch): Promise<void> {
-    this.#apply(GuestConfig.parse(await this.#fetch("PATCH", "/link", patch)));
+    this.#apply(GuestConfig.parse(await this.#peer.ask("PATCH", `${this.#path}/link`, patch)));
   }
 
   async close(): Promise<void> {

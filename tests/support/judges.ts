@@ -22,14 +22,16 @@ const PROGRAMS: Record<string, string> = {
   "testpmd": "/usr/bin/dpdk-testpmd",
   "cpio": "/usr/bin/cpio",
   "busybox": "/bin/busybox",
+  "tshark": "/usr/bin/tshark",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd";
+export type Judge = "qemu" | "testpmd" | "tshark";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
   testpmd: ["testpmd", "root, for hugepages"],
+  tshark: ["tshark"],
 };
 
 function isHere(name: string): boolean {

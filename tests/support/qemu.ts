@@ -5,6 +5,7 @@
 import { qemuArguments } from "../../shared/api/mod.ts";
 import { TestProcess } from "./process.ts";
 import { run } from "./judges.ts";
+import { udpEchoProgram } from "./udp_echo.ts";
 
 const MODULES = [
   "drivers/virtio/virtio_ring",
@@ -67,6 +68,7 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
       await Deno.copyFile(from, `${dir}/tree/modules/${path.split("/").at(-1)}.ko`);
     }
     await Deno.writeTextFile(`${dir}/tree/init`, INIT, { mode: 0o755 });
+    await Deno.writeFile(`${dir}/tree/bin/udp-echo`, udpEchoProgram(), { mode: 0o755 });
     const initrd = await Deno.makeTempFile({ prefix: "ringfabric-initrd-", suffix: ".cpio.gz" });
     await run("sh", ["-c", `cd "$0" && find . | cpio -o -H newc --quiet | gzip -1 > "$1"`, `${dir}/tree`, initrd]);
     globalThis.addEventListener("unload", () => Deno.removeSync(initrd));

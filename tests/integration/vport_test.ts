@@ -1,0 +1,212 @@
+/** Guests without a VF, on the software switch behind the PF's pool; and guests' wishes for their interface. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd } from "../support/front_end.ts";
+import { ask, checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
+import { BROADCAST, frame } from "../support/mock_guest.ts";
+import { until } from "../support/wait.ts";
+
+Deno.test("guests with and without a VF reach each other; a VLAN keeps them apart and brings them together", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "4"]);
+  const [a, b, c, d] = [0, 1, 2, 3].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest, TestGuest];
+  const { api } = fabric.info;
+  for (const [name, mode] of Object.entries(MODES)) {
+    await setMode(fabric, 0, mode);
+    for (const [from, to] of [[a, c], [c, a], [c, d], [b, d]] as const) {
+      assertEquals((await from.ping(to.ip, 2)).received, 2, `${name}: ${from.ip} to ${to.ip}`);
+    }
+    await checkedStream(a, c, { rate: 10_000, size: 200, count: 2000 });
+    await checkedStream(c, a, { rate: 10_000, size: 1514, count: 2000 });
+    await checkedStream(c, d, { rate: 10_000, size: 300, count: 2000 });
+  }
+  await must(`${api}/api/v1/vports/0`, "PATCH", { vlan: 100 });
+  assertEquals((await c.ping(d.ip, 2, { timeoutMs: 200 })).received, 0);
+  assertEquals((await c.ping(a.ip, 2, { timeoutMs: 200 })).received, 0);
+  await fabric.patch(0, { vlan: 100 });
+  await c.reaches(a.ip);
+  await checkedStream(a, c, { rate: 10_000, count: 2000 });
+  assertEquals((await a.ping(d.ip, 2, { timeoutMs: 200 })).received, 0);
+  assertEquals((await b.ping(d.ip, 2)).received, 2);
+  const vports = await must(`${api}/api/v1/vports`);
+  assertEquals(
+    vports.map(({ id, vlan, attached }: { id: number; vlan: number; attached: boolean }) => [id, vlan, attached]),
+    [
+      [0, 100, true],
+      [1, 0, true],
+    ],
+  );
+  const filters = await must(`${api}/api/v1/filters`);
+  assertEquals(
+    filters.filter(({ pool, source }: { pool: string; source: string }) => pool === "pf" && source === "static").length,
+    3,
+  );
+});
+
+Deno.test("vports: made, changed, removed; what cannot be is refused; they outlive the PF and the vhost service", async () => {
+  await using fabric = await TestFabric.start(1);
+  const vports = `${fabric.info.api}/api/v1/vports`;
+  assertEquals(await must(vports), []);
+  const made = await must(vports, "POST", { vlan: 7 });
+  assertEquals([made.id, made.vlan, made.spoofCheck, made.trust], [0, 7, true, false]);
+  await must(vports, "POST", { id: 5, mac: "02:00:00:00:00:55" });
+  const cases: [string, string, unknown, number, string][] = [
+    ["POST", "", { id: 5 }, 409, "id"],
+    ["POST", "", { id: 500 }, 422, "id"],
+    ["POST", "", { mac: "02:00:00:00:00:55" }, 409, "mac"],
+    ["POST", "", { hardware: "advanced" }, 422, "hardware"],
+    ["PATCH", "/5", { vlan: 4095 }, 422, "vlan"],
+    ["PATCH", "/5", { promisc: true }, 422, "promisc"],
+    ["PATCH", "/5", { mac: fabric.vf(0).mac }, 409, "mac"],
+    ["PATCH", "/9", { vlan: 1 }, 404, "id"],
+    ["DELETE", "/9", undefined, 404, "id"],
+  ];
+  for (const [method, path, body, status, field] of cases) {
+    const answer = await ask(vports + path, method, body);
+    assertEquals(
+      [answer.status, answer.body.field],
+      [status, field],
+      `${method} ${path}: ${JSON.stringify(answer.body)}`,
+    );
+  }
+  for (const name of ["pf", "vhost"]) {
+    Deno.kill(fabric.pids()[name] ?? 0, "SIGKILL");
+    await until(`the vports after ${name}'s death`, async () => {
+      const there = await ask(`${fabric.url("vhost")}/api/v1/vports`).catch(() => undefined);
+      const known = await ask(vports).catch(() => undefined);
+      return there?.body?.length === 2 && known?.body?.length === 2;
+    });
+  }
+  await using front = await FrontEnd.connect(`${fabric.runDir}/vport5.sock`).start();
+  await until("the guest to be attached", async () => (await must(`${vports}/5`)).attached);
+  void front;
+  await must(`${vports}/0`, "DELETE");
+  assertEquals((await must(vports)).map(({ id }: { id: number }) => id), [5]);
+});
+
+Deno.test("the software switch: spoofed sources are dropped, unknown ones learned only without the spoof check", async () => {
+  await using fabric = await TestFabric.start(1);
+  const vports = `${fabric.info.api}/api/v1/vports`;
+  const [x, y] = [await must(vports, "POST", {}), await must(vports, "POST", {})];
+  await until("the sockets", () =>
+    [x, y].every(({ socket }) => {
+      try {
+        return Deno.statSync(socket).isSocket;
+      } catch {
+        return false;
+      }
+    }));
+  await using left = await FrontEnd.connect(x.socket).start();
+  await using right = await FrontEnd.connect(y.socket).start();
+  await using vf = await FrontEnd.connect(fabric.vf(0).socket).start();
+  const all = [left, right, vf];
+  for (const { guest } of all) guest.fill(48);
+  const counters = async (id: number) => (await must(`${vports}/${id}`)).counters;
+  const send = async (from: FrontEnd, bytes: Uint8Array) => {
+    from.guest.send([bytes]);
+    from.kick();
+    await until("the frame to be taken", () => from.guest.unsent() === 0);
+  };
+  const alien = "02:aa:bb:cc:dd:01";
+  await send(left, frame({ dst: y.mac, src: alien }));
+  await until("the drop to be counted", async () => (await counters(0)).tx_spoofed === 1);
+  assertEquals(right.guest.receive(), []);
+  // Trusted and unchecked: what the guest uses is learned here and in the NIC, so answers find their way.
+  await must(`${vports}/0`, "PATCH", { trust: true, spoofCheck: false });
+  const hello = frame({ dst: BROADCAST, src: alien, bytes: 100 });
+  await send(left, hello);
+  for (const { guest } of [right, vf]) await until("the broadcast", () => guest.receive().length === 1);
+  for (const from of [right, vf]) {
+    const answer = frame({ dst: alien, src: from === right ? y.mac : fabric.vf(0).mac, bytes: 80 });
+    await send(from, answer);
+    const got: Uint8Array[] = [];
+    await until("the answer", () => {
+      got.push(...left.guest.receive());
+      return got.length === 1;
+    });
+    assertEquals(got, [answer]);
+  }
+});
+
+Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or refused with a reason", async (t) => {
+  await using fabric = await TestFabric.start(3, ["--guests", "3"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  const wish = (patch: unknown) => ask(`${a.api}/api/v1/link`, "PATCH", patch);
+  for (const [name, mode] of Object.entries(MODES)) {
+    await t.step(name, async () => {
+      await setMode(fabric, 0, mode);
+      await fabric.patch(0, { macFixed: false, trust: false, vlan: 0, trunk: [], multicast: "all" });
+      // An address that nobody has fixed: the guest may have another, and filter and spoof check follow.
+      const mac = `02:00:00:00:77:0${Object.keys(MODES).indexOf(name)}`;
+      assertEquals((await wish({ mac })).body.mac, mac);
+      assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0`)).mac, mac);
+      assertEquals((await a.ping(b.ip, 2)).received, 2);
+      assertEquals((await wish({ mac: fabric.vf(1).mac })).body.field, "mac");
+      // The PF sets one: now it is the PF's, and the guest has it at once.
+      await fabric.patch(0, { mac: fabric.vf(0).mac });
+      await until(
+        "the guest to have the address that the PF has set",
+        async () => (await must(`${a.api}/api/v1/link`)).mac === fabric.vf(0).mac,
+      );
+      assertEquals((await a.ping(b.ip, 2)).received, 2);
+      const refused = await wish({ mac });
+      assertEquals([refused.status, refused.body.field, refused.body.reason], [409, "mac", "mac-fixed"]);
+      assertStringIncludes(refused.body.detail, fabric.vf(0).mac);
+      await fabric.patch(0, { trust: true });
+      assertEquals((await wish({ mac })).status, 200);
+      await fabric.patch(0, { trust: false });
+      assertEquals((await a.ping(b.ip, 2)).received, 2);
+
+      // VLANs: of the trunk list, or with trust.
+      assertEquals((await wish({ vlan: 30 })).body.reason, "vlan-not-allowed");
+      await fabric.patch(0, { trunk: [30] });
+      await fabric.patch(1, { vlan: 30 });
+      assertEquals((await wish({ vlan: 30 })).body.vlan, 30);
+      await a.reaches(b.ip);
+      assertEquals((await wish({ vlan: 0 })).status, 200);
+      await fabric.patch(1, { vlan: 0 });
+      await a.reaches(b.ip);
+      await fabric.patch(0, { vlan: 9 });
+      assertEquals((await wish({ vlan: 30 })).body.reason, "vlan-fixed");
+      await fabric.patch(0, { vlan: 0 });
+
+      // Promiscuous and multicast reception.
+      assertEquals((await wish({ promisc: true })).body.reason, "not-trusted");
+      assertEquals((await wish({ multicast: ["01:00:5e:00:00:fb"] })).status, 200);
+      assertEquals((await wish({ multicast: "all" })).body.reason, "not-trusted");
+      await fabric.patch(0, { trust: true });
+      const granted = await wish({ promisc: true, multicast: "all" });
+      assertEquals([granted.body.promisc, granted.body.multicast], [true, "all"]);
+      await a.reaches(b.ip);
+    });
+  }
+});
+
+Deno.test("multicast that a VF does not want does not reach it, in passthrough and emulated mode", async () => {
+  await using fabric = await TestFabric.start(2);
+  await using sender = await FrontEnd.connect(fabric.vf(0).socket).start();
+  await using receiver = await FrontEnd.connect(fabric.vf(1).socket).start();
+  receiver.guest.fill(48);
+  const wanted = frame({ dst: "01:00:5e:00:00:fb", src: fabric.vf(0).mac, bytes: 80 });
+  const unwanted = frame({ dst: "01:00:5e:01:10:01", src: fabric.vf(0).mac, bytes: 90 });
+  const broadcast = frame({ dst: BROADCAST, src: fabric.vf(0).mac, bytes: 100 });
+  for (const mode of ["passthrough", "emulated"]) {
+    await setMode(fabric, 1, { mode });
+    for (
+      const [multicast, expected] of [
+        ["all", [wanted, unwanted, broadcast]],
+        ["none", [broadcast]],
+        [["01:00:5e:00:00:fb"], [wanted, broadcast]],
+      ] as const
+    ) {
+      await must(`${fabric.info.api}/api/v1/vfs/1`, "PATCH", { multicast });
+      sender.guest.send([wanted, unwanted, broadcast]);
+      sender.kick();
+      const got: Uint8Array[] = [];
+      await until("the frames", () => {
+        got.push(...receiver.guest.receive());
+        return got.length >= expected.length && sender.guest.unsent() === 0;
+      });
+      assertEquals(got, [...expected]);
+    }
+  }
+});
