@@ -43,7 +43,7 @@ judgedTest(["testpmd"], "guest and testpmd, in every mode of both: ARP, ping and
   await using fabric = await TestFabric.start(2, ["--guests", "1"]);
   const guest = TestGuest.of(fabric, 0);
   for (const forward of ["icmpecho", "5tswap"]) {
-    await using testpmd = await Testpmd.start({ prefix: "rf-guest", ports: [fabric.vf(1)], forward });
+    await using testpmd = await Testpmd.start({ prefix: "rf-guest", ports: [fabric.vf(1)], forward, queueSize: 1024 });
     await testpmd.command("start");
     for (const [name, mode] of Object.entries(MODES)) {
       for (const theirs of ["passthrough", "emulated"]) {
@@ -52,7 +52,7 @@ judgedTest(["testpmd"], "guest and testpmd, in every mode of both: ARP, ping and
           await setMode(fabric, 1, { mode: theirs });
           // icmpecho answers ARP for any address, and echoes; 5tswap sends everything back with its addresses exchanged.
           if (forward === "icmpecho") assertEquals((await guest.ping("10.0.0.77", 5)).received, 5);
-          else await checkedStream(guest, guest, { rate: 20_000, size: 128, count: 10_000, port: 5000 }, "10.0.0.77");
+          else await checkedStream(guest, guest, { rate: 4000, size: 128, count: 3000, port: 5000 }, "10.0.0.77");
         });
       }
     }
@@ -103,7 +103,8 @@ for (const [name, args] of Object.entries(FEATURE_SETS)) {
       const [a, b] = made.map(({ guest }) => guest) as [TestGuest, TestGuest];
       await a.reaches(b.ip);
       assertEquals((await a.ping(b.ip, 5)).received, 5);
-      await checkedStream(a, b, { rate: 20_000, size: 128, count: 20_000 });
+      // testpmd drops what a ring of its peer does not take at once: what small rings take is little.
+      await checkedStream(a, b, { rate: 2000, size: 128, count: 4000 });
       if (args.includes("--mtu")) await checkedStream(b, a, { rate: 1000, size: 9000, count: 1000 });
       else await checkedStream(b, a, { rate: 2000, size: 1514, count: 2000 });
       for (const { process } of made) await process.end();
@@ -114,24 +115,18 @@ for (const [name, args] of Object.entries(FEATURE_SETS)) {
 }
 
 Deno.test("jumbo frames, two queue pairs and split headers, in every mode", async (t) => {
-  await using fabric = await TestFabric.start(2);
-  const extra = ["--mtu", "9000", "--queue-pairs", "2", "--header-bytes", "128"];
-  const made = [];
-  for (const i of [0, 1]) {
-    const hypervisor = ["--hypervisor", fabric.url("vf"), "--nic-socket", `${fabric.runDir}/passthrough.sock`];
-    const trust = ["--trust", new URL(".build/trusted-keys", ROOT).pathname];
-    const args = ["--ip", `10.0.0.${i + 1}/16`, "--port", String(i), ...hypervisor, ...trust, ...extra];
-    made.push(await lone(fabric.vf(i).socket, args));
-  }
-  const [a, b] = made.map(({ guest }) => guest) as [TestGuest, TestGuest];
+  const extra = "--mtu 9000 --queue-pairs 2 --header-bytes 128";
+  await using fabric = await TestFabric.start(2, ["--guests", "2", "--guest-args", extra]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   for (const [name, mode] of Object.entries(MODES)) {
     await t.step(name, async () => {
       for (const vf of [0, 1]) await setMode(fabric, vf, mode);
       assertEquals((await a.ping(b.ip, 3, { size: 8900 })).received, 3);
       for (const size of [128, 1514, 2033, 9014]) await checkedStream(a, b, { rate: 2000, size, count: 400 });
+      const { queues } = await must(`${fabric.info.api}/api/v1/vfs/0`);
+      assertEquals(queues.length, mode.mode === "emulated" ? 2 : 4);
     });
   }
-  for (const { process } of made) await process.end();
 });
 
 judgedTest(["tshark"], "a capture opens in tshark, with both directions and the right times", async () => {

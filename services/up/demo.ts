@@ -1,0 +1,113 @@
+/**
+ * `deno task demo`: the first look. Starts a fabric with two built-in guests, lets them ping each other, parts and joins
+ * them by VLAN, moves one of them to passthrough and back while frames flow, says what each step did, and leaves the
+ * fabric running. It needs no root, no hugepages and no QEMU.
+ */
+import { Command } from "commander";
+import { type FlowState, oneLine, Peer, type PingResult, type VfMode } from "../../shared/api/mod.ts";
+import { defaultRunDir, inRange, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
+
+const COLUMNS = [36, 46];
+
+function row(...cells: string[]): void {
+  console.log(`  ${cells.map((cell, i) => cell.padEnd(COLUMNS[i] ?? 0)).join("  ").trimEnd()}`);
+}
+
+function pinged({ received, sent, avgUs }: PingResult): string {
+  return received === 0
+    ? `no answer to ${sent} echoes`
+    : `${received} of ${sent} echoes answered, ${avgUs} µs on average`;
+}
+
+/** Shows what a fabric does; throws if it does not do it. */
+async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
+  const [a, b] = guests;
+  if (!a || !b) throw new Error("the demo needs two guests");
+  const pf = new Peer("the PF", api, undefined);
+  const left = new Peer("guest 1", a.api, undefined);
+  const right = new Peer("guest 2", b.api, undefined);
+  const ping = () =>
+    left.ask<PingResult>("POST", "/api/v1/ping", { to: b.ip, count: 5, intervalMs: 20, timeoutMs: 300 });
+  const expect = (good: boolean, what: string) => {
+    if (!good) throw new Error(`the demo did not go as it should: ${what}`);
+  };
+
+  console.log(`\nA software SR-IOV NIC with two guests, up in ${(tookMs / 1000).toFixed(1)} s\n`);
+  row("STEP", "BY", "WHAT HAPPENED");
+  row("----", "--", "-------------");
+  const first = await ping();
+  expect(first.received === 5, "the guests do not reach each other");
+  row(`guest 1 pings guest 2`, `POST ${a.api}/api/v1/ping`, pinged(first));
+
+  await pf.ask("PATCH", "/api/v1/vfs/0", { vlan: 100 });
+  const parted = await ping();
+  expect(parted.received === 0, "a VLAN did not part them");
+  row("put guest 1 into VLAN 100", 'PATCH /api/v1/vfs/0 {"vlan":100}', pinged(parted));
+  await pf.ask("PATCH", "/api/v1/vfs/1", { vlan: 100 });
+  const joined = await ping();
+  expect(joined.received === 5, "a VLAN did not join them");
+  row("put guest 2 into it too", 'PATCH /api/v1/vfs/1 {"vlan":100}', pinged(joined));
+
+  interface Generator {
+    id: number;
+    flow: number;
+    sent: number;
+  }
+  const stream = await left.ask<Generator>("POST", "/api/v1/traffic", { to: b.ip, rate: 10_000, size: 200 });
+  row("guest 1 sends 10,000 frames a second", `POST ${a.api}/api/v1/traffic`, "each numbered, timed and checked");
+  for (const request of [{ mode: "passthrough", plugin: "advanced" }, { mode: "emulated" }]) {
+    const start = performance.now();
+    const mode = await pf.ask<VfMode>("PUT", "/api/v1/vfs/0/mode", request);
+    const ms = (performance.now() - start).toFixed(0);
+    const what = mode.plugin
+      ? `plugin ${mode.plugin} ${mode.version} injected, guest 1 drives its VF itself, in ${ms} ms`
+      : `vhost stands between again, in ${ms} ms`;
+    row(`guest 1 to ${request.mode}`, `PUT /api/v1/vfs/0/mode {"mode":"${request.mode}"…}`, what);
+    const now = await ping();
+    expect(now.received === 5, `no ping in ${request.mode} mode`);
+    row(`  ping`, "", pinged(now));
+  }
+  const { sent } = await left.ask<Generator>("DELETE", `/api/v1/traffic/${stream.id}`);
+  let flow: FlowState | undefined;
+  for (let i = 0; i < 100 && (flow?.received ?? 0) < sent; i++) {
+    const { flows } = await right.ask<{ flows: FlowState[] }>("GET", "/api/v1/traffic");
+    flow = flows.find((flow) => flow.flow === stream.flow);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const { received = 0, duplicates, reordered } = flow ?? {};
+  const books = `${sent} sent, ${sent - received} lost, ${duplicates} twice, ${reordered} out of order`;
+  row("guest 2 counts what came", `GET ${b.api}/api/v1/traffic`, books);
+  await Promise.all([0, 1].map((vf) => pf.ask("PATCH", `/api/v1/vfs/${vf}`, { vlan: 0 })));
+
+  console.log(`\nThe fabric is still running:\n`);
+  console.log(`  API        ${api}/api/v1/vfs`);
+  console.log(`  browse it  ${api}/docs`);
+  console.log(`  metrics    ${api}/metrics`);
+  guests.forEach((guest, i) =>
+    console.log(`  guest ${i + 1}    ${guest.api}  (${guest.ip}; capture: ${guest.api}/capture?seconds=10)`)
+  );
+  const deno = "npx -y deno@2.9.6";
+  console.log(`\nLook at it: ${deno} task fabric --api ${api} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
+}
+
+const command = new Command("demo")
+  .description("A first look: a fabric with two guests shows what it does, and stays up")
+  .option("--port <p>", "port of the PF's API; the others take ports near it", inRange(1, 65535), 8080)
+  .option("--run-dir <dir>", "sockets and settings", `${defaultRunDir()}-demo`)
+  .option("--exit", "end when the show is over", false)
+  .parse();
+
+try {
+  const { port, runDir, exit } = command.opts<{ port: number; runDir: string; exit: boolean }>();
+  // What the services say about themselves would come between the lines of the table.
+  Deno.env.set("RINGFABRIC_LOG", "warn");
+  const options: Options = { guests: 2, vfs: 4, port, runDir, host: "127.0.0.1", sealedOnly: false, json: true };
+  await runFabric(options, async (fabric) => {
+    await show(fabric);
+    if (exit) Deno.kill(Deno.pid, "SIGTERM");
+  });
+  Deno.exit(0);
+} catch (error) {
+  console.error(`demo: ${oneLine(error).replace(/^up: /, "")}`);
+  Deno.exit(1);
+}
