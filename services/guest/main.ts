@@ -36,6 +36,7 @@ function list(text: string): string[] {
 const options = new Command("guest")
   .description("A virtual machine in miniature: virtio-net, plugins, IPv4, traffic tools")
   .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8090"))
+  .option("--api-url <url>", "where others reach that API, if it is not where it listens")
   .requiredOption("--socket <path>", "vhost-user back-end")
   .requiredOption("--ip <address/bits>", "IPv4 address", cidr)
   .option("--gateway <address>", "IPv4 gateway", ipToNumber, 0)
@@ -54,6 +55,7 @@ const options = new Command("guest")
   .parse()
   .opts<{
     listen: ReturnType<typeof parseListen>;
+    apiUrl?: string;
     socket: string;
     ip: { ip: number; mask: number };
     gateway: number;
@@ -101,7 +103,7 @@ await runService("guest", async () => {
     headerBytes: options.headerBytes,
   });
   const server = serve(guestApi({ machine, host, shell, link }, token), options.listen);
-  const api = urlOf(server.addr);
+  const api = options.apiUrl ?? urlOf(server.addr);
   const boot = crypto.randomUUID();
   if (options.hypervisor) {
     const line = { url: options.hypervisor, port: options.port, token: Deno.env.get("RINGFABRIC_TOKEN") };

@@ -125,7 +125,7 @@ export class Shell {
       // What the old path still had comes before anything of the new one.
       await this.#machine.ask({ op: "drain" });
       await this.#machine.ask({ op: "use", path: 1 });
-      this.#host.set(GC_RX_WANTED, VfPath.rxWanted(image, ringSize, headerBytes));
+      this.#host.set(GC_RX_WANTED, path.rxWanted);
       this.#vf = path;
       this.#lastFault = undefined;
       // The worker has been round once more, and the new rings have their buffers, when it answers this.

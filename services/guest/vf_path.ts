@@ -10,10 +10,25 @@ import type { Reactor } from "../../shared/os/mod.ts";
 import type { Host } from "./host.ts";
 import { type Machine, PathMemory } from "./machine.ts";
 
+/** Of the guest's 4096 buffers: half is for a plugin's receive rings, a quarter for the shell's own, the rest is to send. */
+const RX_BUFFERS = 2048;
+
+/** How a VF is reached, and what its rings are like. */
+export interface VfPathOptions {
+  socket: string;
+  reactor: Reactor;
+  vf: number;
+  token: string;
+  owner: string;
+  ringSize: number;
+  headerBytes: number;
+}
+
 /** A VF that is being driven. */
 export class VfPath {
   readonly image: CheckedImage;
   readonly vf: number;
+  readonly #options: VfPathOptions;
   /** Told, once, when the path cannot go on. */
   onFault: (reason: string) => void = () => {};
   readonly #machine: Machine;
@@ -25,14 +40,15 @@ export class VfPath {
   private constructor(
     machine: Machine,
     image: CheckedImage,
-    vf: number,
+    options: VfPathOptions,
     device: DeviceClient,
     memory: PathMemory,
     queues: number,
   ) {
     this.#machine = machine;
     this.image = image;
-    this.vf = vf;
+    this.vf = options.vf;
+    this.#options = options;
     this.#device = device;
     this.#memory = memory;
     this.#queues = queues;
@@ -57,15 +73,7 @@ export class VfPath {
     machine: Machine,
     host: Host,
     image: CheckedImage,
-    options: {
-      socket: string;
-      reactor: Reactor;
-      vf: number;
-      token: string;
-      owner: string;
-      ringSize: number;
-      headerBytes: number;
-    },
+    options: VfPathOptions,
   ): Promise<VfPath> {
     const { vf, token, owner, ringSize, headerBytes } = options;
     const device = DeviceClient.connect(options.socket, options.reactor);
@@ -96,7 +104,7 @@ export class VfPath {
           call: true,
         }, fds);
       }
-      return new VfPath(machine, image, vf, device, memory, queuePairs * 2);
+      return new VfPath(machine, image, options, device, memory, queuePairs * 2);
     } catch (error) {
       device.close();
       await machine.ask({ op: "remove", path: 1 });
@@ -105,10 +113,13 @@ export class VfPath {
     }
   }
 
-  /** Buffers that a receive ring of `ringSize` descriptors holds. */
-  static rxWanted(image: CheckedImage, ringSize: number, headerBytes: number): number {
-    if (image.info.hardware === "virtio") return ringSize;
-    return (ringSize - 1) * (headerBytes > 0 ? 2 : 1);
+  /** Buffers that each receive ring of `ringSize` descriptors is to hold. */
+  get rxWanted(): number {
+    const { hardware } = this.image.info;
+    const { ringSize, headerBytes } = this.#options;
+    const each = hardware === "advanced" && headerBytes > 0 ? 2 : 1;
+    const share = Math.floor(RX_BUFFERS * 2 / this.#queues / each);
+    return Math.min(hardware === "virtio" ? ringSize : ringSize - 1, share) * each;
   }
 
   /** Lets the NIC deliver what it has held back while the data path changed. */

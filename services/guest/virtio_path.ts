@@ -19,6 +19,8 @@ import type { Host } from "./host.ts";
 import { type Machine, PathMemory } from "./machine.ts";
 
 const RETRY_MS = 100;
+/** Of the guest's 4096 buffers: a quarter is for this path's receive rings, half for a plugin's, the rest is to send. */
+const RX_BUFFERS = 1024;
 const FEATURES = [
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MRG_RXBUF,
@@ -93,7 +95,7 @@ export class VirtioPath {
 
   /** Buffers that its receive rings are to have. */
   get rxWanted(): number {
-    return this.#options.ringSize;
+    return Math.min(this.#options.ringSize, Math.floor(RX_BUFFERS / this.#options.queuePairs));
   }
 
   async #handshake(frontEnd: VhostUserFrontEnd, module: WebAssembly.Module): Promise<void> {

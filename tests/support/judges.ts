@@ -11,6 +11,8 @@ export const JUDGE_PACKAGES = [
   "cpio",
   "dpdk",
   "dpdk-dev",
+  "docker-compose",
+  "docker.io",
   "iproute2",
   "iperf3",
   "procps",
@@ -23,15 +25,18 @@ const PROGRAMS: Record<string, string> = {
   "cpio": "/usr/bin/cpio",
   "busybox": "/bin/busybox",
   "tshark": "/usr/bin/tshark",
+  "docker": "/usr/sbin/dockerd",
+  "docker-compose": "/usr/bin/docker-compose",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark";
+export type Judge = "qemu" | "testpmd" | "tshark" | "docker";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
   testpmd: ["testpmd", "root, for hugepages"],
   tshark: ["tshark"],
+  docker: ["docker", "docker-compose", "root, for namespaces"],
 };
 
 function isHere(name: string): boolean {

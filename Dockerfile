@@ -1,0 +1,19 @@
+# One image for every service; compose.yaml says which one a container runs, and with what permissions.
+# RUN is in exec form throughout, and nothing but Deno is called: a base of Deno alone, without a shell, will do.
+FROM denoland/deno:2.9.6
+# Another npm registry than npm's own, if you have to: --build-arg NPM_CONFIG_REGISTRY=https://…
+ARG NPM_CONFIG_REGISTRY
+ENV DENO_DIR=/deno-dir DENO_NO_UPDATE_CHECK=1 NO_COLOR=1
+WORKDIR /app
+COPY deno.json deno.lock ./
+RUN ["deno", "install", "--quiet", "--frozen"]
+COPY assembly assembly
+COPY shared shared
+COPY services services
+RUN ["deno", "task", "--quiet", "build"]
+RUN ["deno", "cache", "--quiet", "--frozen", "--no-check", "services/nic/main.ts", "services/pf/main.ts", "services/vhost/main.ts", "services/vf/main.ts", "services/guest/main.ts", "services/cli/main.ts"]
+# The key that has signed the plugins is not needed any more, and nobody shall find it. A new volume takes over owner
+# and mode of the directory that it is mounted on.
+RUN ["deno", "eval", "--no-config", "Deno.removeSync('.build/plugin-key.json'); for (const dir of ['/run/ringfabric', '/run/hypervisor', '/var/lib/ringfabric']) { Deno.mkdirSync(dir, { recursive: true }); Deno.chmodSync(dir, 0o700); Deno.chownSync(dir, 1000, 1000); }"]
+USER 1000:1000
+ENTRYPOINT ["deno", "run", "--quiet", "--no-prompt", "--cached-only", "--frozen"]
