@@ -126,3 +126,8 @@ function noteLatency(flow: usize, ns: f64): void {
   const at = flow + FLOW_HISTOGRAM + min(bucket, <u32> HISTOGRAM_BUCKETS - 1) * 4;
   store<u32>(at, load<u32>(at) + 1);
 }
+
+/** Frames of the flow `id` that have come from `from`, each counted once. */
+export function flowReceived(id: u32, from: u32): u64 {
+  return load<u64>(flowOf(id, from), FLOW_RECEIVED);
+}

@@ -18,6 +18,7 @@ import {
   GEN_STATE,
   GEN_TO,
   GEN_WANTED,
+  GEN_WINDOW,
   GENERATOR_COUNT,
   GENERATOR_STRIDE,
   GENERATORS,
@@ -27,14 +28,15 @@ import {
   STATE_RUNNING,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
-import { queueRoom, setOutPair } from "./frame.ts";
+import { flowReceived } from "./flow.ts";
+import { linkHeaderBytes, queueRoom, setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./ipv4.ts";
-import { linkHeaderBytes } from "./frame.ts";
 import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
 
 /** Entries of the transmit queue that a generator leaves for everybody else. */
 const ROOM_LEFT: u32 = 1024;
 const ARP_RETRY_NS: f64 = 1e6;
+const WINDOW_LOOK_NS: f64 = 10e6;
 
 /** Sends what is due; answers when something is due next (Infinity: nothing). */
 export function pollGenerators(now: f64): f64 {
@@ -60,12 +62,18 @@ function poll(generator: usize, now: f64): f64 {
     due = target > sent ? min(target - sent, <u64> GEN_BURST_MAX) : 0;
   }
   if (wanted != 0) due = min(due, wanted - sent);
+  const window = load<u32>(generator, GEN_WINDOW);
+  if (window != 0) {
+    const away = sent - flowReceived(load<u32>(generator, GEN_FLOW), load<u32>(generator, GEN_TO));
+    due = away < <u64> window ? min(due, <u64> window - away) : 0;
+  }
   const over = (wanted != 0 && sent >= wanted) || (ends != 0 && now >= ends && (rate == 0 || due == 0));
   if (over) {
     atomic.store<u32>(generator + GEN_STATE, STATE_DONE);
     return Infinity;
   }
-  if (due == 0) return rate == 0 ? now : began + <f64> sent / rate;
+  // A full window opens when something comes in.
+  if (due == 0) return window != 0 ? now + WINDOW_LOOK_NS : rate == 0 ? now : began + <f64> sent / rate;
   if (load<u32>(GC, GC_RUNNING) == 0) return now + ARP_RETRY_NS;
   const dst = resolve(load<u32>(generator, GEN_TO));
   if (dst == 0) return now + ARP_RETRY_NS;

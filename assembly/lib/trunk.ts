@@ -106,6 +106,13 @@ export function publishSink(t: usize): void {
   if (atomic.load<u32>(registers + ADV_REG_ARMED)) raiseCall(t);
 }
 
+/** Whether sink `t` has no room for even the longest frame's worth of descriptors. */
+export function isSinkFull(t: usize): bool {
+  const mask = load<u32>(t, Q_SIZE) - 1;
+  const free = (atomic.load<u32>(load<u32>(t, Q_REGISTERS) + ADV_REG_HEAD) - load<u32>(t, Q_LAST_AVAIL) - 1) & mask;
+  return free < <u32> ADV_CHAIN_MAX;
+}
+
 /** Whether the device has taken everything that was put into sink `t`. */
 export function isSinkEmpty(t: usize): bool {
   return atomic.load<u32>(load<u32>(t, Q_REGISTERS) + ADV_REG_HEAD) == load<u32>(t, Q_LAST_AVAIL);

@@ -6,12 +6,14 @@
 import {
   C_RX_BYTES,
   C_RX_FRAMES,
+  C_RX_NO_BUFFER,
   C_RX_NO_QUEUE,
   FRAME_BYTES_MIN,
   OUT_HEAD,
   POOL_STRIDE,
   POOLS,
   Q_DESC,
+  Q_RELEASED,
   Q_SIZE,
   Q_USED,
   Q_USED_IDX,
@@ -21,48 +23,57 @@ import {
   TX_SEGMENTS,
 } from "../../shared/layout/nic.ts";
 import { VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_BYTES, VIRTQ_USED_ELEM_BYTES, VIRTQ_USED_RING } from "../../shared/layout/virtio.ts";
-import { count, deliver } from "../lib/deliver.ts";
-import { publishTouched } from "../lib/ring.ts";
+import { count, receive } from "../lib/deliver.ts";
+import { publishTouched, touch } from "../lib/ring.ts";
 import { appendSegment, clearSegments, peek } from "../lib/segments.ts";
 import { flowHash, steer } from "./steer.ts";
 
 /**
- * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order; answers how many
- * frames. They were counted when they came: what is delivered or dropped now is counted in their place.
+ * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
+ * answers how many buffers are left. Frames were counted when they came: what is delivered or dropped now is counted in
+ * their place. A receiver without buffers is waited for, unless this is the `last` time.
  */
-export function releaseHeld(hold: usize, pool: u32): u32 {
+export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
   const p: usize = POOLS + pool * POOL_STRIDE;
   const end = load<u32>(hold, Q_USED_IDX);
   const mask = load<u32>(hold, Q_SIZE) - 1;
   const used: usize = load<u32>(hold, Q_USED) + VIRTQ_USED_RING;
-  let frames: u32 = 0;
-  for (let i: u32 = 0; i < end;) {
+  let next = load<u32>(hold, Q_RELEASED);
+  for (let frames: u32 = 0; frames < most && next != end; frames++) {
     clearSegments();
-    const first = bufferOf(hold, load<u32>(used + (i & mask) * VIRTQ_USED_ELEM_BYTES));
-    const buffers: u32 = load<u16>(first, 10);
+    const first = bufferOf(hold, load<u32>(used + (next & mask) * VIRTQ_USED_ELEM_BYTES));
+    const buffers = min(<u32> load<u16>(first, 10), end - next);
     let bytes: u32 = 0;
-    for (let k: u32 = 0; k < buffers && i < end; k++, i++) {
-      const element = used + (i & mask) * VIRTQ_USED_ELEM_BYTES;
+    for (let k: u32 = 0; k < buffers; k++) {
+      const element = used + ((next + k) & mask) * VIRTQ_USED_ELEM_BYTES;
       const length = load<u32>(element, 4);
       appendSegment(TX_SEGMENTS, bufferOf(hold, load<u32>(element)), length);
       bytes += length;
     }
     const frameBytes = bytes - VIRTIO_NET_HDR_BYTES;
-    count(p, C_RX_FRAMES, -1);
-    count(p, C_RX_BYTES, -(<i64> frameBytes));
     const known = min(frameBytes, <u32> SPLIT_HEAD_BYTES);
     peek(TX_SEGMENTS, VIRTIO_NET_HDR_BYTES, known, SPLIT_HEAD);
-    const rx = steer(pool, flowHash(SPLIT_HEAD, known));
-    if (rx == 0) {
-      count(p, C_RX_NO_QUEUE, 1);
-      continue;
-    }
-    v128.store(OUT_HEAD, v128.load(SPLIT_HEAD));
-    const skip = VIRTIO_NET_HDR_BYTES + FRAME_BYTES_MIN;
-    if (deliver(p, rx, OUT_HEAD, FRAME_BYTES_MIN, TX_SEGMENTS, skip, frameBytes - FRAME_BYTES_MIN)) frames++;
+    const refused = hand(steer(pool, flowHash(SPLIT_HEAD, known)), frameBytes);
+    if (refused == C_RX_NO_BUFFER && !last) break;
+    next += buffers;
+    if (refused == 0) continue;
+    count(p, C_RX_FRAMES, -1);
+    count(p, C_RX_BYTES, -(<i64> frameBytes));
+    count(p, refused, 1);
   }
+  store<u32>(hold, next, Q_RELEASED);
   publishTouched();
-  return frames;
+  return end - next;
+}
+
+/** The frame whose head is at SPLIT_HEAD into receive queue `rx`; answers 0, or the counter that tells why not. */
+function hand(rx: usize, frameBytes: u32): u32 {
+  if (rx == 0) return C_RX_NO_QUEUE;
+  v128.store(OUT_HEAD, v128.load(SPLIT_HEAD));
+  const skip = VIRTIO_NET_HDR_BYTES + FRAME_BYTES_MIN;
+  const refused = receive(rx, OUT_HEAD, FRAME_BYTES_MIN, TX_SEGMENTS, skip, frameBytes - FRAME_BYTES_MIN);
+  if (refused == 0) touch(rx);
+  return refused;
 }
 
 @inline

@@ -24,7 +24,7 @@ import { forwardRun, selectRun, touchAhead } from "./forward.ts";
 import { allowance, charge } from "./rate.ts";
 import { runBytes } from "./run.ts";
 import { frameLength, frameWork, switchedBytes, switchFrame } from "./switch.ts";
-import { wireBurst } from "./wire.ts";
+import { wireBurst, wireWork } from "./wire.ts";
 
 /** Passes sat out for each descriptor or copy beyond BURST_WORK, as a shift: 64 cost one pass. */
 const PENALTY_SHIFT: u32 = 6;
@@ -35,8 +35,12 @@ export function transmitBurst(q: usize, pass: u32): u32 {
   if (waiting == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING) return 0;
   if (!checkPending(q, waiting)) return 0;
   const p: usize = POOLS + load<u32>(q, Q_POOL) * POOL_STRIDE;
-  if (load<u32>(q, Q_WIRE) != 0) return wireBurst(q, load<u32>(p, P_VISIT_FRAMES), waiting);
   if (<i32> (load<u32>(p, P_RESUME_PASS) - pass) > 0) return 0;
+  if (load<u32>(q, Q_WIRE) != 0) {
+    const moved = wireBurst(q, load<u32>(p, P_VISIT_FRAMES), waiting);
+    if (wireWork >= <u32> BURST_WORK) store<u32>(p, pass + (wireWork >> PENALTY_SHIFT), P_RESUME_PASS);
+    return moved;
+  }
   const byteLimit = allowance(p, pass);
   if (byteLimit <= 0) {
     store<u32>(CTL, load<u32>(CTL, CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);

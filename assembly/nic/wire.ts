@@ -21,7 +21,9 @@ import {
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
   Q_POOL,
+  Q_STATE,
   Q_WIRE,
+  QUEUE_RUNNING,
   QUEUE_SIZE_MAX,
   TX_SEGMENTS,
   BURST_WORK,
@@ -30,14 +32,18 @@ import {
 } from "../../shared/layout/nic.ts";
 import { count, receive } from "../lib/deliver.ts";
 import { failQueue } from "../lib/interrupts.ts";
+import { clearRegionsSeen, regionsSeen } from "../lib/domain.ts";
 import { publish, publishTouched, touch } from "../lib/ring.ts";
 import { badDetail, clearSegments, peek, segmentCount } from "../lib/segments.ts";
 import { availHead, chainBytes, chainLength, gatherChain, pushUsed } from "../lib/split_ring.ts";
-import { completeSource, gatherSource, sendTrunk, sourceBytes, sourceLength } from "../lib/trunk.ts";
+import { completeSource, gatherSource, isSinkFull, sendTrunk, sourceBytes, sourceLength } from "../lib/trunk.ts";
 import { flowHash, noteFlow, steer } from "./steer.ts";
 
-/** What a frame cost, in descriptors and buffers. */
+/** What filling the guest's buffers may cost at least: its descriptors are walked where they are filled. */
+const WALK_GUESS: u32 = 4;
+/** What a frame cost, in descriptors and buffers; what the last burst did. */
 let work: u32 = 0;
+export let wireWork: u32 = 0;
 
 /** Moves up to `n` frames of the wired queue `q`, of whose descriptors `waiting` are there. Answers how many. */
 export function wireBurst(q: usize, n: u32, waiting: u32): u32 {
@@ -48,11 +54,12 @@ export function wireBurst(q: usize, n: u32, waiting: u32): u32 {
   while (done < n && left > 0 && spent < <u32> BURST_WORK) {
     work = 0;
     const moved = isSource ? toGuest(q, left) : fromGuest(q);
+    spent += work;
     if (moved == 0) break;
     left -= moved;
-    spent += work;
     done++;
   }
+  wireWork = spent;
   if (done != 0) publish(q);
   publishTouched();
   return done;
@@ -68,8 +75,13 @@ function blocked(): u32 {
 function fromGuest(q: usize): u32 {
   const head = availHead(q, load<u32>(q, Q_LAST_AVAIL));
   const hdrBytes = load<u32>(q, Q_HDR_BYTES);
+  const sink: usize = load<u32>(q, Q_WIRE);
+  // Before the chain is walked: a guest whose VF is slow must not have it walked again and again for nothing.
+  if (load<u32>(sink, Q_STATE) != QUEUE_RUNNING || isSinkFull(sink)) return blocked();
   clearSegments();
+  clearRegionsSeen();
   const verdict = gatherChain(q, head, TX_SEGMENTS, false, QUEUE_SIZE_MAX);
+  work = chainLength + segmentCount + (regionsSeen >> 3);
   if (verdict != 0) {
     failQueue(q, verdict, badDetail);
     return 0;
@@ -78,11 +90,9 @@ function fromGuest(q: usize): u32 {
     failQueue(q, BAD_HEADER, chainBytes);
     return 0;
   }
-  work = chainLength + segmentCount;
   peek(TX_SEGMENTS, 0, hdrBytes, FRAME_HEAD);
   // A frame that is too long is cut to the length that the NIC still refuses, and counts.
   const frameBytes = <u32> min(chainBytes - hdrBytes, <u64> FRAME_BYTES_MAX + 1);
-  const sink: usize = load<u32>(q, Q_WIRE);
   const offload = load<u16>(FRAME_HEAD) != 0;
   const refused = sendTrunk(sink, FRAME_HEAD, 0, TX_SEGMENTS, hdrBytes, frameBytes, offload);
   if (refused == C_RX_NO_BUFFER) return blocked();
@@ -115,7 +125,7 @@ function toGuest(q: usize, waiting: u32): u32 {
     if (verdict != BAD_CHAIN_LENGTH) failQueue(q, verdict, badDetail);
     return 0;
   }
-  work = sourceLength + segmentCount;
+  work = sourceLength + segmentCount + WALK_GUESS;
   const pool = load<u32>(q, Q_POOL);
   const p: usize = POOLS + pool * POOL_STRIDE;
   const many = load<u32>(p, P_RX_COUNT) > 1;

@@ -177,6 +177,7 @@ export class Host {
     view.setUint32(at + L.GEN_PORT, request.echo ? L.UDP_ECHO_PORT : request.port, true);
     view.setUint32(at + L.GEN_BYTES, request.size, true);
     view.setUint32(at + L.GEN_FLOW, id, true);
+    view.setUint32(at + L.GEN_WINDOW, request.echo ? request.window ?? 0 : 0, true);
     view.setBigUint64(at + L.GEN_WANTED, BigInt(request.count ?? 0), true);
     view.setFloat64(at + L.GEN_RATE, request.rate / 1e9, true);
     view.setFloat64(at + L.GEN_BEGAN_NS, now, true);

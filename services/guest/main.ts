@@ -122,6 +122,7 @@ await runService("guest", async () => {
     ended: died.promise,
     async close() {
       await link.hypervisor?.close();
+      await shell.close();
       virtio.close();
       await running;
       await machine.close();

@@ -38,6 +38,7 @@ export class Shell {
   #vf: VfPath | undefined;
   #lastFault: string | undefined;
   #work: Promise<unknown> = Promise.resolve();
+  #closed = false;
   /** Told when the data path has changed by itself. */
   onFault: () => void = () => {};
 
@@ -154,13 +155,22 @@ export class Shell {
     if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
   }
 
+  /** The guest ends: its VF is given back. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#work;
+    await this.#vf?.abandon();
+    this.#vf = undefined;
+  }
+
   /** The plugin or its VF failed: back to the virtio path, and the hypervisor is told, which wires it up again. */
   #fault(reason: string): void {
+    if (this.#closed) return;
     log("warn", "guest", reason);
     this.#lastFault = reason;
     void this.#exclusively(async () => {
       const path = this.#vf;
-      if (!path) return;
+      if (!path || this.#closed) return;
       this.#vf = undefined;
       this.#host.set(GC_RUNNING, 0);
       await path.abandon();

@@ -89,15 +89,32 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       return c.json({ token: refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)) }, 201);
     },
   );
+  const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
   app.openapi(
     createRoute({
       method: "delete",
       path: "/api/v1/vfs/{id}/hold",
-      description: "Ends the hold: what came meanwhile is delivered",
+      description: "Ends the hold: answers when what came meanwhile has been delivered",
       request: { params },
-      responses: { 200: json(z.object({ frames: z.int() }), "Frames that had been held"), 404: refused },
+      responses: done,
     }),
-    (c) => c.json(refusing(() => nic.resume(c.req.valid("param").id)), 200),
+    async (c) => {
+      await refusing(() => nic.resume(c.req.valid("param").id));
+      return c.json({}, 200);
+    },
+  );
+  app.openapi(
+    createRoute({
+      method: "delete",
+      path: "/api/v1/vfs/{id}/lease",
+      description: "Takes the VF back from a guest that drives it itself",
+      request: { params },
+      responses: done,
+    }),
+    (c) => {
+      refusing(() => nic.revoke(c.req.valid("param").id, "the hypervisor took it back"));
+      return c.json({}, 200);
+    },
   );
 
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));

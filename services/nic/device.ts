@@ -9,7 +9,20 @@ const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */
 const CONNECTIONS_MAX = 600;
 
-/** Serves `nic.sock`. */
+/** Messages answered in a row before other connections have their turn. */
+const TURN_MESSAGES = 16;
+/** Requests of a guest in a row before it has to wait. */
+const REQUEST_BURST = 256;
+const REQUEST_PAUSE_MS = 20;
+const REQUEST_WINDOW_MS = 200;
+/** How long a guest may be connected without a VF. */
+const ATTACH_DEADLINE_MS = 5000;
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Serves `nic.sock`, or the socket for guests. */
 export class DeviceServer {
   readonly #listener: UnixListener;
   readonly #nic: Nic;
@@ -48,6 +61,8 @@ class Connection {
   readonly #open: Set<Channel>;
   #lease: Lease | undefined;
   #unwatch: () => void = () => {};
+  #recent = 0;
+  #windowStart = 0;
 
   readonly #guest: boolean;
 
@@ -60,15 +75,21 @@ class Connection {
 
   async serve(): Promise<void> {
     this.#open.add(this.#channel);
+    // Whoever comes for a VF asks for it at once: connections that do not would keep others out.
+    const idle = this.#guest ? setTimeout(() => this.#lease ?? this.#channel.close(), ATTACH_DEADLINE_MS) : undefined;
     try {
-      for (;;) {
+      for (let turn = 1;; turn++) {
         const packet = await this.#channel.receive();
         if (!packet) break;
-        this.#answer(packet.message, packet.fds);
+        await this.#answer(packet.message, packet.fds);
+        // A client that floods gives way to everybody else, and a guest that does is made to wait.
+        if (turn % TURN_MESSAGES === 0) await pause(0);
+        if (this.#guest) await this.#pace();
       }
     } catch {
       // A connection that breaks, or speaks something else, ends like one whose owner died.
     } finally {
+      clearTimeout(idle);
       this.#unwatch();
       this.#open.delete(this.#channel);
       this.#channel.close();
@@ -76,7 +97,17 @@ class Connection {
     }
   }
 
-  #answer(message: unknown, fds: Fd[]): void {
+  /** Each request may make the engine stand still: a guest gets so many of them in a while. */
+  async #pace(): Promise<void> {
+    const now = performance.now();
+    if (now - this.#windowStart > REQUEST_WINDOW_MS) {
+      this.#windowStart = now;
+      this.#recent = 0;
+    }
+    if (++this.#recent > REQUEST_BURST) await pause(REQUEST_PAUSE_MS);
+  }
+
+  async #answer(message: unknown, fds: Fd[]): Promise<void> {
     const envelope = Envelope.safeParse(message);
     if (!envelope.success) {
       closeAll(fds);
@@ -89,7 +120,7 @@ class Connection {
       const request = Request.safeParse(body);
       if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
       const reply: number[] = [];
-      const value = this.#handle(request.data, pending, reply);
+      const value = await this.#handle(request.data, pending, reply);
       this.#channel.send({ id, ok: true, value }, reply);
     } catch (error) {
       const code = error instanceof DeviceRefusal ? error.code : "failed";
@@ -112,13 +143,17 @@ class Connection {
     }
   }
 
-  #handle(request: Request, fds: Fd[], reply: number[]): Record<string, unknown> {
+  #handle(
+    request: Request,
+    fds: Fd[],
+    reply: number[],
+  ): Record<string, unknown> | Promise<Record<string, unknown>> {
     switch (request.op) {
       case "region":
         reply.push(this.#nic.registers(this.#held()));
         return {};
       case "resume":
-        return this.#nic.resume(poolName(this.#held().pool));
+        return this.#nic.resume(poolName(this.#held().pool)).then(() => ({}));
       case "watch":
         if (this.#guest) {
           throw new DeviceRefusal("not-allowed", "a guest attaches to its VF and does nothing else here");

@@ -9,5 +9,5 @@ export interface NicExports extends EngineExports {
   findPoolExact(mac: bigint, vlan: number): number;
   ageFilters(): void;
   clearFilters(): void;
-  releaseHeld(hold: number, pool: number): number;
+  releaseHeld(hold: number, pool: number, most: number, last: number): number;
 }

@@ -50,6 +50,8 @@ export class Hold {
   readonly queue: number;
   readonly #window: Window;
   readonly #arena: Arena;
+  /** What it holds is being handed on. */
+  releasing = false;
   timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(arena: Arena, view: DataView, pool: number) {

@@ -41,6 +41,10 @@ import { RegisterPage } from "./registers.ts";
 import { Tokens } from "./tokens.ts";
 
 const AGE_PERIOD_MS = 30_000;
+/** Frames of a hold that are handed on in one pause of the engine; how long a receiver is waited for. */
+const RELEASE_FRAMES = 256;
+const RELEASE_PAUSE_MS = 1;
+const RELEASE_DEADLINE_MS = 1000;
 
 /** Settings of the NIC beside the engine's. */
 export interface NicOptions extends DomainLimits {
@@ -150,7 +154,10 @@ export class Nic {
    * a token, which is used up whatever the answer.
    */
   attach(request: AttachRequest, fromGuest = false): { lease: Lease; attached: Attached } {
-    const { vf: name, owner, token = "" } = request;
+    const { vf: name, token = "" } = request;
+    // What a guest drives itself is passthrough, whatever it calls it.
+    const owner = request.owner;
+    const mode = fromGuest ? "passthrough" : request.mode;
     const pool = this.#poolOf(name);
     if (fromGuest && !this.#tokens.redeem(token, pool)) {
       throw new DeviceRefusal("bad-token", `vf ${name}: the token is not good (any more); ask for another one`);
@@ -164,7 +171,13 @@ export class Nic {
       inherited = held.queues.rings();
       this.release(held, "taken over");
     }
-    const lease = new Lease(this.engine, pool, this.#options, request, fromGuest ? 0 : this.#options.graceMs);
+    const lease = new Lease(
+      this.engine,
+      pool,
+      this.#options,
+      { ...request, mode },
+      fromGuest ? 0 : this.#options.graceMs,
+    );
     lease.inherited = inherited;
     lease.queues.divert(this.#holds.get(pool)?.queue);
     this.#leases.set(pool, lease);
@@ -204,22 +217,48 @@ export class Nic {
     const hold = new Hold(this.engine.arena, this.engine.view, pool);
     this.#holds.set(pool, hold);
     this.engine.between(() => this.#divert(pool, hold.queue));
-    hold.timer = setTimeout(() => this.resume(name), deadlineMs);
+    hold.timer = setTimeout(() => void this.resume(name), deadlineMs);
     return this.#tokens.issue(pool);
   }
 
-  /** Ends the hold: what came meanwhile is delivered, in order, to the queues that run now. */
-  resume(name: PoolName): { frames: number } {
+  /**
+   * Ends the hold: what came meanwhile is delivered, in order, to the queues that run now, some of it in each of several
+   * short pauses of the engine. A receiver that has no buffers yet is waited for, a while; what it then still does not
+   * take is dropped.
+   */
+  async resume(name: PoolName): Promise<void> {
     const pool = this.#poolOf(name);
     const hold = this.#holds.get(pool);
-    if (!hold) return { frames: 0 };
+    if (!hold || hold.releasing) return;
+    hold.releasing = true;
+    clearTimeout(hold.timer);
+    const end = performance.now() + RELEASE_DEADLINE_MS;
+    for (;;) {
+      const last = performance.now() > end ? 1 : 0;
+      const left = this.engine.between(() => {
+        this.#divert(pool, undefined);
+        const left = this.engine.wasm.releaseHeld(hold.queue, pool, RELEASE_FRAMES, last);
+        // New frames queue up behind those that are left.
+        if (left > 0) this.#divert(pool, hold.queue);
+        return left;
+      });
+      this.#tenants.reportErrors();
+      if (left === 0) break;
+      await new Promise((resolve) => setTimeout(resolve, RELEASE_PAUSE_MS));
+    }
     this.#holds.delete(pool);
-    const frames = this.engine.between(() => {
-      this.#divert(pool, undefined);
-      return this.engine.wasm.releaseHeld(hold.queue, pool);
-    });
     hold.close();
-    return { frames };
+  }
+
+  /**
+   * Takes a VF back from a guest that drives it itself, whatever it says: it has gone, or does not give it up. Other
+   * leases are the hypervisor's own and stay.
+   */
+  revoke(name: PoolName, reason: string): void {
+    const lease = this.#leases.get(this.#poolOf(name));
+    if (!lease || lease.graceMs > 0) return;
+    lease.onRevoked(reason);
+    this.release(lease, reason);
   }
 
   #divert(pool: number, queue: number | undefined): void {
@@ -263,7 +302,7 @@ export class Nic {
     }
     const takenOver = lease.inherited.has(ringName(request.index, request.desc));
     this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, fds);
-    lease.inherited.clear();
+    lease.inherited.delete(ringName(request.index, request.desc));
   }
 
   stopQueue(lease: Lease, index: number): number {

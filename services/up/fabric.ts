@@ -143,7 +143,9 @@ function services(options: Options, places: Places): Child[] {
       permissions: [...places.files, "--allow-ffi", net(VHOST)],
       args: [
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
+        ...optional("--spin-us", options.spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
+        ...(options.sealedOnly ? ["--sealed-only"] : []),
       ],
     }),
     new Child({

@@ -234,7 +234,11 @@ export class Modes {
 
   /** A guest has just booted on a VF: it begins emulated, whatever the one before it did. */
   async booted(vf: number): Promise<void> {
-    await this.#exclusively(vf, () => this.#peers.setDataPath(vf, "emulated"));
+    await this.#exclusively(vf, async () => {
+      // A process of the guest before it may still be there, and hold the VF.
+      await this.#peers.revoke(vf);
+      await this.#peers.setDataPath(vf, "emulated");
+    });
   }
 
   /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
@@ -247,6 +251,7 @@ export class Modes {
       const detail = guest.mode.lastFault ?? "the guest left the VF by itself";
       this.#memory.set(vf, { ...this.#memory.get(vf), lastFailure: { reason: "plugin-failed", detail } });
       log("warn", "vf", `vf ${vf} is emulated again: ${detail}`);
+      await this.#peers.revoke(vf);
       await this.#peers.setDataPath(vf, "emulated");
       await guest.resume();
     });

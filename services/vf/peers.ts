@@ -46,6 +46,11 @@ export class Peers {
     await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/hold`);
   }
 
+  /** Takes a VF back from the guest that drives it, if one does. */
+  async revoke(vf: number): Promise<void> {
+    await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+  }
+
   port(vf: number | string): Promise<PortState> {
     return this.#vhost.ask("GET", `/api/v1/ports/${vf}`);
   }

@@ -102,6 +102,7 @@ export class EmulatedDriver extends LocalDriver {
         pool,
         owner: `vhost (pid ${Deno.pid})`,
         wired: true,
+        isReceiving: () => this.tenant?.queues.isReceiving ?? false,
         log,
       });
       return features;
@@ -122,8 +123,11 @@ export class EmulatedDriver extends LocalDriver {
   }
 
   override async release(reason: string): Promise<void> {
-    if (this.#trunk) await this.emulation.disconnect(this.#trunk, reason);
+    // The guest's queues first: nothing may be sent into a trunk that is being taken down. The pool stays claimed.
+    if (this.tenant) this.emulation.tenants.remove(this.tenant);
+    const trunk = this.#trunk;
     this.#trunk = undefined;
+    if (trunk) await this.emulation.disconnect(trunk, reason);
     await super.release(reason);
   }
 }

@@ -14,7 +14,7 @@ import {
 } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { type DomainLimits, Engine, Tenant, Tenants, visitFrames } from "../../shared/engine/mod.ts";
-import { log } from "../../shared/api/mod.ts";
+import { log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import type { SwitchExports } from "./exports.ts";
 import { Trunk, type TrunkOptions } from "./trunk.ts";
 
@@ -40,7 +40,8 @@ export class Emulation {
     this.engine = engine;
     this.#limits = limits;
     this.tenants = new Tenants(engine, () => {});
-    this.tenants.extraActive = () => [...this.#trunks].map((trunk) => trunk.source);
+    this.tenants.extraActive = () =>
+      [...this.#trunks].filter((trunk) => trunk.isReceiving).map((trunk) => trunk.source);
   }
 
   /** Starts the engine. */
@@ -50,10 +51,10 @@ export class Emulation {
 
   /** Lets a guest into a pool of its own, from the top down. */
   enter(): Tenant {
-    for (let pool = VF_MAX - 1; pool >= 0; pool--) {
+    for (let pool = VF_MAX - 1; pool >= VPORTS_MAX; pool--) {
       if (!this.#claimed.has(pool)) return this.enterAt(pool);
     }
-    throw new DeviceRefusal("too-many-guests", `at most ${VF_MAX} guests can be emulated`);
+    throw new DeviceRefusal("too-many-guests", `at most ${VF_MAX - VPORTS_MAX} VFs can be emulated at a time`);
   }
 
   /** Lets a guest into a pool that is known to be its own. */
@@ -62,6 +63,7 @@ export class Emulation {
     const tenant = new Tenant(this.engine, pool, this.#limits);
     this.#claimed.add(pool);
     this.tenants.add(tenant);
+    this.engine.view.setUint32(POOLS + pool * POOL_STRIDE + P_VISIT_FRAMES, visitFrames(1), true);
     return tenant;
   }
 
@@ -98,6 +100,7 @@ export class Emulation {
           pool: POOL_UPLINK,
           owner,
           wired: false,
+          isReceiving: () => true,
           log: say,
         });
         this.engine.between(() => this.#plugUplink());

@@ -19,6 +19,7 @@ const options = new Command("vhost")
   .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", Number, 50)
   .option("--vf-memory-mib <n>", "memory one guest may map", Number, 2048)
+  .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
   .opts<{
     listen: ReturnType<typeof parseListen>;
@@ -27,6 +28,7 @@ const options = new Command("vhost")
     engineCpus: number[];
     spinUs: number;
     vfMemoryMib: number;
+    sealedOnly: boolean;
   }>();
 
 await runService("vhost", async () => {
@@ -37,7 +39,7 @@ await runService("vhost", async () => {
     cpus: options.engineCpus,
     spinUs: options.spinUs,
     bytesMax: options.vfMemoryMib * 1024 ** 2,
-    sealedOnly: false,
+    sealedOnly: options.sealedOnly,
   });
   const died = Promise.withResolvers<void>();
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));

@@ -37,6 +37,8 @@ export class Port {
   #session: Session | undefined;
   #sessionEnd: Promise<void> = Promise.resolve();
   #lastEnd: string | undefined;
+  /** Told when the configuration has changed by itself. */
+  onConfig: (config: PortConfig) => void = () => {};
   #closed = false;
   #wake: () => void = () => {};
   readonly #done: Promise<void>;
@@ -104,7 +106,10 @@ export class Port {
     this.#lastEnd = reason;
     this.#session = undefined;
     // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
-    if (this.#config.dataPath === "guest") this.#config = { ...this.#config, dataPath: "emulated" };
+    if (this.#config.dataPath === "guest") {
+      this.#config = { ...this.#config, dataPath: "emulated" };
+      this.onConfig(this.#config);
+    }
     this.#context.log("info", `the front-end's session ended: ${reason}`);
   }
 

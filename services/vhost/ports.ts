@@ -123,7 +123,9 @@ export class Ports {
       makeDriver: (path, events) => this.#makeDriver(context, path, events),
     };
     const config = { ...this.#defaultConfig(name), ...this.#configs[String(name)] };
-    this.#ports.set(name, new Port(context, config));
+    const port = new Port(context, config);
+    port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
+    this.#ports.set(name, port);
   }
 
   #makeDriver(context: PortContext, path: DataPath, events: DriverEvents): Driver | undefined {

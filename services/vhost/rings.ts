@@ -28,6 +28,7 @@ export class Rings {
   #work: Promise<unknown> = Promise.resolve();
   #recent = 0;
   #windowStart = 0;
+  #closed = false;
 
   /** `lost` is told when nobody can drive the rings any more. */
   constructor(context: PortContext, path: DataPath, lost: () => void) {
@@ -105,6 +106,7 @@ export class Rings {
    */
   switchTo(path: DataPath): Promise<void> {
     return this.exclusively(async () => {
+      if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
       if (path === this.#path) return;
       const before = this.#path;
       const running = this.all.filter((ring) => ring.running);
@@ -147,8 +149,9 @@ export class Rings {
       // Receive rings first: nobody's frame may come before there is room for it.
       for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
+      // Where they got to is where the way back begins.
+      for (const ring of this.all) await this.stop(ring).catch(() => ring.running = false);
       this.#driver = undefined;
-      for (const ring of this.all) ring.running = false;
       await driver.release((error as Error).message);
       throw error;
     }
@@ -269,12 +272,14 @@ export class Rings {
   }
 
   /** The end: gives everything back. */
-  async close(reason: string): Promise<void> {
-    await this.#work;
-    await this.#driver?.release(reason);
-    this.#driver = undefined;
-    for (const ring of this.all) ring.close();
-    this.#vrings.clear();
-    this.#memory.close();
+  close(reason: string): Promise<void> {
+    return this.exclusively(async () => {
+      this.#closed = true;
+      await this.#driver?.release(reason);
+      this.#driver = undefined;
+      for (const ring of this.all) ring.close();
+      this.#vrings.clear();
+      this.#memory.close();
+    });
   }
 }

@@ -27,9 +27,10 @@ import {
   TRUNK_STRIDE,
   TRUNKS,
 } from "../../shared/layout/nic.ts";
-import { DeviceClient, type PoolName } from "../../shared/device/mod.ts";
+import { DeviceClient, DeviceRefusal, type PoolName } from "../../shared/device/mod.ts";
 import type { Engine } from "../../shared/engine/mod.ts";
 import {
+  ArenaFullError,
   createEventFd,
   createMemfd,
   EPOLLET,
@@ -65,6 +66,8 @@ export interface TrunkOptions {
   owner: string;
   /** Its frames go straight to the pool's receive queues, past the switch. */
   wired: boolean;
+  /** Whether there is anybody for the frames from the NIC; while there is not, the source is not polled. */
+  isReceiving(): boolean;
   log(level: "info" | "warn", message: string): void;
 }
 
@@ -80,6 +83,7 @@ export class Trunk {
   readonly #kick = createEventFd();
   readonly #call = createEventFd();
   #device: DeviceClient | undefined;
+  #attaching: Promise<void> = Promise.resolve();
   #mapped = false;
   #closed = false;
 
@@ -88,11 +92,21 @@ export class Trunk {
     this.#options = options;
     this.source = TRUNKS + options.pool * TRUNK_STRIDE;
     this.sink = this.source + QUEUE_STRIDE;
+    try {
+      this.#window = engine.arena.allocate(MEMORY_BYTES);
+    } catch (error) {
+      for (const fd of [this.#kick, this.#call]) fd.close();
+      if (error instanceof ArenaFullError) throw new DeviceRefusal("arena-full", `emulated mode: ${error.message}`);
+      throw error;
+    }
     this.#memory = createMemfd("ringfabric-trunk", MEMORY_BYTES);
     sealShrink(this.#memory.number);
-    this.#window = engine.arena.allocate(MEMORY_BYTES);
     engine.arena.map(this.#window, this.#memory.number, 0, MEMORY_BYTES);
     engine.epoll.add(this.#call.number, EPOLLIN | EPOLLET, this.source);
+  }
+
+  get isReceiving(): boolean {
+    return this.#options.isReceiving();
   }
 
   /** Attaches to the NIC and starts both queues. Throws what the NIC refuses with. */
@@ -118,6 +132,7 @@ export class Trunk {
       await device.request({ op: "dmaSet", regions: [region] }, [this.#memory.number]);
       await this.#start(device, RX, IOVA, this.#call);
       await this.#start(device, TX, IOVA + BigInt(RING_BYTES), this.#kick);
+      if (this.#closed) throw new Error("the trunk is closed");
       this.#setState(QUEUE_RUNNING);
     } catch (error) {
       device.close();
@@ -125,7 +140,7 @@ export class Trunk {
     }
     this.#device = device;
     void device.closed.then(() => {
-      if (!this.#closed && this.#device === device) void this.#reattach();
+      if (!this.#closed && this.#device === device) this.#attaching = this.#reattach();
     });
   }
 
@@ -145,6 +160,7 @@ export class Trunk {
 
   /** Begins anew: empty rings, the NIC's doorbells mapped. */
   #reset(page: Fd): void {
+    if (this.#closed) throw new Error("the trunk is closed");
     const { arena, view, wasm } = this.#engine;
     const registers = REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES;
     this.#engine.between(() => {
@@ -218,6 +234,7 @@ export class Trunk {
   async close(reason: string): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#attaching;
     this.#setState(QUEUE_STOPPED);
     await this.#device?.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {});
     this.#device?.close();

@@ -37,6 +37,8 @@ export const TrafficRequest = z.strictObject({
   count: z.int().min(1).max(Number.MAX_SAFE_INTEGER).optional().openapi({ description: "Frames to send" }),
   seconds: z.number().min(0.001).max(86_400).optional(),
   port: z.int().min(1).max(65535).default(9),
+  window: z.int().min(1).max(4096).optional()
+    .openapi({ description: "With echo: so many frames may be on their way at a time" }),
   echo: z.boolean().default(false).openapi({
     description: "To the echo service: the flow comes back, and is counted here",
   }),

@@ -112,6 +112,13 @@ export class Domain {
     const sorted = [...regions].sort((a, b) => a.iova < b.iova ? -1 : 1);
     sorted.forEach((region, i) => {
       const end = region.iova + BigInt(region.size);
+      // Whole pages, as every hypervisor has them: bytes here and there would only be work for the engine.
+      if ([region.iova, BigInt(region.size), BigInt(region.offset)].some((n) => n % BigInt(PAGE_BYTES) !== 0n)) {
+        throw new DeviceRefusal(
+          "bad-region",
+          `region at ${hex(region.iova)} of ${region.size} bytes is not whole pages`,
+        );
+      }
       if (region.size === 0) throw new DeviceRefusal("bad-region", `region at ${hex(region.iova)} is empty`);
       if (end > 1n << 64n) {
         throw new DeviceRefusal("bad-region", `region at ${hex(region.iova)} of ${region.size} bytes wraps past 2^64`);

@@ -192,6 +192,11 @@ export class Queues {
     return this.#sorted().filter((queue) => queue.index % 2 === 1).map((queue) => queue.pointer);
   }
 
+  /** Whether a receive queue runs. */
+  get isReceiving(): boolean {
+    return this.#sorted().some((queue) => queue.index % 2 === 0);
+  }
+
   #sorted(): Running[] {
     return [...this.#running.values()].sort((a, b) => a.index - b.index);
   }

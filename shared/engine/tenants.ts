@@ -39,7 +39,7 @@ export class Tenants {
   constructor(engine: Engine, onQueueError: (tenant: Tenant, index: number, reason: string) => void) {
     this.#engine = engine;
     this.#onQueueError = onQueueError;
-    engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.#reportErrors();
+    engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.reportErrors();
     engine.onBlockedCall = (fd) => this.#blockedCall(fd);
   }
 
@@ -81,7 +81,7 @@ export class Tenants {
       domain.replace(candidates);
       queues.rebind();
     });
-    this.#reportErrors();
+    this.reportErrors();
   }
 
   /** Adds one region to the memory table. */
@@ -99,7 +99,7 @@ export class Tenants {
       domain.remove(request.iova, request.size);
       queues.rebind();
     });
-    this.#reportErrors();
+    this.reportErrors();
   }
 
   /** Starts a queue; takes its eventfds over if it starts. `alongside` runs in the same pause of the engine. */
@@ -138,7 +138,8 @@ export class Tenants {
 
   // Faults ---------------------------------------------------------------------------------------------------
 
-  #reportErrors(): void {
+  /** Tells of every queue that has stopped by itself and of which nobody has been told yet. */
+  reportErrors(): void {
     for (const tenant of this.#tenants.values()) {
       for (const queue of tenant.queues.states()) {
         const key = `${tenant.pool}.${queue.index}`;
@@ -161,7 +162,7 @@ export class Tenants {
         if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
       }
     });
-    this.#reportErrors();
+    this.reportErrors();
   }
 
   /** A call eventfd held the engine: its queue stops. */
@@ -169,6 +170,6 @@ export class Tenants {
     this.#engine.between(() => {
       for (const { queues } of this.#tenants.values()) queues.failCall(fd);
     });
-    this.#reportErrors();
+    this.reportErrors();
   }
 }

@@ -163,6 +163,8 @@ export const GEN_BEGAN_NS = 48;
 export const GEN_ENDS_NS = 56;
 /** f64: ns at which the last frame was sent. */
 export const GEN_LAST_NS = 64;
+/** u32: frames that may be on their way (0: any number); those that have come back are counted by their flow. */
+export const GEN_WINDOW = 72;
 /** u32: frames of a burst at the most. */
 export const GEN_BURST_MAX = 64;
 

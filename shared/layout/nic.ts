@@ -179,6 +179,9 @@ export const Q_WIRE = 176;
 export const Q_BUFFERS = 180;
 export const Q_BUFFERS_IOVA = 184;
 
+/** u32: a hold ring's buffers that have been handed on. */
+export const Q_RELEASED = 192;
+
 export const FLAVOUR_SPLIT = 0;
 export const FLAVOUR_ADVANCED = 1;
 /** The driver's side of an advanced pair: its transmit ring, and its receive ring. */

@@ -122,11 +122,10 @@ export function isEventFd(fd: number): boolean {
   return fdTarget(fd).startsWith("anon_inode:[eventfd]");
 }
 
-/** A new memory file of `bytes` bytes that may be shared, and sealed unless `sealable` is false. */
-export function createMemfd(name: string, bytes: number, sealable = true): Fd {
+/** A new memory file of `bytes` bytes that may be sealed and shared. */
+export function createMemfd(name: string, bytes: number): Fd {
   const cName = new TextEncoder().encode(`${name}\0`);
-  const flags = MFD_CLOEXEC | (sealable ? MFD_ALLOW_SEALING : 0);
-  const fd = new Fd(check(libc().memfd_create(cName, flags), "memfd_create", name));
+  const fd = new Fd(check(libc().memfd_create(cName, MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create", name));
   try {
     check(libc().ftruncate(fd.number, BigInt(bytes)), "ftruncate", name);
   } catch (error) {

@@ -72,7 +72,6 @@ judgedTest(
       }
     });
     for (const service of SERVICES) {
-      const logs = () => cluster.compose("logs", "--tail", "12");
       await t.step(`${service} killed: it comes back, and so does the traffic`, async () => {
         if (service !== "guest-a") {
           await until(

@@ -418,7 +418,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const bystanders = await Bystanders.attach(fabric);
     await bystanders.check();
     const pids = Object.values(fabric.pids());
-    assertEquals(pids.length, 3);
+    assertEquals(pids.length, 4);
     const { code } = await fabric.process.end(signal);
     assertEquals(code, 0);
     await bystanders[Symbol.asyncDispose]();

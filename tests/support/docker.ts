@@ -77,10 +77,17 @@ export class DockerCluster implements AsyncDisposable {
 
   /** Kills a service's process from within its container, so that the restart policy holds. */
   async kill(service: string): Promise<void> {
-    const code = 'for (const { name } of Deno.readDirSync("/proc")) if (/^\\d+$/.test(name) && +name !== Deno.pid && ' +
-      'Deno.readTextFileSync(`/proc/${name}/cmdline`).startsWith("deno\\0run")) Deno.kill(+name, "SIGKILL")';
+    const code = `for (const { name } of Deno.readDirSync("/proc")) {
+      if (!/^\\d+$/.test(name) || +name === Deno.pid) continue;
+      try {
+        if (Deno.readTextFileSync("/proc/" + name + "/cmdline").startsWith("deno\\0run")) Deno.kill(+name, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    }`;
     const id = (await this.compose("ps", "-q", service)).trim();
-    await this.docker("exec", id, "deno", "eval", "--no-config", code);
+    // The container ends with its process, and this command with the container.
+    await this.docker("exec", id, "deno", "eval", "--no-config", code).catch(() => {});
   }
 
   /** Asks a published port, from where the daemon publishes it. */

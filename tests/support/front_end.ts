@@ -67,8 +67,8 @@ export class SharedMemory implements Disposable {
   readonly view: DataView<ArrayBuffer>;
   readonly #address: bigint;
 
-  constructor(bytes: number, unsealed = false) {
-    this.fd = createMemfd("ringfabric-test", bytes, !unsealed);
+  constructor(bytes: number) {
+    this.fd = createMemfd("ringfabric-test", bytes);
     this.#address = libc().mmap(0n, BigInt(bytes), PROT_READ_WRITE, MAP_SHARED, this.fd.number, 0n);
     if (this.#address === MAP_FAILED) throw new OsError("mmap", "test memory", errno());
     const pointer = Deno.UnsafePointer.create(this.#address);
@@ -124,8 +124,6 @@ export interface FrontEndOptions {
   queuePairs?: number;
   features?: bigint;
   bufferBytes?: number;
-  /** Memory that nobody can seal, so that it could be truncated. */
-  unsealed?: boolean;
 }
 
 /** IOVA of a front-end's first byte, and its own (user) address for it. */
@@ -151,7 +149,7 @@ export class FrontEnd implements AsyncDisposable {
       features = FEATURES,
       bufferBytes = 2048,
     } = options;
-    this.memory = new SharedMemory(bytes, unsealed);
+    this.memory = new SharedMemory(bytes);
     this.guest = new MockGuest(this.memory.view, {
       offset: 0,
       bytes,
