@@ -42,11 +42,8 @@ export class Registry {
    */
   static async open(dir: string, builtin: string | undefined, trust: Trust): Promise<Registry> {
     const registry = new Registry(dir, trust);
-    await Deno.mkdir(dir, { recursive: true, mode: 0o700 });
     for (const folder of builtin === undefined ? [dir] : [dir, builtin]) {
-      for await (const { name } of Deno.readDir(folder)) {
-        if (name.endsWith(".wasm")) await registry.#offer(`${folder}/${name}`);
-      }
+      for (const name of filesOf(folder)) if (name.endsWith(".wasm")) await registry.#offer(`${folder}/${name}`);
     }
     return registry;
   }
@@ -83,6 +80,7 @@ export class Registry {
     }
     const path = this.#paths.get(keyOf(view)) ?? `${this.#dir}/${keyOf(view)}.wasm`;
     if (known) return view;
+    await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
     await Deno.writeFile(`${path}.new`, image, { mode: 0o600 });
     await Deno.rename(`${path}.new`, path);
     this.#paths.set(keyOf(view), path);
@@ -125,6 +123,16 @@ export class Registry {
     this.#views.delete(key);
     this.#paths.delete(key);
     return view;
+  }
+}
+
+/** Names in a folder, which is made when the first image is stored. */
+function filesOf(folder: string): string[] {
+  try {
+    return [...Deno.readDirSync(folder)].map(({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
   }
 }
 

@@ -142,7 +142,6 @@ export class FrontEnd implements AsyncDisposable {
 
   private constructor(socketPath: string, options: FrontEndOptions) {
     const {
-      unsealed = false,
       bytes = 4 * 1024 ** 2,
       queueSize = 64,
       queuePairs = 1,
