@@ -5,6 +5,7 @@
 import { Command } from "commander";
 import { table } from "../../services/cli/views.ts";
 import { CoreProbe } from "./core_distance.ts";
+import { modes } from "./modes.ts";
 import { idle, median, patchLatency, startUp } from "./system.ts";
 import { type BackEnd, type Load, measure, type Sample } from "./throughput.ts";
 
@@ -14,6 +15,7 @@ interface Options {
   only?: string;
   json: string;
   skipSystem: boolean;
+  skipModes: boolean;
 }
 
 const LOADS: (Load & { target?: number })[] = [
@@ -32,7 +34,8 @@ const options = new Command("bench")
   .option("--samples <n>", "one-second samples a turn", "3")
   .option("--only <text>", "only loads whose name and size contain this, such as 'plain 64'")
   .option("--json <file>", "where the figures go", ".bench/results.json")
-  .option("--skip-system", "throughput only", false)
+  .option("--skip-system", "leave out start-up, PATCH and idle", false)
+  .option("--skip-modes", "leave out emulated mode against passthrough", false)
   .parse().opts<Options>();
 
 const BACK_ENDS: BackEnd[] = ["ringfabric", "net_vhost"];
@@ -98,6 +101,26 @@ console.log(table(
   ]),
 ));
 
+let modeResults: Awaited<ReturnType<typeof modes>> = [];
+if (!options.skipModes) {
+  modeResults = await modes([128, 1514], Number(options.rounds));
+  console.log();
+  console.log(table(
+    ["MODE", "BYTES", "MPPS", "CPU S / M FRAMES", "FRAMES / CPU S", "P50 US", "P99 US", "RATIO", "TARGET"],
+    modeResults.map((row) => [
+      row.mode,
+      row.bytes,
+      row.mpps.toFixed(2),
+      row.cpuSecondsPerMillionFrames.toFixed(2),
+      Math.round(row.framesPerCpuSecond),
+      row.p50Us.toFixed(0),
+      row.p99Us.toFixed(0),
+      row.ratio.toFixed(2),
+      row.mode === "emulated" ? "-" : ">= 2",
+    ]),
+  ));
+}
+
 let system: Record<string, unknown> = {};
 if (!options.skipSystem) {
   const upMs = median(await startUp(5));
@@ -124,6 +147,7 @@ const report = {
   command: "deno task bench",
   machine: machine(),
   throughput: results,
+  modes: modeResults,
   system,
 };
 await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });

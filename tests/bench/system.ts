@@ -12,7 +12,8 @@ export function median(list: readonly number[]): number {
   return sorted.length % 2 ? sorted[middle] ?? NaN : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
 }
 
-function cpuSeconds(pid: number): number {
+/** CPU time that a process has used, all threads, user and system. */
+export function cpuSeconds(pid: number): number {
   const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).replace(/^.*\) /, "").split(" ");
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
