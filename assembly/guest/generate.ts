@@ -102,6 +102,11 @@ function send(generator: usize, dst: u64, sequence: u64, now: f64): bool {
   const rest = n - UDP_BYTES - PROBE_BYTES;
   const word = sequence * 0x9e3779b97f4a7c15;
   let i: u32 = 0;
+  let words = i64x2.replace_lane(i64x2.splat(word), 1, word + 8);
+  for (; i + 16 <= rest; i += 16) {
+    v128.store(payload + PROBE_BYTES + i, words);
+    words = i64x2.add(words, i64x2.splat(16));
+  }
   for (; i + 8 <= rest; i += 8) store<u64>(payload + PROBE_BYTES + i, word + i);
   for (; i < rest; i++) store<u8>(payload + PROBE_BYTES + i, <u8> i);
   writeUdpHeader(at, at - IPV4_BYTES, load<u32>(generator, GEN_SOURCE_PORT), load<u32>(generator, GEN_PORT), n);

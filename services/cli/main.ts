@@ -1,7 +1,18 @@
 /** `deno task fabric`: the fabric from the command line, in the words of `ip link set vf`. */
 import { Command } from "commander";
-import { oneLine, pfClient, qemuArguments, testpmdArguments, type Vf } from "../../shared/api/mod.ts";
-import { filterTable, type Sample, statsTable, vfDetail, vfTable } from "./views.ts";
+import {
+  type ModeRequest,
+  oneLine,
+  Peer,
+  pfClient,
+  qemuArguments,
+  testpmdArguments,
+  type Vf,
+  type VfMode,
+  type VportView,
+} from "../../shared/api/mod.ts";
+import { pluginCommands } from "./plugins.ts";
+import { filterTable, modeDetail, type Sample, statsTable, vfDetail, vfTable, vportTable } from "./views.ts";
 import { parsePairs, SETTABLE, UsageError } from "./values.ts";
 
 const program = new Command("fabric")
@@ -34,6 +45,13 @@ function show(value: unknown, text: () => string): void {
   console.log(program.opts<{ json: boolean }>().json ? JSON.stringify(value) : text());
 }
 
+/** The vf service: two ports behind the PF, or where RINGFABRIC_VF says. */
+function vfService(): Peer {
+  const url = new URL(program.opts<{ api: string }>().api);
+  url.port = String(Number(url.port) + 2);
+  return new Peer("the vf service", Deno.env.get("RINGFABRIC_VF") ?? url.origin, Deno.env.get("RINGFABRIC_TOKEN"));
+}
+
 const byId = (id: string) => ({ param: { id } });
 
 const getVf = (id: string) => body<Vf>(client().api.v1.vfs[":id"].$get(byId(id)));
@@ -57,6 +75,15 @@ vf.command("set <n> <pairs...>").description(`change a VF: ${SETTABLE}`).action(
   const changed = await body<Vf>(client().api.v1.vfs[":id"].$patch({ ...byId(n), json: patch }));
   show(changed, () => vfTable([changed]));
 });
+
+vf.command("mode <n> [mode]").description("who drives a VF; or change it: emulated, passthrough")
+  .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
+  .action(async (n: string, mode: string | undefined, { plugin }: { plugin?: string }) => {
+    const route = client().api.v1.vfs[":id"].mode;
+    const json = { mode: mode as ModeRequest["mode"], ...(plugin ? { plugin } : {}) };
+    const found = await body<VfMode>(mode ? route.$put({ ...byId(n), json }) : route.$get(byId(n)));
+    show(found, () => modeDetail(found));
+  });
 
 interface AttachOptions {
   queuePairs: string;
@@ -108,6 +135,34 @@ program.command("stats").description("counters of all VFs")
       before = now;
     }
   });
+
+const vport = program.command("vport").description("guests without a VF");
+vport.command("list").description("all vports").action(async () => {
+  const vports = await body<VportView[]>(client().api.v1.vports.$get());
+  show(vports, () => vportTable(vports));
+});
+vport.command("add [pairs...]").description(`a new vport: ${SETTABLE}`).action(async (pairs: string[]) => {
+  const json = pairs.length === 0 ? {} : parsePairs(pairs);
+  const made = await body<VportView>(client().api.v1.vports.$post({ json }));
+  show(made, () => `${vportTable([made])}\n\n${made.socket}`);
+});
+vport.command("set <n> <pairs...>").description(`change a vport: ${SETTABLE}`).action(
+  async (n: string, pairs: string[]) => {
+    const changed = await body<VportView>(
+      client().api.v1.vports[":id"].$patch({ ...byId(n), json: parsePairs(pairs) }),
+    );
+    show(changed, () => vportTable([changed]));
+  },
+);
+vport.command("remove <n>").description("take a vport away").action(async (n: string) => {
+  const gone = await body<VportView>(client().api.v1.vports[":id"].$delete(byId(n)));
+  show(gone, () => `vport ${gone.id} is gone`);
+});
+
+pluginCommands(program.command("plugin").description("plugins that drive VFs from inside their guests"), {
+  peer: vfService,
+  show,
+});
 
 program.command("filters").description("the address filter table").action(async () => {
   const filters = await body<Parameters<typeof filterTable>[0]>(client().api.v1.filters.$get());

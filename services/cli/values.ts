@@ -45,6 +45,9 @@ const KEYS: Record<string, [string, Reader]> = {
   state: ["linkState", text],
   min_tx_rate: ["minTxRate", number],
   max_tx_rate: ["maxTxRate", number],
+  multicast: ["multicast", (value) => ["all", "none"].includes(value) ? value : value.split(",")],
+  mac_fixed: ["macFixed", onOff],
+  hardware: ["hardware", text],
 };
 const ALIASES: Record<string, string> = Object.fromEntries([
   ...Object.entries(KEYS).map(([key, [field]]) => [field, key]),

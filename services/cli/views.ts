@@ -1,6 +1,6 @@
 /** What the CLI prints: tables a person can read. */
 import Table from "cli-table3";
-import type { Filter, Vf } from "../../shared/api/mod.ts";
+import type { Filter, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
 
 const PLAIN = {
@@ -39,7 +39,7 @@ function rate(min: number, max: number): string {
   return `${min || "-"}/${max || "-"}`;
 }
 
-function vlan(vf: Vf): string {
+function vlan(vf: PortPolicy): string {
   if (vf.vlan === 0) return vf.trust ? "all tags" : vf.trunk.length > 0 ? `trunk ${formatVlans(vf.trunk)}` : "-";
   return `${vf.vlan}${vf.qos ? ` qos ${vf.qos}` : ""}${vf.vlanProto === "802.1ad" ? " 802.1ad" : ""}`;
 }
@@ -55,7 +55,7 @@ export function guestState(vf: Vf): string {
 /** All VFs, a line each. */
 export function vfTable(vfs: readonly Vf[]): string {
   return table(
-    ["VF", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "GUEST"],
+    ["VF", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "MODE", "GUEST"],
     vfs.map((vf) => [
       vf.id,
       vf.mac,
@@ -64,7 +64,38 @@ export function vfTable(vfs: readonly Vf[]): string {
       vf.trust ? "on" : "off",
       vf.linkState,
       rate(vf.minTxRate, vf.maxTxRate),
+      vf.attached ? vf.plugin ?? vf.mode : "-",
       guestState(vf),
+    ]),
+  );
+}
+
+/** Who drives a VF, and how the last change went. */
+export function modeDetail({ mode, plugin, version, changing, steps, lastFailure }: VfMode): string {
+  const lines = [`${mode}${plugin ? `, plugin ${plugin} ${version}` : ""}${changing ? ", changing" : ""}`];
+  if (steps && steps.length > 0) {
+    lines.push(
+      "",
+      table(["STEP OF THE LAST CHANGE", "MS", "ERROR"], steps.map(({ step, ms, error }) => [step, ms, error ?? ""])),
+    );
+  }
+  if (lastFailure) lines.push("", `last failure: ${lastFailure.reason}: ${lastFailure.detail}`);
+  return lines.join("\n");
+}
+
+/** All vports, a line each. */
+export function vportTable(vports: readonly VportView[]): string {
+  return table(
+    ["VPORT", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "GUEST"],
+    vports.map((vport) => [
+      vport.id,
+      vport.mac,
+      vlan(vport),
+      vport.spoofCheck ? "on" : "off",
+      vport.trust ? "on" : "off",
+      vport.linkState,
+      rate(vport.minTxRate, vport.maxTxRate),
+      vport.attached ? "attached" : "no guest",
     ]),
   );
 }
@@ -83,7 +114,10 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["state", vf.linkState],
     ["min_tx_rate", vf.minTxRate],
     ["max_tx_rate", vf.maxTxRate],
-    ["mode", vf.mode],
+    ["multicast", typeof vf.multicast === "string" ? vf.multicast : vf.multicast.join(",") || "none"],
+    ["mac_fixed", vf.macFixed ? "on" : "off"],
+    ["hardware", vf.hardware],
+    ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
     [

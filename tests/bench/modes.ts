@@ -15,39 +15,44 @@ export interface ModeResult {
   mpps: number;
   cpuSecondsPerMillionFrames: number;
   framesPerCpuSecond: number;
+  /** Of that, what the host spends (NIC and vhost), the guests' own work left out. */
+  hostCpuSecondsPerMillionFrames: number;
   p50Us: number;
   p99Us: number;
-  /** Frames for CPU time, against emulated mode of the same size. */
+  /** Frames for CPU time, against emulated mode of the same size: all CPU time, and the host's. */
   ratio: number;
+  hostRatio: number;
 }
 
 const SECONDS = 3;
 const WINDOW = 512;
 const LATENCY_RATE = 10_000;
 
-function pids(fabric: TestFabric): number[] {
-  return [...Object.values(fabric.pids()), ...fabric.info.guests.map((_, i) => fabric.guestPid(i))];
+/** CPU seconds so far: the host's services, and the guests. */
+function cpu(fabric: TestFabric): { host: number; guests: number } {
+  const services = Object.entries(fabric.pids()).filter(([name]) => name !== "guest").map(([, pid]) => pid);
+  const sum = (pids: number[]) => pids.reduce((total, pid) => total + cpuSeconds(pid), 0);
+  return { host: sum(services), guests: sum(fabric.info.guests.map((_, i) => fabric.guestPid(i))) };
 }
 
-/** Frames a second and CPU seconds of one closed-loop run. */
-async function load(fabric: TestFabric, bytes: number): Promise<{ frames: number; cpu: number; seconds: number }> {
+/** Frames and CPU seconds of one closed-loop run. */
+async function load(fabric: TestFabric, bytes: number) {
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   const { id } = await a.send(b.ip, { rate: 0, size: bytes, echo: true, window: WINDOW });
   await new Promise((resolve) => setTimeout(resolve, 500));
-  const all = pids(fabric);
-  const counters = async () => (await fabric.counters(0)).rx_frames! + (await fabric.counters(1)).rx_frames!;
-  const [before, cpuBefore, start] = [
-    await counters(),
-    all.reduce((sum, pid) => sum + cpuSeconds(pid), 0),
-    performance.now(),
-  ];
+  const frames = async () => {
+    const counters = await Promise.all([0, 1].map((vf) => fabric.counters(vf)));
+    return counters.reduce((sum, { rx_frames = 0 }) => sum + rx_frames, 0);
+  };
+  const [framesBefore, before, start] = [await frames(), cpu(fabric), performance.now()];
   await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000));
-  const [after, cpuAfter] = [await counters(), all.reduce((sum, pid) => sum + cpuSeconds(pid), 0)];
-  const seconds = (performance.now() - start) / 1000;
+  const [framesAfter, after, end] = [await frames(), cpu(fabric), performance.now()];
   await a.stop(id);
   await must(`${a.api}/api/v1/traffic`, "DELETE");
   await new Promise((resolve) => setTimeout(resolve, 100));
-  return { frames: after - before, cpu: cpuAfter - cpuBefore, seconds };
+  const millions = (framesAfter - framesBefore) / 1e6;
+  const host = (after.host - before.host) / millions;
+  return { mpps: millions / (end - start) * 1000, host, cost: host + (after.guests - before.guests) / millions };
 }
 
 /** All modes, taking turns `rounds` times, for each frame size. */
@@ -65,36 +70,33 @@ export async function modes(sizes: readonly number[], rounds: number): Promise<M
   await a.reaches(b.ip);
   const results: ModeResult[] = [];
   for (const bytes of sizes) {
-    const samples: Record<string, { mpps: number; cost: number; p50: number; p99: number }[]> = {};
+    const samples: Record<string, { mpps: number; cost: number; host: number; p50: number; p99: number }[]> = {};
     for (let round = 0; round < rounds; round++) {
       for (const [name, mode] of Object.entries(MODES)) {
         for (const vf of [0, 1]) await setMode(fabric, vf, mode);
-        const { frames, cpu, seconds } = await load(fabric, bytes);
+        const loaded = await load(fabric, bytes);
         const { latencyUs } = await checkedStream(a, b, { rate: LATENCY_RATE, size: bytes, count: LATENCY_RATE });
-        const sample = {
-          mpps: frames / seconds / 1e6,
-          cost: cpu / (frames / 1e6),
-          p50: latencyUs.p50,
-          p99: latencyUs.p99,
-        };
+        const sample = { ...loaded, p50: latencyUs.p50, p99: latencyUs.p99 };
         (samples[name] ??= []).push(sample);
         console.error(
           `${name} ${bytes} B: ${sample.mpps.toFixed(2)} Mpps, ${sample.cost.toFixed(2)} CPU s for a million frames`,
         );
       }
     }
-    const cost = (name: string) => median((samples[name] ?? []).map(({ cost }) => cost));
     for (const name of Object.keys(MODES)) {
-      const of = (key: "mpps" | "p50" | "p99") => median((samples[name] ?? []).map((sample) => sample[key]));
+      const of = (key: "mpps" | "cost" | "host" | "p50" | "p99", mode = name) =>
+        median((samples[mode] ?? []).map((sample) => sample[key]));
       results.push({
         mode: name,
         bytes,
         mpps: of("mpps"),
-        cpuSecondsPerMillionFrames: cost(name),
-        framesPerCpuSecond: 1e6 / cost(name),
+        cpuSecondsPerMillionFrames: of("cost"),
+        framesPerCpuSecond: 1e6 / of("cost"),
+        hostCpuSecondsPerMillionFrames: of("host"),
         p50Us: of("p50"),
         p99Us: of("p99"),
-        ratio: cost("emulated") / cost(name),
+        ratio: of("cost", "emulated") / of("cost"),
+        hostRatio: of("host", "emulated") / of("host"),
       });
     }
   }

@@ -1,0 +1,70 @@
+/** `fabric plugin …`: what vendors and operators do with plugin images. */
+import type { Command } from "commander";
+import type { Peer, PluginView } from "../../shared/api/mod.ts";
+import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
+import { generateKeys, Hardware, type KeyPairText, signImage } from "../../shared/plugin/mod.ts";
+import { UsageError } from "./values.ts";
+import { table } from "./views.ts";
+
+/** What the commands need. */
+export interface PluginTools {
+  peer(): Peer;
+  show(value: unknown, text: () => string): void;
+}
+
+interface SignOptions {
+  key: string;
+  name: string;
+  version: string;
+  hardware: string;
+  licence: string;
+}
+
+function pluginTable(plugins: readonly PluginView[]): string {
+  return table(
+    ["NAME", "VERSION", "HARDWARE", "LICENCE", "BYTES", "SHA-256"],
+    plugins.map(({ name, version, hardware, licence, bytes, sha256 }) => [
+      ...[name, version, hardware, licence, bytes],
+      sha256.slice(0, 16),
+    ]),
+  );
+}
+
+/** Adds the commands to `parent`. */
+export function pluginCommands(parent: Command, { peer, show }: PluginTools): void {
+  parent.command("list").description("images in the registry").action(async () => {
+    const plugins = await peer().ask<PluginView[]>("GET", "/api/v1/plugins");
+    show(plugins, () => pluginTable(plugins));
+  });
+  parent.command("upload <file>").description("store a signed image").action(async (file: string) => {
+    const stored = await peer().ask<PluginView>("POST", "/api/v1/plugins", await Deno.readFile(file));
+    show(stored, () => pluginTable([stored]));
+  });
+  parent.command("remove <name> <version>").description("take an image out").action(
+    async (name: string, version: string) => {
+      const gone = await peer().ask<PluginView>("DELETE", `/api/v1/plugins/${name}/${version}`);
+      show(gone, () => `${gone.name} ${gone.version} is gone`);
+    },
+  );
+  parent.command("keygen <file>").description("a new key pair; the public key is printed, to be trusted by others")
+    .action(async (file: string) => {
+      const keys = await generateKeys();
+      await Deno.writeTextFile(file, JSON.stringify(keys), { createNew: true, mode: 0o600 });
+      show(keys.publicKey, () => keys.publicKey);
+    });
+  parent.command("sign <module> <image>").description("sign a Wasm module as a plugin image")
+    .requiredOption("--key <file>", "key pair made by keygen")
+    .requiredOption("--name <name>", "name of the plugin")
+    .requiredOption("--version <version>", "its version, such as 1.0.0")
+    .requiredOption("--hardware <kind>", "whose rings it drives: advanced or virtio")
+    .requiredOption("--licence <spdx>", "its licence, such as Apache-2.0")
+    .action(async (module: string, image: string, options: SignOptions) => {
+      const hardware = Hardware.safeParse(options.hardware);
+      if (!hardware.success) throw new UsageError(`hardware ${options.hardware}: it is advanced or virtio`);
+      const keys = JSON.parse(await Deno.readTextFile(options.key)) as KeyPairText;
+      const { name, version, licence } = options;
+      const info = { name, version, hardware: hardware.data, abi: PLUGIN_ABI };
+      await Deno.writeFile(image, await signImage(await Deno.readFile(module), info, licence, keys));
+      show({ image }, () => `signed ${image}`);
+    });
+}
