@@ -9,6 +9,8 @@ import {
   AREA_STATE,
   BUFFERS,
   GC,
+  GC_ASLEEP,
+  GC_NOW_NS,
   GC_REQUEST,
   GUEST_RAM_BYTES_MIN,
   PLUGIN_AREA,
@@ -135,6 +137,10 @@ export class PathMemory implements Disposable {
   }
 }
 
+const WATCHDOG_MS = 250;
+/** How long a plugin may take to come back from a call. */
+const HANG_MS = 2000;
+
 /** Settings of the machine. */
 export interface MachineOptions {
   cpus: number[];
@@ -149,51 +155,87 @@ export class Machine {
   onFault: (path: number, reason: string) => void = () => {};
   /** Told when the worker cannot go on. */
   onDeath: (reason: string) => void = () => {};
-  readonly #worker: Worker;
-  readonly #port: MessagePort;
+  /** Told when a plugin did not come back, and the worker has been started anew without it. */
+  onHang: () => void = () => {};
+  readonly #module: WebAssembly.Module;
+  readonly #options: MachineOptions;
+  #worker: Worker | undefined;
+  #port: MessagePort | undefined;
   readonly #wake = createEventFd();
   readonly #epoll = new Epoll();
   readonly #words: Int32Array;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
   #next = 1;
+  readonly #watchdog: ReturnType<typeof setInterval>;
+  #restarting: Promise<void> = Promise.resolve();
+  #lastNs = 0;
+  #looks = 0;
 
-  private constructor(worker: Worker, port: MessagePort) {
+  private constructor(module: WebAssembly.Module, options: MachineOptions) {
+    this.#module = module;
+    this.#options = options;
     this.ram = createMemfd("ringfabric-guest", GUEST_RAM_BYTES_MIN);
     sealSize(this.ram.number);
     this.memory = new WasmMemory(GUEST_RAM_BYTES_MIN);
     this.memory.map(0, this.ram.number, 0, GUEST_RAM_BYTES_MIN);
     this.#words = new Int32Array(this.memory.buffer);
-    this.#worker = worker;
-    this.#port = port;
     this.#epoll.add(this.#wake.number, EPOLLIN, 0);
-    port.on("message", (reply: GuestReply) => this.#reply(reply));
+    this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
   }
 
-  /** Starts the worker; `prepare` may write the configuration before it looks at it. */
-  static async start(options: MachineOptions, prepare: (view: DataView) => void): Promise<Machine> {
-    const module = await loadWasm("guest");
+  /** Starts the machine. */
+  static async start(options: MachineOptions): Promise<Machine> {
+    const machine = new Machine(await loadWasm("guest"), options);
+    await machine.#spawn(true);
+    return machine;
+  }
+
+  async #spawn(boot: boolean): Promise<void> {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "guest" });
     const { port1, port2 } = new MessageChannel();
-    const machine = new Machine(worker, port1);
-    prepare(machine.memory.view);
+    this.#worker = worker;
+    this.#port = port1;
+    port1.on("message", (reply: GuestReply) => this.#reply(reply));
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      machine.onDeath(event.message);
+      this.onDeath(event.message);
     });
-    const booted = Promise.withResolvers<unknown>();
-    machine.#waiting.set(0, booted);
+    const ready = Promise.withResolvers<unknown>();
+    this.#waiting.set(0, ready);
     const start: GuestStart = {
-      memory: machine.memory.memory,
-      module,
+      memory: this.memory.memory,
+      module: this.#module,
       port: port2,
-      epollFd: machine.#epoll.number,
-      wakeFd: machine.#wake.number,
-      cpus: options.cpus,
-      spinNs: options.spinUs * 1000,
+      epollFd: this.#epoll.number,
+      wakeFd: this.#wake.number,
+      cpus: this.#options.cpus,
+      spinNs: this.#options.spinUs * 1000,
+      boot,
     };
     worker.postMessage(start, [port2 as unknown as Transferable]);
-    await booted.promise;
-    return machine;
+    await ready.promise;
+  }
+
+  /** A worker that is awake and does not look at the clock is inside a plugin that does not come back. */
+  #watch(): void {
+    const nowNs = this.memory.view.getFloat64(GC + GC_NOW_NS, true);
+    const stands = nowNs === this.#lastNs && Atomics.load(this.#words, (GC + GC_ASLEEP) / 4) === 0;
+    this.#looks = stands ? this.#looks + 1 : 0;
+    this.#lastNs = nowNs;
+    if (this.#looks * WATCHDOG_MS < HANG_MS) return;
+    this.#looks = 0;
+    void this.#restart();
+  }
+
+  async #restart(): Promise<void> {
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    this.#worker?.terminate();
+    this.#port?.close();
+    this.#restarting = this.#spawn(false);
+    await this.#restarting;
+    for (const waiter of waiting) waiter.reject(new Error("the plugin did not come back from a call"));
+    this.onHang();
   }
 
   #reply(reply: GuestReply): void {
@@ -205,14 +247,15 @@ export class Machine {
   }
 
   /** Asks the worker between two bursts. */
-  ask(request: GuestRequest): Promise<unknown> {
+  async ask(request: GuestRequest): Promise<unknown> {
+    await this.#restarting;
     const id = this.#next++;
     const waiter = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiter);
-    this.#port.postMessage({ id, ...request });
+    this.#port?.postMessage({ id, ...request });
     Atomics.add(this.#words, (GC + GC_REQUEST) / 4, 1);
     this.wake();
-    return waiter.promise;
+    return await waiter.promise;
   }
 
   /** Has the worker look at what was written for it. */
@@ -221,9 +264,10 @@ export class Machine {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#watchdog);
     await this.ask({ op: "end" });
-    this.#port.close();
-    this.#worker.terminate();
+    this.#port?.close();
+    this.#worker?.terminate();
     this.#epoll.close();
     this.#wake.close();
     this.ram.close();

@@ -78,7 +78,7 @@ await runService("guest", async () => {
   libc();
   const reactor = new Reactor();
   const died = Promise.withResolvers<void>();
-  const machine = await Machine.start({ cpus: options.cpus.map(Number), spinUs: options.spinUs }, () => {});
+  const machine = await Machine.start({ cpus: options.cpus.map(Number), spinUs: options.spinUs });
   machine.onDeath = (reason) => died.reject(new Error(`the guest's worker died: ${reason}`));
   const host = new Host(machine);
   host.set(GC_IP, options.ip.ip);

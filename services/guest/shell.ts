@@ -47,6 +47,10 @@ export class Shell {
     this.#host = host;
     this.#virtio = virtio;
     this.#options = options;
+    machine.onHang = () => {
+      this.#fault("the plugin did not come back from a call");
+      virtio.reconnect();
+    };
     machine.onFault = (path, reason) =>
       this.#fault(path === 1 ? reason : `the shell's own data path failed: ${reason}`);
   }
@@ -114,6 +118,7 @@ export class Shell {
     return this.#exclusively(async () => {
       const { deviceSocket, reactor, owner, ringSize, headerBytes } = this.#options;
       const image = this.#image;
+      this.#lastFault = undefined;
       if (!image) throw new ApiError(409, "no plugin has been injected", "plugin");
       if (!deviceSocket) throw new ApiError(409, "this guest has no way to a NIC", "vf");
       if (this.#vf) throw new ApiError(409, `the guest drives vf ${this.#vf.vf} already`, "vf");
@@ -122,16 +127,20 @@ export class Shell {
       }).catch((error) => {
         throw new ApiError(409, (error as Error).message, "plugin");
       });
+      try {
+        // What the old path still had comes before anything of the new one.
+        await this.#machine.ask({ op: "drain" });
+        await this.#machine.ask({ op: "use", path: 1 });
+        this.#host.set(GC_RX_WANTED, path.rxWanted);
+        // The worker has been round once more, and the new rings have their buffers, when it answers this.
+        await this.#machine.ask({ op: "drain" });
+        await path.resume();
+      } catch (error) {
+        await this.#backToVirtio(path);
+        throw new ApiError(409, (error as Error).message, "plugin");
+      }
       path.onFault = (reason) => this.#fault(reason);
-      // What the old path still had comes before anything of the new one.
-      await this.#machine.ask({ op: "drain" });
-      await this.#machine.ask({ op: "use", path: 1 });
-      this.#host.set(GC_RX_WANTED, path.rxWanted);
       this.#vf = path;
-      this.#lastFault = undefined;
-      // The worker has been round once more, and the new rings have their buffers, when it answers this.
-      await this.#machine.ask({ op: "drain" });
-      await path.resume();
       this.#host.set(GC_RUNNING, 1);
       return this.mode;
     });
@@ -155,6 +164,13 @@ export class Shell {
     if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
   }
 
+  /** Gives a VF up without a word, and lets the host's frames go the shell's own way again. */
+  async #backToVirtio(path: VfPath): Promise<void> {
+    await path.abandon();
+    await this.#machine.ask({ op: "use", path: 0 });
+    this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
+  }
+
   /** The guest ends: its VF is given back. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -173,9 +189,7 @@ export class Shell {
       if (!path || this.#closed) return;
       this.#vf = undefined;
       this.#host.set(GC_RUNNING, 0);
-      await path.abandon();
-      await this.#machine.ask({ op: "use", path: 0 });
-      this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
+      await this.#backToVirtio(path);
       this.resume();
     }).then(() => this.onFault());
   }

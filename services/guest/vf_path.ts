@@ -29,8 +29,8 @@ export class VfPath {
   readonly image: CheckedImage;
   readonly vf: number;
   readonly #options: VfPathOptions;
-  /** Told, once, when the path cannot go on. */
-  onFault: (reason: string) => void = () => {};
+  #onFault: ((reason: string) => void) | undefined;
+  #reason: string | undefined;
   readonly #machine: Machine;
   readonly #device: DeviceClient;
   readonly #memory: PathMemory;
@@ -62,7 +62,14 @@ export class VfPath {
   #fault(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.onFault(reason);
+    this.#reason = reason;
+    this.#onFault?.(reason);
+  }
+
+  /** Told, once, when the path cannot go on; at once if that has happened already. */
+  set onFault(listener: (reason: string) => void) {
+    this.#onFault = listener;
+    if (this.#reason !== undefined) listener(this.#reason);
   }
 
   /**

@@ -128,6 +128,11 @@ export class VirtioPath {
     this.#connected.resolve();
   }
 
+  /** Begins anew: the worker has lost the rings' state. */
+  reconnect(): void {
+    this.#frontEnd?.close();
+  }
+
   /** Lets the host's frames go this way. */
   use(): void {
     this.#host.set(GC_RX_WANTED, this.rxWanted);

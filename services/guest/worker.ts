@@ -20,6 +20,8 @@ export interface GuestStart {
   wakeFd: number;
   cpus: number[];
   spinNs: number;
+  /** The guest boots; otherwise it goes on, after a plugin that did not come back. */
+  boot: boolean;
 }
 
 /** A data path as the worker gets it: a plugin, its memory, and an eventfd for each of its queues, each way. */
@@ -95,7 +97,18 @@ class GuestLoop {
     this.#view = new DataView(start.memory.buffer);
     const imports = { env: { memory: start.memory } };
     this.#host = new WebAssembly.Instance(start.module, imports).exports as unknown as HostExports;
-    this.#host.boot();
+    this.#requests = Atomics.load(this.#words, (GC + GC_REQUEST) / 4);
+    if (start.boot) this.#host.boot();
+    else this.#goOn();
+  }
+
+  /** After a worker that did not come back: whatever its data paths had is the host's again. */
+  #goOn(): void {
+    for (const path of [0, 1]) {
+      this.#view.setUint32(GC + GC_PATH, path, true);
+      this.#host.reclaim(path);
+    }
+    this.#view.setUint32(GC + GC_PATH, 0, true);
   }
 
   #path(): Path | undefined {

@@ -4,14 +4,16 @@
  * whole, the gaps between guests hold canaries, and an honest pair exchanges frames all the while.
  */
 import { QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
-import { EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
+import { ADV_TXD_DCMD_EOP, ADV_TXD_DCMD_RS } from "../../shared/layout/advanced.ts";
+import { txMeta } from "../support/advanced_guest.ts";
+import { type AdvancedRigGuest, type AnyRigGuest, EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
 import { BROADCAST, frame, writeDescriptor } from "../support/mock_guest.ts";
 import { Random } from "./random.ts";
 
 const STEPS_PER_RIG = 400;
 
 /** An address in or near the guest's memory, or anywhere. */
-function address(random: Random, guest: RigGuest): bigint {
+function address(random: Random, guest: AnyRigGuest): bigint {
   const { iova, bytes } = guest.options;
   if (random.chance(8)) return random.u64();
   const edge = random.chance(4) ? BigInt(random.pick([0, bytes])) : BigInt(random.below(bytes));
@@ -75,8 +77,59 @@ function act(random: Random, guest: RigGuest): void {
   }
 }
 
+/** One hostile act with advanced rings. */
+function actAdvanced(random: Random, guest: AdvancedRigGuest): void {
+  const ring = guest.rings[random.below(guest.rings.length)];
+  if (!ring) return;
+  const any = () => random.chance(3) ? random.u64() : BigInt(random.u32());
+  switch (random.below(7)) {
+    case 0:
+      return ring.write(random.below(ring.size), address(random, guest), any());
+    case 1:
+      return ring.doorbell(random.chance(3) ? random.u32() : random.below(ring.size + 1));
+    case 2: {
+      // Nearly right: a frame of some descriptors, one of which may be bent.
+      const bytes = frame({
+        dst: random.pick([rigMac(0), rigMac(1), BROADCAST, "02:00:00:00:00:77"]),
+        src: random.chance(4) ? rigMac(0) : rigMac(2),
+        bytes: random.below(3000),
+        tags: random.chance(3) ? [{ vid: random.below(4096) }] : [],
+      });
+      const at = guest.heap + random.below(200_000);
+      const length = guest.writeFrame(at, bytes);
+      const parts = 1 + random.below(4);
+      const tx = guest.tx();
+      for (let i = 0; i < parts; i++) {
+        const last = i + 1 === parts;
+        const meta = txMeta(Math.floor(length / parts), last ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0);
+        tx.add(
+          guest.iova(at + i * Math.floor(length / parts)),
+          random.chance(8) ? meta ^ (1n << BigInt(random.below(64))) : meta,
+        );
+      }
+      return tx.doorbell();
+    }
+    case 3:
+      guest.rx().add(address(random, guest), random.chance(2) ? 0n : address(random, guest));
+      return guest.rx().doorbell();
+    case 4:
+      // Anything in the registers, the device's own among them.
+      return ring.registerView.setUint32(
+        ring.registers + random.below(32) * 4,
+        random.chance(2) ? random.below(70) : random.u32(),
+        true,
+      );
+    default:
+      return guest.view.setUint32(
+        guest.options.offset + random.below((guest.heap - guest.options.offset) / 4) * 4,
+        random.u32(),
+        true,
+      );
+  }
+}
+
 /** Compares a bystander's memory with what it was; its rings' NO_NOTIFY flags were set before. */
-function checkUntouched(guest: RigGuest, before: Uint8Array): void {
+function checkUntouched(guest: AnyRigGuest, before: Uint8Array): void {
   const now = guest.bytes(guest.options.offset, guest.options.bytes);
   for (let i = 0; i < now.length; i += 8192) {
     const [a, b] = [before.subarray(i, i + 8192), now.subarray(i, i + 8192)];
@@ -85,32 +138,48 @@ function checkUntouched(guest: RigGuest, before: Uint8Array): void {
   }
 }
 
+/** Makes a stopped queue fit to start again; answers its position. */
+function resetQueue(guest: AnyRigGuest, index: number): number {
+  if ("rings" in guest) {
+    const ring = guest.rings[index];
+    if (!ring) return 0;
+    ring.tail = ring.clean = 0;
+    ring.doorbell();
+    return 0;
+  }
+  const queue = guest.queues[index];
+  if (!queue) return 0;
+  queue.availIdx = queue.view.getUint16(queue.avail + 2, true);
+  return queue.availIdx;
+}
+
 function oneRig(random: Random): number {
   const rig = new EngineRig(4, { 2: { trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] } });
   const flags = (random.chance(2) ? QUEUE_F_INDIRECT : 0) | (random.chance(2) ? QUEUE_F_MRG_RXBUF : 0) |
     (random.chance(2) ? QUEUE_F_EVENT_IDX : 0);
   const queueSize = random.pick([2, 4, 64, 256]);
-  const [silent, honest, evil, peer] = [
-    rig.attach(0),
-    rig.attach(1),
-    rig.attach(2, { queueSize }, flags),
-    rig.attach(3),
-  ];
+  const advanced = random.chance(2);
+  const [silent, honest] = [rig.attach(0), rig.attach(1)];
+  const evil = advanced
+    ? rig.attachAdvanced(2, { queueSize: random.pick([8, 64, 256]) }, random.pick([0, 128]))
+    : rig.attach(2, { queueSize }, flags);
+  const peer = rig.attach(3);
   // The silent one posts no buffer: nothing may be written to it at all. Beside it, an honest pair.
   const before = silent.bytes(silent.options.offset, silent.options.bytes);
-  evil.fill(Math.min(8, queueSize));
+  evil.fill(Math.min(advanced ? 7 : 8, queueSize));
   let stops = 0;
   for (let step = 0; step < STEPS_PER_RIG; step++) {
-    for (let i = random.below(6); i >= 0; i--) act(random, evil);
+    for (let i = random.below(6); i >= 0; i--) {
+      if ("rings" in evil) actAdvanced(random, evil);
+      else act(random, evil);
+    }
     if (random.chance(4)) peer.send([frame({ dst: rigMac(2), src: rigMac(3), bytes: 60 + random.below(1500) })]);
     rig.run(10);
     for (const index of [0, 1]) {
       if (rig.error(2, index) === 0 && !random.chance(50)) continue;
       stops++;
-      const queue = evil.queues[index];
       // Its guest resets it, wherever its own indices stand.
-      if (queue) queue.availIdx = queue.view.getUint16(queue.avail + 2, true);
-      rig.wasm.startQueue(evil.queuePointer(index), queue?.availIdx ?? 0);
+      rig.wasm.startQueue(evil.queuePointer(index), resetQueue(evil, index));
     }
     if (step % 40 === 0) {
       while (peer.tx().popUsed());

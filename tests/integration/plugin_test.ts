@@ -83,17 +83,7 @@ Deno.test("the shell checks for itself: an image whose key only the service trus
   assertEquals([answer.status, answer.body.reason], [422, "unknown-key"]);
 });
 
-/** Plugins that pass every check and then misbehave, with what the mode says afterwards. */
-const MISBEHAVING: Record<string, [Record<string, string>, RegExp]> = {
-  "refuses to start": [{ start: "export function start(): i32 { return 7; }" }, /refused to start/],
-  "traps when it starts": [{ start: "export function start(): i32 { unreachable(); return 0; }" }, /unreachable/],
-  "names rings outside of what it may touch": [
-    { start: "export function start(): i32 { store<u64>(0x10100, 0x10000); store<u32>(0x10118, 64); return 0; }" },
-    /rings are not in the guest's memory/,
-  ],
-};
-
-/** Plugins that misbehave once frames flow. `rings` makes two rings that the NIC takes. */
+/** Two rings that the NIC takes. */
 const RINGS = `export function start(): i32 {
   for (let queue: u32 = 0; queue < load<u32>(0x10000) * 2; queue++) {
     store<u64>(0x10100 + queue * 32, load<u64>(0x10010) + queue * 0xc800);
@@ -101,6 +91,25 @@ const RINGS = `export function start(): i32 {
   }
   return 0;
 }`;
+
+/** Plugins that pass every check and then misbehave, with what the mode says afterwards. */
+const MISBEHAVING: Record<string, [Record<string, string>, RegExp]> = {
+  "refuses to start": [{ start: "export function start(): i32 { return 7; }" }, /refused to start/],
+  "traps when it starts": [{ start: "export function start(): i32 { unreachable(); return 0; }" }, /unreachable/],
+  "does not come back": [
+    {
+      start: RINGS,
+      rx: "export function rx(pair: u32, max: u32): u32 { while (atomic.load<u32>(0x10000) != 77777); return 0; }",
+    },
+    /did not come back/,
+  ],
+  "names rings outside of what it may touch": [
+    { start: "export function start(): i32 { store<u64>(0x10100, 0x10000); store<u32>(0x10118, 64); return 0; }" },
+    /rings are not in the guest's memory/,
+  ],
+};
+
+/** What it does once frames flow. */
 const DOORBELL = "atomic.store<u32>(0x60080, 1);";
 const FAULTS: Record<string, [Record<string, string>, RegExp]> = {
   "traps": [{ rx: "export function rx(pair: u32, max: u32): u32 { unreachable(); return 0; }" }, /plugin failed/],
