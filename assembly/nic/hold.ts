@@ -10,6 +10,11 @@ import {
   C_RX_NO_QUEUE,
   FRAME_BYTES_MIN,
   OUT_HEAD,
+  P_FLAGS,
+  P_QOS,
+  P_VLAN,
+  POOL_F_FALLBACK_PF,
+  POOL_PF,
   POOL_STRIDE,
   POOLS,
   Q_DESC,
@@ -21,9 +26,11 @@ import {
   SPLIT_HEAD,
   SPLIT_HEAD_BYTES,
   TX_SEGMENTS,
+  VLAN_KEY_AD,
 } from "../../shared/layout/nic.ts";
 import { VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_BYTES, VIRTQ_USED_ELEM_BYTES, VIRTQ_USED_RING } from "../../shared/layout/virtio.ts";
 import { count, receive } from "../lib/deliver.ts";
+import { TPID_C, TPID_S } from "../lib/ethernet.ts";
 import { publishTouched, touch } from "../lib/ring.ts";
 import { appendSegment, clearSegments, peek } from "../lib/segments.ts";
 import { flowHash, steer } from "./steer.ts";
@@ -53,7 +60,10 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
     const frameBytes = bytes - VIRTIO_NET_HDR_BYTES;
     const known = min(frameBytes, <u32> SPLIT_HEAD_BYTES);
     peek(TX_SEGMENTS, VIRTIO_NET_HDR_BYTES, known, SPLIT_HEAD);
-    const refused = hand(steer(pool, flowHash(SPLIT_HEAD, known)), frameBytes);
+    const rx = steer(pool, flowHash(SPLIT_HEAD, known));
+    const refused = rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && (load<u8>(SPLIT_HEAD) & 1) == 0
+      ? hand(steer(POOL_PF, 0), frameBytes, load<u32>(p, P_VLAN), load<u32>(p, P_QOS))
+      : hand(rx, frameBytes, 0, 0);
     if (refused == C_RX_NO_BUFFER && !last) break;
     next += buffers;
     if (refused == 0) continue;
@@ -66,12 +76,23 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
   return end - next;
 }
 
-/** The frame whose head is at SPLIT_HEAD into receive queue `rx`; answers 0, or the counter that tells why not. */
-function hand(rx: usize, frameBytes: u32): u32 {
+/**
+ * The frame whose head is at SPLIT_HEAD into receive queue `rx`, with the tag of `vlan` if that is not 0; answers 0, or
+ * the counter that tells why not.
+ */
+function hand(rx: usize, frameBytes: u32, vlan: u32, qos: u32): u32 {
   if (rx == 0) return C_RX_NO_QUEUE;
   v128.store(OUT_HEAD, v128.load(SPLIT_HEAD));
+  let headBytes: u32 = FRAME_BYTES_MIN;
+  if (vlan != 0) {
+    const tci = (qos << 13) | (vlan & 0xfff);
+    const tpid = vlan & VLAN_KEY_AD ? TPID_S : TPID_C;
+    store<u32>(OUT_HEAD, tpid | (<u32> bswap<u16>(<u16> tci) << 16), 12);
+    store<u16>(OUT_HEAD, load<u16>(SPLIT_HEAD, 12), 16);
+    headBytes += 4;
+  }
   const skip = VIRTIO_NET_HDR_BYTES + FRAME_BYTES_MIN;
-  const refused = receive(rx, OUT_HEAD, FRAME_BYTES_MIN, TX_SEGMENTS, skip, frameBytes - FRAME_BYTES_MIN);
+  const refused = receive(rx, OUT_HEAD, headBytes, TX_SEGMENTS, skip, frameBytes - FRAME_BYTES_MIN);
   if (refused == 0) touch(rx);
   return refused;
 }

@@ -48,6 +48,8 @@ import {
   P_RX_COUNT,
   P_VLAN,
   POOL_F_ENABLED,
+  POOL_F_FALLBACK_PF,
+  POOL_F_FALLBACK_UPLINK,
   POOL_F_LEARN,
   POOL_F_LINK_UP,
   POOL_F_MULTICAST_FILTER,
@@ -369,7 +371,10 @@ function deliverTo(pool: u32): void {
   }
   const queues = load<u32>(p, P_RX_COUNT);
   if (queues == 0 || queues > <u32> QUEUE_PAIRS_MAX) {
-    count(p, C_RX_NO_QUEUE, 1);
+    // Not back to where they came from; and a group's frames have been there by themselves.
+    const other: u32 = flags & POOL_F_FALLBACK_PF ? POOL_PF : flags & POOL_F_FALLBACK_UPLINK ? POOL_UPLINK : pool;
+    if (other != pool && other != source && !isMulticast(dst)) deliverTo(other);
+    else count(p, C_RX_NO_QUEUE, 1);
     return;
   }
   const rx = steer(pool, queues > 1 ? frameHash() : 0);

@@ -22,7 +22,7 @@ import {
   type VportView,
 } from "../../shared/api/mod.ts";
 import type { ModeLink, NicLink, SwitchLink } from "./nic_link.ts";
-import { addVport, findVport, grant, patchNic, patchVf, patchVport } from "./policy.ts";
+import { addVport, allotVf, findVport, grant, patchNic, patchVf, patchVport, returnVf } from "./policy.ts";
 import type { Settings, Store } from "./store.ts";
 
 /** The PF's state and operations. */
@@ -143,7 +143,7 @@ export class Fabric implements PfHandlers {
 
   async putMode(id: number, request: ModeRequest): Promise<VfMode> {
     this.#known(id);
-    const mode = await this.#modes.put(id, request);
+    const mode = await this.#modes.put(`vfs/${id}`, request);
     this.#emit({ type: "mode-changed", vf: id, mode: mode.mode, ...(mode.plugin ? { plugin: mode.plugin } : {}) });
     return mode;
   }
@@ -201,8 +201,37 @@ export class Fabric implements PfHandlers {
     return await this.getVport(id);
   }
 
+  async allotVf(id: number): Promise<VportView> {
+    const state = await this.#nic.state();
+    await this.#change((before) => allotVf(before, id, (vf) => state.vfs[vf]?.attached === false));
+    return await this.getVport(id);
+  }
+
+  async returnVf(id: number): Promise<VportView> {
+    await this.#change((before) => returnVf(before, id));
+    return await this.getVport(id);
+  }
+
+  async getVportMode(id: number): Promise<VfMode> {
+    findVport(this.#settings, id);
+    return await this.#modes.get(`vports/${id}`);
+  }
+
+  async putVportMode(id: number, request: ModeRequest): Promise<VfMode> {
+    findVport(this.#settings, id);
+    return await this.#modes.put(`vports/${id}`, request);
+  }
+
   async deleteVport(id: number): Promise<VportView> {
     const was = await this.getVport(id);
+    if (was.vf !== null) {
+      throw new ApiError(
+        409,
+        `vport ${id} has vf ${was.vf}: put its guest into emulated mode first`,
+        "id",
+        "vf-allotted",
+      );
+    }
     await this.#change((before) => ({ ...before, vports: before.vports.filter((vport) => vport.id !== id) }));
     this.#emit({ type: "vport-changed", vport: id, changes: {} });
     return was;
@@ -223,6 +252,7 @@ export class Fabric implements PfHandlers {
     return {
       id,
       ...policy,
+      vport: this.#settings.vports.find(({ vf }) => vf === id)?.id ?? null,
       mode: pool?.mode ?? "passthrough",
       ...(pool?.plugin === undefined ? {} : { plugin: pool.plugin }),
       socket: `${this.#runDir}/vf${id}.sock`,
@@ -258,7 +288,7 @@ export class Fabric implements PfHandlers {
 
   async getMode(id: number): Promise<VfMode> {
     this.#known(id);
-    return await this.#modes.get(id);
+    return await this.#modes.get(`vfs/${id}`);
   }
 
   async getNic(): Promise<NicView> {
@@ -290,7 +320,18 @@ export class Fabric implements PfHandlers {
   }
 }
 
-/** What of the settings the NIC has to know. */
+/**
+ * What of the settings the NIC has to know. A VF that is allotted to a vport's guest has the vport's policy; until the
+ * guest drives it, what comes for it goes where the guest still is: to the switch behind the PF's pool.
+ */
 function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Programme {
-  return { switchMode, link, pfMac, vfs, vports: vports.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })) };
+  const effective = vfs.map((own, vf) => {
+    const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
+    return allotted === null ? { ...own, fallback: "none" as const } : { ...own, ...policy, fallback: "pf" as const };
+  });
+  const onSwitch = vports.filter(({ vf }) => vf === null);
+  return {
+    ...{ switchMode, link, pfMac, vfs: effective },
+    vports: onSwitch.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })),
+  };
 }

@@ -56,11 +56,12 @@ export class ModeLink {
     this.#peer = new Peer("the vf service", url, token);
   }
 
-  get(vf: number): Promise<VfMode> {
-    return this.#peer.ask("GET", `/api/v1/vfs/${vf}/mode`);
+  /** `port` is `vfs/3` or `vports/3`. */
+  get(port: string): Promise<VfMode> {
+    return this.#peer.ask("GET", `/api/v1/${port}/mode`);
   }
 
-  put(vf: number, request: unknown): Promise<VfMode> {
-    return this.#peer.ask("PUT", `/api/v1/vfs/${vf}/mode`, request);
+  put(port: string, request: unknown): Promise<VfMode> {
+    return this.#peer.ask("PUT", `/api/v1/${port}/mode`, request);
   }
 }

@@ -80,6 +80,11 @@ export function patchVf(settings: Settings, vf: number, patch: VfPatch): Setting
     const range = settings.vfs.length === 0 ? "there are none" : `VFs are 0–${settings.vfs.length - 1}`;
     throw new ApiError(404, `there is no vf ${vf}: ${range}`, "id");
   }
+  const holder = settings.vports.find((vport) => vport.vf === vf);
+  if (holder) {
+    const detail = `vf ${vf} is allotted to the guest of vport ${holder.id}: set the vport's policy instead`;
+    throw new ApiError(409, detail, "id", "vf-allotted");
+  }
   const mine = patchedPolicy<VfPolicy>(`vf ${vf}`, before, patch as Partial<VfPolicy>);
   const next = { ...settings, vfs: settings.vfs.with(vf, mine) };
   checkAddresses(next, mine, `vf ${vf}`);
@@ -100,6 +105,25 @@ export function patchVport(settings: Settings, id: number, patch: VportPatch): S
   const next = { ...settings, vports: settings.vports.map((vport) => vport.id === id ? mine : vport) };
   checkAddresses(next, mine, `vport ${id}`);
   return next;
+}
+
+/** The settings with a free VF allotted to a vport. `isFree` says whether nobody is attached to a VF. */
+export function allotVf(settings: Settings, id: number, isFree: (vf: number) => boolean): Settings {
+  const vport = findVport(settings, id);
+  if (vport.vf !== null) return settings;
+  const taken = new Set(settings.vports.map(({ vf }) => vf));
+  const vf = settings.vfs.findLastIndex((_, vf) => !taken.has(vf) && isFree(vf));
+  if (vf < 0) {
+    const detail = `no VF is left for the guest of vport ${id}: all ${settings.vfs.length} are in use`;
+    throw new ApiError(409, detail, "mode", "no-vf-left");
+  }
+  return { ...settings, vports: settings.vports.map((one) => one.id === id ? { ...one, vf } : one) };
+}
+
+/** The settings with the vport's VF given back. */
+export function returnVf(settings: Settings, id: number): Settings {
+  findVport(settings, id);
+  return { ...settings, vports: settings.vports.map((one) => one.id === id ? { ...one, vf: null } : one) };
 }
 
 /** The settings with a new vport, which is there already with its first values, and `patch` on it. */
@@ -155,6 +179,10 @@ export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPa
 /** The settings after a PATCH of the NIC. New VFs begin with `initial` policy. */
 export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: number) => VfPolicy): Settings {
   const count = patch.numVfs ?? settings.vfs.length;
+  const allotted = settings.vports.find(({ vf }) => vf !== null && vf >= count);
+  if (allotted) {
+    throw new ApiError(409, `vf ${allotted.vf} cannot be removed: it is allotted to vport ${allotted.id}`, "numVfs");
+  }
   const next: Settings = {
     ...settings,
     switchMode: patch.switchMode ?? settings.switchMode,

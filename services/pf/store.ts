@@ -64,7 +64,7 @@ export class Store implements Disposable {
   /** A vport before anyone sets it. */
   initialVport(id: number): Vport {
     const { hardware: _, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
-    return { id, ...policy };
+    return { id, ...policy, vf: null };
   }
 
   /** What was kept, or the defaults. */

@@ -16,7 +16,7 @@ import {
 } from "../../shared/api/mod.ts";
 import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
 import type { Guests } from "./guests.ts";
-import type { Modes } from "./modes.ts";
+import type { Modes, Port } from "./modes.ts";
 import type { Registry } from "./registry.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
@@ -44,6 +44,7 @@ export function vfApi(parts: VfParts, token: string | undefined): OpenAPIHono {
   app.get("/readyz", (c) => c.json({ ready: true }));
   mountPlugins(app, parts);
   mountModes(app, parts);
+  mountVportModes(app, parts);
   mountGuests(app, parts);
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric VF plugin service", version: "1" } });
   return app;
@@ -119,6 +120,29 @@ function mountModes(app: OpenAPIHono, { modes }: VfParts): void {
   );
 }
 
+/** Modes of guests without a VF of their own, to whom one is allotted. */
+function mountVportModes(app: OpenAPIHono, { modes }: VfParts): void {
+  const nameOf = (id: number): Port => `vport${id}`;
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/vports/{id}/mode",
+      request: { params: vfParams },
+      responses: { 200: json(VfMode, "Who drives the guest's data path"), ...errors },
+    }),
+    async (c) => c.json(await modes.get(nameOf(c.req.valid("param").id)), 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/vports/{id}/mode",
+      request: { params: vfParams, ...body(ModeRequest, "The mode to be in") },
+      responses: { 200: json(VfMode, "Who drives it now, and how it came to that"), ...errors },
+    }),
+    async (c) => c.json(await modes.set(nameOf(c.req.valid("param").id), c.req.valid("json")), 200),
+  );
+}
+
 function mountGuests(app: OpenAPIHono, { guests, modes }: VfParts): void {
   app.openapi(
     createRoute({
@@ -138,13 +162,9 @@ function mountGuests(app: OpenAPIHono, { guests, modes }: VfParts): void {
     }),
     async (c) => {
       const { port } = c.req.valid("param");
-      const vf = /^\d+$/.test(port) ? Number(port) : undefined;
-      const config = await guests.report(port, c.req.valid("json"), async () => {
-        if (vf !== undefined) await modes.booted(vf);
-      });
-      if (vf !== undefined) {
-        void modes.reconcile(vf).catch((error) => log("warn", "vf", `vf ${vf}: ${oneLine(error)}`));
-      }
+      const place = (/^\d+$/.test(port) ? Number(port) : port) as Port;
+      const config = await guests.report(port, c.req.valid("json"), () => modes.booted(place));
+      void modes.reconcile(place).catch((error) => log("warn", "vf", `${port}: ${oneLine(error)}`));
       return c.json(config, 200);
     },
   );

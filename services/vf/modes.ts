@@ -61,13 +61,16 @@ interface Memory {
   lastFailure?: { reason: string; detail: string };
 }
 
-/** Modes of all VFs. */
+/** A VF's number, or `vport3`: where a guest is. */
+export type Port = number | `vport${number}`;
+
+/** Modes of all ports. */
 export class Modes {
   readonly #peers: Peers;
   readonly #guests: Guests;
   readonly #registry: Registry;
-  readonly #changing = new Set<number>();
-  readonly #memory = new Map<number, Memory>();
+  readonly #changing = new Set<Port>();
+  readonly #memory = new Map<Port, Memory>();
 
   constructor(peers: Peers, guests: Guests, registry: Registry) {
     this.#peers = peers;
@@ -75,9 +78,9 @@ export class Modes {
     this.#registry = registry;
   }
 
-  /** Who drives a VF. */
-  async get(vf: number): Promise<VfMode> {
-    return this.#view(vf, (await this.#peers.port(vf)).dataPath);
+  /** Who drives the data path of a port's guest. */
+  async get(port: Port): Promise<VfMode> {
+    return this.#view(port, (await this.#peers.port(port)).dataPath);
   }
 
   /** Who drives which VF, for all of them. */
@@ -87,7 +90,7 @@ export class Modes {
     );
   }
 
-  #view(vf: number, dataPath: DataPath): VfMode {
+  #view(vf: Port, dataPath: DataPath): VfMode {
     const guest = dataPath === "guest" ? this.#guests.find(String(vf))?.mode : undefined;
     return {
       mode: dataPath === "emulated" ? "emulated" : "passthrough",
@@ -98,8 +101,8 @@ export class Modes {
     };
   }
 
-  /** Puts a VF into a mode; throws ApiError with the reason if it stays in the one it was in. */
-  async set(vf: number, request: ModeRequest): Promise<VfMode> {
+  /** Puts a port into a mode; throws ApiError with the reason if it stays in the one it was in. */
+  async set(vf: Port, request: ModeRequest): Promise<VfMode> {
     return await this.#exclusively(vf, async () => {
       const change = new Change();
       const memory: Memory = { ...this.#memory.get(vf) };
@@ -112,16 +115,16 @@ export class Modes {
         await change.undo();
         const failure = named(error);
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
-        log("warn", "vf", `vf ${vf} stays as it was: ${failure.message}`);
+        log("warn", "vf", `${nameOf(vf)} stays as it was: ${failure.message}`);
         throw failure;
       }
       return { ...this.#view(vf, (await this.#peers.port(vf)).dataPath), changing: false };
     });
   }
 
-  async #exclusively<T>(vf: number, act: () => Promise<T>): Promise<T> {
+  async #exclusively<T>(vf: Port, act: () => Promise<T>): Promise<T> {
     if (this.#changing.has(vf)) {
-      throw new ApiError(409, `vf ${vf} is changing its mode already: try again`, "mode", "operation-in-progress");
+      throw new ApiError(409, `${nameOf(vf)} is changing its mode already: try again`, "mode", "operation-in-progress");
     }
     this.#changing.add(vf);
     try {
@@ -131,16 +134,17 @@ export class Modes {
     }
   }
 
-  async #make(vf: number, { mode, plugin }: ModeRequest, change: Change): Promise<void> {
+  async #make(port: Port, { mode, plugin }: ModeRequest, change: Change): Promise<void> {
     if (mode === "emulated" && plugin !== undefined) {
       throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");
     }
-    const { dataPath } = await this.#peers.port(vf);
-    const guest = this.#guests.find(String(vf));
+    const { dataPath } = await this.#peers.port(port);
+    const guest = this.#guests.find(String(port));
     if (dataPath === "guest" && !guest) {
-      throw new ApiError(503, `the guest of vf ${vf} does not report`, undefined, "guest-unreachable");
+      throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
-    const image = mode === "passthrough" ? await this.#choose(vf, guest, plugin) : undefined;
+    const at = await this.#allot(port, mode, dataPath, change);
+    const image = mode === "passthrough" ? await this.#choose(at, guest, plugin) : undefined;
     if (dataPath === "guest" && guest) {
       const { name, version } = image?.view ?? {};
       if (image && guest.mode.plugin === name && guest.mode.version === version) return;
@@ -148,21 +152,40 @@ export class Modes {
       const before = await this.#registry.find(`${guest.mode.plugin}@${guest.mode.version}`).catch(() => undefined);
       const undo = before ? () => guest.inject(before.image) : undefined;
       if (image) await change.step("inject the plugin", () => guest.inject(image.image));
-      await this.#leave(vf, guest, change, undo);
-      if (image) await this.#enter(vf, guest, image, "emulated", change, true);
+      await this.#leave(at, guest, change, undo);
+      if (image) return await this.#enter(at, guest, image, "emulated", change, true);
+      if (typeof port === "string") await change.step("the VF is given back", () => this.#peers.returnVf(port));
     } else if (image && guest) {
-      await this.#enter(vf, guest, image, dataPath, change);
+      await this.#enter(at, guest, image, dataPath, change);
     } else {
-      await this.#hand(vf, dataPath, mode, change);
+      await this.#hand(at, dataPath, mode, change);
     }
+  }
+
+  /** Where the change happens: at a VF's own port, or, for a guest without one, at a VF that is allotted to it. */
+  async #allot(port: Port, mode: ModeRequest["mode"], dataPath: DataPath, change: Change): Promise<Place> {
+    if (typeof port === "number") return { port, vf: port };
+    const { vf } = await this.#peers.vport(port);
+    if (vf !== null) return { port, vf };
+    if (mode === "emulated" || dataPath === "guest") return { port, vf: -1 };
+    const allotted = await change.step(
+      "a VF is allotted",
+      () => this.#peers.allotVf(port),
+      () => this.#peers.returnVf(port),
+    );
+    return { port, vf: allotted };
   }
 
   /** The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. */
   async #choose(
-    vf: number,
+    { port, vf }: Place,
     guest: GuestShell | undefined,
     plugin: string | undefined,
   ): Promise<StoredImage | undefined> {
+    if (!guest && typeof port === "string") {
+      const detail = `the guest of ${port} has no shell that could drive a VF: attach it to a VF's socket instead`;
+      throw new ApiError(409, detail, "mode", "incompatible-plugin");
+    }
     if (!guest) {
       if (plugin === undefined || plugin === "virtio") return undefined;
       const detail = `the guest of vf ${vf} has no shell that could take plugin ${plugin}: leave the plugin out`;
@@ -180,7 +203,7 @@ export class Modes {
 
   /** Emulated, or with the guest's rings in the NIC, to the guest's own plugin. */
   async #enter(
-    vf: number,
+    { port, vf }: Place,
     guest: GuestShell,
     image: StoredImage,
     from: DataPath,
@@ -192,14 +215,14 @@ export class Modes {
     await change.step("the guest stops sending", () => guest.quiesce(), () => guest.resume());
     await change.step(
       "vhost lets go of the VF",
-      () => this.#peers.setDataPath(vf, "guest"),
-      () => this.#peers.setDataPath(vf, from),
+      () => this.#peers.setDataPath(port, "guest"),
+      () => this.#peers.setDataPath(port, from),
     );
     await change.step("the plugin takes the VF", () => guest.passthrough(vf, token));
   }
 
   /** From the guest's own plugin to emulated mode. */
-  async #leave(vf: number, guest: GuestShell, change: Change, reinject?: () => Promise<void>): Promise<void> {
+  async #leave({ port, vf }: Place, guest: GuestShell, change: Change, reinject?: () => Promise<void>): Promise<void> {
     const token = await this.#hold(vf, change);
     await change.step("the guest stops sending", () => guest.quiesce(), () => guest.resume());
     // The way back is the plugin again, with the token that has not been used.
@@ -209,16 +232,16 @@ export class Modes {
     });
     await change.step(
       "vhost drives the VF",
-      () => this.#peers.setDataPath(vf, "emulated"),
-      () => this.#peers.setDataPath(vf, "guest"),
+      () => this.#peers.setDataPath(port, "emulated"),
+      () => this.#peers.setDataPath(port, "guest"),
     );
     await change.step("held frames are delivered", () => this.#peers.release(vf));
     await change.step("the guest sends again", () => guest.resume());
   }
 
   /** A guest without a shell: its rings go from one driver to the other, and it need not know. */
-  async #hand(vf: number, from: DataPath, to: "emulated" | "passthrough", change: Change): Promise<void> {
-    if (from === to) return;
+  async #hand({ port, vf }: Place, from: DataPath, to: "emulated" | "passthrough", change: Change): Promise<void> {
+    if (from === to || port !== vf) return;
     await this.#hold(vf, change);
     await change.step("the rings change hands", () => this.#peers.setDataPath(vf, to));
     await change.step("held frames are delivered", () => this.#peers.release(vf));
@@ -232,30 +255,43 @@ export class Modes {
     );
   }
 
-  /** A guest has just booted on a VF: it begins emulated, whatever the one before it did. */
-  async booted(vf: number): Promise<void> {
-    await this.#exclusively(vf, async () => {
-      // A process of the guest before it may still be there, and hold the VF.
-      await this.#peers.revoke(vf);
-      await this.#peers.setDataPath(vf, "emulated");
-    });
+  /** A guest has just booted: it begins emulated, whatever the one before it did. */
+  async booted(port: Port): Promise<void> {
+    await this.#exclusively(port, () => this.#reset(port));
+  }
+
+  /** Emulated mode, without asking the guest: a process of one before it may still be there, and hold the VF. */
+  async #reset(port: Port): Promise<void> {
+    const vf = typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
+    if (vf !== null) await this.#peers.revoke(vf);
+    await this.#peers.setDataPath(port, "emulated");
+    if (typeof port === "string" && vf !== null) await this.#peers.returnVf(port);
   }
 
   /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
-  async reconcile(vf: number): Promise<void> {
-    const guest = this.#guests.find(String(vf));
-    if (!guest || guest.mode.mode !== "emulated" || this.#changing.has(vf)) return;
-    await this.#exclusively(vf, async () => {
-      const { dataPath } = await this.#peers.port(vf);
+  async reconcile(port: Port): Promise<void> {
+    const guest = this.#guests.find(String(port));
+    if (!guest || guest.mode.mode !== "emulated" || this.#changing.has(port)) return;
+    await this.#exclusively(port, async () => {
+      const { dataPath } = await this.#peers.port(port);
       if (dataPath !== "guest" || guest.mode.mode !== "emulated") return;
       const detail = guest.mode.lastFault ?? "the guest left the VF by itself";
-      this.#memory.set(vf, { ...this.#memory.get(vf), lastFailure: { reason: "plugin-failed", detail } });
-      log("warn", "vf", `vf ${vf} is emulated again: ${detail}`);
-      await this.#peers.revoke(vf);
-      await this.#peers.setDataPath(vf, "emulated");
+      this.#memory.set(port, { ...this.#memory.get(port), lastFailure: { reason: "plugin-failed", detail } });
+      log("warn", "vf", `${nameOf(port)} is emulated again: ${detail}`);
+      await this.#reset(port);
       await guest.resume();
     });
   }
+}
+
+/** A port, and the VF that its guest drives or is to drive. */
+interface Place {
+  port: Port;
+  vf: number;
+}
+
+function nameOf(port: Port): string {
+  return typeof port === "number" ? `vf ${port}` : port;
 }
 
 /** A failure with the name that the API promises. */

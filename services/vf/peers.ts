@@ -1,5 +1,5 @@
 /** The services that a change of mode is made with. */
-import { type DataPath, Peer, type PortState, type Vf } from "../../shared/api/mod.ts";
+import { type DataPath, Peer, type PortState, type Vf, type VportView } from "../../shared/api/mod.ts";
 
 /** PF, NIC and vhost, as the vf service needs them. */
 export class Peers {
@@ -59,7 +59,22 @@ export class Peers {
     return this.#vhost.ask("GET", "/api/v1/ports");
   }
 
-  async setDataPath(vf: number, dataPath: DataPath): Promise<void> {
-    await this.#vhost.ask("PUT", `/api/v1/ports/${vf}/dataPath`, { dataPath });
+  async setDataPath(port: number | string, dataPath: DataPath): Promise<void> {
+    await this.#vhost.ask("PUT", `/api/v1/ports/${port}/dataPath`, { dataPath });
+  }
+
+  /** The vport that is called `vport3`. */
+  vport(port: string): Promise<VportView> {
+    return this.#pf.ask("GET", `/api/v1/vports/${port.slice(5)}`);
+  }
+
+  /** Allots a free VF to a vport's guest; answers which. */
+  async allotVf(port: string): Promise<number> {
+    return (await this.#pf.ask<VportView>("POST", `/api/v1/vports/${port.slice(5)}/vf`)).vf ?? -1;
+  }
+
+  /** Takes it back. */
+  async returnVf(port: string): Promise<void> {
+    await this.#pf.ask("DELETE", `/api/v1/vports/${port.slice(5)}/vf`);
   }
 }

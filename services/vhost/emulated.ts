@@ -144,4 +144,9 @@ export class SwitchDriver extends LocalDriver {
   protected override enter(): Tenant {
     return this.emulation.enterAt(this.#pool);
   }
+
+  /** What came by the uplink before the guest's frames went elsewhere is to be with the guest first. */
+  override async drain(): Promise<void> {
+    await this.emulation.drainUplink();
+  }
 }

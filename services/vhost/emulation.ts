@@ -111,6 +111,11 @@ export class Emulation {
     }
   }
 
+  /** Waits until the switch has taken in what came by the uplink, and the NIC what was sent. */
+  async drainUplink(): Promise<void> {
+    await this.#uplink?.drain();
+  }
+
   #plugUplink(): void {
     const at = POOLS + POOL_UPLINK * POOL_STRIDE;
     const { view } = this.engine;

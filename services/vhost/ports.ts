@@ -131,10 +131,10 @@ export class Ports {
   #makeDriver(context: PortContext, path: DataPath, events: DriverEvents): Driver | undefined {
     const { emulation } = this.#options;
     const { name } = context;
+    if (path === "guest") return undefined;
     if (typeof name === "string" && name !== "uplink") {
       return new SwitchDriver(emulation, context, events, Number(name.slice("vport".length)));
     }
-    if (path === "guest") return undefined;
     return path === "emulated" ? new EmulatedDriver(emulation, context, events) : new NicLease(context, events);
   }
 
@@ -163,8 +163,8 @@ export class Ports {
   /** Has another data path drive a VF's rings; throws the reason if it cannot be, with nothing changed. */
   async setDataPath(name: PortName, dataPath: DataPath): Promise<PortState> {
     const port = this.#ports.get(name);
-    if (!port || typeof name !== "number") {
-      throw new ApiError(409, `cannot change the data path of ${name}: only VFs have more than one`, "port");
+    if (!port || name === "uplink" || (typeof name === "string" && dataPath === "passthrough")) {
+      throw new ApiError(409, `cannot change the data path of ${name} to ${dataPath}: it has no VF's rings`, "port");
     }
     await port.setDataPath(dataPath);
     await this.#enqueue(() => this.#keep(name, port.config));

@@ -32,7 +32,11 @@ export class SoftwareSwitch {
     this.#pools.apply({
       switchMode: "veb",
       link: programme.link,
-      vfs: Array.from({ length: count }, (_, id) => byId.get(id)),
+      vfs: Array.from({ length: count }, (_, id) => {
+        const vport = byId.get(id);
+        // A guest that has gone over to a VF is found by way of the NIC.
+        return vport && { ...vport, fallback: vport.vf === null ? "none" : "uplink" };
+      }),
       vports: [],
     });
     this.#programme = programme;

@@ -11,7 +11,8 @@ export const Programme = z.strictObject({
   /** The NIC's own link, which VFs with linkState auto follow. */
   link: z.enum(["up", "down"]),
   pfMac: MacAddress,
-  vfs: z.array(VfPolicy).max(256),
+  /** `fallback` pf: while nobody drives the VF, its guest is on the switch behind the PF's pool. */
+  vfs: z.array(VfPolicy.extend({ fallback: z.enum(["none", "pf"]).default("none") })).max(256),
   /** Addresses behind the PF's pool: guests on the software switch. */
   vports: z.array(z.strictObject({ mac: MacAddress, ...VfPolicy.pick({ vlan: true, vlanProto: true }).shape })).max(256)
     .default([]),

@@ -15,6 +15,7 @@ import { VPORTS_MAX } from "./vport.ts";
 export const Vf = z.object({
   id: z.int(),
   ...vfShape,
+  vport: z.int().nullable().openapi({ description: "The vport whose guest the VF is allotted to" }),
   mode: z.enum(["emulated", "passthrough"]).openapi({ description: "Who drives the VF's queue pair" }),
   plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
@@ -47,6 +48,7 @@ export type NicView = z.output<typeof NicView>;
 export const VportView = z.object({
   id: z.int(),
   ...vfPolicyShape,
+  vf: z.int().nullable().openapi({ description: "The VF that has been allotted to the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
   attached: z.boolean(),
   counters: z.record(z.string(), z.int()),
@@ -181,6 +183,33 @@ export const pfRoutes = {
     request: { params },
     responses: { 200: json(VportView, "The vport as it was"), ...errors },
   }),
+  allotVf: createRoute({
+    method: "post",
+    path: "/api/v1/vports/{id}/vf",
+    description: "Allots a free VF to the vport's guest: it gets the vport's policy. For the vf service",
+    request: { params },
+    responses: { 200: json(VportView, "The vport, with its VF"), ...errors },
+  }),
+  returnVf: createRoute({
+    method: "delete",
+    path: "/api/v1/vports/{id}/vf",
+    description: "Takes the VF back; the guest is on the software switch. For the vf service",
+    request: { params },
+    responses: { 200: json(VportView, "The vport, without a VF"), ...errors },
+  }),
+  getVportMode: createRoute({
+    method: "get",
+    path: "/api/v1/vports/{id}/mode",
+    request: { params },
+    responses: { 200: json(VfMode, "Who drives the guest's data path"), ...errors },
+  }),
+  putVportMode: createRoute({
+    method: "put",
+    path: "/api/v1/vports/{id}/mode",
+    description: "Passthrough allots a VF to the guest; emulated gives it back. A refusal changes nothing",
+    request: { params, ...body(ModeRequest, "The mode to be in") },
+    responses: { 200: json(VfMode, "Who drives the guest's data path now, and the steps"), ...errors },
+  }),
   patchVportGuest: createRoute({
     method: "patch",
     path: "/api/v1/vports/{id}/guest",
@@ -210,6 +239,10 @@ export interface PfHandlers {
   patchVport(id: number, patch: VportPatch): Promise<VportView>;
   deleteVport(id: number): Promise<VportView>;
   patchVportGuest(id: number, wish: LinkPatch): Promise<VportView>;
+  allotVf(id: number): Promise<VportView>;
+  returnVf(id: number): Promise<VportView>;
+  getVportMode(id: number): Promise<VfMode>;
+  putVportMode(id: number, request: ModeRequest): Promise<VfMode>;
   getNic(): Promise<NicView>;
   patchNic(patch: NicPatch): Promise<NicView>;
   listFilters(): Promise<Filter[]>;
@@ -238,6 +271,12 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
       return c.json(await handlers.patchVport(c.req.valid("param").id, c.req.valid("json")), 200);
     })
     .openapi(pfRoutes.deleteVport, async (c) => c.json(await handlers.deleteVport(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.allotVf, async (c) => c.json(await handlers.allotVf(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.returnVf, async (c) => c.json(await handlers.returnVf(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.getVportMode, async (c) => c.json(await handlers.getVportMode(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.putVportMode, async (c) => {
+      return c.json(await handlers.putVportMode(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
     .openapi(pfRoutes.patchVportGuest, async (c) => {
       return c.json(await handlers.patchVportGuest(c.req.valid("param").id, c.req.valid("json")), 200);
     })

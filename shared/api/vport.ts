@@ -12,6 +12,8 @@ export const VPORTS_MAX = 128;
 export const Vport = z.strictObject({
   id: z.int().min(0).max(VPORTS_MAX - 1),
   ...vfPolicyShape,
+  /** The VF that has been allotted to the guest, which drives it itself; null: none. */
+  vf: z.int().min(0).nullable().default(null),
 }).openapi("Vport");
 export type Vport = z.output<typeof Vport>;
 

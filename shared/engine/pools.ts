@@ -30,6 +30,8 @@ import {
   P_TOKENS_AT_NS,
   P_VLAN,
   POOL_F_ENABLED,
+  POOL_F_FALLBACK_PF,
+  POOL_F_FALLBACK_UPLINK,
   POOL_F_LEARN,
   POOL_F_LINK_UP,
   POOL_F_MULTICAST_FILTER,
@@ -84,8 +86,11 @@ export function poolName(pool: number): Filter["pool"] {
 /** A programme as an engine takes it: pools without a policy are off; a switch that is no NIC has no PF. */
 export interface PoolProgramme extends Pick<Programme, "switchMode" | "link" | "vports"> {
   pfMac?: string;
-  vfs: (PortPolicy | undefined)[];
+  vfs: (PoolPolicy | undefined)[];
 }
+
+/** A pool's policy, and where its frames go while nobody drives its queues. */
+export type PoolPolicy = PortPolicy & { fallback?: "none" | "pf" | "uplink" };
 
 /** The filter functions of a switching engine. */
 export interface FilterExports {
@@ -201,7 +206,7 @@ export class Pools {
     throw new Error(`Cannot add ${mac} of ${who} to the filter table: it is full`);
   }
 
-  #writePolicy(vf: number, policy: PortPolicy, link: Programme["link"]): void {
+  #writePolicy(vf: number, policy: PoolPolicy, link: Programme["link"]): void {
     const at = this.#at(vf);
     const linkUp = policy.linkState === "enable" || (policy.linkState === "auto" && link === "up");
     const flags = POOL_F_ENABLED |
@@ -209,6 +214,8 @@ export class Pools {
       (policy.trust ? POOL_F_TRUST : 0) |
       (policy.promisc && policy.trust ? POOL_F_PROMISC : 0) |
       (linkUp ? POOL_F_LINK_UP : 0) |
+      (policy.fallback === "pf" ? POOL_F_FALLBACK_PF : 0) |
+      (policy.fallback === "uplink" ? POOL_F_FALLBACK_UPLINK : 0) |
       (policy.multicast === "all" ? 0 : POOL_F_MULTICAST_FILTER);
     this.#writeMulticast(vf, policy.multicast);
     this.#view.setUint32(at + P_FLAGS, flags, true);

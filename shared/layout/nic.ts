@@ -264,6 +264,9 @@ export const POOL_F_TRUNK_ALL = 32;
 export const POOL_F_UPLINK = 64;
 /** Addresses behind the pool are learned, though it has no source policy: the PF's, which is a switch's uplink. */
 export const POOL_F_LEARN = 128;
+/** While nobody drives the pool's queues its frames go to the PF's pool, or to the uplink: its guest is behind that. */
+export const POOL_F_FALLBACK_PF = 512;
+export const POOL_F_FALLBACK_UPLINK = 1024;
 /** Of multicast frames the pool receives only those that its multicast table has, and broadcast. */
 export const POOL_F_MULTICAST_FILTER = 256;
 

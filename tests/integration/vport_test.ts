@@ -42,6 +42,55 @@ Deno.test("guests with and without a VF reach each other; a VLAN keeps them apar
   );
 });
 
+Deno.test("a guest without a VF is allotted one, drives it, and gives it back, under a checked stream", async () => {
+  await using fabric = await TestFabric.start(3, ["--guests", "5"]);
+  const [a, c, d] = [0, 3, 4].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
+  const { api } = fabric.info;
+  const mode = (vport: number, body: unknown) => ask(`${api}/api/v1/vports/${vport}/mode`, "PUT", body);
+  // Three VFs, three guests on them: none is left.
+  const refused = await mode(0, { mode: "passthrough" });
+  assertEquals([refused.status, refused.body.reason], [409, "no-vf-left"]);
+  assertEquals((await c.ping(a.ip, 2)).received, 2);
+  await must(`${api}/api/v1/nic`, "PATCH", { numVfs: 4 });
+  await must(`${api}/api/v1/vports/0`, "PATCH", { vlan: 50 });
+  await fabric.patch(0, { vlan: 50 });
+  await c.reaches(a.ip);
+  const streams = [
+    { from: a, to: c, generator: await a.send(c.ip, { rate: 5000, size: 128 }) },
+    { from: c, to: a, generator: await c.send(a.ip, { rate: 5000, size: 200 }) },
+  ];
+  for (let i = 0; i < 6; i++) {
+    const plugin = i % 2 === 0 ? "advanced" : "virtio";
+    const there = await mode(0, { mode: "passthrough", plugin });
+    assertEquals([there.status, there.body.plugin], [200, plugin], JSON.stringify(there.body));
+    assertEquals((await must(`${api}/api/v1/vports/0`)).vf, 3);
+    const vf = await must(`${api}/api/v1/vfs/3`);
+    assertEquals([vf.vport, vf.attached, vf.plugin], [0, true, `${plugin} 1.0.0`]);
+    assertEquals((await c.ping(a.ip, 2)).received, 2);
+    const second = await mode(1, { mode: "passthrough" });
+    assertEquals(second.body.reason, "no-vf-left");
+    assertEquals((await ask(`${api}/api/v1/vfs/3`, "PATCH", { vlan: 1 })).body.reason, "vf-allotted");
+    const back = await mode(0, { mode: "emulated" });
+    assertEquals(back.status, 200, JSON.stringify(back.body));
+    assertEquals((await must(`${api}/api/v1/vports/0`)).vf, null);
+    assertEquals((await c.ping(a.ip, 2)).received, 2);
+  }
+  for (const { from, to, generator } of streams) {
+    const { sent } = await from.stop(generator.id);
+    const flow = await until("the last frames", async () => {
+      const flow = await to.flow(generator.flow);
+      return flow && flow.received >= sent ? flow : undefined;
+    }).catch(async () => await to.flow(generator.flow));
+    assertEquals([flow?.received, flow?.lost, flow?.duplicates, flow?.reordered], [sent, 0, 0, 0]);
+  }
+  // Its neighbour on the switch finds it by way of the NIC, in the same VLAN.
+  await must(`${api}/api/v1/vports/1`, "PATCH", { vlan: 50 });
+  await mode(0, { mode: "passthrough" });
+  await d.reaches(c.ip);
+  await mode(0, { mode: "emulated" });
+  await d.reaches(c.ip);
+});
+
 Deno.test("vports: made, changed, removed; what cannot be is refused; they outlive the PF and the vhost service", async () => {
   await using fabric = await TestFabric.start(1);
   const vports = `${fabric.info.api}/api/v1/vports`;

@@ -117,14 +117,18 @@ export class EngineRig {
       link: "up",
       pfMac: "02:00:00:00:00:ff",
       vports: [],
-      vfs: Array.from({ length: vfs }, (_, vf) => ({ ...defaultPolicy(rigMac(vf)), ...policies[vf] })),
+      vfs: Array.from({ length: vfs }, (_, vf) => ({
+        ...defaultPolicy(rigMac(vf)),
+        fallback: "none" as const,
+        ...policies[vf],
+      })),
     };
     this.pools.apply(this.#programme);
   }
 
   /** Changes policy while it runs. */
   set(vf: number, policy: Partial<VfPolicy>): void {
-    const next = { ...(this.#programme.vfs[vf] as VfPolicy), ...policy };
+    const next = { ...(this.#programme.vfs[vf] as Programme["vfs"][number]), ...policy };
     this.#programme = { ...this.#programme, vfs: this.#programme.vfs.with(vf, next) };
     this.pools.apply(this.#programme);
   }
