@@ -76,14 +76,17 @@ vf.command("set <n> <pairs...>").description(`change a VF: ${SETTABLE}`).action(
   show(changed, () => vfTable([changed]));
 });
 
-vf.command("mode <n> [mode]").description("who drives a VF; or change it: emulated, passthrough")
-  .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
-  .action(async (n: string, mode: string | undefined, { plugin }: { plugin?: string }) => {
-    const route = client().api.v1.vfs[":id"].mode;
-    const json = { mode: mode as ModeRequest["mode"], ...(plugin ? { plugin } : {}) };
-    const found = await body<VfMode>(mode ? route.$put({ ...byId(n), json }) : route.$get(byId(n)));
-    show(found, () => modeDetail(found));
-  });
+function modeCommand(parent: Command, what: string, of: "vfs" | "vports"): void {
+  parent.command("mode <n> [mode]").description(what)
+    .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
+    .action(async (n: string, mode: string | undefined, { plugin }: { plugin?: string }) => {
+      const route = client().api.v1[of][":id"].mode;
+      const json = { mode: mode as ModeRequest["mode"], ...(plugin ? { plugin } : {}) };
+      const found = await body<VfMode>(mode ? route.$put({ ...byId(n), json }) : route.$get(byId(n)));
+      show(found, () => modeDetail(found));
+    });
+}
+modeCommand(vf, "who drives a VF; or change it: emulated, passthrough", "vfs");
 
 interface AttachOptions {
   queuePairs: string;
@@ -153,6 +156,11 @@ vport.command("set <n> <pairs...>").description(`change a vport: ${SETTABLE}`).a
     );
     show(changed, () => vportTable([changed]));
   },
+);
+modeCommand(
+  vport,
+  "who drives the guest's data path; passthrough: it is allotted a VF; emulated: it gives it back",
+  "vports",
 );
 vport.command("remove <n>").description("take a vport away").action(async (n: string) => {
   const gone = await body<VportView>(client().api.v1.vports[":id"].$delete(byId(n)));

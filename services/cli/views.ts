@@ -95,7 +95,7 @@ export function vportTable(vports: readonly VportView[]): string {
       vport.trust ? "on" : "off",
       vport.linkState,
       rate(vport.minTxRate, vport.maxTxRate),
-      vport.attached ? "attached" : "no guest",
+      vport.vf !== null ? `drives vf ${vport.vf}` : vport.attached ? "attached" : "no guest",
     ]),
   );
 }

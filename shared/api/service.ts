@@ -25,7 +25,7 @@ export function oneLine(error: unknown): string {
  * also ends with its standard input, so that it never outlives a supervisor that was killed.
  */
 export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
-  let service: RunningService;
+  let service: RunningService | number;
   const stop = Promise.withResolvers<number>();
   const supervised = Deno.env.has("RINGFABRIC_SUPERVISED");
   Deno.addSignalListener("SIGTERM", () => stop.resolve(0));
@@ -37,7 +37,9 @@ export async function runService(name: string, start: () => Promise<RunningServi
     void Deno.stdin.readable.pipeTo(new WritableStream()).then(() => stop.resolve(0));
   }
   try {
-    service = await start();
+    // One that still waits for another service has nothing to give back yet.
+    service = await Promise.race([start(), stop.promise]);
+    if (typeof service === "number") Deno.exit(service);
   } catch (error) {
     console.error(`${name}: ${oneLine(error)}`);
     Deno.exit(1);

@@ -190,3 +190,12 @@ Deno.test("the guest's API refuses what cannot be, and says what would be", asyn
   assertStringIncludes((await ask(`${api}/api/v1/ping`, "POST", { to: "10.0.0.300" })).body.detail, "such as 10.0.0.2");
   assertEquals((await must(`${api}/api/v1/ping`, "POST", { to: "10.0.0.99", count: 2, timeoutMs: 200 })).lost, 2);
 });
+
+Deno.test("a guest that still waits for its hypervisor stops when it is told to", async () => {
+  await using guest = new TestProcess("guest", Deno.execPath(), [
+    ...["run", "--quiet", "-A", "services/guest/main.ts", "--listen", "127.0.0.1:0"],
+    ...["--socket", "/nonexistent.sock", "--ip", "10.0.0.1/16", "--hypervisor", "http://127.0.0.1:1"],
+  ], { cwd: ROOT });
+  await until("it to wait", () => guest.errors.includes("waiting for the hypervisor"));
+  assertEquals((await guest.end("SIGTERM")).code, 0);
+});
