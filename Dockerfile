@@ -10,10 +10,10 @@ RUN ["deno", "install", "--quiet", "--frozen"]
 COPY assembly assembly
 COPY shared shared
 COPY services services
-RUN ["deno", "task", "--quiet", "build"]
+# The key that signs the plugins is not kept, in no layer: nobody shall find it.
+RUN ["deno", "task", "--quiet", "build", "--forget-key"]
 RUN ["deno", "cache", "--quiet", "--frozen", "--no-check", "services/nic/main.ts", "services/pf/main.ts", "services/vhost/main.ts", "services/vf/main.ts", "services/guest/main.ts", "services/cli/main.ts"]
-# The key that has signed the plugins is not needed any more, and nobody shall find it. A new volume takes over owner
-# and mode of the directory that it is mounted on.
-RUN ["deno", "eval", "--no-config", "Deno.removeSync('.build/plugin-key.json'); for (const dir of ['/run/ringfabric', '/run/hypervisor', '/var/lib/ringfabric']) { Deno.mkdirSync(dir, { recursive: true }); Deno.chmodSync(dir, 0o700); Deno.chownSync(dir, 1000, 1000); }"]
+# A new volume takes over owner and mode of the directory that it is mounted on.
+RUN ["deno", "eval", "--no-config", "for (const dir of ['/run/ringfabric', '/run/hypervisor', '/var/lib/ringfabric']) { Deno.mkdirSync(dir, { recursive: true }); Deno.chmodSync(dir, 0o700); Deno.chownSync(dir, 1000, 1000); }"]
 USER 1000:1000
 ENTRYPOINT ["deno", "run", "--quiet", "--no-prompt", "--cached-only", "--frozen"]

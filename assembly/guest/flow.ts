@@ -127,7 +127,7 @@ function noteLatency(flow: usize, ns: f64): void {
   store<u32>(at, load<u32>(at) + 1);
 }
 
-/** Frames of the flow `id` that have come from `from`, each counted once. */
-export function flowReceived(id: u32, from: u32): u64 {
-  return load<u64>(flowOf(id, from), FLOW_RECEIVED);
+/** One more than the highest sequence number that has come of the flow `id` from `from`. */
+export function flowNext(id: u32, from: u32): u64 {
+  return load<u64>(flowOf(id, from), FLOW_NEXT);
 }

@@ -8,6 +8,7 @@ import {
   G_TX_NO_BUFFER,
   GC,
   GC_FREE_COUNT,
+  GC_LINK,
   GC_MAC,
   GC_QUEUE_PAIRS,
   GC_VLAN,
@@ -62,8 +63,9 @@ export function queueRoom(): u32 {
   return TX_QUEUE_ENTRIES - (load<u32>(at, PAIR_TX_IN) - load<u32>(at, PAIR_TX_OUT));
 }
 
-/** Begins a frame of `bytes` bytes; answers where it is to be written, 0 if there is no room. */
+/** Begins a frame of `bytes` bytes; answers where it is to be written, 0 if there is no room, or no link. */
 export function beginFrame(bytes: u32): usize {
+  if (load<u32>(GC, GC_LINK) == 0) return 0;
   const buffers: u32 = bytes <= FIRST_BYTES ? 1 : 1 + (bytes - FIRST_BYTES + PLUGIN_BUFFER_BYTES - 1) / PLUGIN_BUFFER_BYTES;
   if (load<u32>(GC, GC_FREE_COUNT) < buffers || queueRoom() < buffers) {
     count(G_TX_NO_BUFFER, 1);

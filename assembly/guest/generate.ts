@@ -4,6 +4,7 @@
  */
 import {
   GC,
+  GC_LINK,
   GC_RUNNING,
   GEN_BEGAN_NS,
   GEN_BURST_MAX,
@@ -28,7 +29,7 @@ import {
   STATE_RUNNING,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
-import { flowReceived } from "./flow.ts";
+import { flowNext } from "./flow.ts";
 import { linkHeaderBytes, queueRoom, setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./ipv4.ts";
 import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
@@ -37,6 +38,8 @@ import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
 const ROOM_LEFT: u32 = 1024;
 const ARP_RETRY_NS: f64 = 1e6;
 const WINDOW_LOOK_NS: f64 = 10e6;
+/** With nothing back for so long the whole window counts as lost, and one more frame goes out. */
+const WINDOW_LOST_NS: f64 = 200e6;
 
 /** Sends what is due; answers when something is due next (Infinity: nothing). */
 export function pollGenerators(now: f64): f64 {
@@ -64,17 +67,20 @@ function poll(generator: usize, now: f64): f64 {
   if (wanted != 0) due = min(due, wanted - sent);
   const window = load<u32>(generator, GEN_WINDOW);
   if (window != 0) {
-    const away = sent - flowReceived(load<u32>(generator, GEN_FLOW), load<u32>(generator, GEN_TO));
-    due = away < <u64> window ? min(due, <u64> window - away) : 0;
+    // What is older than a frame that came back does not come any more.
+    const away = sent - min(sent, flowNext(load<u32>(generator, GEN_FLOW), load<u32>(generator, GEN_TO)));
+    const open: u64 = away < <u64> window ? window - away : now - load<f64>(generator, GEN_LAST_NS) > WINDOW_LOST_NS ? 1 : 0;
+    due = min(due, open);
   }
-  const over = (wanted != 0 && sent >= wanted) || (ends != 0 && now >= ends && (rate == 0 || due == 0));
+  const up = load<u32>(GC, GC_LINK) != 0;
+  const over = (wanted != 0 && sent >= wanted) || (ends != 0 && now >= ends && (rate == 0 || due == 0 || !up));
   if (over) {
     atomic.store<u32>(generator + GEN_STATE, STATE_DONE);
     return Infinity;
   }
   // A full window opens when something comes in.
   if (due == 0) return window != 0 ? now + WINDOW_LOOK_NS : rate == 0 ? now : began + <f64> sent / rate;
-  if (load<u32>(GC, GC_RUNNING) == 0) return now + ARP_RETRY_NS;
+  if (!up || load<u32>(GC, GC_RUNNING) == 0) return now + ARP_RETRY_NS;
   const dst = resolve(load<u32>(generator, GEN_TO));
   if (dst == 0) return now + ARP_RETRY_NS;
   setOutPair(load<u32>(generator, GEN_FLOW));

@@ -25,6 +25,7 @@ import {
   PAIR_TX_IN,
   PAIR_TX_OUT,
   PLUGIN_AREA,
+  POSTED,
   RX_SCRATCH,
   TX_QUEUE_ENTRIES,
   TX_QUEUE_STRIDE,
@@ -71,8 +72,7 @@ export function boot(): void {
 /** Does what is due at `now`; answers the time at which something is due next, Infinity if nothing is. */
 export function poll(now: f64): f64 {
   store<f64>(GC, now, GC_NOW_NS);
-  if (load<u32>(GC, GC_LINK) == 0) return Infinity;
-  if (atomic.load<u32>(GC + GC_ANNOUNCE) != 0) {
+  if (load<u32>(GC, GC_LINK) != 0 && atomic.load<u32>(GC + GC_ANNOUNCE) != 0) {
     atomic.store<u32>(GC + GC_ANNOUNCE, 0);
     announce();
   }
@@ -112,16 +112,20 @@ export function prepareTx(pair: u32): u32 {
   return whole;
 }
 
-/** The data path has taken `n` entries of `pair`: their buffers are the device's. */
-export function txAccepted(pair: u32, n: u32): void {
+/** The data path has taken `n` entries of `pair`: their buffers are the device's. False if they are not whole frames. */
+export function txAccepted(pair: u32, n: u32): bool {
+  if (n == 0) return true;
   const at = pairOf(pair);
   const out = load<u32>(at, PAIR_TX_OUT);
   const queue: usize = TX_QUEUES + pair * TX_QUEUE_STRIDE;
+  const last = queue + ((out + n - 1) & (TX_QUEUE_ENTRIES - 1)) * ENTRY_BYTES;
+  if ((load<u32>(last, ENTRY_FLAGS) & ENTRY_EOP) == 0) return false;
   for (let i: u32 = 0; i < n; i++) {
     setOwner(load<u32>(queue + ((out + i) & (TX_QUEUE_ENTRIES - 1)) * ENTRY_BYTES, ENTRY_BUFFER), OWNER_TX);
   }
   store<u32>(at, out + n, PAIR_TX_OUT);
   store<u32>(at, load<u32>(at, PAIR_TX_HELD) + n, PAIR_TX_HELD);
+  return true;
 }
 
 /** The data path reports `n` buffers in LIST_DONE; false if it never had one of them. */
@@ -150,15 +154,18 @@ export function preparePost(pair: u32): u32 {
     const buffer = takeBuffer(rxOwner());
     if (buffer < 0) return i;
     store<u32>(to + i * 4, buffer);
+    store<u32>(POSTED + i * 4, buffer);
   }
   return n;
 }
 
-/** The data path has taken the first `taken` of the `n` buffers in LIST_POST; the others come back. */
+/**
+ * The data path has taken the first `taken` of the `n` buffers that `preparePost` gave it; the others come back. Which
+ * they are is not read from LIST_POST, where the plugin may have written by now.
+ */
 export function posted(pair: u32, n: u32, taken: u32): void {
-  const from = list(LIST_POST);
   const at = rxHeldAt(pair);
-  for (let i = taken; i < n; i++) giveBuffer(load<u32>(from + i * 4));
+  for (let i = taken; i < n; i++) giveBuffer(load<u32>(POSTED + i * 4));
   store<u32>(at, load<u32>(at) + min(taken, n));
 }
 
@@ -197,8 +204,8 @@ export function received(pair: u32, n: u32): bool {
 
 /** Takes a frame of `n` bytes. */
 function input(pair: u32, at: usize, n: u32): void {
-  capture(at, n, 0);
   if (n < 14) return count(G_RX_BAD, 1);
+  capture(at, n, 0);
   count(G_RX_FRAMES, 1);
   count(G_RX_BYTES, n);
   const dst = load<u64>(at) & 0xffffffffffff;

@@ -8,6 +8,7 @@ import {
   GC_IP,
   GC_IP_ID,
   GC_MASK,
+  GC_MTU,
 } from "../../shared/layout/guest.ts";
 import { count } from "./buffers.ts";
 import { fold, sum } from "./checksum.ts";
@@ -27,6 +28,12 @@ const ICMP_BYTES: u32 = 8;
 @inline
 export function frameBytesOf(payload: u32): u32 {
   return linkHeaderBytes() + IPV4_BYTES + payload;
+}
+
+/** Whether a packet of `payload` bytes may go out. */
+@inline
+export function fits(payload: u32): bool {
+  return IPV4_BYTES + payload <= load<u32>(GC, GC_MTU);
 }
 
 /** Begins a packet of `payload` bytes; answers where they are to be written, 0 if there is no room. */
@@ -74,7 +81,8 @@ function icmpInput(at: usize, n: u32, src: u64, from: u32): void {
   if (fold(sum(at, n, 0)) != 0) return count(G_RX_CHECKSUM, 1);
   const type = load<u8>(at);
   if (type == 0) return echoReply(at, n, from);
-  if (type != 8) return;
+  // What would need fragments is not answered.
+  if (type != 8 || !fits(n)) return;
   const out = beginPacket(src, from, PROTOCOL_ICMP, n);
   if (out == 0) return;
   memory.copy(out, at, n);

@@ -1,10 +1,20 @@
 /** UDP (RFC 768): an echo service, and the probes of a generator. */
-import { G_RX_BAD, G_RX_CHECKSUM, G_UDP_ECHOES, G_UDP_RX, PROBE_BYTES, PROBE_MAGIC, UDP_ECHO_PORT } from "../../shared/layout/guest.ts";
+import {
+  G_RX_BAD,
+  G_RX_CHECKSUM,
+  G_UDP_ECHOES,
+  G_UDP_RX,
+  GC,
+  GC_IP,
+  PROBE_BYTES,
+  PROBE_MAGIC,
+  UDP_ECHO_PORT,
+} from "../../shared/layout/guest.ts";
 import { count } from "./buffers.ts";
 import { copyBytes } from "../lib/copy.ts";
 import { fold, sum } from "./checksum.ts";
 import { noteProbe } from "./flow.ts";
-import { beginPacket, endPacket, PROTOCOL_UDP } from "./ipv4.ts";
+import { beginPacket, endPacket, fits, PROTOCOL_UDP } from "./ipv4.ts";
 
 export const UDP_BYTES: u32 = 8;
 
@@ -32,7 +42,12 @@ export function udpInput(at: usize, n: u32, ip: usize, src: u64, from: u32): voi
   if (!good) return count(G_RX_CHECKSUM, 1);
   count(G_UDP_RX, 1);
   const port: u32 = bswap<u16>(load<u16>(at, 2));
-  if (port == <u32> UDP_ECHO_PORT) return echo(at, length, src, from);
+  if (port == <u32> UDP_ECHO_PORT) {
+    // Not what everybody got: one question would have as many answers as there are hosts.
+    const mine = bswap<u32>(load<u32>(ip, 16)) == load<u32>(GC, GC_IP);
+    if (mine && fits(length)) echo(at, length, src, from);
+    return;
+  }
   if (length >= UDP_BYTES + PROBE_BYTES && load<u32>(at, UDP_BYTES) == <u32> PROBE_MAGIC) noteProbe(at + UDP_BYTES, length, from);
 }
 

@@ -31,6 +31,9 @@ const COUNTER_NAMES = [
 ] as const;
 
 const POLL_MS = 2;
+const ETHERNET_BYTES = 14;
+const IPV4_BYTES = 20;
+const ICMP_BYTES = 8;
 
 /** IPv4 text as a number. */
 export function ipToNumber(text: string): number {
@@ -118,8 +121,24 @@ export class Host {
 
   readonly #taken = new Set<number>();
 
+  /** Buffers that the data path in use has to send. */
+  get txHeld(): number {
+    let held = 0;
+    for (let pair = 0; pair < this.get(L.GC_QUEUE_PAIRS); pair++) {
+      held += this.get(L.GC_PAIRS + pair * L.PAIR_STRIDE + L.PAIR_TX_HELD);
+    }
+    return held;
+  }
+
+  /** Throws if a packet of `bytes` bytes, IPv4 header included, would need fragments. */
+  #mustFit(bytes: number, room: number): void {
+    const mtu = this.get(L.GC_MTU);
+    if (bytes > mtu) throw new ApiError(422, `size is ${room - bytes + mtu} at most: the MTU is ${mtu}`, "size");
+  }
+
   /** Pings a host; resolves when every answer has come or is late. */
   async ping({ to, count, intervalMs, timeoutMs, size }: PingOptions): Promise<PingResult> {
+    this.#mustFit(size + IPV4_BYTES + ICMP_BYTES, size);
     const at = this.#claim(L.PINGS, L.PING_STRIDE, L.PING_COUNT, "pings");
     this.#taken.add(at);
     try {
@@ -167,6 +186,7 @@ export class Host {
 
   /** Starts a generator; answers its number. */
   startTraffic(request: TrafficRequest): GeneratorState {
+    this.#mustFit(request.size - ETHERNET_BYTES, request.size);
     const at = this.#claim(L.GENERATORS, L.GENERATOR_STRIDE, L.GENERATOR_COUNT, "generators");
     const view = this.#view;
     const now = monotonicNs();

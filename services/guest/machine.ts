@@ -140,6 +140,8 @@ export class PathMemory implements Disposable {
 const WATCHDOG_MS = 250;
 /** How long a plugin may take to come back from a call. */
 const HANG_MS = 2000;
+/** How long the worker may take to end. */
+const END_MS = 1000;
 
 /** Settings of the machine. */
 export interface MachineOptions {
@@ -167,6 +169,7 @@ export class Machine {
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
   #next = 1;
   readonly #watchdog: ReturnType<typeof setInterval>;
+  #watching = false;
   #restarting: Promise<void> = Promise.resolve();
   #lastNs = 0;
   #looks = 0;
@@ -198,6 +201,8 @@ export class Machine {
     port1.on("message", (reply: GuestReply) => this.#reply(reply));
     worker.addEventListener("error", (event) => {
       event.preventDefault();
+      this.#watching = false;
+      this.#failWaiting(`the guest's worker died: ${event.message}`);
       this.onDeath(event.message);
     });
     const ready = Promise.withResolvers<unknown>();
@@ -214,10 +219,12 @@ export class Machine {
     };
     worker.postMessage(start, [port2 as unknown as Transferable]);
     await ready.promise;
+    this.#watching = true;
   }
 
   /** A worker that is awake and does not look at the clock is inside a plugin that does not come back. */
   #watch(): void {
+    if (!this.#watching) return;
     const nowNs = this.memory.view.getFloat64(GC + GC_NOW_NS, true);
     const stands = nowNs === this.#lastNs && Atomics.load(this.#words, (GC + GC_ASLEEP) / 4) === 0;
     this.#looks = stands ? this.#looks + 1 : 0;
@@ -228,14 +235,21 @@ export class Machine {
   }
 
   async #restart(): Promise<void> {
-    const waiting = [...this.#waiting.values()];
+    this.#watching = false;
+    const waiting = new Map(this.#waiting);
     this.#waiting.clear();
     this.#worker?.terminate();
     this.#port?.close();
     this.#restarting = this.#spawn(false);
     await this.#restarting;
-    for (const waiter of waiting) waiter.reject(new Error("the plugin did not come back from a call"));
+    this.#failWaiting("the plugin did not come back from a call", waiting);
     this.onHang();
+  }
+
+  #failWaiting(reason: string, waiting = this.#waiting): void {
+    const waiters = [...waiting.values()];
+    waiting.clear();
+    for (const waiter of waiters) waiter.reject(new Error(reason));
   }
 
   #reply(reply: GuestReply): void {
@@ -265,7 +279,8 @@ export class Machine {
 
   async close(): Promise<void> {
     clearInterval(this.#watchdog);
-    await this.ask({ op: "end" });
+    // A worker that is dead, or inside a plugin, does not answer.
+    await Promise.race([this.ask({ op: "end" }), new Promise((done) => setTimeout(done, END_MS))]);
     this.#port?.close();
     this.#worker?.terminate();
     this.#epoll.close();

@@ -86,7 +86,7 @@ export async function* captureFrames(
     for (let last = false; !last && !signal.aborted;) {
       last = performance.now() >= end;
       const head = Atomics.load(words, at(L.GC_CAPTURE_HEAD)) >>> 0;
-      for (let tail = Atomics.load(words, at(L.GC_CAPTURE_TAIL)) >>> 0; tail !== head;) {
+      for (let tail = Atomics.load(words, at(L.GC_CAPTURE_TAIL)) >>> 0; tail !== head && !signal.aborted;) {
         const place = tail & (L.CAPTURE_BYTES - 1);
         const record = L.CAPTURE + place;
         const length = view.getUint32(record, true);

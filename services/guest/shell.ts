@@ -14,6 +14,8 @@ import { VfPath } from "./vf_path.ts";
 import type { VirtioPath } from "./virtio_path.ts";
 
 const QUIESCE_DEADLINE_MS = 2000;
+/** A guest that was told to stop sending, and hears no more, sends again after so long. */
+const REST_MS = 15_000;
 
 /** Settings of the shell. */
 export interface ShellOptions {
@@ -39,6 +41,7 @@ export class Shell {
   #lastFault: string | undefined;
   #work: Promise<unknown> = Promise.resolve();
   #closed = false;
+  #rest: ReturnType<typeof setTimeout> | undefined;
   /** Told when the data path has changed by itself. */
   onFault: () => void = () => {};
 
@@ -51,8 +54,12 @@ export class Shell {
       this.#fault("the plugin did not come back from a call");
       virtio.reconnect();
     };
-    machine.onFault = (path, reason) =>
-      this.#fault(path === 1 ? reason : `the shell's own data path failed: ${reason}`);
+    machine.onFault = (path, reason) => {
+      if (path === 1) return this.#fault(reason);
+      this.#lastFault = `the shell's own data path failed: ${reason}`;
+      log("warn", "guest", this.#lastFault);
+      virtio.reconnect();
+    };
   }
 
   /** Steps happen one after the other. */
@@ -106,11 +113,22 @@ export class Shell {
     return this.#exclusively(async () => {
       try {
         await this.#machine.ask({ op: "quiesce", deadlineMs: QUIESCE_DEADLINE_MS });
+        this.#restFor(REST_MS);
       } catch (error) {
         this.#host.set(GC_RUNNING, 1);
         throw new ApiError(409, `the guest's data path did not come to rest: ${(error as Error).message}`);
       }
     });
+  }
+
+  /** At rest until the next step of the change; the hypervisor may be gone, and it does not come. */
+  #restFor(ms: number): void {
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => {
+      log("warn", "guest", "a change of mode does not go on: frames go out again");
+      this.resume();
+    }, ms);
+    Deno.unrefTimer(this.#rest as unknown as number);
   }
 
   /** Goes over to the injected plugin and VF `vf`. Throws with the virtio path still in use, at rest. */
@@ -122,6 +140,9 @@ export class Shell {
       if (!image) throw new ApiError(409, "no plugin has been injected", "plugin");
       if (!deviceSocket) throw new ApiError(409, "this guest has no way to a NIC", "vf");
       if (this.#vf) throw new ApiError(409, `the guest drives vf ${this.#vf.vf} already`, "vf");
+      if (this.#host.get(GC_RUNNING) !== 0 || this.#host.txHeld > 0) {
+        throw new ApiError(409, "the guest has not stopped sending: quiesce it first", "vf");
+      }
       const path = await VfPath.open(this.#machine, this.#host, image, {
         ...{ socket: deviceSocket, reactor, vf, token, owner, ringSize, headerBytes },
       }).catch((error) => {
@@ -141,7 +162,7 @@ export class Shell {
       }
       path.onFault = (reason) => this.#fault(reason);
       this.#vf = path;
-      this.#host.set(GC_RUNNING, 1);
+      this.resume();
       return this.mode;
     });
   }
@@ -152,21 +173,32 @@ export class Shell {
       const path = this.#vf;
       if (!path) return this.mode;
       this.#vf = undefined;
-      await path.close();
-      await this.#machine.ask({ op: "use", path: 0 });
-      this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
+      try {
+        await path.close();
+      } catch (error) {
+        // Its last frames may be lost, the guest is not.
+        this.#lastFault = (error as Error).message;
+        log("warn", "guest", `while the plugin gave its VF back: ${this.#lastFault}`);
+      }
+      await this.#useVirtio();
+      this.#restFor(REST_MS);
       return this.mode;
     });
   }
 
   /** Frames go out again. */
   resume(): void {
+    clearTimeout(this.#rest);
     if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
   }
 
   /** Gives a VF up without a word, and lets the host's frames go the shell's own way again. */
   async #backToVirtio(path: VfPath): Promise<void> {
     await path.abandon();
+    await this.#useVirtio();
+  }
+
+  async #useVirtio(): Promise<void> {
     await this.#machine.ask({ op: "use", path: 0 });
     this.#host.set(GC_RX_WANTED, this.#virtio.rxWanted);
   }
@@ -174,6 +206,7 @@ export class Shell {
   /** The guest ends: its VF is given back. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#rest);
     await this.#work;
     await this.#vf?.abandon();
     this.#vf = undefined;
@@ -191,7 +224,8 @@ export class Shell {
       this.#host.set(GC_RUNNING, 0);
       await this.#backToVirtio(path);
       this.resume();
-    }).then(() => this.onFault());
+    }).catch((error) => log("error", "guest", `while going back to virtio: ${(error as Error).message}`))
+      .then(() => this.onFault());
   }
 }
 

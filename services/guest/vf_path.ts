@@ -12,6 +12,8 @@ import { type Machine, PathMemory } from "./machine.ts";
 
 /** Of the guest's 4096 buffers: half is for a plugin's receive rings, a quarter for the shell's own, the rest is to send. */
 const RX_BUFFERS = 2048;
+/** How long the NIC may take to let go of buffers. */
+const DETACH_MS = 1000;
 
 /** How a VF is reached, and what its rings are like. */
 export interface VfPathOptions {
@@ -148,11 +150,16 @@ export class VfPath {
     }
   }
 
-  /** Gives everything back without a word: the plugin or the NIC is gone. */
+  /** Gives everything back: the plugin or the NIC may be gone. */
   async abandon(): Promise<void> {
     this.#ended = true;
+    // Its answer says that the NIC reaches no buffer any more; only then are they used for something else.
+    const late = new Promise((done) => setTimeout(done, DETACH_MS));
+    await Promise.race([this.#device.request({ op: "detach", reason: "given up" }), late]).catch(() => {});
     this.#device.close();
-    await this.#machine.ask({ op: "remove", path: 1 });
+    // A plugin that does not come back from `stop` is gone when this fails, and there is nothing to stop.
+    const remove = () => this.#machine.ask({ op: "remove", path: 1 });
+    await remove().catch(remove);
     this.#memory[Symbol.dispose]();
   }
 }

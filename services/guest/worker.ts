@@ -48,7 +48,7 @@ interface HostExports {
   boot(): void;
   poll(nowNs: number): number;
   prepareTx(pair: number): number;
-  txAccepted(pair: number, n: number): void;
+  txAccepted(pair: number, n: number): number;
   txCompleted(pair: number, n: number): number;
   preparePost(pair: number): number;
   posted(pair: number, n: number, taken: number): void;
@@ -102,13 +102,12 @@ class GuestLoop {
     else this.#goOn();
   }
 
-  /** After a worker that did not come back: whatever its data paths had is the host's again. */
+  /**
+   * After a worker that did not come back. Its data paths are gone; what the shell's own had is the host's again. The
+   * injected one's buffers stay the NIC's until it has let go of them (`remove`).
+   */
   #goOn(): void {
-    for (const path of [0, 1]) {
-      this.#view.setUint32(GC + GC_PATH, path, true);
-      this.#host.reclaim(path);
-    }
-    this.#view.setUint32(GC + GC_PATH, 0, true);
+    this.#host.reclaim(0);
   }
 
   #path(): Path | undefined {
@@ -151,7 +150,7 @@ class GuestLoop {
       if (n > 0) {
         const taken = plugin.tx(pair, n);
         if (taken < 0 || taken > n) throw new Error(`tx took ${taken} of ${n} entries`);
-        host.txAccepted(pair, taken);
+        if (host.txAccepted(pair, taken) === 0) throw new Error(`tx took ${taken} entries, which are not whole frames`);
         moved += taken;
       }
     }

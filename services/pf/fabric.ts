@@ -11,6 +11,7 @@ import {
   type NicView,
   type PfEvent,
   type PfHandlers,
+  type PortPolicy,
   type Programme,
   type Vf,
   type VfMode,
@@ -153,7 +154,7 @@ export class Fabric implements PfHandlers {
     this.#known(id);
     let changes = {};
     await this.#change((before) => {
-      changes = grant(`vf ${id}`, before.vfs[id] as Settings["vfs"][number], wish);
+      changes = this.#grant(`vf ${id}`, before.vfs[id] as Settings["vfs"][number], wish);
       return patchVf(before, id, changes);
     });
     log("info", "pf", `vf ${id}: its guest has asked for ${JSON.stringify(wish)}`);
@@ -197,8 +198,22 @@ export class Fabric implements PfHandlers {
   }
 
   async patchVportGuest(id: number, wish: LinkPatch): Promise<VportView> {
-    await this.#change((before) => patchVport(before, id, grant(`vport ${id}`, findVport(before, id), wish)));
+    await this.#change((before) => patchVport(before, id, this.#grant(`vport ${id}`, findVport(before, id), wish)));
     return await this.getVport(id);
+  }
+
+  /** A guest's wish; the addresses with which other VFs and vports begin are theirs, though they may not be there yet. */
+  #grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPatch {
+    const owner = wish.mac === undefined ? undefined : this.#store.derivedOwner(wish.mac);
+    if (owner !== undefined && owner !== who && wish.mac !== policy.mac) {
+      throw new ApiError(
+        409,
+        `${who} may not have the address ${wish.mac}: it is kept for ${owner}`,
+        "mac",
+        "mac-fixed",
+      );
+    }
+    return grant(who, policy, wish);
   }
 
   async allotVf(id: number): Promise<VportView> {

@@ -167,9 +167,13 @@ export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPa
     patch.promisc = wish.promisc;
   }
   if (wish.multicast !== undefined) {
-    // Less than now is always granted; all of it again only to whom the PF trusts.
-    if (wish.multicast === "all" && policy.multicast !== "all" && !policy.trust) {
-      throw new ApiError(409, `${who} may not receive all multicast: it is not trusted`, "multicast", "not-trusted");
+    // Less than now is always granted; more only to whom the PF trusts.
+    const now = policy.multicast;
+    const more = now !== "all" && wish.multicast !== "none" &&
+      (wish.multicast === "all" || wish.multicast.some((group) => !now.includes(group)));
+    if (more && !policy.trust) {
+      const detail = `${who} may not receive more multicast than the PF has set (${now}): it is not trusted`;
+      throw new ApiError(409, detail, "multicast", "not-trusted");
     }
     patch.multicast = wish.multicast;
   }

@@ -1,10 +1,11 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, VfPolicy, Vport } from "../../shared/api/mod.ts";
+import { defaultPolicy, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { oneLine } from "../../shared/api/mod.ts";
 import { deriveMac } from "./mac.ts";
 
 const SCHEMA_VERSION = 1;
+const VFS_MAX = 256;
 
 /** What vports' derived addresses are counted from; VFs' are counted from 0. */
 const VPORT_BASE = 0x1000;
@@ -65,6 +66,13 @@ export class Store implements Disposable {
   initialVport(id: number): Vport {
     const { hardware: _, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
     return { id, ...policy, vf: null };
+  }
+
+  /** Whose address `mac` is before anyone sets one: that VF or vport may come later, and is to get it. */
+  derivedOwner(mac: string): string | undefined {
+    for (let vf = 0; vf < VFS_MAX; vf++) if (deriveMac(this.#macSeed, vf) === mac) return `vf ${vf}`;
+    for (let id = 0; id < VPORTS_MAX; id++) if (deriveMac(this.#macSeed, VPORT_BASE + id) === mac) return `vport ${id}`;
+    return undefined;
   }
 
   /** What was kept, or the defaults. */

@@ -23,9 +23,12 @@ function pinged({ received, sent, avgUs }: PingResult): string {
 async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
   const [a, b] = guests;
   if (!a || !b) throw new Error("the demo needs two guests");
-  const pf = new Peer("the PF", api, undefined);
-  const left = new Peer("guest 1", a.api, undefined);
-  const right = new Peer("guest 2", b.api, undefined);
+  const token = Deno.env.get("RINGFABRIC_TOKEN");
+  const pf = new Peer("the PF", api, token);
+  const left = new Peer("guest 1", a.api, token);
+  const right = new Peer("guest 2", b.api, token);
+  // One before this may have been stopped in the middle.
+  await Promise.all([0, 1].map((vf) => pf.ask("PATCH", `/api/v1/vfs/${vf}`, { vlan: 0 })));
   const ping = () =>
     left.ask<PingResult>("POST", "/api/v1/ping", { to: b.ip, count: 5, intervalMs: 20, timeoutMs: 300 });
   const expect = (good: boolean, what: string) => {

@@ -40,7 +40,10 @@ export interface VfParts {
 
 /** The routes. */
 export function vfApi(parts: VfParts, token: string | undefined): OpenAPIHono {
-  const app = createApp(token, { binaryBytesMax: IMAGE_BYTES_MAX });
+  // A guest with a token of its own speaks for its port, and for nothing else.
+  const guestToken = (path: string) =>
+    parts.guests.token(/^\/api\/v1\/guests\/([^/]+)(\/link)?$/.exec(path)?.[1] ?? "");
+  const app = createApp(token, { binaryBytesMax: IMAGE_BYTES_MAX }, guestToken);
   app.get("/readyz", (c) => c.json({ ready: true }));
   mountPlugins(app, parts);
   mountModes(app, parts);

@@ -7,6 +7,7 @@ import {
   type GuestView,
   type LinkPatch,
   log,
+  oneLine,
   Peer,
 } from "../../shared/api/mod.ts";
 import type { Peers } from "./peers.ts";
@@ -47,6 +48,11 @@ export class GuestShell {
     this.mode = await this.#peer.ask("POST", "/api/v1/path/emulated");
   }
 
+  /** Asks how it is now: what it has reported may be from before the last step. */
+  async refresh(): Promise<void> {
+    this.mode = await this.#peer.ask("GET", "/api/v1/mode");
+  }
+
   async resume(): Promise<void> {
     await this.#peer.ask("POST", "/api/v1/path/resume");
   }
@@ -55,11 +61,19 @@ export class GuestShell {
 /** All guests that report. */
 export class Guests {
   readonly #peers: Peers;
+  readonly #tokens: ReadonlyMap<string, string>;
   readonly #guests = new Map<string, GuestShell>();
   readonly #configs = new Map<string, GuestConfig>();
 
-  constructor(peers: Peers) {
+  /** `tokens`: with which the guest on a port shows that it is the one, and the vf service to it; port to token. */
+  constructor(peers: Peers, tokens: ReadonlyMap<string, string> = new Map()) {
     this.#peers = peers;
+    this.#tokens = tokens;
+  }
+
+  /** The token of the guest on a port, if it has one of its own. */
+  token(port: string): string | undefined {
+    return this.#tokens.get(port);
   }
 
   /** The guest on a port, `undefined` if none with a shell reports there. */
@@ -92,8 +106,11 @@ export class Guests {
     } else {
       // Unknown here is not yet new: this service may have been away while the guest went on.
       if (report.mode.mode === "emulated") await booted();
-      this.#guests.set(port, new GuestShell(report, this.#peers.token));
+      const guest = new GuestShell(report, this.#tokens.get(port) ?? this.#peers.token);
+      this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
+      // A service before this one may have ended while the guest was told not to send.
+      void guest.resume().catch((error) => log("warn", "vf", oneLine(error)));
     }
     return await this.config(port);
   }

@@ -1,6 +1,6 @@
 /** The VF plugin service: plugin images, and who drives which VF. */
 import { Command } from "commander";
-import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { GuestPort, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { LICENCES, readKeys } from "../../shared/plugin/mod.ts";
 import { vfApi } from "./api.ts";
 import { Guests } from "./guests.ts";
@@ -30,6 +30,19 @@ const options = new Command("vf")
     licences: string;
   }>();
 
+/** `0=secret,vport1=secret`: with which the guest on a port shows that it is the one. It need not know any other token. */
+function readGuestTokens(text: string): Map<string, string> {
+  return new Map(
+    text.split(",").filter((entry) => entry !== "").map((entry) => {
+      const [, port, token] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
+      if (token === undefined || !GuestPort.safeParse(port).success) {
+        throw new Error(`RINGFABRIC_GUEST_TOKENS is a list such as 0=secret,vport1=secret, not with ${entry}`);
+      }
+      return [String(port), token];
+    }),
+  );
+}
+
 await runService("vf", async () => {
   const token = requireToken(options.listen);
   const keys = readKeys(options.trust);
@@ -38,7 +51,7 @@ await runService("vf", async () => {
     licences: options.licences.split(","),
   });
   const peers = new Peers(options, Deno.env.get("RINGFABRIC_TOKEN"));
-  const guests = new Guests(peers);
+  const guests = new Guests(peers, readGuestTokens(Deno.env.get("RINGFABRIC_GUEST_TOKENS") ?? ""));
   const server = serve(vfApi({ registry, guests, modes: new Modes(peers, guests, registry) }, token), options.listen);
   return {
     info: { api: urlOf(server.addr) },

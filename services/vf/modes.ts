@@ -140,6 +140,9 @@ export class Modes {
     }
     const { dataPath } = await this.#peers.port(port);
     const guest = this.#guests.find(String(port));
+    if (dataPath === "guest" && !guest && mode === "emulated") {
+      return await change.step("whoever drove the VF loses it", () => this.#reset(port));
+    }
     if (dataPath === "guest" && !guest) {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
@@ -223,7 +226,7 @@ export class Modes {
 
   /** From the guest's own plugin to emulated mode. */
   async #leave({ port, vf }: Place, guest: GuestShell, change: Change, reinject?: () => Promise<void>): Promise<void> {
-    const token = await this.#hold(vf, change);
+    let token = await this.#hold(vf, change);
     await change.step("the guest stops sending", () => guest.quiesce(), () => guest.resume());
     // The way back is the plugin again, with the token that has not been used.
     await change.step("the plugin gives the VF back", () => guest.emulated(), async () => {
@@ -235,12 +238,16 @@ export class Modes {
       () => this.#peers.setDataPath(port, "emulated"),
       () => this.#peers.setDataPath(port, "guest"),
     );
-    await change.step("held frames are delivered", () => this.#peers.release(vf));
-    await change.step("the guest sends again", () => guest.resume());
+    await change.step("held frames are delivered", () => this.#peers.release(vf), async () => {
+      token = await this.#peers.hold(vf, HOLD_DEADLINE_MS);
+    });
+    await change.step("the guest sends again", () => guest.resume(), () => guest.quiesce());
   }
 
   /** A guest without a shell: its rings go from one driver to the other, and it need not know. */
   async #hand({ port, vf }: Place, from: DataPath, to: "emulated" | "passthrough", change: Change): Promise<void> {
+    // A vport's guest that ended while it drove its VF has left it allotted.
+    if (port !== vf && vf >= 0) return await change.step("the VF is given back", () => this.#reset(port));
     if (from === to || port !== vf) return;
     await this.#hold(vf, change);
     await change.step("the rings change hands", () => this.#peers.setDataPath(vf, to));
@@ -271,10 +278,16 @@ export class Modes {
   /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
   async reconcile(port: Port): Promise<void> {
     const guest = this.#guests.find(String(port));
-    if (!guest || guest.mode.mode !== "emulated" || this.#changing.has(port)) return;
-    await this.#exclusively(port, async () => {
+    const agrees = async () => {
       const { dataPath } = await this.#peers.port(port);
-      if (dataPath !== "guest" || guest.mode.mode !== "emulated") return;
+      return (dataPath === "guest") === (guest?.mode.mode === "passthrough");
+    };
+    if (!guest || this.#changing.has(port) || await agrees() || this.#changing.has(port)) return;
+    await this.#exclusively(port, async () => {
+      await guest.refresh();
+      if (await agrees()) return;
+      // Its connection to vhost was lost and has come back, while its plugin went on.
+      if (guest.mode.mode === "passthrough") return await this.#peers.setDataPath(port, "guest");
       const detail = guest.mode.lastFault ?? "the guest left the VF by itself";
       this.#memory.set(port, { ...this.#memory.get(port), lastFailure: { reason: "plugin-failed", detail } });
       log("warn", "vf", `${nameOf(port)} is emulated again: ${detail}`);

@@ -106,7 +106,11 @@ export class Registry {
       throw new ApiError(404, `there is no plugin ${wanted}; there are: ${known}`, "plugin", "unknown-plugin");
     }
     const image = await Deno.readFile(this.#paths.get(keyOf(view)) ?? "");
-    await this.#check(image);
+    const { sha256 } = await describe(image, await this.#check(image));
+    if (sha256 !== view.sha256) {
+      const detail = `the file of ${keyOf(view)} is not the image that was stored: upload it again`;
+      throw new ApiError(409, detail, "plugin", "plugin-rejected");
+    }
     return { view, image };
   }
 

@@ -106,7 +106,7 @@ export class Port {
     this.#lastEnd = reason;
     this.#session = undefined;
     // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
-    if (this.#config.dataPath === "guest") {
+    if (this.#config.dataPath === "guest" && !this.#closed) {
       this.#config = { ...this.#config, dataPath: "emulated" };
       this.onConfig(this.#config);
     }

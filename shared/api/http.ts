@@ -160,9 +160,13 @@ async function readLimited(
 }
 
 /** A Hono app with the rules above; `token`, if given, is asked of everything but the health checks. */
-export function createApp(token: string | undefined, limits: BodyLimits = {}): OpenAPIHono {
+export function createApp(
+  token: string | undefined,
+  limits: BodyLimits = {},
+  alsoGood: (path: string) => string | undefined = () => undefined,
+): OpenAPIHono {
   const app = new OpenAPIHono({ defaultHook: hook });
-  app.use(bearer(token));
+  app.use(bearer(token, alsoGood));
   app.use(checkBody(limits));
   app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
   app.onError((error, c) => {
@@ -177,10 +181,13 @@ export function createApp(token: string | undefined, limits: BodyLimits = {}): O
   return app;
 }
 
-function bearer(token: string | undefined): MiddlewareHandler {
+function bearer(token: string | undefined, alsoGood: (path: string) => string | undefined): MiddlewareHandler {
   return async (c, next) => {
+    const sent = c.req.header("authorization") ?? "";
     const open = token === undefined || c.req.path === "/healthz" || c.req.path === "/readyz";
-    if (open || (await sameText(c.req.header("authorization") ?? "", `Bearer ${token}`))) return await next();
+    if (open || (await sameText(sent, `Bearer ${token}`))) return await next();
+    const other = alsoGood(c.req.path);
+    if (other !== undefined && await sameText(sent, `Bearer ${other}`)) return await next();
     return problem(c, 401, "send the fabric's token: authorization: Bearer $RINGFABRIC_TOKEN", "authorization");
   };
 }
@@ -242,6 +249,21 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
   }
 }
 
+/** The largest answer of a service. */
+const ANSWER_BYTES_MAX = 4 << 20;
+
+/** The body of an answer, if it is not larger than any answer can be. */
+async function limitedText(response: Response): Promise<string> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let bytes = 0;
+  for await (const part of response.body ?? []) {
+    bytes += part.length;
+    if (bytes > ANSWER_BYTES_MAX) throw new Error(`its answer is larger than ${ANSWER_BYTES_MAX} bytes`);
+    parts.push(part);
+  }
+  return await new Blob(parts).text();
+}
+
 /** Another service's API, as a service sees it. */
 export class Peer {
   readonly url: string;
@@ -268,8 +290,9 @@ export class Peer {
         headers: { ...type, ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}) },
         body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
         signal: AbortSignal.timeout(this.#timeoutMs),
+        redirect: "error",
       });
-      answer = await response.json();
+      answer = JSON.parse(await limitedText(response));
     } catch (error) {
       const said = (error as Error).message.split("\n")[0];
       throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");

@@ -6,11 +6,14 @@ import { z } from "@hono/zod-openapi";
 import { GuestMode, LinkState } from "./guest.ts";
 
 /** A guest's port: the number of its VF, or `vport3`. */
-export const GuestPort = z.string().regex(/^(\d{1,3}|vport\d{1,3})$/, "is a VF's number, or a vport such as vport3");
+export const GuestPort = z.string().regex(/^(vport)?(0|[1-9]\d{0,2})$/, "is a VF's number, or a vport such as vport3");
 
 /** What a guest says about itself. */
 export const GuestReport = z.strictObject({
-  api: z.url(),
+  api: z.url().refine(
+    (url) => /^https?:\/\/[^/?#@]+$/.test(url),
+    "is an address without a path, such as http://10.0.0.1:8090",
+  ),
   /** Changes when the guest boots. */
   boot: z.string().max(100),
   mode: GuestMode,

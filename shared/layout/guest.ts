@@ -9,6 +9,7 @@
  *      0x004_8000  generators       16 of 256 bytes
  *      0x005_4000  scratch          two frames of 16 KiB
  *      0x006_0000  buffer owners    4096 bytes, then the stack of free ones
+ *      0x006_5000  posted           1 KiB   which buffers are being given to the data path: the shell's own copy
  *      0x007_0000  flows            48 of 12 KiB
  *      0x010_0000  capture ring      1 MiB
  *      0x020_0000  virtio           state, exchange and rings of the shell's own data path
@@ -29,6 +30,7 @@ export const TX_SCRATCH = 0x54000;
 export const RX_SCRATCH = 0x58000;
 export const BUFFER_OWNERS = 0x60000;
 export const FREE_STACK = 0x61000;
+export const POSTED = 0x65000;
 export const FLOWS = 0x70000;
 export const CAPTURE = 0x100000;
 export const CAPTURE_BYTES = 0x100000;

@@ -11,6 +11,8 @@ import { BUILD_DIR, PLUGIN_DIR, ROOT, TRUSTED_KEYS, WASM_MODULES, type WasmModul
 /** Version of the project's own plugins. */
 const PLUGIN_VERSION = "1.0.0";
 const WASM_PAGE_BYTES = 65536;
+/** With which this checkout signs its plugins. */
+const KEY_FILE = new URL("plugin-key.json", BUILD_DIR);
 /** Smallest and largest memory, in pages, that a module can be given. */
 const PAGES: Record<WasmModuleName, [number, number]> = {
   "nic": [65536, 65536],
@@ -79,13 +81,12 @@ async function compile(name: WasmModuleName): Promise<Uint8Array> {
  * be trusted. Who ships plugins signs them with a key of his own: `fabric plugin sign`.
  */
 async function signPlugins(): Promise<void> {
-  const keyFile = new URL("plugin-key.json", BUILD_DIR);
   let keys: KeyPairText;
   try {
-    keys = JSON.parse(await Deno.readTextFile(keyFile)) as KeyPairText;
+    keys = JSON.parse(await Deno.readTextFile(KEY_FILE)) as KeyPairText;
   } catch {
     keys = await generateKeys();
-    await Deno.writeTextFile(keyFile, JSON.stringify(keys), { mode: 0o600 });
+    await Deno.writeTextFile(KEY_FILE, JSON.stringify(keys), { mode: 0o600 });
   }
   await Deno.writeTextFile(TRUSTED_KEYS, `${keys.publicKey}\n`);
   await Deno.mkdir(PLUGIN_DIR, { recursive: true });
@@ -117,5 +118,7 @@ if (import.meta.main) {
   const started = performance.now();
   const built = await buildWasm();
   const tookMs = Math.round(performance.now() - started);
+  // For who ships what was built: nobody can sign in its name any more.
+  if (Deno.args.includes("--forget-key")) await Deno.remove(KEY_FILE).catch(() => {});
   console.log(built.length ? `built ${built.join(", ")} in ${tookMs} ms` : "up to date");
 }

@@ -168,6 +168,34 @@ Deno.test("pf, vf and vhost killed under passthrough traffic: the stream does no
   await checkedStream(a, b, { rate: 10_000, count: 1000 });
 });
 
+Deno.test("vhost asked to stop under passthrough: the plugin goes on, and the way back is still there", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
+  const pid = fabric.pids().vhost;
+  Deno.kill(pid ?? 0, "SIGTERM");
+  await until("vhost to be there again, and the guest with it", async () => {
+    const again = fabric.pids().vhost;
+    return again !== undefined && again !== pid && (await must(`${a.api}/api/v1/mode`)).connected &&
+      (await ask(`${fabric.info.api}/api/v1/vfs/0/mode`)).body.mode === "passthrough";
+  });
+  await b.reaches(a.ip);
+  await setMode(fabric, 0, { mode: "emulated" });
+  assertEquals((await a.ping(b.ip, 2)).received, 2);
+});
+
+Deno.test("the vf service killed in the middle of a change: the guest sends again", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  for (const mode of [{ mode: "emulated" }, { mode: "passthrough", plugin: "virtio" }] as const) {
+    if (mode.mode === "passthrough") await setMode(fabric, 0, mode);
+    await must(`${a.api}/api/v1/path/quiesce`, "POST");
+    assertEquals((await a.ping(b.ip, 1, { timeoutMs: 100 })).received, 0);
+    Deno.kill(fabric.pids().vf ?? 0, "SIGKILL");
+    await a.reaches(b.ip);
+  }
+});
+
 Deno.test("a guest killed while its plugin drives the VF: the VF is cleaned up, its neighbours go on", async () => {
   await using fabric = await TestFabric.start(3, ["--guests", "3"]);
   const [a, b, c] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];

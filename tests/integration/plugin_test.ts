@@ -191,3 +191,30 @@ Deno.test("plugins that misbehave: the guest goes on in emulated mode, and the r
   await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
   await checkedStream(a, b, { rate: 5000, count: 500 });
 });
+
+Deno.test("a plugin that fails in the place of one that runs: that one goes on, under a checked stream", async () => {
+  await using fabric = await start(2, 2);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  const refuses = { start: "export function start(): i32 { return 7; }" };
+  await must(`${fabric.url("vf")}/api/v1/plugins`, "POST", await sign(await compilePlugin(refuses), keys));
+  await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
+  const streams = [
+    { to: b, generator: await a.send(b.ip, { rate: 5000, size: 128 }), from: a },
+    { to: a, generator: await b.send(a.ip, { rate: 5000, size: 128 }), from: b },
+  ];
+  for (let i = 0; i < 5; i++) {
+    const answer = await ask(`${fabric.info.api}/api/v1/vfs/0/mode`, "PUT", { mode: "passthrough", plugin: "test" });
+    assertEquals(answer.status, 409, JSON.stringify(answer.body));
+    assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0/mode`)).plugin, "advanced");
+  }
+  for (const { from, to, generator } of streams) {
+    const { sent } = await from.stop(generator.id);
+    const flow = await until("the last frames", async () => {
+      const flow = await to.flow(generator.flow);
+      return flow && flow.received >= sent ? flow : undefined;
+    });
+    assertEquals([flow.lost, flow.duplicates, flow.reordered], [0, 0, 0]);
+  }
+  await setMode(fabric, 0, { mode: "emulated" });
+  await checkedStream(a, b, { rate: 5000, count: 500 });
+});

@@ -205,6 +205,11 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
       await fabric.patch(0, { trust: false });
       assertEquals((await a.ping(b.ip, 2)).received, 2);
 
+      // The address that the next VF is to begin with.
+      const next = fabric.vf(1).mac.replace(/01$/, "02");
+      await fabric.patch(0, { macFixed: false });
+      assertStringIncludes((await wish({ mac: next })).body.detail, "kept for vf 2");
+
       // VLANs: of the trunk list, or with trust.
       assertEquals((await wish({ vlan: 30 })).body.reason, "vlan-not-allowed");
       await fabric.patch(0, { trunk: [30] });
@@ -222,6 +227,7 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
       assertEquals((await wish({ promisc: true })).body.reason, "not-trusted");
       assertEquals((await wish({ multicast: ["01:00:5e:00:00:fb"] })).status, 200);
       assertEquals((await wish({ multicast: "all" })).body.reason, "not-trusted");
+      assertEquals((await wish({ multicast: ["01:00:5e:00:00:fa"] })).body.reason, "not-trusted");
       await fabric.patch(0, { trust: true });
       const granted = await wish({ promisc: true, multicast: "all" });
       assertEquals([granted.body.promisc, granted.body.multicast], [true, "all"]);

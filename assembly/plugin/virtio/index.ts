@@ -75,6 +75,8 @@ const MAP_STRIDE: u32 = PLUGIN_RING_SIZE_MAX * 4;
 // In a queue's part of the rings
 const TABLES: u32 = 0x8000;
 const TABLE_ENTRIES: u32 = 8;
+/** Descriptors of a chain at the most: a frame of 16 KiB takes 9. */
+const CHAIN_MAX: u32 = 16;
 const TABLE_COUNT: u32 = 64;
 const TABLE_BYTES: u32 = TABLE_ENTRIES * VIRTQ_DESC_BYTES;
 
@@ -291,7 +293,7 @@ export function txDone(pair: u32, max: u32): u32 {
   const end = usedIdx(queue);
   let last = load<u32>(state, V_LAST_USED);
   let done: u32 = 0;
-  while ((last & 0xffff) != end && done + TABLE_ENTRIES <= max) {
+  while ((last & 0xffff) != end && done + CHAIN_MAX <= max) {
     const head = load<u32>(ring + usedOffset + VIRTQ_USED_RING + (last & mask) * VIRTQ_USED_ELEM_BYTES) & mask;
     done = release(queue, head, done);
     last++;
@@ -305,7 +307,7 @@ function release(queue: u32, head: u32, done: u32): u32 {
   const ring = ringOf(queue);
   let index = head;
   let n = done;
-  for (let i: u32 = 0; i < size; i++) {
+  for (let i: u32 = 0; i < CHAIN_MAX; i++) {
     const at = ring + index * VIRTQ_DESC_BYTES;
     const flags: u32 = load<u16>(at, 12);
     const next = <u32> load<u16>(at, 14) & mask;
