@@ -4,6 +4,7 @@ import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { ask, checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
+import { checkPolicies } from "../support/policies.ts";
 import { until } from "../support/wait.ts";
 
 const SWITCHES = 1000;
@@ -51,6 +52,26 @@ Deno.test(`${SWITCHES} changes of mode under two checked streams of 10,000 frame
     }).catch(async () => await to.flow(generator.flow));
     const { received, lost, duplicates, reordered } = flow ?? {};
     assertEquals({ received, lost, duplicates, reordered }, { received: sent, lost: 0, duplicates: 0, reordered: 0 });
+  }
+});
+
+Deno.test("the same policy in every mode: VLAN, link, address, spoof check, rate", async (t) => {
+  for (const [name, mode] of Object.entries(MODES)) {
+    await t.step(name, async () => {
+      await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+      const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+      await a.reaches(b.ip);
+      for (const vf of [0, 1]) await setMode(fabric, vf, mode);
+      await a.send(b.ip, { rate: 25_000, size: 1000 });
+      // The guests do not hear of what is changed, and go on as they were.
+      const vf = fabric.pids().vf ?? 0;
+      Deno.kill(vf, "SIGSTOP");
+      try {
+        await checkPolicies(fabric);
+      } finally {
+        Deno.kill(vf, "SIGCONT");
+      }
+    });
   }
 });
 
