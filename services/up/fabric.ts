@@ -264,10 +264,13 @@ export async function runFabric(
   await buildWasm();
   const places = new Places(options);
   const children = services(options, places);
-  // The NIC goes last: nobody is to see it go.
+  // Guests go first and the NIC last: nobody is to see go what it needs.
   const stopAll = async () => {
-    await Promise.all(children.slice(1).map((child) => child.stop()));
-    await children[0]?.stop();
+    const isGuest = ({ spec }: Child) => spec.name.startsWith("guest ");
+    const [nic, ...others] = children;
+    await Promise.all(others.filter(isGuest).map((guest) => guest.stop()));
+    await Promise.all(others.filter((child) => !isGuest(child)).map((child) => child.stop()));
+    await nic?.stop();
   };
   const failed = Promise.withResolvers<never>();
   try {
