@@ -41,10 +41,8 @@ import { isTag } from "../lib/ethernet.ts";
 import { isAdvanced } from "../lib/ring.ts";
 import { availHead, availIdx } from "../lib/split_ring.ts";
 import { forwardAdvanced, isSimple } from "./forward_advanced.ts";
-import { chooseRun, endRun, reachOf, runHolds, steersTo } from "./run.ts";
+import { chooseRun, endRun, reachOf, RUN_FRAME_BYTES_MIN, runHolds, steersTo } from "./run.ts";
 
-/** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
-const RUN_FRAME_BYTES_MIN: u32 = 16;
 
 /** Frames whose lines are asked for ahead of the loop: 128 of 64 bytes take a third of a first-level cache. */
 const TOUCH_AHEAD_MAX: u32 = 128;

@@ -37,10 +37,8 @@ import {
 import { pendingAdvanced } from "../lib/advanced_ring.ts";
 import { copyBytes } from "../lib/copy.ts";
 import { isTag } from "../lib/ethernet.ts";
-import { endRun, reachOf, runHolds, steersTo } from "./run.ts";
+import { endRun, reachOf, RUN_FRAME_BYTES_MIN, runHolds, steersTo } from "./run.ts";
 
-/** A frame shorter than this leaves the loop, so that its first 16 bytes can be one load. */
-const RUN_FRAME_BYTES_MIN: u32 = 16;
 /** What the third dword of a simple frame's descriptor holds beside length, FCS and report. */
 const SIMPLE_MASK: u32 = ADV_TXD_DTYP_MASK | ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_DEXT | ADV_TXD_DCMD_VLE | ADV_TXD_DCMD_TSE;
 const SIMPLE: u32 = ADV_TXD_DTYP_DATA | ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_DEXT;

@@ -39,6 +39,8 @@ import { count } from "../lib/deliver.ts";
 import { touch } from "../lib/ring.ts";
 import { flowHash, noteFlow, steer } from "./steer.ts";
 
+/** A frame shorter than this is of no run, so that its first 16 bytes can be one load. */
+export const RUN_FRAME_BYTES_MIN: u32 = 16;
 /** Bytes that a buffer of a run may have at the most: a frame and its virtio-net header. */
 const REACH_SLACK: u64 = FRAME_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
 

@@ -52,18 +52,20 @@ export function guestState(vf: Vf): string {
   return vf.queues.length === 0 ? "attached" : `${vf.queues.length} queues run`;
 }
 
+const POLICY_HEADINGS = ["MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S"];
+
+function policyCells(policy: PortPolicy): string[] {
+  const { mac, spoofCheck, trust, linkState, minTxRate, maxTxRate } = policy;
+  return [mac, vlan(policy), spoofCheck ? "on" : "off", trust ? "on" : "off", linkState, rate(minTxRate, maxTxRate)];
+}
+
 /** All VFs, a line each. */
 export function vfTable(vfs: readonly Vf[]): string {
   return table(
-    ["VF", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "MODE", "GUEST"],
+    ["VF", ...POLICY_HEADINGS, "MODE", "GUEST"],
     vfs.map((vf) => [
       vf.id,
-      vf.mac,
-      vlan(vf),
-      vf.spoofCheck ? "on" : "off",
-      vf.trust ? "on" : "off",
-      vf.linkState,
-      rate(vf.minTxRate, vf.maxTxRate),
+      ...policyCells(vf),
       vf.attached ? vf.plugin ?? vf.mode : "-",
       guestState(vf),
     ]),
@@ -86,15 +88,10 @@ export function modeDetail({ mode, plugin, version, changing, steps, lastFailure
 /** All vports, a line each. */
 export function vportTable(vports: readonly VportView[]): string {
   return table(
-    ["VPORT", "MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S", "GUEST"],
+    ["VPORT", ...POLICY_HEADINGS, "GUEST"],
     vports.map((vport) => [
       vport.id,
-      vport.mac,
-      vlan(vport),
-      vport.spoofCheck ? "on" : "off",
-      vport.trust ? "on" : "off",
-      vport.linkState,
-      rate(vport.minTxRate, vport.maxTxRate),
+      ...policyCells(vport),
       vport.vf !== null ? `drives vf ${vport.vf}` : vport.attached ? "attached" : "no guest",
     ]),
   );

@@ -5,6 +5,7 @@
  * leaves the path that was in use as it was.
  */
 import { GC_RUNNING, GC_RX_WANTED, IMAGE_SLOT, IMAGE_SLOT_BYTES } from "../../shared/layout/guest.ts";
+import { Turns } from "../../shared/async/mod.ts";
 import { ApiError, type GuestMode, log } from "../../shared/api/mod.ts";
 import { type CheckedImage, checkImage, IMAGE_BYTES_MAX, PluginRejected, type Trust } from "../../shared/plugin/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
@@ -39,7 +40,7 @@ export class Shell {
   #image: CheckedImage | undefined;
   #vf: VfPath | undefined;
   #lastFault: string | undefined;
-  #work: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   #closed = false;
   #rest: ReturnType<typeof setTimeout> | undefined;
   /** Told when the data path has changed by itself. */
@@ -64,9 +65,7 @@ export class Shell {
 
   /** Steps happen one after the other. */
   #exclusively<T>(step: () => Promise<T>): Promise<T> {
-    const done = this.#work.then(step);
-    this.#work = done.catch(() => {});
-    return done;
+    return this.#turns.take(step);
   }
 
   get mode(): GuestMode {
@@ -207,7 +206,7 @@ export class Shell {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#rest);
-    await this.#work;
+    await this.#turns.settled;
     await this.#vf?.abandon();
     this.#vf = undefined;
   }

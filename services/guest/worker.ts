@@ -5,7 +5,16 @@
  * the control thread is told.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
-import { GC, GC_ASLEEP, GC_PATH, GC_QUEUE_PAIRS, GC_REQUEST, GC_RUNNING } from "../../shared/layout/guest.ts";
+import {
+  G_PLUGIN_FAULTS,
+  GC,
+  GC_ASLEEP,
+  GC_COUNTERS,
+  GC_PATH,
+  GC_QUEUE_PAIRS,
+  GC_REQUEST,
+  GC_RUNNING,
+} from "../../shared/layout/guest.ts";
 import { LIST_MAX } from "../../shared/layout/plugin.ts";
 import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
@@ -107,7 +116,13 @@ class GuestLoop {
    * injected one's buffers stay the NIC's until it has let go of them (`remove`).
    */
   #goOn(): void {
+    this.#countFault();
     this.#host.reclaim(0);
+  }
+
+  #countFault(): void {
+    const at = GC + GC_COUNTERS + G_PLUGIN_FAULTS;
+    this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + 1n, true);
   }
 
   #path(): Path | undefined {
@@ -173,6 +188,7 @@ class GuestLoop {
   #fault(reason: string): void {
     const path = this.#view.getUint32(GC + GC_PATH, true);
     this.#uninstall(path);
+    this.#countFault();
     Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
     this.#start.port.postMessage({ fault: reason, path } satisfies GuestReply);
   }

@@ -1,5 +1,6 @@
 /** The serving side of the device socket: one connection is one lease, or a watcher. */
 import { z } from "zod";
+import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
 import type { Lease, Nic } from "./nic.ts";
@@ -11,16 +12,8 @@ const CONNECTIONS_MAX = 600;
 
 /** Messages answered in a row before other connections have their turn. */
 const TURN_MESSAGES = 16;
-/** Requests of a guest in a row before it has to wait. */
-const REQUEST_BURST = 256;
-const REQUEST_PAUSE_MS = 20;
-const REQUEST_WINDOW_MS = 200;
 /** How long a guest may be connected without a VF. */
 const ATTACH_DEADLINE_MS = 5000;
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** Serves `nic.sock`, or the socket for guests. */
 export class DeviceServer {
@@ -28,7 +21,6 @@ export class DeviceServer {
   readonly #nic: Nic;
   readonly #open = new Set<Channel>();
   readonly #done: Promise<void>;
-
   readonly #guests: boolean;
 
   /** `guests`: its clients are guests, which attach with a token and see nothing but their VF. */
@@ -61,10 +53,8 @@ class Connection {
   readonly #open: Set<Channel>;
   #lease: Lease | undefined;
   #unwatch: () => void = () => {};
-  #recent = 0;
-  #windowStart = 0;
-
   readonly #guest: boolean;
+  readonly #pace = new Pace();
 
   constructor(nic: Nic, channel: Channel, open: Set<Channel>, guest: boolean) {
     this.#guest = guest;
@@ -83,8 +73,8 @@ class Connection {
         if (!packet) break;
         await this.#answer(packet.message, packet.fds);
         // A client that floods gives way to everybody else, and a guest that does is made to wait.
-        if (turn % TURN_MESSAGES === 0) await pause(0);
-        if (this.#guest) await this.#pace();
+        if (turn % TURN_MESSAGES === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+        if (this.#guest) await this.#pace.step();
       }
     } catch {
       // A connection that breaks, or speaks something else, ends like one whose owner died.
@@ -95,16 +85,6 @@ class Connection {
       this.#channel.close();
       if (this.#lease) this.#nic.orphan(this.#lease);
     }
-  }
-
-  /** Each request may make the engine stand still: a guest gets so many of them in a while. */
-  async #pace(): Promise<void> {
-    const now = performance.now();
-    if (now - this.#windowStart > REQUEST_WINDOW_MS) {
-      this.#windowStart = now;
-      this.#recent = 0;
-    }
-    if (++this.#recent > REQUEST_BURST) await pause(REQUEST_PAUSE_MS);
   }
 
   async #answer(message: unknown, fds: Fd[]): Promise<void> {

@@ -23,7 +23,6 @@ import {
 import { type Attached, DeviceRefusal, type PoolName, type Request } from "../../shared/device/mod.ts";
 import { type Fd, monotonicNs } from "../../shared/os/mod.ts";
 import type { EngineState, NicEvent, NicState, PoolState, Programme } from "../../shared/api/nic.ts";
-
 import {
   type DomainLimits,
   type Engine,

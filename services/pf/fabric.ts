@@ -22,6 +22,7 @@ import {
   VPORTS_MAX,
   type VportView,
 } from "../../shared/api/mod.ts";
+import { Turns } from "../../shared/async/mod.ts";
 import type { ModeLink, NicLink, SwitchLink } from "./nic_link.ts";
 import { addVport, allotVf, findVport, grant, patchNic, patchVf, patchVport, returnVf } from "./policy.ts";
 import type { Settings, Store } from "./store.ts";
@@ -33,7 +34,7 @@ export class Fabric implements PfHandlers {
   readonly #runDir: string;
   readonly #listeners = new Set<(event: PfEvent) => void>();
   #settings: Settings;
-  #work: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   readonly #switch: SwitchLink;
   readonly #modes: ModeLink;
   readonly #following: Promise<unknown>;
@@ -89,16 +90,12 @@ export class Fabric implements PfHandlers {
 
   /** Programmes the NIC with what is in force, in turn with the changes. */
   #program(): Promise<void> {
-    const done = this.#work.then(() => this.#nic.program(nicProgramme(this.#settings)));
-    this.#work = done.catch(() => {});
-    return done;
+    return this.#turns.take(() => this.#nic.program(nicProgramme(this.#settings)));
   }
 
   /** Programmes the software switch, in turn with the changes. */
   #programSwitch(): Promise<void> {
-    const done = this.#work.then(() => this.#switch.program(this.#settings));
-    this.#work = done.catch(() => {});
-    return done;
+    return this.#turns.take(() => this.#switch.program(this.#settings));
   }
 
   /** Has settings in force in the NIC and, as far as they concern it, in the software switch. */
@@ -111,7 +108,7 @@ export class Fabric implements PfHandlers {
 
   /** Makes one change: in force in the NIC and on disk, or not at all. */
   #change(step: (before: Settings) => Settings): Promise<void> {
-    const done = this.#work.then(async () => {
+    return this.#turns.take(async () => {
       const before = this.#settings;
       const next = step(before);
       try {
@@ -124,8 +121,6 @@ export class Fabric implements PfHandlers {
       }
       this.#settings = next;
     });
-    this.#work = done.catch(() => {});
-    return done;
   }
 
   async patchVf(id: number, patch: VfPatch): Promise<Vf> {
@@ -198,7 +193,13 @@ export class Fabric implements PfHandlers {
   }
 
   async patchVportGuest(id: number, wish: LinkPatch): Promise<VportView> {
-    await this.#change((before) => patchVport(before, id, this.#grant(`vport ${id}`, findVport(before, id), wish)));
+    let changes = {};
+    await this.#change((before) => {
+      changes = this.#grant(`vport ${id}`, findVport(before, id), wish);
+      return patchVport(before, id, changes);
+    });
+    log("info", "pf", `vport ${id}: its guest has asked for ${JSON.stringify(wish)}`);
+    this.#emit({ type: "vport-changed", vport: id, changes });
     return await this.getVport(id);
   }
 
@@ -219,12 +220,18 @@ export class Fabric implements PfHandlers {
   async allotVf(id: number): Promise<VportView> {
     const state = await this.#nic.state();
     await this.#change((before) => allotVf(before, id, (vf) => state.vfs[vf]?.attached === false));
-    return await this.getVport(id);
+    return await this.#vfMoved(id);
   }
 
   async returnVf(id: number): Promise<VportView> {
     await this.#change((before) => returnVf(before, id));
-    return await this.getVport(id);
+    return await this.#vfMoved(id);
+  }
+
+  async #vfMoved(id: number): Promise<VportView> {
+    const vport = await this.getVport(id);
+    this.#emit({ type: "vport-changed", vport: id, changes: { vf: vport.vf } });
+    return vport;
   }
 
   async getVportMode(id: number): Promise<VfMode> {
@@ -331,7 +338,7 @@ export class Fabric implements PfHandlers {
     this.#nic.close();
     this.#switch.close();
     await this.#following;
-    await this.#work;
+    await this.#turns.settled;
   }
 }
 

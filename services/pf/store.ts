@@ -2,10 +2,10 @@
 import { DatabaseSync } from "node:sqlite";
 import { defaultPolicy, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { oneLine } from "../../shared/api/mod.ts";
+import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
 
 const SCHEMA_VERSION = 1;
-const VFS_MAX = 256;
 
 /** What vports' derived addresses are counted from; VFs' are counted from 0. */
 const VPORT_BASE = 0x1000;
@@ -70,7 +70,7 @@ export class Store implements Disposable {
 
   /** Whose address `mac` is before anyone sets one: that VF or vport may come later, and is to get it. */
   derivedOwner(mac: string): string | undefined {
-    for (let vf = 0; vf < VFS_MAX; vf++) if (deriveMac(this.#macSeed, vf) === mac) return `vf ${vf}`;
+    for (let vf = 0; vf < VF_MAX; vf++) if (deriveMac(this.#macSeed, vf) === mac) return `vf ${vf}`;
     for (let id = 0; id < VPORTS_MAX; id++) if (deriveMac(this.#macSeed, VPORT_BASE + id) === mac) return `vport ${id}`;
     return undefined;
   }

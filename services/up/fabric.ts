@@ -96,8 +96,7 @@ class Places {
 
   /** What every service may read and write. */
   get files(): string[] {
-    const trusted = this.trust.split(",").join(",");
-    return [`--allow-read=${this.root},${this.runDir},${trusted}`, `--allow-write=${this.runDir}`, "--allow-env"];
+    return [`--allow-read=${this.root},${this.runDir},${this.trust}`, `--allow-write=${this.runDir}`, "--allow-env"];
   }
 }
 
@@ -170,14 +169,8 @@ function guest(index: number, vfs: number, { runDir, guestArgs = "" }: Options, 
     permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
     args: [
       ...["--listen", listen, "--socket", `${runDir}/${socket}`, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
-      ...[
-        "--api-url",
-        `http://${places.at(GUESTS + index)}`,
-        "--port",
-        port,
-        "--hypervisor",
-        `http://${places.at(VF)}`,
-      ],
+      ...["--api-url", `http://${places.at(GUESTS + index)}`, "--port", port],
+      ...["--hypervisor", `http://${places.at(VF)}`],
       ...["--nic-socket", `${runDir}/passthrough.sock`, "--trust", places.trust],
       ...guestArgs.split(" ").filter((word) => word !== ""),
     ],

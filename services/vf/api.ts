@@ -28,7 +28,7 @@ const body = <T extends z.ZodType>(schema: T, description: string) => ({
 });
 const refused = { content: { "application/problem+json": { schema: Problem } }, description: "Refused" };
 const errors = { 404: refused, 409: refused, 422: refused, 503: refused };
-const vfParams = z.object({ id: z.string().regex(/^\d{1,3}$/, "is the number of a VF").transform(Number) });
+const idParams = z.object({ id: z.string().regex(/^\d{1,3}$/, "is the number of a VF or vport").transform(Number) });
 const portParams = z.object({ port: GuestPort });
 
 /** What the API needs. */
@@ -47,7 +47,6 @@ export function vfApi(parts: VfParts, token: string | undefined): OpenAPIHono {
   app.get("/readyz", (c) => c.json({ ready: true }));
   mountPlugins(app, parts);
   mountModes(app, parts);
-  mountVportModes(app, parts);
   mountGuests(app, parts);
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric VF plugin service", version: "1" } });
   return app;
@@ -103,47 +102,29 @@ function mountModes(app: OpenAPIHono, { modes }: VfParts): void {
     }),
     async (c) => c.json(await modes.list(), 200),
   );
-  app.openapi(
-    createRoute({
-      method: "get",
-      path: "/api/v1/vfs/{id}/mode",
-      request: { params: vfParams },
-      responses: { 200: json(VfMode, "Who drives the VF"), ...errors },
-    }),
-    async (c) => c.json(await modes.get(c.req.valid("param").id), 200),
-  );
-  app.openapi(
-    createRoute({
-      method: "put",
-      path: "/api/v1/vfs/{id}/mode",
-      request: { params: vfParams, ...body(ModeRequest, "The mode to be in") },
-      responses: { 200: json(VfMode, "Who drives the VF now, and how it came to that"), ...errors },
-    }),
-    async (c) => c.json(await modes.set(c.req.valid("param").id, c.req.valid("json")), 200),
-  );
-}
-
-/** Modes of guests without a VF of their own, to whom one is allotted. */
-function mountVportModes(app: OpenAPIHono, { modes }: VfParts): void {
-  const nameOf = (id: number): Port => `vport${id}`;
-  app.openapi(
-    createRoute({
-      method: "get",
-      path: "/api/v1/vports/{id}/mode",
-      request: { params: vfParams },
-      responses: { 200: json(VfMode, "Who drives the guest's data path"), ...errors },
-    }),
-    async (c) => c.json(await modes.get(nameOf(c.req.valid("param").id)), 200),
-  );
-  app.openapi(
-    createRoute({
-      method: "put",
-      path: "/api/v1/vports/{id}/mode",
-      request: { params: vfParams, ...body(ModeRequest, "The mode to be in") },
-      responses: { 200: json(VfMode, "Who drives it now, and how it came to that"), ...errors },
-    }),
-    async (c) => c.json(await modes.set(nameOf(c.req.valid("param").id), c.req.valid("json")), 200),
-  );
+  // Guests without a VF of their own are allotted one.
+  for (const kind of ["vfs", "vports"] as const) {
+    const portOf = (id: number): Port => kind === "vfs" ? id : `vport${id}`;
+    const path = `/api/v1/${kind}/{id}/mode`;
+    app.openapi(
+      createRoute({
+        method: "get",
+        path,
+        request: { params: idParams },
+        responses: { 200: json(VfMode, "Who drives the guest's data path"), ...errors },
+      }),
+      async (c) => c.json(await modes.get(portOf(c.req.valid("param").id)), 200),
+    );
+    app.openapi(
+      createRoute({
+        method: "put",
+        path,
+        request: { params: idParams, ...body(ModeRequest, "The mode to be in") },
+        responses: { 200: json(VfMode, "Who drives it now, and how it came to that"), ...errors },
+      }),
+      async (c) => c.json(await modes.set(portOf(c.req.valid("param").id), c.req.valid("json")), 200),
+    );
+  }
 }
 
 function mountGuests(app: OpenAPIHono, { guests, modes }: VfParts): void {

@@ -90,47 +90,52 @@ export class Modes {
     );
   }
 
-  #view(vf: Port, dataPath: DataPath): VfMode {
-    const guest = dataPath === "guest" ? this.#guests.find(String(vf))?.mode : undefined;
+  #view(port: Port, dataPath: DataPath): VfMode {
+    const guest = dataPath === "guest" ? this.#guests.find(String(port))?.mode : undefined;
     return {
       mode: dataPath === "emulated" ? "emulated" : "passthrough",
       ...(guest?.plugin === undefined ? {} : { plugin: guest.plugin }),
       ...(guest?.version === undefined ? {} : { version: guest.version }),
-      changing: this.#changing.has(vf),
-      ...this.#memory.get(vf),
+      changing: this.#changing.has(port),
+      ...this.#memory.get(port),
     };
   }
 
   /** Puts a port into a mode; throws ApiError with the reason if it stays in the one it was in. */
-  async set(vf: Port, request: ModeRequest): Promise<VfMode> {
-    return await this.#exclusively(vf, async () => {
+  async set(port: Port, request: ModeRequest): Promise<VfMode> {
+    return await this.#exclusively(port, async () => {
       const change = new Change();
-      const memory: Memory = { ...this.#memory.get(vf) };
-      this.#memory.set(vf, memory);
+      const memory: Memory = { ...this.#memory.get(port) };
+      this.#memory.set(port, memory);
       memory.steps = change.steps;
       try {
-        await this.#make(vf, request, change);
+        await this.#make(port, request, change);
         delete memory.lastFailure;
       } catch (error) {
         await change.undo();
         const failure = named(error);
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
-        log("warn", "vf", `${nameOf(vf)} stays as it was: ${failure.message}`);
+        log("warn", "vf", `${nameOf(port)} stays as it was: ${failure.message}`);
         throw failure;
       }
-      return { ...this.#view(vf, (await this.#peers.port(vf)).dataPath), changing: false };
+      return { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
     });
   }
 
-  async #exclusively<T>(vf: Port, act: () => Promise<T>): Promise<T> {
-    if (this.#changing.has(vf)) {
-      throw new ApiError(409, `${nameOf(vf)} is changing its mode already: try again`, "mode", "operation-in-progress");
+  async #exclusively<T>(port: Port, act: () => Promise<T>): Promise<T> {
+    if (this.#changing.has(port)) {
+      throw new ApiError(
+        409,
+        `${nameOf(port)} is changing its mode already: try again`,
+        "mode",
+        "operation-in-progress",
+      );
     }
-    this.#changing.add(vf);
+    this.#changing.add(port);
     try {
       return await act();
     } finally {
-      this.#changing.delete(vf);
+      this.#changing.delete(port);
     }
   }
 

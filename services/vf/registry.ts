@@ -78,8 +78,8 @@ export class Registry {
     if (!known && this.#views.size >= IMAGES_MAX) {
       throw new ApiError(409, `the registry holds ${IMAGES_MAX} images: remove one first`, undefined, "registry-full");
     }
-    const path = this.#paths.get(keyOf(view)) ?? `${this.#dir}/${keyOf(view)}.wasm`;
     if (known) return view;
+    const path = `${this.#dir}/${keyOf(view)}.wasm`;
     await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
     await Deno.writeFile(`${path}.new`, image, { mode: 0o600 });
     await Deno.rename(`${path}.new`, path);

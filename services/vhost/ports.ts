@@ -1,9 +1,11 @@
 /**
- * All ports: one for each VF that the NIC has, and the uplink's. The NIC says how many there are, so a port appears
- * when the PF adds a VF. Roles that were changed are kept in a file, so that a restart does not forget them.
+ * All ports: one for each VF that the NIC has, the uplink's, and one for each vport. The NIC says how many VFs there are,
+ * so a port appears when the PF adds a VF. Roles and data paths that were changed are kept in a file, so that a restart
+ * does not forget them.
  */
 import { DeviceClient } from "../../shared/device/mod.ts";
-import { ApiError, type DataPath, log } from "../../shared/api/mod.ts";
+import { Turns } from "../../shared/async/mod.ts";
+import { ApiError, type DataPath, log, oneLine } from "../../shared/api/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 import type { Driver, DriverEvents, PortContext, PortName } from "./driver.ts";
 import { EmulatedDriver, SwitchDriver } from "./emulated.ts";
@@ -28,7 +30,7 @@ export class Ports {
   #configs: Record<string, PortConfig> = {};
   #watch: DeviceClient | undefined;
   #closed = false;
-  #work: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
   /** Whether the NIC has been heard since the last connection to it. */
   ready = false;
 
@@ -66,8 +68,8 @@ export class Ports {
 
   /** Changes of the set of ports happen one after the other. */
   #enqueue(step: () => Promise<void>): Promise<void> {
-    const done = this.#work.then(step);
-    this.#work = done.catch((error) => log("error", "vhost", error instanceof Error ? error.message : String(error)));
+    const done = this.#turns.take(step);
+    done.catch((error) => log("error", "vhost", oneLine(error)));
     return done;
   }
 
@@ -181,7 +183,7 @@ export class Ports {
   async close(): Promise<void> {
     this.#closed = true;
     this.#watch?.close();
-    await this.#work;
+    await this.#turns.settled;
     for (const port of this.#ports.values()) await port.close();
   }
 }

@@ -3,6 +3,7 @@
  * all come, in whatever order, and somebody drives it; another driver can take over at any time, from the positions at
  * which the one before stopped.
  */
+import { Pace, Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
@@ -10,11 +11,6 @@ import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from 
 import type { Ask, Driver, PortContext } from "./driver.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
 import { Vring } from "./vring.ts";
-
-/** Requests in a row, each of which makes an engine stand still, before a session has to wait. */
-const REQUEST_BURST = 256;
-const REQUEST_PAUSE_MS = 20;
-const REQUEST_WINDOW_MS = 200;
 
 /** Rings, memory and driver of one session. */
 export class Rings {
@@ -25,9 +21,8 @@ export class Rings {
   #driver: Driver | undefined;
   #memory = new MemoryTable();
   readonly #vrings = new Map<number, Vring>();
-  #work: Promise<unknown> = Promise.resolve();
-  #recent = 0;
-  #windowStart = 0;
+  readonly #turns = new Turns();
+  readonly #pace = new Pace();
   #closed = false;
 
   /** `lost` is told when nobody can drive the rings any more. */
@@ -61,9 +56,7 @@ export class Rings {
 
   /** Messages of the front-end and changes of the driver come one after the other. */
   exclusively<T>(step: () => Promise<T>): Promise<T> {
-    const done = this.#work.then(step);
-    this.#work = done.catch(() => {});
-    return done;
+    return this.#turns.take(step);
   }
 
   // The driver -----------------------------------------------------------------------------------------------
@@ -86,18 +79,8 @@ export class Rings {
 
   /** Asks the driver; without one there is nothing to be done. */
   async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
-    await this.#pace();
+    await this.#pace.step();
     return await this.#driver?.request(body, fds) ?? {};
-  }
-
-  /** A front-end that has its queues changed without end must not have an engine stand still without end. */
-  async #pace(): Promise<void> {
-    const now = performance.now();
-    if (now - this.#windowStart > REQUEST_WINDOW_MS) {
-      this.#windowStart = now;
-      this.#recent = 0;
-    }
-    if (++this.#recent > REQUEST_BURST) await new Promise((resolve) => setTimeout(resolve, REQUEST_PAUSE_MS));
   }
 
   /**

@@ -75,8 +75,6 @@ export const GC_CAPTURE_LOST = 64;
 export const GC_FREE_COUNT = 80;
 /** u32: buffers that each queue pair's receive ring is to have. */
 export const GC_RX_WANTED = 84;
-/** f64, ns: when the worker has to be awake next; 0: when something comes in. */
-export const GC_WAKE_NS = 96;
 /** u32: a MAC or path change wants to be announced. */
 export const GC_ANNOUNCE = 104;
 /** u32: next IPv4 identification. */
@@ -109,7 +107,6 @@ export const G_ICMP_ECHOES = 80;
 export const G_UDP_ECHOES = 88;
 export const G_UDP_RX = 96;
 export const G_PLUGIN_FAULTS = 104;
-export const GUEST_COUNTERS = 14;
 
 // ARP entry (32 bytes)
 export const ARP_COUNT = 256;

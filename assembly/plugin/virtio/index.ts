@@ -67,7 +67,6 @@ const V_FREE_COUNT: u32 = 4;
 const V_AVAIL_IDX: u32 = 8;
 const V_LAST_USED: u32 = 12;
 const V_KICKED: u32 = 16;
-const V_TABLE_FREE: u32 = 20;
 const STATE_STRIDE: u32 = 64;
 const MAPS: usize = PLUGIN_PRIVATE + 0x1000;
 const MAP_STRIDE: u32 = PLUGIN_RING_SIZE_MAX * 4;

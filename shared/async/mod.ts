@@ -1,0 +1,3 @@
+/** Order and pace of what happens in one thread. */
+export * from "./pace.ts";
+export * from "./turns.ts";
