@@ -13,7 +13,7 @@ import {
 } from "../../shared/api/mod.ts";
 import { pluginCommands } from "./plugins.ts";
 import { filterTable, modeDetail, type Sample, statsTable, vfDetail, vfTable, vportTable } from "./views.ts";
-import { parsePairs, SETTABLE, UsageError } from "./values.ts";
+import { parsePairs, SETTABLE, SETTABLE_VPORT, UsageError } from "./values.ts";
 
 const program = new Command("fabric")
   .description("Looks at and changes a running fabric")
@@ -33,7 +33,9 @@ async function body<T>(answer: Promise<{ ok: boolean; status: number; json(): Pr
     response = await answer;
   } catch (cause) {
     throw new UsageError(
-      `no fabric answers at ${program.opts<{ api: string }>().api} (${oneLine(cause)}); start one with: deno task up`,
+      `no fabric answers at ${program.opts<{ api: string }>().api} (${
+        oneLine(cause)
+      }); start one with: npx -y deno@2.9.6 task up`,
     );
   }
   const value = await response.json();
@@ -144,12 +146,12 @@ vport.command("list").description("all vports").action(async () => {
   const vports = await body<VportView[]>(client().api.v1.vports.$get());
   show(vports, () => vportTable(vports));
 });
-vport.command("add [pairs...]").description(`a new vport: ${SETTABLE}`).action(async (pairs: string[]) => {
+vport.command("add [pairs...]").description(`a new vport: ${SETTABLE_VPORT}`).action(async (pairs: string[]) => {
   const json = pairs.length === 0 ? {} : parsePairs(pairs);
   const made = await body<VportView>(client().api.v1.vports.$post({ json }));
   show(made, () => `${vportTable([made])}\n\n${made.socket}`);
 });
-vport.command("set <n> <pairs...>").description(`change a vport: ${SETTABLE}`).action(
+vport.command("set <n> <pairs...>").description(`change a vport: ${SETTABLE_VPORT}`).action(
   async (n: string, pairs: string[]) => {
     const changed = await body<VportView>(
       client().api.v1.vports[":id"].$patch({ ...byId(n), json: parsePairs(pairs) }),

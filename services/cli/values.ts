@@ -57,6 +57,8 @@ const ALIASES: Record<string, string> = Object.fromEntries([
 
 /** The keys that can be set, for help texts. */
 export const SETTABLE = Object.keys(KEYS).join(" ");
+/** Of those, the ones that a vport has: which rings a VF presents is the VF's own. */
+export const SETTABLE_VPORT = Object.keys(KEYS).filter((key) => key !== "hardware").join(" ");
 
 /** `key value …` as the body of a PATCH. */
 export function parsePairs(words: readonly string[]): Record<string, unknown> {

@@ -33,7 +33,7 @@ export class Interface {
   async wish(patch: LinkPatch): Promise<void> {
     if (this.hypervisor) await this.hypervisor.wish(patch);
     else if (patch.promisc !== undefined || patch.multicast !== undefined) {
-      throw new ApiError(409, "this guest has no hypervisor that could grant it");
+      throw new ApiError(409, "this guest has no hypervisor that could grant it: start it with --hypervisor");
     } else if (patch.mac !== undefined) this.#host.mac = patch.mac;
     if (patch.vlan !== undefined && patch.vlan !== this.#host.get(GC_VLAN)) {
       this.#host.set(GC_VLAN, patch.vlan);

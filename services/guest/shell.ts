@@ -83,7 +83,7 @@ export class Shell {
   /** Says where an image of `bytes` bytes is to be put. */
   openSlot(bytes: number): { address: number; bytes: number } {
     if (bytes < 1 || bytes > IMAGE_BYTES_MAX) {
-      throw new ApiError(413, `an image of ${bytes} bytes: at most ${IMAGE_BYTES_MAX}`, "bytes");
+      throw new ApiError(413, `an image of ${bytes} bytes: at most ${IMAGE_BYTES_MAX}`, "bytes", "too-large");
     }
     this.#slotBytes = bytes;
     return { address: IMAGE_SLOT, bytes };
@@ -137,7 +137,7 @@ export class Shell {
       const image = this.#image;
       this.#lastFault = undefined;
       if (!image) throw new ApiError(409, "no plugin has been injected", "plugin");
-      if (!deviceSocket) throw new ApiError(409, "this guest has no way to a NIC", "vf");
+      if (!deviceSocket) throw new ApiError(409, "this guest has no way to a NIC: start it with --nic-socket", "vf");
       if (this.#vf) throw new ApiError(409, `the guest drives vf ${this.#vf.vf} already`, "vf");
       if (this.#host.get(GC_RUNNING) !== 0 || this.#host.txHeld > 0) {
         throw new ApiError(409, "the guest has not stopped sending: quiesce it first", "vf");

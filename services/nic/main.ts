@@ -1,4 +1,4 @@
-/** The NIC service: `deno task nic --help`. */
+/** The NIC service: tables, queues, the embedded switch. */
 import { Command, InvalidArgumentError } from "commander";
 import { log, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";

@@ -128,7 +128,10 @@ export class Nic {
   program(next: Programme): void {
     for (let vf = next.vfs.length; vf < this.pools.vfCount; vf++) {
       if (this.#leases.has(vf) || this.#holds.has(vf)) {
-        throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: a guest is attached`);
+        throw new DeviceRefusal(
+          "vf-in-use",
+          `vf ${vf} cannot be removed: a guest is attached, or changing hands: detach it first`,
+        );
       }
     }
     const before = this.pools.vfCount;

@@ -179,7 +179,7 @@ export class Fabric implements PfHandlers {
     await this.#change((before) => {
       const taken = new Set(before.vports.map((vport) => vport.id));
       id = wanted ?? Array.from({ length: VPORTS_MAX }, (_, i) => i).find((i) => !taken.has(i)) ?? -1;
-      if (id < 0) throw new ApiError(409, `there are ${VPORTS_MAX} vports already`, "id");
+      if (id < 0) throw new ApiError(409, `there are ${VPORTS_MAX} vports already: remove one first`, "id");
       return addVport(before, this.#store.initialVport(id), patch);
     });
     this.#emit({ type: "vport-changed", vport: id, changes: request });

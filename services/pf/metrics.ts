@@ -1,4 +1,4 @@
-/** Prometheus metrics of the whole fabric, read from the NIC at each scrape. */
+/** Prometheus metrics of the NIC and its VFs, read from the NIC at each scrape. */
 import { Counter, Gauge, Registry } from "prom-client";
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import type { EngineState, NicState } from "../../shared/api/mod.ts";

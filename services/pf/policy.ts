@@ -172,7 +172,7 @@ export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPa
     const more = now !== "all" && wish.multicast !== "none" &&
       (wish.multicast === "all" || wish.multicast.some((group) => !now.includes(group)));
     if (more && !policy.trust) {
-      const detail = `${who} may not receive more multicast than the PF has set (${now}): it is not trusted`;
+      const detail = `${who} may not receive more multicast than now (${now}): it is not trusted; the PF can set it`;
       throw new ApiError(409, detail, "multicast", "not-trusted");
     }
     patch.multicast = wish.multicast;
@@ -185,7 +185,11 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
   const count = patch.numVfs ?? settings.vfs.length;
   const allotted = settings.vports.find(({ vf }) => vf !== null && vf >= count);
   if (allotted) {
-    throw new ApiError(409, `vf ${allotted.vf} cannot be removed: it is allotted to vport ${allotted.id}`, "numVfs");
+    throw new ApiError(
+      409,
+      `vf ${allotted.vf} cannot be removed: put the guest of vport ${allotted.id} into emulated mode first`,
+      "numVfs",
+    );
   }
   const next: Settings = {
     ...settings,

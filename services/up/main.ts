@@ -21,7 +21,8 @@ function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): voi
     console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
     console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
-  console.log("With KVM: deno task fabric qemu N --kvm.  DPDK: deno task fabric testpmd N.  Stop: Ctrl-C.");
+  const fabric = `npx -y deno@2.9.6 task fabric --api ${api}`;
+  console.log(`With KVM: ${fabric} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
 }
 
 /** Arguments in lines of a flag and its value each, to be pasted into a shell. */

@@ -112,9 +112,9 @@ const checkBody =
     const bytesMax = isImage ? binaryBytesMax : jsonBytesMax;
     const declared = Number(c.req.header("content-length") ?? 0);
     const tooLarge = `the body is larger than ${bytesMax} bytes`;
-    if (declared > bytesMax) return problem(c, 413, tooLarge, "body");
+    if (declared > bytesMax) return problem(c, 413, tooLarge, "body", undefined, isImage ? "too-large" : undefined);
     const bytes = await readLimited(c.req.raw.body, bytesMax);
-    if (!bytes) return problem(c, 413, tooLarge, "body");
+    if (!bytes) return problem(c, 413, tooLarge, "body", undefined, isImage ? "too-large" : undefined);
     if (isImage) {
       c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
       return await next();
@@ -223,7 +223,8 @@ export function requireToken(address: ListenAddress): string | undefined {
   const token = Deno.env.get("RINGFABRIC_TOKEN") || undefined;
   if (token === undefined && !isLoopback(address.hostname)) {
     throw new Error(
-      `Cannot listen on ${address.hostname}: outside loopback the API needs a token; set RINGFABRIC_TOKEN`,
+      `Cannot listen on ${address.hostname}:${address.port}: the port is in use; ` +
+        "choose another one (up --port, or the service's --listen)",
     );
   }
   return token;
@@ -241,7 +242,7 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
   } catch (error) {
     if (error instanceof Deno.errors.AddrInUse) {
       throw new Error(
-        `Cannot listen on ${address.hostname}:${address.port}: the port is in use; choose another one with --port`,
+        `Cannot listen on ${address.hostname}:${address.port}: the port is in use; choose another one (--port, --listen)`,
         { cause: error },
       );
     }

@@ -96,13 +96,13 @@ const body = <T extends z.ZodType>(schema: T, description: string) => ({
 });
 const errors = {
   400: problemBody("The body is not JSON"),
-  404: problemBody("There is no such VF"),
+  404: problemBody("There is no such VF or vport"),
   409: problemBody("It conflicts with something else"),
   422: problemBody("A field is not acceptable; it is named"),
   503: problemBody("The NIC is not reachable; nothing was changed"),
 };
 const params = z.object({
-  id: z.string().regex(/^\d{1,9}$/, "is the number of a VF").transform(Number).openapi({ type: "integer" }),
+  id: z.string().regex(/^\d{1,9}$/, "is the number of a VF or vport").transform(Number).openapi({ type: "integer" }),
 });
 
 /** The PF's routes. */

@@ -28,7 +28,7 @@ export async function loadWasm(name: WasmModuleName): Promise<WebAssembly.Module
   try {
     bytes = await Deno.readFile(wasmUrl(name));
   } catch (cause) {
-    throw new Error(`Cannot load ${name}.wasm: it is not built; run \`deno task build\``, { cause });
+    throw new Error(`Cannot load ${name}.wasm: it is not built; run \`npx -y deno@2.9.6 task build\``, { cause });
   }
   return await WebAssembly.compile(bytes);
 }

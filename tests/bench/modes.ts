@@ -3,6 +3,7 @@
  * echo service with so many on their way at a time, in each mode in turn. What counts is frames for CPU time, all
  * processes of the fabric together; latency is taken at a rate that leaves everybody time.
  */
+import { assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
 import { cpuSeconds, median } from "./system.ts";
@@ -15,7 +16,7 @@ export interface ModeResult {
   mpps: number;
   cpuSecondsPerMillionFrames: number;
   framesPerCpuSecond: number;
-  /** Of that, what the host spends (NIC and vhost), the guests' own work left out. */
+  /** Of that, what the host spends (all services), the guests' own work left out. */
   hostCpuSecondsPerMillionFrames: number;
   p50Us: number;
   p99Us: number;
@@ -32,7 +33,7 @@ const LATENCY_RATE = 10_000;
 function cpu(fabric: TestFabric): { host: number; guests: number } {
   const services = Object.entries(fabric.pids()).filter(([name]) => name !== "guest").map(([, pid]) => pid);
   const sum = (pids: number[]) => pids.reduce((total, pid) => total + cpuSeconds(pid), 0);
-  return { host: sum(services), guests: sum(fabric.info.guests.map((_, i) => fabric.guestPid(i))) };
+  return { host: sum(services), guests: sum(fabric.info.guests.map((_, i) => fabric.guestPid(i) ?? NaN)) };
 }
 
 /** Frames and CPU seconds of one closed-loop run. */
@@ -76,6 +77,11 @@ export async function modes(sizes: readonly number[], rounds: number): Promise<M
         for (const vf of [0, 1]) await setMode(fabric, vf, mode);
         const loaded = await load(fabric, bytes);
         const { latencyUs } = await checkedStream(a, b, { rate: LATENCY_RATE, size: bytes, count: LATENCY_RATE });
+        // A plugin that was ended on the way would have been measured as something else.
+        for (const vf of [0, 1]) {
+          const now = await must(`${fabric.info.api}/api/v1/vfs/${vf}/mode`);
+          assertEquals([now.mode, now.plugin], [mode.mode, mode.plugin]);
+        }
         const sample = { ...loaded, p50: latencyUs.p50, p99: latencyUs.p99 };
         (samples[name] ??= []).push(sample);
         console.error(

@@ -206,7 +206,7 @@ Deno.test("killing vhost leaves the queues running: their guest's frames flow un
   await using fabric = await TestFabric.start(2);
   await using bystanders = await Bystanders.attach(fabric);
   await bystanders.check();
-  Deno.kill(fabric.pids().vhost ?? 0, "SIGKILL");
+  Deno.kill(fabric.pid("vhost"), "SIGKILL");
   for (let i = 0; i < 20; i++) await bystanders.check();
 });
 

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
-import { ask, checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
+import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { checkPolicies } from "../support/policies.ts";
 import { until } from "../support/wait.ts";
 
@@ -35,23 +35,20 @@ Deno.test(`${SWITCHES} changes of mode under two checked streams of 10,000 frame
   await using fabric = await TestFabric.start(2, ["--guests", "2"]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await a.reaches(b.ip);
+  const began = performance.now();
   const streams = [
-    { from: a, to: b, generator: await a.send(b.ip, { rate: 10_000, size: 128 }) },
-    { from: b, to: a, generator: await b.send(a.ip, { rate: 10_000, size: 200 }) },
+    await Stream.start(a, b, { rate: 10_000, size: 128 }),
+    await Stream.start(b, a, { rate: 10_000, size: 200 }),
   ];
   for (let i = 0; i < SWITCHES; i++) {
     const plugin = (i >> 2) % 2 === 0 ? "advanced" : "virtio";
     await setMode(fabric, (i >> 1) % 2, i % 2 === 0 ? { mode: "passthrough", plugin } : { mode: "emulated" });
   }
-  for (const { from, to, generator } of streams) {
-    const { sent } = await from.stop(generator.id);
-    assert(sent > 10_000, `only ${sent} frames were sent`);
-    const flow = await until("the last frames", async () => {
-      const flow = await to.flow(generator.flow);
-      return flow && flow.received >= sent ? flow : undefined;
-    }).catch(async () => await to.flow(generator.flow));
-    const { received, lost, duplicates, reordered } = flow ?? {};
-    assertEquals({ received, lost, duplicates, reordered }, { received: sent, lost: 0, duplicates: 0, reordered: 0 });
+  const seconds = (performance.now() - began) / 1000;
+  // Whatever a change of mode held up is caught up with.
+  for (const stream of streams) {
+    const sent = await stream.end();
+    assert(sent > 9_500 * seconds, `only ${sent} frames were sent in ${seconds} s`);
   }
 });
 
@@ -64,7 +61,7 @@ Deno.test("the same policy in every mode: VLAN, link, address, spoof check, rate
       for (const vf of [0, 1]) await setMode(fabric, vf, mode);
       await a.send(b.ip, { rate: 25_000, size: 1000 });
       // The guests do not hear of what is changed, and go on as they were.
-      const vf = fabric.pids().vf ?? 0;
+      const vf = fabric.pid("vf");
       Deno.kill(vf, "SIGSTOP");
       try {
         await checkPolicies(fabric);
@@ -156,10 +153,9 @@ Deno.test("pf, vf and vhost killed under passthrough traffic: the stream does no
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
   await setMode(fabric, 1, { mode: "passthrough", plugin: "virtio" });
-  const { id, flow } = await a.send(b.ip, { rate: 10_000, size: 128 });
+  const stream = await Stream.start(a, b, { rate: 10_000, size: 128 });
   for (const name of ["pf", "vf", "vhost"]) {
-    const pid = fabric.pids()[name];
-    if (pid === undefined) throw new Error(`${name} does not run`);
+    const pid = fabric.pid(name);
     Deno.kill(pid, "SIGKILL");
     await until(`${name} to be there again`, async () => {
       const again = fabric.pids()[name];
@@ -174,12 +170,7 @@ Deno.test("pf, vf and vhost killed under passthrough traffic: the stream does no
       return modes.every(({ mode, connected }) => mode === "passthrough" && connected);
     });
   }
-  const { sent } = await a.stop(id);
-  const got = await until("the last frames", async () => {
-    const got = await b.flow(flow);
-    return got && got.received >= sent ? got : undefined;
-  });
-  assertEquals([got.received, got.lost, got.duplicates, got.reordered], [sent, 0, 0, 0]);
+  await stream.end();
   // And everything can still be changed.
   await until(
     "the guests to have reported",
@@ -193,26 +184,28 @@ Deno.test("vhost asked to stop under passthrough: the plugin goes on, and the wa
   await using fabric = await TestFabric.start(2, ["--guests", "2"]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
-  const pid = fabric.pids().vhost;
-  Deno.kill(pid ?? 0, "SIGTERM");
+  await setMode(fabric, 1, { mode: "passthrough", plugin: "virtio" });
+  const stream = await Stream.start(a, b, { rate: 10_000, size: 128 });
+  const pid = fabric.pid("vhost");
+  Deno.kill(pid, "SIGTERM");
   await until("vhost to be there again, and the guest with it", async () => {
     const again = fabric.pids().vhost;
     return again !== undefined && again !== pid && (await must(`${a.api}/api/v1/mode`)).connected &&
       (await ask(`${fabric.info.api}/api/v1/vfs/0/mode`)).body.mode === "passthrough";
   });
-  await b.reaches(a.ip);
+  await stream.end();
   await setMode(fabric, 0, { mode: "emulated" });
   assertEquals((await a.ping(b.ip, 2)).received, 2);
 });
 
-Deno.test("the vf service killed in the middle of a change: the guest sends again", async () => {
+Deno.test("the vf service killed while a guest is at rest: its successor has the guest send again", async () => {
   await using fabric = await TestFabric.start(2, ["--guests", "2"]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   for (const mode of [{ mode: "emulated" }, { mode: "passthrough", plugin: "virtio" }] as const) {
     if (mode.mode === "passthrough") await setMode(fabric, 0, mode);
     await must(`${a.api}/api/v1/path/quiesce`, "POST");
     assertEquals((await a.ping(b.ip, 1, { timeoutMs: 100 })).received, 0);
-    Deno.kill(fabric.pids().vf ?? 0, "SIGKILL");
+    Deno.kill(fabric.pid("vf"), "SIGKILL");
     await a.reaches(b.ip);
   }
 });
@@ -222,20 +215,17 @@ Deno.test("a guest killed while its plugin drives the VF: the VF is cleaned up, 
   const [a, b, c] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
   for (const vf of [0, 1, 2]) await setMode(fabric, vf, { mode: "passthrough", plugin: "advanced" });
   assertEquals((await c.ping(a.ip, 2)).received, 2);
-  const { id, flow } = await a.send(b.ip, { rate: 10_000, size: 128 });
+  const stream = await Stream.start(a, b, { rate: 10_000, size: 128 });
   const pid = fabric.guestPid(2);
+  if (pid === undefined) throw new Error("guest 2 does not run");
   Deno.kill(pid, "SIGKILL");
   await until("the VF to be free, and its guest to be there again", async () => {
     const vf = await must(`${fabric.info.api}/api/v1/vfs/2`);
-    return fabric.guestPid(2) !== pid && vf.mode === "emulated" && vf.attached;
+    const again = fabric.guestPid(2);
+    return again !== undefined && again !== pid && vf.mode === "emulated" && vf.attached;
   });
   await c.reaches(a.ip);
-  const { sent } = await a.stop(id);
-  const got = await until("the last frames", async () => {
-    const got = await b.flow(flow);
-    return got && got.received >= sent ? got : undefined;
-  });
-  assertEquals([got.lost, got.duplicates, got.reordered], [0, 0, 0]);
+  await stream.end();
   await setMode(fabric, 2, { mode: "passthrough", plugin: "virtio" });
   assertEquals((await c.ping(a.ip, 2)).received, 2);
 });

@@ -92,7 +92,7 @@ judgedTest(
       extra: peers(a.mac, b.mac),
     });
     await steady.command("start tx_first 1");
-    const vhost = fabric.pids().vhost ?? 0;
+    const vhost = fabric.pid("vhost");
     const descriptors = () => [...Deno.readDirSync(`/proc/${vhost}/fd`)].length;
     let before = 0;
     for (let round = 0; round < 10; round++) {

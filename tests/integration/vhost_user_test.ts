@@ -96,10 +96,9 @@ Deno.test("a ring without a kick eventfd is polled", async () => {
   a.send("VHOST_USER_SET_VRING_KICK", u64(1n | VHOST_USER_VRING_NOFD_MASK));
   assertEquals(await a.acknowledged("VHOST_USER_SET_VRING_ENABLE", vringState(1, 1)), 0n);
   // Let the engine fall asleep first.
-  await until("the engine to sleep", async () => {
-    const { engine } = await fabric.get("/api/v1/nic");
-    return engine.sleepsTotal > 10;
-  });
+  const sleeps = async () => (await fabric.get("/api/v1/nic")).engine.sleepsTotal;
+  const before = await sleeps();
+  await until("the engine to sleep", async () => await sleeps() > before + 10);
   a.guest.send([bytes(3)]);
   await until("the frame, unannounced", () => b.guest.receive().length === 1);
 });

@@ -2,7 +2,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
-import { ask, checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
+import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
 
@@ -56,8 +56,8 @@ Deno.test("a guest without a VF is allotted one, drives it, and gives it back, u
   await fabric.patch(0, { vlan: 50 });
   await c.reaches(a.ip);
   const streams = [
-    { from: a, to: c, generator: await a.send(c.ip, { rate: 5000, size: 128 }) },
-    { from: c, to: a, generator: await c.send(a.ip, { rate: 5000, size: 200 }) },
+    await Stream.start(a, c, { rate: 5000, size: 128 }),
+    await Stream.start(c, a, { rate: 5000, size: 200 }),
   ];
   for (let i = 0; i < 6; i++) {
     const plugin = i % 2 === 0 ? "advanced" : "virtio";
@@ -75,14 +75,7 @@ Deno.test("a guest without a VF is allotted one, drives it, and gives it back, u
     assertEquals((await must(`${api}/api/v1/vports/0`)).vf, null);
     assertEquals((await c.ping(a.ip, 2)).received, 2);
   }
-  for (const { from, to, generator } of streams) {
-    const { sent } = await from.stop(generator.id);
-    const flow = await until("the last frames", async () => {
-      const flow = await to.flow(generator.flow);
-      return flow && flow.received >= sent ? flow : undefined;
-    }).catch(async () => await to.flow(generator.flow));
-    assertEquals([flow?.received, flow?.lost, flow?.duplicates, flow?.reordered], [sent, 0, 0, 0]);
-  }
+  for (const stream of streams) await stream.end();
   // Its neighbour on the switch finds it by way of the NIC, in the same VLAN.
   await must(`${api}/api/v1/vports/1`, "PATCH", { vlan: 50 });
   await mode(0, { mode: "passthrough" });
@@ -118,7 +111,7 @@ Deno.test("vports: made, changed, removed; what cannot be is refused; they outli
     );
   }
   for (const name of ["pf", "vhost"]) {
-    Deno.kill(fabric.pids()[name] ?? 0, "SIGKILL");
+    Deno.kill(fabric.pid(name), "SIGKILL");
     await until(`the vports after ${name}'s death`, async () => {
       const there = await ask(`${fabric.url("vhost")}/api/v1/vports`).catch(() => undefined);
       const known = await ask(vports).catch(() => undefined);

@@ -16,7 +16,9 @@ export function freePorts(): number {
   for (let tries = 0; tries < 100; tries++) {
     const base = 20_000 + Math.floor(Math.random() * 1000) * 20;
     try {
-      const listeners = [0, 1, 2, 3, 10, 11, 12, 13].map((i) => Deno.listen({ hostname: "127.0.0.1", port: base + i }));
+      const listeners = Array.from({ length: 20 }, (_, i) => i).map((i) =>
+        Deno.listen({ hostname: "127.0.0.1", port: base + i })
+      );
       for (const listener of listeners) listener.close();
       return base;
     } catch (error) {
@@ -103,13 +105,14 @@ export class TestFabric implements AsyncDisposable {
     return new TextDecoder().decode(stdout);
   }
 
-  /** Pid of the built-in guest `index`. */
-  guestPid(index: number): number {
+  /** Pid of the built-in guest `index`, while there is one. */
+  guestPid(index: number): number | undefined {
     const port = this.info.guests[index]?.api.split(":").at(-1);
     const line = this.#children().split("\n").find((line) =>
       line.includes("guest/main.ts") && line.includes(`:${port} `)
     );
-    return Number(line?.split(" ")[0]);
+    const pid = Number(line?.split(" ")[0]);
+    return Number.isInteger(pid) ? pid : undefined;
   }
 
   /** Pids of the services, by name. */
@@ -117,6 +120,13 @@ export class TestFabric implements AsyncDisposable {
     const text = this.#children();
     const found = [...text.matchAll(/^(\d+) .*services\/(\w+)\/main\.ts/gm)];
     return Object.fromEntries(found.map(([, pid, name]) => [name, Number(pid)]));
+  }
+
+  /** Pid of a service that runs. */
+  pid(name: string): number {
+    const pid = this.pids()[name];
+    if (pid === undefined) throw new Error(`${name} does not run`);
+    return pid;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

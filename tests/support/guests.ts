@@ -58,11 +58,6 @@ export class TestGuest {
     await until(`${this.ip} to reach ${to}`, async () => (await this.ping(to, 1, { timeoutMs: 200 })).received === 1);
   }
 
-  /** Pings until no answer comes. */
-  async loses(to: string): Promise<void> {
-    await until(`${this.ip} to lose ${to}`, async () => (await this.ping(to, 1, { timeoutMs: 200 })).received === 0);
-  }
-
   send(to: string, traffic: Record<string, unknown>): Promise<GeneratorState> {
     return must(`${this.api}/api/v1/traffic`, "POST", { to, ...traffic });
   }
@@ -94,6 +89,11 @@ export async function checkedStream(
     const generator = await sender.generator(id);
     return generator.state === "done" ? generator.sent : undefined;
   }, 60_000);
+  return await allArrived(receiver, flow, sent);
+}
+
+/** Waits until `sent` frames of a flow have arrived, each once and in order. */
+async function allArrived(receiver: TestGuest, flow: number, sent: number): Promise<FlowState> {
   const got = await until(`${sent} frames to arrive`, async () => {
     const got = await receiver.flow(flow);
     return got && got.received >= sent ? got : undefined;
@@ -105,6 +105,30 @@ export async function checkedStream(
     { received: sent, lost: 0, duplicates: 0, reordered: 0 },
   );
   return got;
+}
+
+/** A checked stream that runs until it is ended. */
+export class Stream {
+  readonly #from: TestGuest;
+  readonly #to: TestGuest;
+  readonly #generator: GeneratorState;
+
+  private constructor(from: TestGuest, to: TestGuest, generator: GeneratorState) {
+    this.#from = from;
+    this.#to = to;
+    this.#generator = generator;
+  }
+
+  static async start(from: TestGuest, to: TestGuest, traffic: Record<string, unknown>): Promise<Stream> {
+    return new Stream(from, to, await from.send(to.ip, traffic));
+  }
+
+  /** Stops sending, and checks that everything has come, once and in order; answers how much that was. */
+  async end(): Promise<number> {
+    const { sent } = await this.#from.stop(this.#generator.id);
+    await allArrived(this.#to, this.#generator.flow, sent);
+    return sent;
+  }
 }
 
 /** Puts a VF into a mode through the PF. */

@@ -30,11 +30,12 @@ export async function checkPolicies(fabric: TestFabric): Promise<void> {
   ];
   for (const [change, back, vf, counter] of drops) {
     assertEquals(await flows(), true, `before ${JSON.stringify(change)}`);
+    const counts = async () => (await fabric.counters(counter.startsWith("rx") ? 1 : 0))[counter] ?? 0;
+    const before = await counts();
     await fabric.patch(vf, change);
     const settled = await delivered();
     assertEquals(await flows(), false, `after ${JSON.stringify(change)}, ${settled} delivered`);
-    const counted = await fabric.counters(counter.startsWith("rx") ? 1 : 0);
-    assert((counted[counter] ?? 0) > 0, `${counter} counts it`);
+    assert(await counts() > before, `${counter} counts what ${JSON.stringify(change)} stops`);
     await fabric.patch(vf, back);
   }
   assertEquals(await flows(), true);
