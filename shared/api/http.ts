@@ -223,8 +223,7 @@ export function requireToken(address: ListenAddress): string | undefined {
   const token = Deno.env.get("RINGFABRIC_TOKEN") || undefined;
   if (token === undefined && !isLoopback(address.hostname)) {
     throw new Error(
-      `Cannot listen on ${address.hostname}:${address.port}: the port is in use; ` +
-        "choose another one (up --port, or the service's --listen)",
+      `Cannot listen on ${address.hostname}: outside loopback the API needs a token; set RINGFABRIC_TOKEN`,
     );
   }
   return token;
