@@ -5,6 +5,7 @@
 import { createEventFd, type Fd } from "../../shared/os/mod.ts";
 import { REQUEST, type RequestName } from "../../shared/vhost_user/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
+import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
 import {
   BackEndClosed,
@@ -18,7 +19,7 @@ import {
   vringAddress,
   vringState,
 } from "../support/front_end.ts";
-import { until, within } from "../support/wait.ts";
+import { within } from "../support/wait.ts";
 import { Random } from "./random.ts";
 
 const NAMES = Object.keys(REQUEST) as RequestName[];
@@ -130,9 +131,7 @@ export async function fuzzProtocol(seed: number, seconds: number): Promise<numbe
   await using fabric = await TestFabric.start(3);
   await using bystanders = await Bystanders.attach(fabric);
   const pids = fabric.pids();
-  const open = () =>
-    Object.entries(fabric.pids()).map(([name, pid]) => `${name} ${[...Deno.readDirSync(`/proc/${pid}/fd`)].length}`);
-  const before = open();
+  const before = openDescriptors(fabric.pid("nic"), fabric.pid("vhost"));
   const end = performance.now() + seconds * 1000;
   let connections = 0;
   while (performance.now() < end) {
@@ -151,10 +150,8 @@ export async function fuzzProtocol(seed: number, seconds: number): Promise<numbe
     connections++;
   }
   await bystanders.check();
-  // The services that guests' descriptors reach: the others keep connections for a while.
-  const held = (list: string[]) => list.filter((line) => /^(nic|vhost)/.test(line)).sort().join(", ");
-  await until("all descriptors to be closed", () => held(open()) === held(before)).catch(() => {
-    throw new Error(`protocol fuzzer, seed ${seed}: descriptors before: ${held(before)}; after: ${held(open())}`);
+  await untilNoMoreDescriptors(before).catch((cause) => {
+    throw new Error(`protocol fuzzer, seed ${seed}: ${cause.message}`, { cause });
   });
   if (JSON.stringify(fabric.pids()) !== JSON.stringify(pids)) {
     throw new Error(`protocol fuzzer, seed ${seed}: a service died`);

@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { createEventFd, createMemfd } from "../../shared/os/mod.ts";
 import { libc } from "../../shared/os/libc.ts";
 import { Bystanders } from "../support/bystanders.ts";
+import { type Descriptors, openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { PROTOCOL_ATTACKS } from "../support/protocol_attacks.ts";
 import { FrontEnd, memoryTable, singleRegion, u64 } from "../support/front_end.ts";
@@ -14,11 +15,6 @@ async function lastEnd(fabric: TestFabric): Promise<string> {
   return vf.attached ? "" : vf.lastDetach ?? "";
 }
 
-/** Open descriptors of a process. */
-function descriptors(pid: number): number {
-  return [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
-}
-
 Deno.test("hostile front-ends: the connection ends with its reason, the next one is served, nothing leaks", async (t) => {
   await using fabric = await TestFabric.start(3);
   await using bystanders = await Bystanders.attach(fabric);
@@ -28,7 +24,7 @@ Deno.test("hostile front-ends: the connection ends with its reason, the next one
     void warm;
   }
   await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/2")).attached);
-  const before = [descriptors(nic), descriptors(vhost)];
+  const before = openDescriptors(nic, vhost);
   for (const { name, reason, attack } of PROTOCOL_ATTACKS) {
     await t.step(name, async () => {
       const front = FrontEnd.connect(fabric.vf(2).socket);
@@ -57,10 +53,7 @@ Deno.test("hostile front-ends: the connection ends with its reason, the next one
       await bystanders.check(2);
     });
   }
-  await until(
-    "all descriptors to be closed",
-    () => descriptors(nic) <= (before[0] ?? 0) && descriptors(vhost) <= (before[1] ?? 0),
-  );
+  await untilNoMoreDescriptors(before);
   assertEquals(fabric.pids(), { ...fabric.pids(), nic, vhost }, "no service had to be restarted");
 });
 
@@ -169,7 +162,7 @@ Deno.test("a front-end that goes away after any message of the handshake leaves 
   await using fabric = await TestFabric.start(3);
   await using bystanders = await Bystanders.attach(fabric);
   const { nic = 0, vhost = 0 } = fabric.pids();
-  const counts: number[][] = [];
+  let before: Descriptors = new Map();
   for (let repeat = 0; repeat < 3; repeat++) {
     for (let messages = 0; messages <= 16; messages++) {
       const front = FrontEnd.connect(fabric.vf(2).socket);
@@ -186,12 +179,9 @@ Deno.test("a front-end that goes away after any message of the handshake leaves 
       await front[Symbol.asyncDispose]();
       await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/2")).attached);
     }
-    counts.push([descriptors(nic), descriptors(vhost)]);
+    if (repeat === 0) before = openDescriptors(nic, vhost);
   }
-  await until(
-    "no descriptor to be left",
-    () => descriptors(nic) <= (counts[0]?.[0] ?? 0) && descriptors(vhost) <= (counts[0]?.[1] ?? 0),
-  );
+  await untilNoMoreDescriptors(before);
   await bystanders.check();
 });
 
@@ -206,9 +196,9 @@ Deno.test("10,000 connections leave no descriptor behind", async () => {
     await front.ask("VHOST_USER_GET_FEATURES");
   };
   await connect();
-  const before = [descriptors(nic), descriptors(vhost)];
+  const before = openDescriptors(nic, vhost);
   for (let i = 0; i < 10_000; i++) await connect();
-  await until("all to be closed", () => descriptors(nic) <= (before[0] ?? 0) && descriptors(vhost) <= (before[1] ?? 0));
+  await untilNoMoreDescriptors(before);
   const state = await (await fetch(`${fabric.url("nic")}/api/v1/state`)).json();
   assertEquals(state.engine.arenaFreeBytes > 4e9, true, "all windows came back");
 });
