@@ -33,6 +33,8 @@ const vlanList: Reader = (value, key) => {
   });
 };
 
+const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
+
 const KEYS: Record<string, [string, Reader]> = {
   mac: ["mac", text],
   vlan: ["vlan", number],
@@ -45,7 +47,8 @@ const KEYS: Record<string, [string, Reader]> = {
   state: ["linkState", text],
   min_tx_rate: ["minTxRate", number],
   max_tx_rate: ["maxTxRate", number],
-  multicast: ["multicast", (value) => ["all", "none"].includes(value) ? value : value.split(",")],
+  multicast: ["multicast", groups],
+  guest_multicast: ["guestMulticast", groups],
   mac_fixed: ["macFixed", onOff],
   hardware: ["hardware", text],
 };

@@ -1,6 +1,6 @@
 /** What the CLI prints: tables a person can read. */
 import Table from "cli-table3";
-import type { Filter, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
+import type { Filter, Multicast, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
 
 const PLAIN = {
@@ -97,6 +97,11 @@ export function vportTable(vports: readonly VportView[]): string {
   );
 }
 
+/** Multicast groups, as they can be set. */
+function groups(multicast: Multicast): string {
+  return typeof multicast === "string" ? multicast : multicast.join(",") || "none";
+}
+
 /** One VF with everything known of it. */
 export function vfDetail(vf: Vf, counters: Record<string, number>): string {
   const facts: [string, string | number][] = [
@@ -111,7 +116,8 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["state", vf.linkState],
     ["min_tx_rate", vf.minTxRate],
     ["max_tx_rate", vf.maxTxRate],
-    ["multicast", typeof vf.multicast === "string" ? vf.multicast : vf.multicast.join(",") || "none"],
+    ["multicast", groups(vf.multicast)],
+    ["guest_multicast", groups(vf.guestMulticast)],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
     ["hardware", vf.hardware],
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode],

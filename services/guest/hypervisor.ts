@@ -19,14 +19,18 @@ export interface HypervisorOptions {
 export class Hypervisor {
   readonly #peer: Peer;
   readonly #path: string;
-  readonly #report: () => GuestReport;
+  readonly #report: () => Omit<GuestReport, "first">;
   readonly #apply: (config: GuestConfig) => void;
   #closed = false;
   #wake: () => void = () => {};
   readonly #first = Promise.withResolvers<void>();
   readonly #running: Promise<void>;
 
-  constructor(options: HypervisorOptions, report: () => GuestReport, apply: (config: GuestConfig) => void) {
+  constructor(
+    options: HypervisorOptions,
+    report: () => Omit<GuestReport, "first">,
+    apply: (config: GuestConfig) => void,
+  ) {
     this.#peer = new Peer("the hypervisor", options.url, options.token, TIMEOUT_MS);
     this.#path = `/api/v1/guests/${options.port}`;
     this.#report = report;
@@ -41,10 +45,13 @@ export class Hypervisor {
 
   async #run(): Promise<void> {
     let trouble = "";
+    let first = true;
     while (!this.#closed) {
       let ok = false;
       try {
-        this.#apply(GuestConfig.parse(await this.#peer.ask("PUT", this.#path, this.#report())));
+        const report = { ...this.#report(), first } satisfies GuestReport;
+        this.#apply(GuestConfig.parse(await this.#peer.ask("PUT", this.#path, report)));
+        first = false;
         this.#first.resolve();
         ok = true;
         trouble = "";

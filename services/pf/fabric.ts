@@ -13,6 +13,8 @@ import {
   type PfHandlers,
   type PortPolicy,
   type Programme,
+  receivedMulticast,
+  type SwitchProgramme,
   type Vf,
   type VfMode,
   type VfPatch,
@@ -95,7 +97,7 @@ export class Fabric implements PfHandlers {
 
   /** Programmes the software switch, in turn with the changes. */
   #programSwitch(): Promise<void> {
-    return this.#turns.take(() => this.#switch.program(this.#settings));
+    return this.#turns.take(() => this.#switch.program(switchProgramme(this.#settings)));
   }
 
   /** Has settings in force in the NIC and, as far as they concern it, in the software switch. */
@@ -103,7 +105,7 @@ export class Fabric implements PfHandlers {
     await this.#nic.program(nicProgramme(next));
     // Without vports there is nothing for the switch to know, and it need not even be there.
     const concerned = next.vports !== before.vports || (next.vports.length > 0 && next.link !== before.link);
-    if (concerned) await this.#switch.program(next);
+    if (concerned) await this.#switch.program(switchProgramme(next));
   }
 
   /** Makes one change: in force in the NIC and on disk, or not at all. */
@@ -342,6 +344,11 @@ export class Fabric implements PfHandlers {
   }
 }
 
+/** A policy as it is to be in force: what a guest wishes below its ceiling is the NIC's only rule. */
+function inForce<P extends PortPolicy>(policy: P): P {
+  return { ...policy, multicast: receivedMulticast(policy) };
+}
+
 /**
  * What of the settings the NIC has to know. A VF that is allotted to a vport's guest has the vport's policy; until the
  * guest drives it, what comes for it goes where the guest still is: to the switch behind the PF's pool.
@@ -349,11 +356,18 @@ export class Fabric implements PfHandlers {
 function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Programme {
   const effective = vfs.map((own, vf) => {
     const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
-    return allotted === null ? { ...own, fallback: "none" as const } : { ...own, ...policy, fallback: "pf" as const };
+    return allotted === null
+      ? { ...inForce(own), fallback: "none" as const }
+      : { ...own, ...inForce(policy), fallback: "pf" as const };
   });
   const onSwitch = vports.filter(({ vf }) => vf === null);
   return {
     ...{ switchMode, link, pfMac, vfs: effective },
     vports: onSwitch.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })),
   };
+}
+
+/** What of them the software switch has to know. */
+function switchProgramme({ link, vports }: Settings): SwitchProgramme {
+  return { link, vports: vports.map(inForce) };
 }

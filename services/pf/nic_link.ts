@@ -39,8 +39,8 @@ export class SwitchLink extends Link<never> {
   }
 
   /** Puts a programme in force. */
-  async program({ link, vports }: SwitchProgramme): Promise<void> {
-    await this.peer.ask("PUT", "/api/v1/vports", { link, vports });
+  async program(programme: SwitchProgramme): Promise<void> {
+    await this.peer.ask("PUT", "/api/v1/vports", programme);
   }
 
   async vports(): Promise<VportState[]> {

@@ -137,7 +137,7 @@ export function addVport(settings: Settings, vport: Vport, patch: VportPatch): S
 
 /**
  * What a guest may have of its own accord, as `ip link` and ixgbe have it: an address that the PF has not set, VLANs of
- * its trunk, less multicast; everything else needs trust. Answers the change of policy that grants the wish; throws
+ * its trunk, multicast that the PF allows; everything else needs trust. Answers the change of policy that grants the wish; throws
  * ApiError with the reason if it is refused.
  */
 export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPatch {
@@ -167,15 +167,15 @@ export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPa
     patch.promisc = wish.promisc;
   }
   if (wish.multicast !== undefined) {
-    // Less than now is always granted; more only to whom the PF trusts.
-    const now = policy.multicast;
-    const more = now !== "all" && wish.multicast !== "none" &&
-      (wish.multicast === "all" || wish.multicast.some((group) => !now.includes(group)));
+    const allowed = policy.multicast;
+    const more = allowed !== "all" && wish.multicast !== "none" &&
+      (wish.multicast === "all" || wish.multicast.some((group) => !allowed.includes(group)));
     if (more && !policy.trust) {
-      const detail = `${who} may not receive more multicast than now (${now}): it is not trusted; the PF can set it`;
+      const detail = `${who} may not receive other multicast than the PF allows (${allowed}): it is not trusted`;
       throw new ApiError(409, detail, "multicast", "not-trusted");
     }
-    patch.multicast = wish.multicast;
+    if (more) patch.multicast = wish.multicast;
+    patch.guestMulticast = wish.multicast;
   }
   return patch;
 }

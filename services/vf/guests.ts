@@ -9,6 +9,7 @@ import {
   log,
   oneLine,
   Peer,
+  receivedMulticast,
 } from "../../shared/api/mod.ts";
 import type { Peers } from "./peers.ts";
 
@@ -106,6 +107,7 @@ export class Guests {
     } else {
       // Unknown here is not yet new: this service may have been away while the guest went on.
       if (report.mode.mode === "emulated") await booted();
+      if (report.first) await this.#peers.forgetWishes(port);
       const guest = new GuestShell(report, this.#tokens.get(port) ?? this.#peers.token);
       this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
@@ -120,7 +122,7 @@ export class Guests {
     try {
       const [vf, link] = await Promise.all([this.#peers.config(port), this.#peers.nicLink()]);
       const up = vf.linkState === "enable" || (vf.linkState === "auto" && link === "up");
-      const config: GuestConfig = { mac: vf.mac, up, promisc: vf.promisc, multicast: vf.multicast };
+      const config: GuestConfig = { mac: vf.mac, up, promisc: vf.promisc, multicast: receivedMulticast(vf) };
       this.#configs.set(port, config);
       return config;
     } catch (error) {

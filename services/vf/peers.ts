@@ -1,5 +1,10 @@
 /** The services that a change of mode is made with. */
-import { type DataPath, Peer, type PortState, type Vf, type VportView } from "../../shared/api/mod.ts";
+import { type DataPath, type LinkPatch, Peer, type PortState, type Vf, type VportView } from "../../shared/api/mod.ts";
+
+/** Where the PF has a port. */
+function pathOf(port: string): string {
+  return port.startsWith("vport") ? `/api/v1/vports/${port.slice(5)}` : `/api/v1/vfs/${port}`;
+}
 
 /** PF, NIC and vhost, as the vf service needs them. */
 export class Peers {
@@ -20,17 +25,19 @@ export class Peers {
   }
 
   /** Passes a guest's wish on to the PF, which decides. */
-  async wish(port: string, wish: unknown): Promise<void> {
-    const path = port.startsWith("vport") ? `/api/v1/vports/${port.slice(5)}/guest` : `/api/v1/vfs/${port}/guest`;
-    await this.#pf.ask("PATCH", path, wish);
+  async wish(port: string, wish: LinkPatch): Promise<void> {
+    await this.#pf.ask("PATCH", `${pathOf(port)}/guest`, wish);
+  }
+
+  /** A guest has booted on a port: what the one before it wished is no longer in force. */
+  async forgetWishes(port: string): Promise<void> {
+    const { guestMulticast } = await this.config(port);
+    if (guestMulticast !== "all") await this.#pf.ask("PATCH", pathOf(port), { guestMulticast: "all" });
   }
 
   /** What a port's interface is to be. */
-  async config(port: string): Promise<Vf> {
-    return await this.#pf.ask(
-      "GET",
-      port.startsWith("vport") ? `/api/v1/vports/${port.slice(5)}` : `/api/v1/vfs/${port}`,
-    );
+  async config(port: string): Promise<Vf | VportView> {
+    return await this.#pf.ask("GET", pathOf(port));
   }
 
   async nicLink(): Promise<"up" | "down"> {

@@ -1,6 +1,6 @@
 /** The guest service's API: a virtual machine in miniature, with what is needed to look at a network and to load it. */
 import { z } from "@hono/zod-openapi";
-import { MacAddress } from "./vf.ts";
+import { MacAddress, Multicast } from "./vf.ts";
 
 const ip = z.string({ error: "is an IPv4 address such as 10.0.0.2" })
   .regex(/^((25[0-5]|2[0-4]\d|1?\d?\d)(\.|$)){4}$/, "is an IPv4 address such as 10.0.0.2");
@@ -93,7 +93,7 @@ export const LinkState = z.object({
   vlan: z.int().openapi({ description: "The guest's own tag; 0: none" }),
   up: z.boolean(),
   promisc: z.boolean(),
-  multicast: z.union([z.literal("all"), z.literal("none"), z.array(z.string())]),
+  multicast: Multicast,
 }).openapi("LinkState");
 export type LinkState = z.output<typeof LinkState>;
 
@@ -102,12 +102,7 @@ export const LinkPatch = z.strictObject({
   mac: MacAddress,
   vlan: z.int().min(0, "VLAN ids are 0–4094").max(4094, "VLAN ids are 0–4094"),
   promisc: z.boolean(),
-  multicast: z.union([
-    z.literal("all"),
-    z.literal("none"),
-    z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
-      .max(30, "at most 30 multicast addresses"),
-  ]),
+  multicast: Multicast,
 }).partial().openapi("LinkPatch");
 export type LinkPatch = z.output<typeof LinkPatch>;
 

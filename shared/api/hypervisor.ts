@@ -16,6 +16,8 @@ export const GuestReport = z.strictObject({
   ),
   /** Changes when the guest boots. */
   boot: z.string().max(100),
+  /** Nobody has answered it since it booted: the wishes of the guest before it are not its own. */
+  first: z.boolean().default(false),
   mode: GuestMode,
 }).openapi("GuestReport");
 export type GuestReport = z.output<typeof GuestReport>;

@@ -23,6 +23,15 @@ export const MacAddress = z.string()
 const rate = z.int({ error: "must be a whole number of Mbit/s" }).min(0, "rates are 0 (none) or more Mbit/s")
   .max(RATE_MBPS_MAX, `rates are at most ${RATE_MBPS_MAX} Mbit/s`);
 
+/** Multicast that a port receives: all of it, none, or that to these groups. */
+export const Multicast = z.union([
+  z.literal("all"),
+  z.literal("none"),
+  z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
+    .max(30, "at most 30 multicast addresses"),
+], { error: "is all, none, or a list of multicast MAC addresses" });
+export type Multicast = z.output<typeof Multicast>;
+
 /** The fields of a VF's policy. */
 export const vfPolicyShape = {
   mac: MacAddress,
@@ -52,13 +61,8 @@ export const vfPolicyShape = {
   linkState: z.enum(["auto", "enable", "disable"], { error: "is auto, enable or disable" }),
   minTxRate: rate.openapi({ description: "Mbit/s: share under contention, in proportion to the other VFs'" }),
   maxTxRate: rate.openapi({ description: "Mbit/s: limit; 0: none" }),
-  multicast: z.union([
-    z.literal("all"),
-    z.literal("none"),
-    z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
-      .max(30, "at most 30 multicast addresses"),
-  ], { error: "is all, none, or a list of multicast MAC addresses" })
-    .openapi({ description: "Multicast that the VF receives; its guest may ask for less, or, if trusted, for all" }),
+  multicast: Multicast.openapi({ description: "Multicast that the VF may receive" }),
+  guestMulticast: Multicast.openapi({ description: "Of that, what its guest wants; a guest that boots wants all" }),
   macFixed: z.boolean({ error: "is true or false" })
     .openapi({ description: "The PF has set the address: a guest that is not trusted may not change it" }),
 } as const;
@@ -99,9 +103,17 @@ export function defaultPolicy(mac: string): VfPolicy {
     minTxRate: 0,
     maxTxRate: 0,
     multicast: "all",
+    guestMulticast: "all",
     macFixed: false,
     hardware: "any",
   };
+}
+
+/** Multicast that a port receives: what the PF allows it and its guest wants. */
+export function receivedMulticast({ multicast, guestMulticast }: Pick<VfPolicy, "multicast" | "guestMulticast">) {
+  if (multicast === "all") return guestMulticast;
+  if (guestMulticast === "all" || multicast === "none") return multicast;
+  return guestMulticast === "none" ? "none" : guestMulticast.filter((group) => multicast.includes(group));
 }
 
 /** Whether a VLAN id is the VF's own, by VST or as an untagged member. */

@@ -6,6 +6,9 @@ import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../
 import { BROADCAST, frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
 
+const GROUP = "01:00:5e:00:00:fb";
+const OTHER_GROUP = "01:00:5e:01:10:01";
+
 Deno.test("guests with and without a VF reach each other; a VLAN keeps them apart and brings them together", async () => {
   await using fabric = await TestFabric.start(2, ["--guests", "4"]);
   const [a, b, c, d] = [0, 1, 2, 3].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest, TestGuest];
@@ -170,13 +173,36 @@ Deno.test("the software switch: spoofed sources are dropped, unknown ones learne
 });
 
 Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or refused with a reason", async (t) => {
-  await using fabric = await TestFabric.start(3, ["--guests", "3"]);
+  await using fabric = await TestFabric.start(3, ["--guests", "2"]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   const wish = (patch: unknown) => ask(`${a.api}/api/v1/link`, "PATCH", patch);
+  await using sender = await FrontEnd.connect(fabric.vf(2).socket).start();
+  const counters = async () => (await must(`${a.api}/api/v1/stats`)).counters as Record<string, number>;
+  /** Whether the guest hears a frame for `dst`: one for the guest itself goes behind it, which counts as bad. */
+  const hears = async (dst: string) => {
+    const { mac } = await must(`${a.api}/api/v1/link`);
+    const before = await counters();
+    const src = fabric.vf(2).mac;
+    sender.guest.send([
+      frame({ dst, src, bytes: 90, etherType: 0x88b5 }),
+      frame({ dst: mac, src, bytes: 60, etherType: 0x0800 }),
+    ]);
+    sender.kick();
+    const after = await until("the frame behind it", async () => {
+      const now = await counters();
+      return now.rx_bad !== before.rx_bad && now;
+    });
+    return after.rx_not_mine !== before.rx_not_mine;
+  };
+  const heard = async () => ({
+    group: await hears(GROUP),
+    other: await hears(OTHER_GROUP),
+    stranger: await hears("02:00:00:00:99:99"),
+  });
   for (const [name, mode] of Object.entries(MODES)) {
     await t.step(name, async () => {
       await setMode(fabric, 0, mode);
-      await fabric.patch(0, { macFixed: false, trust: false, vlan: 0, trunk: [], multicast: "all" });
+      await fabric.patch(0, { macFixed: false, trust: false, vlan: 0, trunk: [], multicast: "all", promisc: false });
       // An address that nobody has fixed: the guest may have another, and filter and spoof check follow.
       const mac = `02:00:00:00:77:0${Object.keys(MODES).indexOf(name)}`;
       assertEquals((await wish({ mac })).body.mac, mac);
@@ -218,15 +244,50 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
 
       // Promiscuous and multicast reception.
       assertEquals((await wish({ promisc: true })).body.reason, "not-trusted");
-      assertEquals((await wish({ multicast: ["01:00:5e:00:00:fb"] })).status, 200);
+      assertEquals(await heard(), { group: true, other: true, stranger: false });
+      assertEquals((await wish({ multicast: [GROUP] })).body.multicast, [GROUP]);
+      assertEquals(await heard(), { group: true, other: false, stranger: false });
+      // Other groups, or all of them again: the PF allows all.
+      assertEquals((await wish({ multicast: "none" })).body.multicast, "none");
+      assertEquals(await heard(), { group: false, other: false, stranger: false });
+      assertEquals((await wish({ multicast: "all" })).body.multicast, "all");
+      assertEquals(await heard(), { group: true, other: true, stranger: false });
+      // The PF allows one.
+      await fabric.patch(0, { multicast: [GROUP] });
+      assertEquals(await heard(), { group: true, other: false, stranger: false });
       assertEquals((await wish({ multicast: "all" })).body.reason, "not-trusted");
-      assertEquals((await wish({ multicast: ["01:00:5e:00:00:fa"] })).body.reason, "not-trusted");
+      assertEquals((await wish({ multicast: [GROUP, OTHER_GROUP] })).body.reason, "not-trusted");
+      assertEquals((await wish({ multicast: [GROUP] })).body.multicast, [GROUP]);
       await fabric.patch(0, { trust: true });
       const granted = await wish({ promisc: true, multicast: "all" });
       assertEquals([granted.body.promisc, granted.body.multicast], [true, "all"]);
+      assertEquals(await heard(), { group: true, other: true, stranger: true });
       await a.reaches(b.ip);
     });
   }
+});
+
+Deno.test("a guest that boots has all multicast that the PF allows, whatever the one before it wanted", async () => {
+  await using fabric = await TestFabric.start(1, ["--guests", "1"]);
+  const a = TestGuest.of(fabric, 0);
+  await must(`${a.api}/api/v1/link`, "PATCH", { multicast: [GROUP] });
+  assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0`)).guestMulticast, [GROUP]);
+  // The vf service forgets who is there: not a boot of the guest's.
+  const was = fabric.pid("vf");
+  Deno.kill(was, "SIGKILL");
+  await until("another vf service to know the guest", async () => {
+    if ([was, undefined].includes(fabric.pids().vf)) return false;
+    const { status, body } = await ask(`${fabric.url("vf")}/api/v1/guests`).catch(() => ({ status: 0, body: [] }));
+    return status === 200 && body.length === 1;
+  });
+  assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0`)).guestMulticast, [GROUP]);
+  const guest = fabric.guestPid(0);
+  if (guest === undefined) throw new Error("there is no guest");
+  Deno.kill(guest, "SIGKILL");
+  await until(
+    "the next guest's wish",
+    async () => (await must(`${fabric.info.api}/api/v1/vfs/0`)).guestMulticast === "all",
+  );
 });
 
 Deno.test("multicast that a VF does not want does not reach it, in passthrough and emulated mode", async () => {
