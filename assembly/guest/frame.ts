@@ -24,9 +24,7 @@ import {
   ENTRY_BUFFER,
   ENTRY_BYTES,
   ENTRY_EOP,
-  ENTRY_FLAGS,
   ENTRY_LENGTH,
-  ENTRY_OFFSET,
   PLUGIN_BUFFER_BYTES,
   TX_HEADROOM,
 } from "../../shared/layout/plugin.ts";
@@ -114,9 +112,8 @@ function enqueue(buffer: u32, offset: u32, length: u32, flags: u32): void {
   const at = pairOf(outPair);
   const place = load<u32>(at, PAIR_TX_IN);
   const entry = TX_QUEUES + outPair * TX_QUEUE_STRIDE + (place & (TX_QUEUE_ENTRIES - 1)) * ENTRY_BYTES;
-  store<u32>(entry, buffer, ENTRY_BUFFER);
-  store<u32>(entry, offset, ENTRY_OFFSET);
-  store<u32>(entry, length, ENTRY_LENGTH);
-  store<u32>(entry, flags, ENTRY_FLAGS);
+  // As two words, which is how it is read again: a wider read of younger stores would wait for them.
+  store<u64>(entry, <u64> buffer | (<u64> offset << 32), ENTRY_BUFFER);
+  store<u64>(entry, <u64> length | (<u64> flags << 32), ENTRY_LENGTH);
   store<u32>(at, place + 1, PAIR_TX_IN);
 }

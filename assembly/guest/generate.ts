@@ -29,6 +29,7 @@ import {
   STATE_RUNNING,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
+import { sumOf, sumOfLanes } from "./checksum.ts";
 import { flowNext } from "./flow.ts";
 import { linkHeaderBytes, queueRoom, setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./ipv4.ts";
@@ -100,22 +101,33 @@ function send(generator: usize, dst: u64, sequence: u64, now: f64): bool {
   const at = beginPacket(dst, to, PROTOCOL_UDP, n);
   if (at == 0) return false;
   const payload = at + UDP_BYTES;
+  const flow = load<u32>(generator, GEN_FLOW);
   store<u32>(payload, PROBE_MAGIC);
-  store<u32>(payload, load<u32>(generator, GEN_FLOW), 4);
+  store<u32>(payload, flow, 4);
   store<u64>(payload, sequence, 8);
   store<f64>(payload, now, 16);
+  let sum = <u64> PROBE_MAGIC + flow + sumOf(sequence) + sumOf(reinterpret<u64>(now));
   // The rest differs from frame to frame, so that a frame made of two would not pass its checksum.
   const rest = n - UDP_BYTES - PROBE_BYTES;
   const word = sequence * 0x9e3779b97f4a7c15;
   let i: u32 = 0;
   let words = i64x2.replace_lane(i64x2.splat(word), 1, word + 8);
+  let sums = i32x4.splat(0);
   for (; i + 16 <= rest; i += 16) {
     v128.store(payload + PROBE_BYTES + i, words);
+    sums = i32x4.add(sums, i32x4.extadd_pairwise_i16x8_u(words));
     words = i64x2.add(words, i64x2.splat(16));
   }
-  for (; i + 8 <= rest; i += 8) store<u64>(payload + PROBE_BYTES + i, word + i);
-  for (; i < rest; i++) store<u8>(payload + PROBE_BYTES + i, <u8> i);
-  writeUdpHeader(at, at - IPV4_BYTES, load<u32>(generator, GEN_SOURCE_PORT), load<u32>(generator, GEN_PORT), n);
+  sum += sumOfLanes(sums);
+  for (; i + 8 <= rest; i += 8) {
+    store<u64>(payload + PROBE_BYTES + i, word + i);
+    sum += sumOf(word + i);
+  }
+  for (; i < rest; i++) {
+    store<u8>(payload + PROBE_BYTES + i, <u8> i);
+    sum += (i & 0xff) << ((i & 1) << 3);
+  }
+  writeUdpHeader(at, to, load<u32>(generator, GEN_SOURCE_PORT), load<u32>(generator, GEN_PORT), n, sum);
   endPacket(n);
   return true;
 }

@@ -20,7 +20,8 @@ export const IPV4_BYTES: u32 = 20;
 export const PROTOCOL_ICMP: u32 = 1;
 export const PROTOCOL_UDP: u32 = 17;
 const ETHERTYPE_IPV4: u32 = 0x0008;
-const DONT_FRAGMENT: u16 = 0x0040;
+const VERSION_IHL: u32 = 0x0045;
+const DONT_FRAGMENT: u32 = 0x0040;
 const TTL: u32 = 64;
 const ICMP_BYTES: u32 = 8;
 
@@ -42,14 +43,18 @@ export function beginPacket(dst: u64, to: u32, protocol: u32, payload: u32): usi
   const at = writeLinkHeader(dst, ETHERTYPE_IPV4);
   const id = load<u32>(GC, GC_IP_ID);
   store<u32>(GC, id + 1, GC_IP_ID);
-  store<u16>(at, 0x0045);
-  store<u16>(at, bswap<u16>(<u16> (IPV4_BYTES + payload)), 2);
-  store<u16>(at, bswap<u16>(<u16> id), 4);
-  store<u16>(at, DONT_FRAGMENT, 6);
-  store<u32>(at, TTL | (protocol << 8), 8);
-  store<u32>(at, bswap<u32>(load<u32>(GC, GC_IP)), 12);
-  store<u32>(at, bswap<u32>(to), 16);
-  store<u16>(at, <u16> fold(sum(at, IPV4_BYTES, 0)), 10);
+  const length: u32 = bswap<u16>(<u16> (IPV4_BYTES + payload));
+  const versionLength = VERSION_IHL | (length << 16);
+  const idFragment = <u32> bswap<u16>(<u16> id) | (DONT_FRAGMENT << 16);
+  const ttlProtocol = TTL | (protocol << 8);
+  const source = bswap<u32>(load<u32>(GC, GC_IP));
+  const destination = bswap<u32>(to);
+  const checksum = fold(<u64> versionLength + idFragment + ttlProtocol + source + destination);
+  store<u32>(at, versionLength);
+  store<u32>(at, idFragment, 4);
+  store<u32>(at, ttlProtocol | (checksum << 16), 8);
+  store<u32>(at, source, 12);
+  store<u32>(at, destination, 16);
   return at + IPV4_BYTES;
 }
 

@@ -18,19 +18,19 @@ import { beginPacket, endPacket, fits, PROTOCOL_UDP } from "./ipv4.ts";
 
 export const UDP_BYTES: u32 = 8;
 
-/** Sum of the pseudo header: addresses as they lie in the IPv4 header at `ip`, protocol, length. */
+/** Sum of the pseudo header: addresses as they lie in the IPv4 header, protocol, length. */
 @inline
-function pseudo(ip: usize, n: u32): u64 {
-  return sum(ip + 12, 8, 0) + <u64> (PROTOCOL_UDP << 8) + <u64> bswap<u16>(<u16> n);
+function pseudo(source: u32, destination: u32, n: u32): u64 {
+  return <u64> source + destination + (PROTOCOL_UDP << 8) + bswap<u16>(<u16> n);
 }
 
-/** Writes the header of a datagram of `n` bytes, whose payload is there, `ip` being its IPv4 header. */
-export function writeUdpHeader(at: usize, ip: usize, sourcePort: u32, port: u32, n: u32): void {
-  store<u16>(at, bswap<u16>(<u16> sourcePort));
-  store<u16>(at, bswap<u16>(<u16> port), 2);
-  store<u32>(at, bswap<u16>(<u16> n), 4);
-  const checksum = fold(sum(at, n, pseudo(ip, n)));
-  store<u16>(at, checksum == 0 ? 0xffff : <u16> checksum, 6);
+/** Writes the header of a datagram of `n` bytes to `to`, whose payload sums to `payload`. */
+export function writeUdpHeader(at: usize, to: u32, sourcePort: u32, port: u32, n: u32, payload: u64): void {
+  const ports = <u32> bswap<u16>(<u16> sourcePort) | (<u32> bswap<u16>(<u16> port) << 16);
+  const length: u32 = bswap<u16>(<u16> n);
+  const checksum = fold(payload + ports + length + pseudo(bswap<u32>(load<u32>(GC, GC_IP)), bswap<u32>(to), n));
+  store<u32>(at, ports);
+  store<u32>(at, length | ((checksum == 0 ? 0xffff : checksum) << 16), 4);
 }
 
 /** Takes a datagram at `at`, of the packet whose header is at `ip`; `n` bytes are there. */
@@ -38,7 +38,7 @@ export function udpInput(at: usize, n: u32, ip: usize, src: u64, from: u32): voi
   if (n < UDP_BYTES) return count(G_RX_BAD, 1);
   const length: u32 = bswap<u16>(load<u16>(at, 4));
   if (length < UDP_BYTES || length > n) return count(G_RX_BAD, 1);
-  const good = load<u16>(at, 6) == 0 || fold(sum(at, length, pseudo(ip, length))) == 0;
+  const good = load<u16>(at, 6) == 0 || fold(sum(at, length, pseudo(load<u32>(ip, 12), load<u32>(ip, 16), length))) == 0;
   if (!good) return count(G_RX_CHECKSUM, 1);
   count(G_UDP_RX, 1);
   const port: u32 = bswap<u16>(load<u16>(at, 2));

@@ -129,7 +129,10 @@ Deno.test("jumbo frames, two queue pairs and split headers, in every mode", asyn
   }
 });
 
-judgedTest(["tshark"], "a capture opens in tshark, with both directions and the right times", async () => {
+/** Frames whose payload ends in every part of a word, and of the words that are summed at a time. */
+const ODD_SIZES = [70, 71, 73, 79, 85, 93, 101, 113, 1513];
+
+judgedTest(["tshark"], "a capture opens in tshark, with both directions, the right times and checksums", async () => {
   await using fabric = await TestFabric.start(2, ["--guests", "2"]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await a.reaches(b.ip);
@@ -140,6 +143,7 @@ judgedTest(["tshark"], "a capture opens in tshark, with both directions and the 
     const before = Date.now() / 1000;
     await a.ping(b.ip, 5);
     await checkedStream(a, b, { rate: 1000, size: 1514, count: 100 });
+    for (const size of ODD_SIZES) await checkedStream(a, b, { rate: 1000, size, count: 2 });
     await Deno.writeFile(path, new Uint8Array(await (await capture).arrayBuffer()));
     const { stdout, stderr, code } = await new Deno.Command("tshark", {
       args: [
@@ -147,8 +151,9 @@ judgedTest(["tshark"], "a capture opens in tshark, with both directions and the 
         path,
         "-T",
         "fields",
-        ..."frame.time_epoch frame.len icmp.type udp.dstport frame.packet_flags_direction".split(" ")
-          .flatMap((field) => ["-e", field]),
+        ..."ip udp".split(" ").flatMap((protocol) => ["-o", `${protocol}.check_checksum:TRUE`]),
+        ...("frame.time_epoch frame.len icmp.type udp.dstport frame.packet_flags_direction " +
+          "ip.checksum.status icmp.checksum.status udp.checksum.status").split(" ").flatMap((field) => ["-e", field]),
       ],
     }).output();
     assertEquals(code, 0, new TextDecoder().decode(stderr));
@@ -156,6 +161,12 @@ judgedTest(["tshark"], "a capture opens in tshark, with both directions and the 
     const count = (column: number, value: string) => rows.filter((row) => row[column] === value).length;
     assertEquals([count(2, "8"), count(2, "0")], [5, 5]);
     assertEquals(rows.filter((row) => row[3] === "9" && row[1] === "1514").length, 100);
+    const GOOD = "1";
+    const sums = rows.filter(([, , icmp, udp]) => icmp || udp);
+    assert(sums.length >= 110 + 2 * ODD_SIZES.length);
+    for (const [, length, icmp, , , ip, icmpSum, udpSum] of sums) {
+      assertEquals([ip, icmp ? icmpSum : udpSum], [GOOD, GOOD], `checksums of a frame of ${length} bytes`);
+    }
     for (const row of rows) {
       assert(Math.abs(Number(row[0]) - before) < 5, `captured at ${row[0]}, sent after ${before}`);
     }
