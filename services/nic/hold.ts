@@ -16,6 +16,7 @@ import {
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
+  Q_RELEASED,
   Q_SIZE,
   Q_STATE,
   Q_USED,
@@ -34,14 +35,14 @@ import { type Arena, ArenaFullError, type Window } from "../../shared/os/mod.ts"
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 
 /** Frames of up to 2 KiB that fit; longer ones take several. */
-const BUFFERS = 2048;
+const BUFFERS = 8192;
 const BUFFER_BYTES = 2048;
 
 // Where things lie in the window.
 const DESC = 0x1000;
-const AVAIL = 0xa000;
-const USED = 0xc000;
-const POOL_OF_BUFFERS = 0x20000;
+const AVAIL = 0x21000;
+const USED = 0x26000;
+const POOL_OF_BUFFERS = 0x40000;
 
 /** One pool's hold. */
 export class Hold {
@@ -50,6 +51,7 @@ export class Hold {
   readonly queue: number;
   readonly #window: Window;
   readonly #arena: Arena;
+  readonly #view: DataView;
   /** What it holds is being handed on. */
   releasing = false;
   timer: ReturnType<typeof setTimeout> | undefined;
@@ -57,6 +59,7 @@ export class Hold {
   constructor(arena: Arena, view: DataView, pool: number) {
     this.pool = pool;
     this.#arena = arena;
+    this.#view = view;
     try {
       this.#window = arena.allocate(POOL_OF_BUFFERS + BUFFERS * BUFFER_BYTES);
     } catch (error) {
@@ -89,6 +92,11 @@ export class Hold {
     }
     view.setUint16(at + AVAIL, VIRTQ_AVAIL_F_NO_INTERRUPT, true);
     view.setUint16(at + AVAIL + VIRTQ_AVAIL_IDX, BUFFERS, true);
+  }
+
+  /** Buffers that have been handed on, as a number that wraps. */
+  get released(): number {
+    return this.#view.getUint32(this.queue + Q_RELEASED, true);
   }
 
   /** Gives the memory back; the engine no longer knows the ring. */

@@ -40,8 +40,9 @@ import { RegisterPage } from "./registers.ts";
 import { Tokens } from "./tokens.ts";
 
 const AGE_PERIOD_MS = 30_000;
-/** Frames of a hold that are handed on in one pause of the engine; how long a receiver is waited for. */
+/** Frames of a hold that are handed on in one pause of the engine, and in the last; how long a receiver is waited for. */
 const RELEASE_FRAMES = 256;
+const RELEASE_FRAMES_LAST = 32;
 const RELEASE_PAUSE_MS = 1;
 const RELEASE_DEADLINE_MS = 1000;
 
@@ -236,17 +237,20 @@ export class Nic {
     clearTimeout(hold.timer);
     const end = performance.now() + RELEASE_DEADLINE_MS;
     for (;;) {
-      const last = performance.now() > end ? 1 : 0;
-      const left = this.engine.between(() => {
+      const last = performance.now() > end;
+      const before = hold.released;
+      const done = this.engine.between(() => {
         this.#divert(pool, undefined);
-        const left = this.engine.wasm.releaseHeld(hold.queue, pool, RELEASE_FRAMES, last);
-        // New frames queue up behind those that are left.
-        if (left > 0) this.#divert(pool, hold.queue);
-        return left;
+        const left = this.engine.wasm.releaseHeld(hold.queue, pool, RELEASE_FRAMES, last ? 1 : 0);
+        // The receiver is to have room for what comes at once; until then new frames queue up behind those that are left.
+        const done = left === 0 && (last || hold.released - before <= RELEASE_FRAMES_LAST);
+        if (!done) this.#divert(pool, hold.queue);
+        return done;
       });
       this.#tenants.reportErrors();
-      if (left === 0) break;
-      await new Promise((resolve) => setTimeout(resolve, RELEASE_PAUSE_MS));
+      if (done) break;
+      if (hold.released === before) await new Promise((resolve) => setTimeout(resolve, RELEASE_PAUSE_MS));
+      else await new Promise((resolve) => setImmediate(resolve));
     }
     this.#holds.delete(pool);
     hold.close();
