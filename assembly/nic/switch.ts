@@ -283,7 +283,8 @@ function learnedMax(): u32 {
 function route(p: usize): void {
   const fromUplink = source == POOL_UPLINK;
   const vepa = load<u32>(CTL, CTL_SWITCH_MODE) == SWITCH_VEPA;
-  // VEPA: a hairpinned frame does not go back to where it came from (802.1Qbg source pruning).
+  // VEPA: a hairpinned frame does not go back to where it came from (802.1Qbg source pruning). Behind the PF's pool are
+  // many guests; the switch there sees to it that none gets its own.
   const pruned = fromUplink && vepa ? findPool(src, vlan) : -1;
   if (vepa && !fromUplink) {
     if (!sendTo(POOL_UPLINK)) count(p, C_TX_NO_DESTINATION, 1);
@@ -298,7 +299,7 @@ function route(p: usize): void {
     if (!sendUnknown(pruned)) count(p, C_TX_NO_DESTINATION, 1);
   } else if (<u32> pool == source) {
     count(p, C_TX_TO_SELF, 1);
-  } else if (pool != pruned) {
+  } else if (pool != pruned || pool == POOL_PF) {
     deliverTo(pool);
     remember(pool);
   }

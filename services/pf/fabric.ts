@@ -104,7 +104,8 @@ export class Fabric implements PfHandlers {
   async #apply(next: Settings, before: Settings): Promise<void> {
     await this.#nic.program(nicProgramme(next));
     // Without vports there is nothing for the switch to know, and it need not even be there.
-    const concerned = next.vports !== before.vports || (next.vports.length > 0 && next.link !== before.link);
+    const nic = next.link !== before.link || next.switchMode !== before.switchMode;
+    const concerned = next.vports !== before.vports || (next.vports.length > 0 && nic);
     if (concerned) await this.#switch.program(switchProgramme(next));
   }
 
@@ -368,6 +369,6 @@ function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Progr
 }
 
 /** What of them the software switch has to know. */
-function switchProgramme({ link, vports }: Settings): SwitchProgramme {
-  return { link, vports: vports.map(inForce) };
+function switchProgramme({ switchMode, link, vports }: Settings): SwitchProgramme {
+  return { switchMode, link, vports: vports.map(inForce) };
 }

@@ -30,7 +30,7 @@ export class SoftwareSwitch {
     const byId = new Map(programme.vports.map((vport) => [vport.id, vport]));
     const count = Math.max(-1, ...byId.keys()) + 1;
     this.#pools.apply({
-      switchMode: "veb",
+      switchMode: programme.switchMode,
       link: programme.link,
       vfs: Array.from({ length: count }, (_, id) => {
         const vport = byId.get(id);

@@ -19,6 +19,7 @@ export type Vport = z.output<typeof Vport>;
 
 /** The PF's programme for the software switch. */
 export const SwitchProgramme = z.strictObject({
+  switchMode: z.enum(["veb", "vepa"]),
   link: z.enum(["up", "down"]),
   vports: z.array(Vport).max(VPORTS_MAX),
 }).openapi("SwitchProgramme");

@@ -1,5 +1,5 @@
 /** Guests without a VF, on the software switch behind the PF's pool; and guests' wishes for their interface. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
@@ -265,6 +265,43 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
       await a.reaches(b.ip);
     });
   }
+});
+
+Deno.test("VEPA: guests with and without a VF reach each other only by way of the uplink's switch", async () => {
+  await using fabric = await TestFabric.start(1, ["--guests", "3"]);
+  const [a, c, d] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
+  const pairs = [[a, c], [c, a], [c, d], [d, c]] as const;
+  for (const [from, to] of pairs) await from.reaches(to.ip);
+  await must(`${fabric.info.api}/api/v1/nic`, "PATCH", { switchMode: "vepa" });
+  for (const [from, to] of pairs) assertEquals((await from.ping(to.ip, 2, { timeoutMs: 200 })).received, 0);
+  // A switch with reflective relay (802.1Qbg): what comes goes back where it came from.
+  const relay = await FrontEnd.connect(`${fabric.runDir}/uplink.sock`).start();
+  relay.guest.fill(48);
+  let relayed = 0;
+  const relaying = setInterval(() => {
+    const frames = relay.guest.receive();
+    relayed += frames.length;
+    relay.guest.fill(frames.length);
+    relay.guest.send(frames);
+    relay.kick(0);
+    relay.kick();
+  }, 1);
+  try {
+    for (const mode of Object.values(MODES)) {
+      await setMode(fabric, 0, mode);
+      for (const [from, to] of pairs) {
+        const before = relayed;
+        const { received, duplicates } = await from.ping(to.ip, 3);
+        assertEquals([received, duplicates], [3, 0]);
+        assert(relayed >= before + 6, "questions and answers went by the relay");
+      }
+    }
+  } finally {
+    clearInterval(relaying);
+    await relay[Symbol.asyncDispose]();
+  }
+  await must(`${fabric.info.api}/api/v1/nic`, "PATCH", { switchMode: "veb" });
+  for (const [from, to] of pairs) await from.reaches(to.ip);
 });
 
 Deno.test("a guest that boots has all multicast that the PF allows, whatever the one before it wanted", async () => {
