@@ -102,6 +102,15 @@ for (const [name, args] of Object.entries(FEATURE_SETS)) {
       }
       const [a, b] = made.map(({ guest }) => guest) as [TestGuest, TestGuest];
       await a.reaches(b.ip);
+      // What DPDK says was agreed: all that the driver can, but what it was told to leave out.
+      const agreed = [...testpmd.process.all.matchAll(/negotiated Virtio features: (0x[0-9a-f]+)/g)].map(([, hex]) =>
+        BigInt(hex ?? "")
+      );
+      assertEquals(agreed.length, 2);
+      const left = args[0] === "--without" ? (args[1] ?? "").split(",").map(Number) : [];
+      for (const bit of [VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX]) {
+        for (const features of agreed) assertEquals((features >> BigInt(bit)) & 1n, left.includes(bit) ? 0n : 1n);
+      }
       assertEquals((await a.ping(b.ip, 5)).received, 5);
       // testpmd drops what a ring of its peer does not take at once: what small rings take is little.
       await checkedStream(a, b, { rate: 2000, size: 128, count: 4000 });
@@ -115,7 +124,7 @@ for (const [name, args] of Object.entries(FEATURE_SETS)) {
 }
 
 Deno.test("jumbo frames, two queue pairs and split headers, in every mode", async (t) => {
-  const extra = "--mtu 9000 --queue-pairs 2 --header-bytes 128";
+  const extra = "--mtu 9000 --queue-pairs 2 --header-bytes 128 --ring-size 512";
   await using fabric = await TestFabric.start(2, ["--guests", "2", "--guest-args", extra]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   for (const [name, mode] of Object.entries(MODES)) {
@@ -125,6 +134,7 @@ Deno.test("jumbo frames, two queue pairs and split headers, in every mode", asyn
       for (const size of [128, 1514, 2033, 9014]) await checkedStream(a, b, { rate: 2000, size, count: 400 });
       const { queues } = await must(`${fabric.info.api}/api/v1/vfs/0`);
       assertEquals(queues.length, mode.mode === "emulated" ? 2 : 4);
+      if (mode.mode === "passthrough") assert(queues.every(({ size }: { size: number }) => size === 512));
     });
   }
 });
