@@ -32,11 +32,21 @@ const LOADS: (Load & { target?: number })[] = [
 const options = new Command("bench")
   .option("--rounds <n>", "how often the back-ends take turns", "3")
   .option("--samples <n>", "one-second samples a turn", "3")
-  .option("--only <text>", "only loads whose name and size contain this, such as 'plain 64'")
+  .option("--only <text>", "only what is called so: 'plain 64', 'modes 128', 'modes', 'system'")
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
   .option("--skip-modes", "leave out emulated mode against passthrough", false)
   .parse().opts<Options>();
+
+const MODE_SIZES = [128, 1514];
+const nameOf = (load: Load) => `${load.name} ${load.bytes}`;
+/** Whether a part of the whole is wanted. */
+const wanted = (name: string) => !options.only || name.includes(options.only);
+const parts = [...LOADS.map(nameOf), ...MODE_SIZES.map((bytes) => `modes ${bytes}`), "system"];
+if (!parts.some(wanted)) {
+  console.error(`Cannot run --only '${options.only}': there are ${parts.join(", ")}`);
+  Deno.exit(1);
+}
 
 const BACK_ENDS: BackEnd[] = ["ringfabric", "net_vhost"];
 
@@ -56,9 +66,8 @@ function machine(): Record<string, unknown> {
 const nearMpps = (samples: Sample[]) => samples.filter(({ near }) => near).map(({ mpps }) => mpps);
 
 async function throughput(probe: CoreProbe) {
-  const loads = LOADS.filter((load) => !options.only || `${load.name} ${load.bytes}`.includes(options.only));
   const results = [];
-  for (const load of loads) {
+  for (const load of LOADS.filter((load) => wanted(nameOf(load)))) {
     const samples: Record<BackEnd, Sample[]> = { ringfabric: [], net_vhost: [] };
     for (let round = 0; round < Number(options.rounds); round++) {
       for (const backEnd of round % 2 === 0 ? BACK_ENDS : [...BACK_ENDS].reverse()) {
@@ -87,23 +96,26 @@ async function throughput(probe: CoreProbe) {
 const probe = new CoreProbe(0, 1);
 const results = await throughput(probe);
 probe[Symbol.dispose]();
-console.log(table(
-  ["LOAD", "BYTES", "RINGFABRIC MPPS", "NET_VHOST MPPS", "RATIO", "TARGET", "BUSY NS/FRAME", "GATED SAMPLES"],
-  results.map((row) => [
-    row.name,
-    row.bytes,
-    row.mpps.ringfabric.toFixed(2),
-    row.mpps.net_vhost.toFixed(2),
-    row.ratio.toFixed(2),
-    row.target ? `>= ${row.target}` : "-",
-    row.engineBusyNsPerFrame.toFixed(1),
-    `${nearMpps(row.samples.ringfabric).length}/${nearMpps(row.samples.net_vhost).length}`,
-  ]),
-));
+if (results.length > 0) {
+  console.log(table(
+    ["LOAD", "BYTES", "RINGFABRIC MPPS", "NET_VHOST MPPS", "RATIO", "TARGET", "BUSY NS/FRAME", "GATED SAMPLES"],
+    results.map((row) => [
+      row.name,
+      row.bytes,
+      row.mpps.ringfabric.toFixed(2),
+      row.mpps.net_vhost.toFixed(2),
+      row.ratio.toFixed(2),
+      row.target ? `>= ${row.target}` : "-",
+      row.engineBusyNsPerFrame.toFixed(1),
+      `${nearMpps(row.samples.ringfabric).length}/${nearMpps(row.samples.net_vhost).length}`,
+    ]),
+  ));
+}
 
 let modeResults: Awaited<ReturnType<typeof modes>> = [];
-if (!options.skipModes) {
-  modeResults = await modes([128, 1514], Number(options.rounds));
+const modeSizes = options.skipModes ? [] : MODE_SIZES.filter((bytes) => wanted(`modes ${bytes}`));
+if (modeSizes.length > 0) {
+  modeResults = await modes(modeSizes, Number(options.rounds));
   console.log();
   console.log(table(
     [
@@ -136,7 +148,7 @@ if (!options.skipModes) {
 }
 
 let system: Record<string, unknown> = {};
-if (!options.skipSystem) {
+if (!options.skipSystem && wanted("system")) {
   const upMs = median(await startUp(5));
   const patch = await patchLatency(40);
   const quiet = await idle(20);
