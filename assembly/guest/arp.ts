@@ -46,6 +46,7 @@ function entryOf(ip: u32): usize {
 /** Where frames for `ip` are to go; 0 if that is not known (yet: it is being asked for). */
 export function resolve(ip: u32): u64 {
   const mask = load<u32>(GC, GC_MASK);
+  if (ip == 0xffffffff || ip == (load<u32>(GC, GC_IP) | ~mask)) return BROADCAST;
   const local = (ip & mask) == (load<u32>(GC, GC_IP) & mask);
   const hop = local ? ip : load<u32>(GC, GC_GATEWAY);
   if (hop == 0) return 0;

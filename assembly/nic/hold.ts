@@ -12,12 +12,16 @@ import {
   OUT_HEAD,
   P_FLAGS,
   P_QOS,
+  P_RX_COUNT,
+  P_RX_QUEUES,
   P_VLAN,
   POOL_F_FALLBACK_PF,
   POOL_PF,
   POOL_STRIDE,
   POOLS,
+  Q_AVAIL,
   Q_DESC,
+  QUEUE_PAIRS_MAX,
   Q_RELEASED,
   Q_SIZE,
   Q_USED,
@@ -28,10 +32,16 @@ import {
   TX_SEGMENTS,
   VLAN_KEY_AD,
 } from "../../shared/layout/nic.ts";
-import { VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_BYTES, VIRTQ_USED_ELEM_BYTES, VIRTQ_USED_RING } from "../../shared/layout/virtio.ts";
+import {
+  VIRTIO_NET_HDR_BYTES,
+  VIRTQ_AVAIL_IDX,
+  VIRTQ_DESC_BYTES,
+  VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_RING,
+} from "../../shared/layout/virtio.ts";
 import { count, receive } from "../lib/deliver.ts";
 import { TPID_C, TPID_S } from "../lib/ethernet.ts";
-import { publishTouched, touch } from "../lib/ring.ts";
+import { pending, publishTouched, touch } from "../lib/ring.ts";
 import { appendSegment, clearSegments, peek } from "../lib/segments.ts";
 import { flowHash, steer } from "./steer.ts";
 
@@ -72,8 +82,21 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
     count(p, refused, 1);
   }
   store<u32>(hold, next, Q_RELEASED);
+  // The buffers are in use in their own order: what has been handed on may be filled again.
+  store<u16>(load<u32>(hold, Q_AVAIL) + VIRTQ_AVAIL_IDX, <u16> (next + mask + 1));
   publishTouched();
   return end - next;
+}
+
+/** Whether every receive queue of `pool` has half of its descriptors free: room for what comes while its driver wakes up. */
+export function hasRoom(pool: u32): bool {
+  const p: usize = POOLS + pool * POOL_STRIDE;
+  const queues = min(load<u32>(p, P_RX_COUNT), <u32> QUEUE_PAIRS_MAX);
+  for (let i: u32 = 0; i < queues; i++) {
+    const rx: usize = load<u32>(p + i * 4, P_RX_QUEUES);
+    if (pending(rx) < load<u32>(rx, Q_SIZE) >> 1) return false;
+  }
+  return true;
 }
 
 /**

@@ -26,7 +26,7 @@ import { transmitBurst } from "./transmit.ts";
 export { arm, disarm, hasWork } from "../lib/idle.ts";
 export { fillSource, isSinkEmpty } from "../lib/trunk.ts";
 export { bindRings, forgetRegion, startQueue } from "../lib/start.ts";
-export { releaseHeld } from "./hold.ts";
+export { hasRoom, releaseHeld } from "./hold.ts";
 export { ageFilters, clearFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */

@@ -34,6 +34,7 @@ const vlanList: Reader = (value, key) => {
 };
 
 const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
+const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
 const KEYS: Record<string, [string, Reader]> = {
   mac: ["mac", text],
@@ -48,7 +49,7 @@ const KEYS: Record<string, [string, Reader]> = {
   min_tx_rate: ["minTxRate", number],
   max_tx_rate: ["maxTxRate", number],
   multicast: ["multicast", groups],
-  guest_multicast: ["guestMulticast", groups],
+  guest_multicast: ["guestMulticast", wishedGroups],
   mac_fixed: ["macFixed", onOff],
   hardware: ["hardware", text],
 };

@@ -117,7 +117,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["min_tx_rate", vf.minTxRate],
     ["max_tx_rate", vf.maxTxRate],
     ["multicast", groups(vf.multicast)],
-    ["guest_multicast", groups(vf.guestMulticast)],
+    ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
     ["hardware", vf.hardware],
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode],

@@ -2,7 +2,7 @@
  * The guest's line to its hypervisor (the vf service): it reports that it is there and which data path it is on, hears
  * what its interface is to be, and passes its own wishes on. Control never goes by the data path.
  */
-import { GuestConfig, type GuestReport, type LinkPatch, log, oneLine, Peer } from "../../shared/api/mod.ts";
+import { ApiError, GuestConfig, type GuestReport, type LinkPatch, log, oneLine, Peer } from "../../shared/api/mod.ts";
 
 const REPORT_MS = 1000;
 const RETRY_MS = 200;
@@ -22,6 +22,8 @@ export class Hypervisor {
   readonly #report: () => Omit<GuestReport, "first">;
   readonly #apply: (config: GuestConfig) => void;
   #closed = false;
+  /** Whether the hypervisor knows this guest. */
+  #answered = false;
   #wake: () => void = () => {};
   readonly #first = Promise.withResolvers<void>();
   readonly #running: Promise<void>;
@@ -45,13 +47,12 @@ export class Hypervisor {
 
   async #run(): Promise<void> {
     let trouble = "";
-    let first = true;
     while (!this.#closed) {
       let ok = false;
       try {
-        const report = { ...this.#report(), first } satisfies GuestReport;
+        const report = { ...this.#report(), first: !this.#answered } satisfies GuestReport;
         this.#apply(GuestConfig.parse(await this.#peer.ask("PUT", this.#path, report)));
-        first = false;
+        this.#answered = true;
         this.#first.resolve();
         ok = true;
         trouble = "";
@@ -77,6 +78,7 @@ export class Hypervisor {
 
   /** Asks for a change of the interface: granted and in force, or refused with the reason. */
   async wish(patch: LinkPatch): Promise<void> {
+    if (!this.#answered) throw new ApiError(503, "the hypervisor has not answered this guest yet: try again");
     this.#apply(GuestConfig.parse(await this.#peer.ask("PATCH", `${this.#path}/link`, patch)));
   }
 

@@ -10,4 +10,5 @@ export interface NicExports extends EngineExports {
   ageFilters(): void;
   clearFilters(): void;
   releaseHeld(hold: number, pool: number, most: number, last: number): number;
+  hasRoom(pool: number): number;
 }

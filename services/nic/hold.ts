@@ -16,7 +16,6 @@ import {
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
-  Q_RELEASED,
   Q_SIZE,
   Q_STATE,
   Q_USED,
@@ -35,7 +34,7 @@ import { type Arena, ArenaFullError, type Window } from "../../shared/os/mod.ts"
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 
 /** Frames of up to 2 KiB that fit; longer ones take several. */
-const BUFFERS = 8192;
+export const HOLD_BUFFERS = 8192;
 const BUFFER_BYTES = 2048;
 
 // Where things lie in the window.
@@ -51,7 +50,6 @@ export class Hold {
   readonly queue: number;
   readonly #window: Window;
   readonly #arena: Arena;
-  readonly #view: DataView;
   /** What it holds is being handed on. */
   releasing = false;
   timer: ReturnType<typeof setTimeout> | undefined;
@@ -59,9 +57,8 @@ export class Hold {
   constructor(arena: Arena, view: DataView, pool: number) {
     this.pool = pool;
     this.#arena = arena;
-    this.#view = view;
     try {
-      this.#window = arena.allocate(POOL_OF_BUFFERS + BUFFERS * BUFFER_BYTES);
+      this.#window = arena.allocate(POOL_OF_BUFFERS + HOLD_BUFFERS * BUFFER_BYTES);
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
       throw new DeviceRefusal("arena-full", `cannot hold the pool's frames: ${error.message}`);
@@ -70,7 +67,7 @@ export class Hold {
     this.queue = at;
     view.setUint32(at + Q_STATE, QUEUE_RUNNING, true);
     view.setUint32(at + Q_FLAVOUR, FLAVOUR_SPLIT, true);
-    view.setUint32(at + Q_SIZE, BUFFERS, true);
+    view.setUint32(at + Q_SIZE, HOLD_BUFFERS, true);
     view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF, true);
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
     view.setUint32(at + Q_POOL, pool, true);
@@ -83,7 +80,7 @@ export class Hold {
     view.setBigUint64(at + Q_REGION_IOVA, 0n, true);
     view.setBigUint64(at + Q_REGION_SIZE, BigInt(this.#window.bytes), true);
     view.setUint32(at + Q_REGION_WINDOW, at, true);
-    for (let i = 0; i < BUFFERS; i++) {
+    for (let i = 0; i < HOLD_BUFFERS; i++) {
       const descriptor = at + DESC + i * VIRTQ_DESC_BYTES;
       view.setBigUint64(descriptor, BigInt(POOL_OF_BUFFERS + i * BUFFER_BYTES), true);
       view.setUint32(descriptor + 8, BUFFER_BYTES, true);
@@ -91,12 +88,7 @@ export class Hold {
       view.setUint16(at + AVAIL + VIRTQ_AVAIL_RING + i * 2, i, true);
     }
     view.setUint16(at + AVAIL, VIRTQ_AVAIL_F_NO_INTERRUPT, true);
-    view.setUint16(at + AVAIL + VIRTQ_AVAIL_IDX, BUFFERS, true);
-  }
-
-  /** Buffers that have been handed on, as a number that wraps. */
-  get released(): number {
-    return this.#view.getUint32(this.queue + Q_RELEASED, true);
+    view.setUint16(at + AVAIL + VIRTQ_AVAIL_IDX, HOLD_BUFFERS, true);
   }
 
   /** Gives the memory back; the engine no longer knows the ring. */

@@ -35,14 +35,15 @@ import {
   Tenants,
 } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
-import { Hold } from "./hold.ts";
+import { Hold, HOLD_BUFFERS } from "./hold.ts";
 import { RegisterPage } from "./registers.ts";
 import { Tokens } from "./tokens.ts";
 
 const AGE_PERIOD_MS = 30_000;
-/** Frames of a hold that are handed on in one pause of the engine, and in the last; how long a receiver is waited for. */
+/** Frames of a hold that are handed on in one pause of the engine; how long a receiver is waited for. */
 const RELEASE_FRAMES = 256;
-const RELEASE_FRAMES_LAST = 32;
+/** Pauses in which a receiver that has all but has little room is waited for: some never have more. */
+const RELEASE_WAITS_MAX = 20;
 const RELEASE_PAUSE_MS = 1;
 const RELEASE_DEADLINE_MS = 1000;
 
@@ -236,21 +237,24 @@ export class Nic {
     hold.releasing = true;
     clearTimeout(hold.timer);
     const end = performance.now() + RELEASE_DEADLINE_MS;
+    let emptied = 0;
     for (;;) {
       const last = performance.now() > end;
-      const before = hold.released;
-      const done = this.engine.between(() => {
+      const { done, room } = this.engine.between(() => {
         this.#divert(pool, undefined);
-        const left = this.engine.wasm.releaseHeld(hold.queue, pool, RELEASE_FRAMES, last ? 1 : 0);
-        // The receiver is to have room for what comes at once; until then new frames queue up behind those that are left.
-        const done = left === 0 && (last || hold.released - before <= RELEASE_FRAMES_LAST);
+        const { wasm } = this.engine;
+        const left = wasm.releaseHeld(hold.queue, pool, last ? HOLD_BUFFERS : RELEASE_FRAMES, last ? 1 : 0);
+        const room = wasm.hasRoom(pool) !== 0;
+        // A receiver that is full now would lose what comes before its driver wakes up.
+        const done = left === 0 && (room || last || ++emptied === RELEASE_WAITS_MAX);
+        // New frames queue up behind those that are left.
         if (!done) this.#divert(pool, hold.queue);
-        return done;
+        return { done, room };
       });
       this.#tenants.reportErrors();
       if (done) break;
-      if (hold.released === before) await new Promise((resolve) => setTimeout(resolve, RELEASE_PAUSE_MS));
-      else await new Promise((resolve) => setImmediate(resolve));
+      // The engine does not stand still while a receiver is waited for.
+      await new Promise<void>((resolve) => room ? setImmediate(resolve) : setTimeout(resolve, RELEASE_PAUSE_MS));
     }
     this.#holds.delete(pool);
     hold.close();

@@ -103,10 +103,7 @@ export class Fabric implements PfHandlers {
   /** Has settings in force in the NIC and, as far as they concern it, in the software switch. */
   async #apply(next: Settings, before: Settings): Promise<void> {
     await this.#nic.program(nicProgramme(next));
-    // Without vports there is nothing for the switch to know, and it need not even be there.
-    const nic = next.link !== before.link || next.switchMode !== before.switchMode;
-    const concerned = next.vports !== before.vports || (next.vports.length > 0 && nic);
-    if (concerned) await this.#switch.program(switchProgramme(next));
+    if (concernsSwitch(next, before)) await this.#switch.program(switchProgramme(next));
   }
 
   /** Makes one change: in force in the NIC and on disk, or not at all. */
@@ -119,7 +116,7 @@ export class Fabric implements PfHandlers {
       } catch (error) {
         // The NIC may have taken what the disk then refused, or take late what timed out here.
         await this.#nic.program(nicProgramme(before)).catch(() => this.#nic.reconnect());
-        if (next.vports !== before.vports) this.#switch.reconnect();
+        if (concernsSwitch(next, before)) this.#switch.reconnect();
         throw error;
       }
       this.#settings = next;
@@ -366,6 +363,12 @@ function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Progr
     ...{ switchMode, link, pfMac, vfs: effective },
     vports: onSwitch.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })),
   };
+}
+
+/** Whether a change is the software switch's too. Without vports it has nothing to know, and need not even be there. */
+function concernsSwitch(next: Settings, before: Settings): boolean {
+  if (next.vports !== before.vports) return true;
+  return next.vports.length > 0 && (next.link !== before.link || next.switchMode !== before.switchMode);
 }
 
 /** What of them the software switch has to know. */

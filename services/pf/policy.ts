@@ -137,8 +137,8 @@ export function addVport(settings: Settings, vport: Vport, patch: VportPatch): S
 
 /**
  * What a guest may have of its own accord, as `ip link` and ixgbe have it: an address that the PF has not set, VLANs of
- * its trunk, multicast that the PF allows; everything else needs trust. Answers the change of policy that grants the wish; throws
- * ApiError with the reason if it is refused.
+ * its trunk, multicast that the PF allows; everything else needs trust. Answers the change of policy that grants the
+ * wish; throws ApiError with the reason if it is refused.
  */
 export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPatch {
   const patch: VportPatch = {};
@@ -174,7 +174,6 @@ export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPa
       const detail = `${who} may not receive other multicast than the PF allows (${allowed}): it is not trusted`;
       throw new ApiError(409, detail, "multicast", "not-trusted");
     }
-    if (more) patch.multicast = wish.multicast;
     patch.guestMulticast = wish.multicast;
   }
   return patch;

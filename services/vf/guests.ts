@@ -23,11 +23,14 @@ export class GuestShell {
   readonly #peer: Peer;
   mode: GuestMode;
   seenMs = performance.now();
+  /** The groups that the guest before it had joined are still to be left. */
+  groupsAreStale: boolean;
 
-  constructor({ api, boot, mode }: GuestReport, token: string | undefined) {
+  constructor({ api, boot, mode, first }: GuestReport, token: string | undefined) {
     this.api = api;
     this.boot = boot;
     this.mode = mode;
+    this.groupsAreStale = first;
     this.#peer = new Peer("the guest", api, token);
   }
 
@@ -107,14 +110,28 @@ export class Guests {
     } else {
       // Unknown here is not yet new: this service may have been away while the guest went on.
       if (report.mode.mode === "emulated") await booted();
-      if (report.first) await this.#peers.forgetWishes(port);
       const guest = new GuestShell(report, this.#tokens.get(port) ?? this.#peers.token);
       this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
       // A service before this one may have ended while the guest was told not to send.
       void guest.resume().catch((error) => log("warn", "vf", oneLine(error)));
     }
+    await this.#leaveGroups(port);
     return await this.config(port);
+  }
+
+  /** Has the PF forget what the guest before this one wanted to hear; while the PF is away, with a later report. */
+  async #leaveGroups(port: string): Promise<void> {
+    const guest = this.#guests.get(port);
+    if (!guest?.groupsAreStale) return;
+    try {
+      await this.#peers.leaveGroups(port);
+      guest.groupsAreStale = false;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 503) return;
+      guest.groupsAreStale = false;
+      log("warn", "vf", `${port}: the groups of the guest before are still joined: ${oneLine(error)}`);
+    }
   }
 
   /** What the interface on a port is to be. */
@@ -135,6 +152,8 @@ export class Guests {
   /** Passes a guest's wish to the PF; answers what the interface is now. Throws the PF's reason if it refuses. */
   async wish(port: string, wish: LinkPatch): Promise<GuestConfig> {
     await this.#peers.wish(port, wish);
+    const guest = this.#guests.get(port);
+    if (guest && wish.multicast !== undefined) guest.groupsAreStale = false;
     return await this.config(port);
   }
 }

@@ -29,10 +29,10 @@ export class Peers {
     await this.#pf.ask("PATCH", `${pathOf(port)}/guest`, wish);
   }
 
-  /** A guest has booted on a port: what the one before it wished is no longer in force. */
-  async forgetWishes(port: string): Promise<void> {
+  /** A guest has booted on a port: the groups that the one before it had joined are not its own. */
+  async leaveGroups(port: string): Promise<void> {
     const { guestMulticast } = await this.config(port);
-    if (guestMulticast !== "all") await this.#pf.ask("PATCH", pathOf(port), { guestMulticast: "all" });
+    if (guestMulticast !== null) await this.#pf.ask("PATCH", pathOf(port), { guestMulticast: null });
   }
 
   /** What a port's interface is to be. */

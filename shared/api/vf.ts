@@ -62,7 +62,9 @@ export const vfPolicyShape = {
   minTxRate: rate.openapi({ description: "Mbit/s: share under contention, in proportion to the other VFs'" }),
   maxTxRate: rate.openapi({ description: "Mbit/s: limit; 0: none" }),
   multicast: Multicast.openapi({ description: "Multicast that the VF may receive" }),
-  guestMulticast: Multicast.openapi({ description: "Of that, what its guest wants; a guest that boots wants all" }),
+  guestMulticast: Multicast.nullable().openapi({
+    description: "What its guest wants of it, and, while it is trusted, beyond it; null: the guest has not asked",
+  }),
   macFixed: z.boolean({ error: "is true or false" })
     .openapi({ description: "The PF has set the address: a guest that is not trusted may not change it" }),
 } as const;
@@ -103,15 +105,18 @@ export function defaultPolicy(mac: string): VfPolicy {
     minTxRate: 0,
     maxTxRate: 0,
     multicast: "all",
-    guestMulticast: "all",
+    guestMulticast: null,
     macFixed: false,
     hardware: "any",
   };
 }
 
-/** Multicast that a port receives: what the PF allows it and its guest wants. */
-export function receivedMulticast({ multicast, guestMulticast }: Pick<VfPolicy, "multicast" | "guestMulticast">) {
-  if (multicast === "all") return guestMulticast;
+/** Multicast that a port receives: what the PF allows it and its guest wants; a trusted guest has what it wants. */
+export function receivedMulticast(
+  { multicast, guestMulticast, trust }: Pick<VfPolicy, "multicast" | "guestMulticast" | "trust">,
+): Multicast {
+  if (guestMulticast === null) return multicast;
+  if (trust || multicast === "all") return guestMulticast;
   if (guestMulticast === "all" || multicast === "none") return multicast;
   return guestMulticast === "none" ? "none" : guestMulticast.filter((group) => multicast.includes(group));
 }

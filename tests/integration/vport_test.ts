@@ -202,7 +202,14 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
   for (const [name, mode] of Object.entries(MODES)) {
     await t.step(name, async () => {
       await setMode(fabric, 0, mode);
-      await fabric.patch(0, { macFixed: false, trust: false, vlan: 0, trunk: [], multicast: "all", promisc: false });
+      await fabric.patch(0, {
+        macFixed: false,
+        trust: false,
+        vlan: 0,
+        trunk: [],
+        multicast: "all",
+        guestMulticast: null,
+      });
       // An address that nobody has fixed: the guest may have another, and filter and spoof check follow.
       const mac = `02:00:00:00:77:0${Object.keys(MODES).indexOf(name)}`;
       assertEquals((await wish({ mac })).body.mac, mac);
@@ -262,6 +269,10 @@ Deno.test("a guest's wishes go to the PF: granted and in force in every mode, or
       const granted = await wish({ promisc: true, multicast: "all" });
       assertEquals([granted.body.promisc, granted.body.multicast], [true, "all"]);
       assertEquals(await heard(), { group: true, other: true, stranger: true });
+      // What trust gave ends with it; what the PF allows is what it was.
+      await fabric.patch(0, { trust: false });
+      assertEquals(await heard(), { group: true, other: false, stranger: false });
+      assertEquals((await must(`${fabric.info.api}/api/v1/vfs/0`)).multicast, [GROUP]);
       await a.reaches(b.ip);
     });
   }
@@ -289,6 +300,19 @@ Deno.test("VEPA: guests with and without a VF reach each other only by way of th
   try {
     for (const mode of Object.values(MODES)) {
       await setMode(fabric, 0, mode);
+      // Everybody but the sender hears a broadcast, once.
+      for (const from of [a, c, d]) {
+        const { flow } = await from.send("255.255.255.255", { count: 5, rate: 1000 });
+        const heard = () => Promise.all([a, c, d].map(async (guest) => await guest.flow(flow)));
+        await until(
+          "the others to hear it",
+          async () => (await heard()).filter((flow) => (flow?.received ?? 0) >= 5).length === 2,
+        );
+        // What came twice would have come by now: a frame behind it has gone all the way.
+        for (const to of [a, c, d]) if (to !== from) await from.reaches(to.ip);
+        const times = (await heard()).map((flow) => flow ? [flow.received, flow.duplicates] : "nothing");
+        assertEquals(times, [a, c, d].map((guest) => guest === from ? "nothing" : [5, 0]));
+      }
       for (const [from, to] of pairs) {
         const before = relayed;
         const { received, duplicates } = await from.ping(to.ip, 3);
@@ -323,7 +347,7 @@ Deno.test("a guest that boots has all multicast that the PF allows, whatever the
   Deno.kill(guest, "SIGKILL");
   await until(
     "the next guest's wish",
-    async () => (await must(`${fabric.info.api}/api/v1/vfs/0`)).guestMulticast === "all",
+    async () => (await must(`${fabric.info.api}/api/v1/vfs/0`)).guestMulticast === null,
   );
 });
 

@@ -19,6 +19,8 @@ function ipSockets(pid: number): Set<string> {
 
 function ofProcess(pid: number): Kinds {
   const kinds = new Map<string, number>();
+  // The tables are read before and after: a connection may begin or end meanwhile.
+  const ip = ipSockets(pid);
   const links = [...Deno.readDirSync(`/proc/${pid}/fd`)].flatMap(({ name }) => {
     try {
       return [Deno.readLinkSync(`/proc/${pid}/fd/${name}`)];
@@ -26,7 +28,7 @@ function ofProcess(pid: number): Kinds {
       return []; // closed since the folder was read
     }
   });
-  const ip = ipSockets(pid);
+  for (const inode of ipSockets(pid)) ip.add(inode);
   for (const link of links) {
     const [, kind = link, inode = ""] = /^(.*):\[(\d+)\]$/.exec(link) ?? [];
     if (kind === "socket" && ip.has(inode)) continue;

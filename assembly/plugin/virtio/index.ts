@@ -244,7 +244,7 @@ function takeDescriptor(queue: u32): u32 {
   const state = stateOf(queue);
   const out = load<u32>(state, V_FREE_OUT);
   store<u32>(state, out + 1, V_FREE_OUT);
-  return load<u16>(freeListOf(queue) + (out & mask) * 2);
+  return <u32> load<u16>(freeListOf(queue) + (out & mask) * 2) & mask;
 }
 
 @inline
