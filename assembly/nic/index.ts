@@ -39,7 +39,6 @@ const SAMPLE_FADING: f64 = 0.9375;
 let untilSample: u32 = 0;
 /** Every how many busy passes the clock is read. */
 const CLOCK_PERIOD: u32 = 32;
-let passNumber: u32 = 0;
 /** What two calls of the clock cost, taken off each sample. */
 let clockCostNs: f64 = 0;
 
@@ -81,8 +80,9 @@ export function run(nowNs: f64, passes: u32): u32 {
   let status: u32 = 0;
   let frames: u64 = 0;
   let busy: u32 = 0;
-  let pass: u32 = 0;
-  for (; pass < passes; pass++) {
+  // Passes are numbered for as long as the engine lives: a spinning one does 2^32 of them in a minute.
+  let number = load<u64>(CTL, CTL_PASSES);
+  for (let pass: u32 = 0; pass < passes; pass++) {
     if (atomic.load<u32>(CTL + CTL_PAUSE) & 1) {
       status |= RUN_PAUSE;
       break;
@@ -90,9 +90,9 @@ export function run(nowNs: f64, passes: u32): u32 {
     const timed = untilSample == 0;
     const t0 = timed ? now() : 0;
     let taken: u32 = 0;
-    passNumber++;
+    number++;
     store<u32>(CTL, 0, CTL_RATE_BLOCKED);
-    for (let i: u32 = 0; i < active; i++) taken += transmitBurst(load<u32>(ACTIVE_LIST + i * 4), passNumber);
+    for (let i: u32 = 0; i < active; i++) taken += transmitBurst(load<u32>(ACTIVE_LIST + i * 4), number);
     if (taken == 0) continue;
     frames += taken;
     busy++;
@@ -106,7 +106,7 @@ export function run(nowNs: f64, passes: u32): u32 {
     untilSample--;
     if (load<u32>(CTL, CTL_CALL_COUNT)) break;
   }
-  store<u64>(CTL, load<u64>(CTL, CTL_PASSES) + pass + 1, CTL_PASSES);
+  store<u64>(CTL, number, CTL_PASSES);
   if (busy != 0) {
     status |= RUN_WORK;
     store<u64>(CTL, load<u64>(CTL, CTL_BUSY_PASSES) + busy, CTL_BUSY_PASSES);

@@ -30,18 +30,18 @@ import { wireBurst, wireWork } from "./wire.ts";
 const PENALTY_SHIFT: u32 = 6;
 
 /** Polls TX queue `q` in pass number `pass`; answers how many frames it took. */
-export function transmitBurst(q: usize, pass: u32): u32 {
+export function transmitBurst(q: usize, pass: u64): u32 {
   const waiting = pending(q);
   if (waiting == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING) return 0;
   if (!checkPending(q, waiting)) return 0;
   const p: usize = POOLS + load<u32>(q, Q_POOL) * POOL_STRIDE;
-  if (<i32> (load<u32>(p, P_RESUME_PASS) - pass) > 0) return 0;
+  if (load<u64>(p, P_RESUME_PASS) > pass) return 0;
   if (load<u32>(q, Q_WIRE) != 0) {
     const moved = wireBurst(q, load<u32>(p, P_VISIT_FRAMES), waiting);
-    if (wireWork >= <u32> BURST_WORK) store<u32>(p, pass + (wireWork >> PENALTY_SHIFT), P_RESUME_PASS);
+    if (wireWork >= <u32> BURST_WORK) store<u64>(p, pass + (wireWork >> PENALTY_SHIFT), P_RESUME_PASS);
     return moved;
   }
-  const byteLimit = allowance(p, pass);
+  const byteLimit = allowance(p, <u32> pass);
   if (byteLimit <= 0) {
     store<u32>(CTL, load<u32>(CTL, CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
     return 0;
@@ -73,7 +73,7 @@ export function transmitBurst(q: usize, pass: u32): u32 {
     }
     done += taken;
   }
-  if (work >= <u32> BURST_WORK) store<u32>(p, pass + (work >> PENALTY_SHIFT), P_RESUME_PASS);
+  if (work >= <u32> BURST_WORK) store<u64>(p, pass + (work >> PENALTY_SHIFT), P_RESUME_PASS);
   if (done != 0) publish(q);
   publishTouched();
   charge(p, bytes);

@@ -246,12 +246,12 @@ export const P_LEARNED = 64;
 export const P_RX_COUNT = 68;
 /** u32 × 16: running RX queues, in order of their number. */
 export const P_RX_QUEUES = 72;
-/** u32: the pass before which the pool is not visited, because its last frames cost more than their share. */
+/** u64: the pass before which the pool is not visited, because its last frames cost more than their share. */
 export const P_RESUME_PASS = 136;
 /** u32: the pass in which the pool's share was last credited. */
-export const P_CREDITED_PASS = 140;
+export const P_CREDITED_PASS = 144;
 /** u32: frames one visit to one of the pool's TX queues may take, so that many queues are no larger share. */
-export const P_VISIT_FRAMES = 144;
+export const P_VISIT_FRAMES = 148;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;

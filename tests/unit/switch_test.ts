@@ -3,8 +3,7 @@
  * run over guests with virtqueues, guests with advanced rings, and both kinds beside each other.
  */
 import { assert, assertEquals } from "@std/assert";
-import { SWITCH_VEPA } from "../../shared/layout/nic.ts";
-import { POOL_UPLINK } from "../../shared/layout/nic.ts";
+import { CTL, CTL_PASSES, POOL_UPLINK, SWITCH_VEPA } from "../../shared/layout/nic.ts";
 import { type AnyRigGuest, EngineRig, rigMac } from "../support/engine_rig.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
 import type { VfPolicy } from "../../shared/api/mod.ts";
@@ -304,6 +303,23 @@ test("VEPA: everything goes to the uplink, and what comes back is not given to i
   assertEquals(exchange(r, 0, broadcast), [[], [], [broadcast]]);
   assertEquals(exchange(r, 2, broadcast), [[], [broadcast], []]);
   assertEquals(r.rig.counters(POOL_UPLINK).tx_frames, 2);
+});
+
+test("frames are forwarded however often the engine has polled", () => {
+  const r = rig(2, { 0: { minTxRate: 100 } });
+  for (const passes of [2n ** 31n, 2n ** 32n, 2n ** 32n + 2n ** 31n, 2n ** 40n]) {
+    r.rig.view.setBigUint64(CTL + CTL_PASSES, passes - 15n, true);
+    // Before, across and behind the boundary, in both directions.
+    for (let i = 0; i < 4; i++) {
+      for (const [from, to] of [[0, 1], [1, 0]] as const) {
+        const sent = frame({ dst: rigMac(to), src: rigMac(from) });
+        r.guests[from]?.send([sent]);
+        r.rig.run(10);
+        assertEquals(r.guests[to]?.receive(), [sent], `after ${passes} passes, round ${i}`);
+        r.guests[to]?.fill(1);
+      }
+    }
+  }
 });
 
 test("a full receiver drops and counts; the sender goes on", () => {
