@@ -1,7 +1,16 @@
 /** The guest service: a virtual machine in miniature. */
 import { Command, InvalidArgumentError } from "commander";
 import { GC_GATEWAY, GC_IP, GC_LINK, GC_MASK, GC_MTU } from "../../shared/layout/guest.ts";
-import { MacAddress, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import {
+  cpuList,
+  MacAddress,
+  parseListen,
+  requireToken,
+  runService,
+  serve,
+  urlOf,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import { readKeys } from "../../shared/plugin/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { guestApi } from "./api.ts";
@@ -19,18 +28,8 @@ function cidr(text: string): { ip: number; mask: number } {
   return { ip: ipToNumber(match[1] ?? ""), mask: bits === 0 ? 0 : (0xffffffff << (32 - bits)) >>> 0 };
 }
 
-function wholeNumber(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const n = Number(text);
-    if (!/^\d+$/.test(text) || n < min || n > max) {
-      throw new InvalidArgumentError(`It is a number from ${min} to ${max}.`);
-    }
-    return n;
-  };
-}
-
-function list(text: string): string[] {
-  return text.split(",").filter((part) => part !== "");
+function featureBits(text: string): number[] {
+  return text.split(",").filter((part) => part !== "").map(wholeNumber(0, 63));
 }
 
 const options = new Command("guest")
@@ -49,9 +48,9 @@ const options = new Command("guest")
   .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
   .option("--ring-size <n>", "descriptors of a ring", wholeNumber(8, 1024), 1024)
   .option("--header-bytes <n>", "advanced rings: headers in buffers of their own of this size", wholeNumber(0, 1024), 0)
-  .option("--without <bits>", "virtio feature bits not to ask for", list, [])
-  .option("--cpus <list>", "CPUs of the worker", list, [])
-  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 50)
+  .option("--without <bits>", "virtio feature bits not to ask for", featureBits, [])
+  .option("--cpus <list>", "CPUs of the worker", cpuList, [])
+  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
   .parse()
   .opts<{
     listen: ReturnType<typeof parseListen>;
@@ -68,8 +67,8 @@ const options = new Command("guest")
     queuePairs: number;
     ringSize: number;
     headerBytes: number;
-    without: string[];
-    cpus: string[];
+    without: number[];
+    cpus: number[];
     spinUs: number;
   }>();
 
@@ -78,7 +77,7 @@ await runService("guest", async () => {
   libc();
   const reactor = new Reactor();
   const died = Promise.withResolvers<void>();
-  const machine = await Machine.start({ cpus: options.cpus.map(Number), spinUs: options.spinUs });
+  const machine = await Machine.start({ cpus: options.cpus, spinUs: options.spinUs });
   machine.onDeath = (reason) => died.reject(new Error(`the guest's worker died: ${reason}`));
   const host = new Host(machine);
   host.set(GC_IP, options.ip.ip);
@@ -91,7 +90,7 @@ await runService("guest", async () => {
     reactor,
     queuePairs: options.queuePairs,
     ringSize: options.ringSize,
-    without: options.without.map(Number),
+    without: options.without,
   });
   const keys = options.trust ? readKeys(options.trust) : [];
   const shell = new Shell(machine, host, virtio, {

@@ -1,6 +1,15 @@
 /** The NIC service: tables, queues, the embedded switch. */
-import { Command, InvalidArgumentError } from "commander";
-import { log, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { Command } from "commander";
+import {
+  cpuList,
+  log,
+  parseListen,
+  requireToken,
+  runService,
+  serve,
+  urlOf,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";
 import { nicApi } from "./api.ts";
 import { DeviceServer } from "./device.ts";
@@ -8,29 +17,15 @@ import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 
-function cpuList(text: string): number[] {
-  return text.split(",").filter((part) => part !== "").flatMap((part) => {
-    const match = /^(\d+)(?:-(\d+))?$/.exec(part.trim());
-    if (!match) throw new InvalidArgumentError(`${text} is not a CPU list such as 0,2-3`);
-    const [from, to] = [Number(match[1]), Number(match[2] ?? match[1])];
-    return Array.from({ length: Math.max(0, to - from + 1) }, (_, i) => from + i);
-  });
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`${text} is not a whole number`);
-  return Number(text);
-}
-
 const options = new Command("nic")
   .description("The NIC: embedded switch, queues, device socket")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
   .option("--guest-socket <path>", "device socket for guests, which attach with one-time tokens")
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
-  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber, 100)
-  .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber, 10_000)
-  .option("--vf-memory-mib <n>", "memory one VF may map", wholeNumber, 2048)
+  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 100)
+  .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber(0, 3_600_000), 10_000)
+  .option("--vf-memory-mib <n>", "memory one VF may map", wholeNumber(1, 4096), 2048)
   .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
   .opts<{

@@ -4,8 +4,8 @@
  * fabric running. It needs no root, no hugepages and no QEMU.
  */
 import { Command } from "commander";
-import { type FlowState, oneLine, Peer, type PingResult, type VfMode } from "../../shared/api/mod.ts";
-import { defaultRunDir, inRange, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
+import { type FlowState, oneLine, Peer, type PingResult, type VfMode, wholeNumber } from "../../shared/api/mod.ts";
+import { defaultRunDir, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
 
 const COLUMNS = [36, 46];
 
@@ -95,7 +95,7 @@ async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
 
 const command = new Command("demo")
   .description("A first look: a fabric with two guests shows what it does, and stays up")
-  .option("--port <p>", "port of the PF's API; the others take ports near it", inRange(1, 65535), 8080)
+  .option("--port <p>", "port of the PF's API; the others take ports near it", wholeNumber(1, 65535), 8080)
   .option("--run-dir <dir>", "sockets and settings", `${defaultRunDir()}-demo`)
   .option("--exit", "end when the show is over", false)
   .parse();

@@ -2,7 +2,6 @@
  * A whole fabric on one machine. Builds the Wasm, starts the services as child processes with the permissions each
  * needs, keeps them running until it is told to stop, and takes everything down again.
  */
-import { InvalidArgumentError } from "commander";
 import { dirname, fromFileUrl, resolve } from "@std/path";
 import { log, oneLine, pfClient, type Vf } from "../../shared/api/mod.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
@@ -18,17 +17,6 @@ export function defaultRunDir(): string {
   return runtime ? `${runtime}/ringfabric` : `/tmp/ringfabric-${Deno.uid() ?? "user"}`;
 }
 
-/** Reads an option that is a whole number in a range. */
-export function inRange(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const n = Number(text);
-    if (!/^\d+$/.test(text) || n < min || n > max) {
-      throw new InvalidArgumentError(`It is a number from ${min} to ${max}.`);
-    }
-    return n;
-  };
-}
-
 /** How a fabric is started. */
 export interface Options {
   vfs?: number;
@@ -39,8 +27,8 @@ export interface Options {
   host: string;
   runDir: string;
   engineCpus?: string;
-  spinUs?: string;
-  vfMemoryMib?: string;
+  spinUs?: number;
+  vfMemoryMib?: number;
   sealedOnly: boolean;
   json: boolean;
 }
@@ -106,10 +94,15 @@ const VHOST = 1;
 const VF = 2;
 const NIC = 3;
 const GUESTS = 10;
+/** Threads that move frames: the NIC's and vhost's. */
+const ENGINES = 2;
 
 function services(options: Options, places: Places): Child[] {
   const { runDir } = options;
-  const optional = (flag: string, value: string | undefined) => value === undefined ? [] : [flag, value];
+  const optional = (flag: string, value: string | number | undefined) => value === undefined ? [] : [flag, `${value}`];
+  // With more who have frames to move than CPUs, who polls an empty ring takes the time from whoever has work.
+  const crowded = options.guests > 0 && options.guests + ENGINES > navigator.hardwareConcurrency;
+  const spinUs = options.spinUs ?? (crowded ? 0 : undefined);
   const net = (own: number, ...others: number[]) =>
     `--allow-net=${[places.listen(own), ...others.map((other) => places.at(other))].join(",")}`;
   const url = (offset: number) => `http://${places.at(offset)}`;
@@ -123,7 +116,7 @@ function services(options: Options, places: Places): Child[] {
         ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
         ...["--guest-socket", `${runDir}/passthrough.sock`],
         ...optional("--engine-cpus", options.engineCpus),
-        ...optional("--spin-us", options.spinUs),
+        ...optional("--spin-us", spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
         ...(options.sealedOnly ? ["--sealed-only"] : []),
       ],
@@ -134,7 +127,7 @@ function services(options: Options, places: Places): Child[] {
       args: [
         ...["--listen", places.listen(PF), "--nic", url(NIC), "--vhost", url(VHOST), "--vf", url(VF)],
         ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(runDir)],
-        ...optional("--vfs", options.vfs?.toString()),
+        ...optional("--vfs", options.vfs),
       ],
     }),
     new Child({
@@ -142,7 +135,7 @@ function services(options: Options, places: Places): Child[] {
       permissions: [...places.files, "--allow-ffi", net(VHOST)],
       args: [
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
-        ...optional("--spin-us", options.spinUs),
+        ...optional("--spin-us", spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
         ...(options.sealedOnly ? ["--sealed-only"] : []),
       ],

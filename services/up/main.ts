@@ -1,7 +1,7 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
 import { Command } from "commander";
-import { oneLine, qemuArguments } from "../../shared/api/mod.ts";
-import { defaultRunDir, inRange, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
+import { oneLine, qemuArguments, wholeNumber } from "../../shared/api/mod.ts";
+import { defaultRunDir, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
 
 function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): void {
   if (options.json) {
@@ -34,21 +34,21 @@ function shellLines(args: string[]): string {
 
 const command = new Command("up")
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
-  .option("--vfs <n>", "number of VFs (kept; 4 at first)", inRange(0, 256))
-  .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", inRange(0, 64), 0)
+  .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
+  .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
   .option("--guest-args <text>", 'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"')
   .option("--trust <file>", "public keys of further plugin vendors, one in a line")
   .option(
     "--port <p>",
     "port of the PF's API; the other services take the next three, guests those from +10 on",
-    inRange(1, 65535),
+    wholeNumber(1, 65535),
     8080,
   )
   .option("--host <address>", "address to listen on; other than loopback needs RINGFABRIC_TOKEN", "127.0.0.1")
   .option("--run-dir <dir>", "sockets and settings", defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
-  .option("--spin-us <n>", "how long the engine polls without work before it sleeps")
-  .option("--vf-memory-mib <n>", "how much memory one guest may map")
+  .option("--spin-us <n>", "how long the engines poll without work before they sleep", wholeNumber(0, 1_000_000))
+  .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))
   .option("--sealed-only", "refuse guests whose memory could be truncated", false)
   .option("--json", "one line of JSON when ready, for programs", false)
   .parse();

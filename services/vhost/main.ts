@@ -1,15 +1,11 @@
 /** The vhost service: vhost-user back-end of every VF. */
 import { Command } from "commander";
-import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import { cpuList, parseListen, requireToken, runService, serve, urlOf, wholeNumber } from "../../shared/api/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { vhostApi } from "./api.ts";
 import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
 import { SoftwareSwitch } from "./software_switch.ts";
-
-function cpuList(text: string): number[] {
-  return text.split(",").filter((part) => part !== "").map(Number);
-}
 
 const options = new Command("vhost")
   .description("vhost-user back-end: guests attach here")
@@ -17,8 +13,8 @@ const options = new Command("vhost")
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are made")
   .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
-  .option("--spin-us <n>", "poll this long without work before sleeping", Number, 50)
-  .option("--vf-memory-mib <n>", "memory one guest may map", Number, 2048)
+  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
+  .option("--vf-memory-mib <n>", "memory one guest may map", wholeNumber(1, 4096), 2048)
   .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
   .opts<{

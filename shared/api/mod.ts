@@ -4,6 +4,7 @@ export * from "./http.ts";
 export * from "./hypervisor.ts";
 export * from "./mode.ts";
 export * from "./nic.ts";
+export * from "./options.ts";
 export * from "./pf.ts";
 export * from "./service.ts";
 export * from "./sse.ts";

@@ -58,14 +58,14 @@ async function load(fabric: TestFabric, bytes: number) {
 
 /** All modes, taking turns `rounds` times, for each frame size. */
 export async function modes(sizes: readonly number[], rounds: number): Promise<ModeResult[]> {
-  // Little spinning: time that is spent waiting would blur what the frames cost.
+  // No spinning: time that is spent waiting would blur what the frames cost.
   await using fabric = await TestFabric.start(2, [
     "--guests",
     "2",
     "--spin-us",
-    "20",
+    "0",
     "--guest-args",
-    "--spin-us 20 --ring-size 512",
+    "--ring-size 512",
   ]);
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await a.reaches(b.ip);
