@@ -186,7 +186,7 @@ function touchAhead(entries: usize, n: u32): void {
   for (let i: u32 = 0; i < n; i++) {
     const entry = entries + i * ENTRY_BYTES;
     const buffer = load<u32>(entry, ENTRY_BUFFER) & (PLUGIN_BUFFER_COUNT - 1);
-    const offset = load<u32>(entry, ENTRY_OFFSET) & 63;
+    const offset = min(load<u32>(entry, ENTRY_OFFSET), <u32> PLUGIN_BUFFER_BYTES - TOUCH_BYTES - 8);
     const at = bufferAt(buffer) + offset;
     for (let line: u32 = 0; line < TOUCH_BYTES; line += 64) sum += load<u64>(at + line);
   }

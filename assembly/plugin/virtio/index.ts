@@ -76,6 +76,7 @@ const FREE_LISTS: usize = MAPS + PLUGIN_QUEUE_PAIRS_MAX * 2 * MAP_STRIDE;
 const FREE_LIST_STRIDE: u32 = PLUGIN_RING_SIZE_MAX * 2;
 
 // In a queue's part of the rings
+const LINE_BYTES: u32 = 64;
 const TABLES: u32 = 0x8000;
 const TABLE_ENTRIES: u32 = 8;
 /** Descriptors of a chain at the most: a frame of 16 KiB takes 9. */
@@ -86,6 +87,8 @@ const TABLE_BYTES: u32 = TABLE_ENTRIES * VIRTQ_DESC_BYTES;
 let size: u32 = 0;
 let mask: u32 = 0;
 let hdrBytes: u32 = 0;
+/** Where a receive buffer begins, so that the frame behind its header begins a cache line, as the sender's does. */
+let rxOffset: u32 = 0;
 let mergeable: bool = false;
 let eventIdx: bool = false;
 let indirect: bool = false;
@@ -135,6 +138,7 @@ export function start(): i32 {
   indirect = ((features >> VIRTIO_RING_F_INDIRECT_DESC) & 1) != 0;
   const modern = ((features >> VIRTIO_F_VERSION_1) & 1) != 0;
   hdrBytes = modern || mergeable ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES;
+  rxOffset = LINE_BYTES - hdrBytes;
   availOffset = size * VIRTQ_DESC_BYTES;
   usedOffset = (availOffset + VIRTQ_AVAIL_RING + size * 2 + 2 + 63) & ~63;
   for (let queue: u32 = 0; queue < pairs * 2; queue++) layOut(queue);
@@ -351,8 +355,8 @@ export function post(pair: u32, count: u32): u32 {
     const index = takeDescriptor(queue);
     store<u32>(mapOf(queue) + index * 4, buffer);
     const at = ring + index * VIRTQ_DESC_BYTES;
-    store<u64>(at, buffersIova + <u64> (buffer * PLUGIN_BUFFER_BYTES));
-    store<u64>(at, <u64> PLUGIN_BUFFER_BYTES | (<u64> VIRTQ_DESC_F_WRITE << 32), 8);
+    store<u64>(at, buffersIova + <u64> (buffer * PLUGIN_BUFFER_BYTES + rxOffset));
+    store<u64>(at, <u64> (PLUGIN_BUFFER_BYTES - rxOffset) | (<u64> VIRTQ_DESC_F_WRITE << 32), 8);
     offer(queue, index);
   }
   if (n != 0) publish(queue);
@@ -372,7 +376,8 @@ export function rx(pair: u32, max: u32): u32 {
     const first = load<u32>(mapOf(queue) + (load<u32>(elements + (last & mask) * VIRTQ_USED_ELEM_BYTES) & mask) * 4);
     let buffers: u32 = 1;
     if (mergeable) {
-      buffers = load<u16>(PLUGIN_BUFFERS + (first & (PLUGIN_BUFFER_COUNT - 1)) * PLUGIN_BUFFER_BYTES, 10);
+      const header = PLUGIN_BUFFERS + (first & (PLUGIN_BUFFER_COUNT - 1)) * PLUGIN_BUFFER_BYTES + rxOffset;
+      buffers = load<u16>(header, 10);
       // A device that says 0 means 1; one that names more than there are has not finished.
       if (buffers == 0) buffers = 1;
     }
@@ -380,11 +385,11 @@ export function rx(pair: u32, max: u32): u32 {
     for (let i: u32 = 0; i < buffers; i++, last++) {
       const element = elements + (last & mask) * VIRTQ_USED_ELEM_BYTES;
       const index = load<u32>(element) & mask;
-      const length = min(load<u32>(element, 4), <u32> PLUGIN_BUFFER_BYTES);
+      const length = min(load<u32>(element, 4), <u32> PLUGIN_BUFFER_BYTES - rxOffset);
       const skip = i == 0 ? min(hdrBytes, length) : 0;
       const entry = LIST_RX + n++ * ENTRY_BYTES;
       store<u32>(entry, load<u32>(mapOf(queue) + index * 4), ENTRY_BUFFER);
-      store<u32>(entry, skip, ENTRY_OFFSET);
+      store<u32>(entry, rxOffset + skip, ENTRY_OFFSET);
       store<u32>(entry, length - skip, ENTRY_LENGTH);
       store<u32>(entry, i + 1 == buffers ? ENTRY_EOP : 0, ENTRY_FLAGS);
       freeDescriptor(queue, index);
