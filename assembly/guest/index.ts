@@ -61,7 +61,7 @@ export { reclaim } from "./buffers.ts";
 /** Frames whose first lines are asked for at once, and how much of each. */
 const TOUCH_ENTRIES: u32 = 16;
 const TOUCH_BYTES: u32 = 192;
-/** What was read ahead: somewhere to put it, so that it is read. */
+/** What was read ahead. Exported, or the compiler would see that nobody needs it and not read at all. */
 export let touched: u64 = 0;
 
 const RX_SCRATCH_BYTES: u32 = 0x4000;

@@ -238,9 +238,10 @@ export class Nic {
     clearTimeout(hold.timer);
     const end = performance.now() + RELEASE_DEADLINE_MS;
     let emptied = 0;
+    let leftBefore = Infinity;
     for (;;) {
       const last = performance.now() > end;
-      const { done, room } = this.engine.between(() => {
+      const { done, room, left } = this.engine.between(() => {
         this.#divert(pool, undefined);
         const { wasm } = this.engine;
         const left = wasm.releaseHeld(hold.queue, pool, last ? HOLD_BUFFERS : RELEASE_FRAMES, last ? 1 : 0);
@@ -249,12 +250,14 @@ export class Nic {
         const done = left === 0 && (room || last || ++emptied === RELEASE_WAITS_MAX);
         // New frames queue up behind those that are left.
         if (!done) this.#divert(pool, hold.queue);
-        return { done, room };
+        return { done, room, left };
       });
       this.#tenants.reportErrors();
       if (done) break;
-      // The engine does not stand still while a receiver is waited for.
-      await new Promise<void>((resolve) => room ? setImmediate(resolve) : setTimeout(resolve, RELEASE_PAUSE_MS));
+      // The engine does not stand still while a receiver is waited for, be it for room or for what one frame needs.
+      const goesOn = room && left < leftBefore;
+      leftBefore = left;
+      await new Promise<void>((resolve) => goesOn ? setImmediate(resolve) : setTimeout(resolve, RELEASE_PAUSE_MS));
     }
     this.#holds.delete(pool);
     hold.close();

@@ -342,7 +342,7 @@ export class Fabric implements PfHandlers {
   }
 }
 
-/** A policy as it is to be in force: what a guest wishes below its ceiling is the NIC's only rule. */
+/** A policy as the NIC and the switch have it in force: of multicast, what the PF allows and the guest wants. */
 function inForce<P extends PortPolicy>(policy: P): P {
   return { ...policy, multicast: receivedMulticast(policy) };
 }

@@ -47,7 +47,11 @@ const command = new Command("up")
   .option("--host <address>", "address to listen on; other than loopback needs RINGFABRIC_TOKEN", "127.0.0.1")
   .option("--run-dir <dir>", "sockets and settings", defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
-  .option("--spin-us <n>", "how long the engines poll without work before they sleep", wholeNumber(0, 1_000_000))
+  .option(
+    "--spin-us <n>",
+    "how long the engines poll without work before they sleep (the NIC 100; 0 if guests leave too few CPUs)",
+    wholeNumber(0, 1_000_000),
+  )
   .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))
   .option("--sealed-only", "refuse guests whose memory could be truncated", false)
   .option("--json", "one line of JSON when ready, for programs", false)

@@ -72,16 +72,16 @@ export class Peers {
 
   /** The vport that is called `vport3`. */
   vport(port: string): Promise<VportView> {
-    return this.#pf.ask("GET", `/api/v1/vports/${port.slice(5)}`);
+    return this.#pf.ask("GET", pathOf(port));
   }
 
   /** Allots a free VF to a vport's guest; answers which. */
   async allotVf(port: string): Promise<number> {
-    return (await this.#pf.ask<VportView>("POST", `/api/v1/vports/${port.slice(5)}/vf`)).vf ?? -1;
+    return (await this.#pf.ask<VportView>("POST", `${pathOf(port)}/vf`)).vf ?? -1;
   }
 
   /** Takes it back. */
   async returnVf(port: string): Promise<void> {
-    await this.#pf.ask("DELETE", `/api/v1/vports/${port.slice(5)}/vf`);
+    await this.#pf.ask("DELETE", `${pathOf(port)}/vf`);
   }
 }

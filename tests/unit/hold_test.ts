@@ -25,9 +25,9 @@ function held(attach: (rig: EngineRig) => AnyRigGuest) {
     rig.view.setUint32(CTL + CTL_GENERATION, rig.view.getUint32(CTL + CTL_GENERATION, true) + 1, true);
   };
   let sent = 0;
-  const send = (frames: number, bytes = 64) => {
+  const send = (frames: number) => {
     const numbered = Array.from({ length: frames }, () => {
-      const made = frame({ dst: rigMac(1), src: rigMac(0), bytes });
+      const made = frame({ dst: rigMac(1), src: rigMac(0) });
       new DataView(made.buffer).setUint32(20, sent++);
       return made;
     });
