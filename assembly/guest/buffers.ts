@@ -6,6 +6,7 @@ import {
   BUFFER_OWNERS,
   BUFFERS,
   FREE_STACK,
+  G_TX_LOST,
   GC,
   GC_COUNTERS,
   GC_FREE_COUNT,
@@ -76,9 +77,9 @@ export function giveBuffer(buffer: u32): void {
 
 /**
  * Takes back every buffer that data path `path` has: it has ended, or begins anew. What was to be sent belongs to the
- * path in use. Answers how many were to be sent and were not.
+ * path in use: what it had not sent is counted as lost.
  */
-export function reclaim(path: u32): u32 {
+export function reclaim(path: u32): void {
   const inUse = load<u32>(GC, GC_PATH) == path;
   let unsent: u32 = 0;
   for (let buffer: u32 = 0; buffer < <u32> PLUGIN_BUFFER_COUNT; buffer++) {
@@ -90,5 +91,5 @@ export function reclaim(path: u32): u32 {
     if (inUse) store<u32>(pairOf(pair), 0, PAIR_TX_HELD);
     store<u32>(pairOf(pair) + PAIR_RX_HELD + path * 4, 0);
   }
-  return unsent;
+  count(G_TX_LOST, unsent);
 }

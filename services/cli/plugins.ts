@@ -2,7 +2,14 @@
 import type { Command } from "commander";
 import type { Peer, PluginView } from "../../shared/api/mod.ts";
 import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
-import { generateKeys, Hardware, type KeyPairText, signImage } from "../../shared/plugin/mod.ts";
+import {
+  generateKeys,
+  Hardware,
+  type KeyPairText,
+  rewriteModule,
+  signImage,
+  validateModule,
+} from "../../shared/plugin/mod.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
@@ -64,7 +71,10 @@ export function pluginCommands(parent: Command, { peer, show }: PluginTools): vo
       const keys = JSON.parse(await Deno.readTextFile(options.key)) as KeyPairText;
       const { name, version, licence } = options;
       const info = { name, version, hardware: hardware.data, abi: PLUGIN_ABI };
-      await Deno.writeFile(image, await signImage(await Deno.readFile(module), info, licence, keys));
+      // What an upload would refuse is refused here, and every module is signed in its one form.
+      const canonical = rewriteModule(await Deno.readFile(module), false);
+      await validateModule(canonical);
+      await Deno.writeFile(image, await signImage(canonical, info, licence, keys));
       show({ image }, () => `signed ${image}`);
     });
 }

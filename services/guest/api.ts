@@ -14,6 +14,8 @@ import {
   PingResult,
   PluginSlot,
   Problem,
+  STEP_DEADLINE_MS,
+  StepDeadline,
   TrafficRequest,
   TrafficState,
 } from "../../shared/api/mod.ts";
@@ -181,10 +183,20 @@ function mountShell(app: OpenAPIHono, shell: Shell): void {
       throw rejection(error);
     }
   });
-  app.post("/api/v1/path/quiesce", async (c) => {
-    await shell.quiesce();
-    return c.json({});
-  });
+  const deadline = { body: { ...json(StepDeadline, "How long it may take"), required: false } };
+  app.openapi(
+    createRoute({
+      method: "post",
+      path: "/api/v1/path/quiesce",
+      description: "Hypervisor: send nothing more, and answer when what was on its way has been sent",
+      request: deadline,
+      responses: { 200: json(z.object({}), "At rest"), ...errors },
+    }),
+    async (c) => {
+      await shell.quiesce(c.req.valid("json").deadlineMs ?? STEP_DEADLINE_MS);
+      return c.json({}, 200);
+    },
+  );
   app.openapi(
     createRoute({
       method: "post",
@@ -198,7 +210,16 @@ function mountShell(app: OpenAPIHono, shell: Shell): void {
       return c.json(await shell.passthrough(vf, token), 200);
     },
   );
-  app.post("/api/v1/path/emulated", async (c) => c.json(await shell.emulated()));
+  app.openapi(
+    createRoute({
+      method: "post",
+      path: "/api/v1/path/emulated",
+      description: "Hypervisor: give the VF back",
+      request: deadline,
+      responses: { 200: json(GuestMode, "The data path in use"), ...errors },
+    }),
+    async (c) => c.json(await shell.emulated(c.req.valid("json").deadlineMs ?? STEP_DEADLINE_MS), 200),
+  );
   app.post("/api/v1/path/resume", (c) => {
     shell.resume();
     return c.json({});

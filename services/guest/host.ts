@@ -28,6 +28,7 @@ const COUNTER_NAMES = [
   "udp_echoes",
   "udp_rx",
   "plugin_faults",
+  "tx_lost",
 ] as const;
 
 const POLL_MS = 2;

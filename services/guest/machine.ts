@@ -1,6 +1,7 @@
 /**
  * The guest as a machine: its RAM, which is a memory file mapped as its Wasm memory, its worker, and the memories of
- * its data paths' plugins, into each of which exactly what that plugin may touch is mapped.
+ * its data paths' plugins, into each of which exactly what that plugin may touch is mapped. The machine can end the
+ * injected plugin at any time, whatever it does: its guard stops it where it is, and the worker goes on.
  */
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import {
@@ -52,6 +53,7 @@ import {
   signalEventFd,
   WasmMemory,
 } from "../../shared/os/mod.ts";
+import { GUARD_IMPORT } from "../../shared/plugin/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import type { GuestReply, GuestRequest, GuestStart, PathInstall } from "./worker.ts";
 
@@ -81,6 +83,7 @@ export interface PathOptions {
 export class PathMemory implements Disposable {
   readonly path: 0 | 1;
   readonly memory = new WasmMemory(PLUGIN_MEMORY_BYTES);
+  readonly #guard = new WasmMemory(GUARD_IMPORT.pages * 65536);
   readonly kicks: Fd[];
   readonly calls: Fd[];
   readonly ranges: DeviceRange[];
@@ -115,9 +118,15 @@ export class PathMemory implements Disposable {
     return {
       module,
       memory: this.memory.memory,
+      guard: this.#guard.memory,
       kicks: this.kicks.map((fd) => fd.number),
       calls: this.calls.map((fd) => fd.number),
     };
+  }
+
+  /** Ends the plugin, for good: it traps wherever it is, and at every call from now on. */
+  end(): void {
+    Atomics.store(new Int32Array(this.#guard.buffer), 0, 1);
   }
 
   /** Where the plugin has laid out the rings of a queue. The device checks that they are where it may reach. */
@@ -140,6 +149,8 @@ export class PathMemory implements Disposable {
 const WATCHDOG_MS = 250;
 /** How long a plugin may take to come back from a call. */
 const HANG_MS = 2000;
+/** After so long without a look at the clock the worker is dead: no plugin holds it up for longer than HANG_MS. */
+const DEAD_MS = 10_000;
 /** How long the worker may take to end. */
 const END_MS = 1000;
 
@@ -157,116 +168,125 @@ export class Machine {
   onFault: (path: number, reason: string) => void = () => {};
   /** Told when the worker cannot go on. */
   onDeath: (reason: string) => void = () => {};
-  /** Told when a plugin did not come back, and the worker has been started anew without it. */
-  onHang: () => void = () => {};
-  readonly #module: WebAssembly.Module;
-  readonly #options: MachineOptions;
-  #worker: Worker | undefined;
-  #port: MessagePort | undefined;
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #workerPort: MessagePort;
   readonly #wake = createEventFd();
   readonly #epoll = new Epoll();
   readonly #words: Int32Array;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
   #next = 1;
-  readonly #watchdog: ReturnType<typeof setInterval>;
-  #watching = false;
-  #restarting: Promise<void> = Promise.resolve();
+  #watchdog: ReturnType<typeof setInterval> | undefined;
   #lastNs = 0;
   #looks = 0;
+  /** The injected plugin, and why it has been ended. */
+  #plugin: { path: PathMemory; ended?: string } | undefined;
 
-  private constructor(module: WebAssembly.Module, options: MachineOptions) {
-    this.#module = module;
-    this.#options = options;
+  private constructor() {
     this.ram = createMemfd("ringfabric-guest", GUEST_RAM_BYTES_MIN);
     sealSize(this.ram.number);
     this.memory = new WasmMemory(GUEST_RAM_BYTES_MIN);
     this.memory.map(0, this.ram.number, 0, GUEST_RAM_BYTES_MIN);
     this.#words = new Int32Array(this.memory.buffer);
     this.#epoll.add(this.#wake.number, EPOLLIN, 0);
-    this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    this.#workerPort = port2;
+    port1.on("message", (reply: GuestReply) => this.#reply(reply));
+    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "guest" });
+    this.#worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#die(event.message);
+    });
   }
 
   /** Starts the machine. */
   static async start(options: MachineOptions): Promise<Machine> {
-    const machine = new Machine(await loadWasm("guest"), options);
-    await machine.#spawn(true);
+    const module = await loadWasm("guest");
+    const machine = new Machine();
+    await machine.#boot(module, options);
     return machine;
   }
 
-  async #spawn(boot: boolean): Promise<void> {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "guest" });
-    const { port1, port2 } = new MessageChannel();
-    this.#worker = worker;
-    this.#port = port1;
-    port1.on("message", (reply: GuestReply) => this.#reply(reply));
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      this.#watching = false;
-      this.#failWaiting(`the guest's worker died: ${event.message}`);
-      this.onDeath(event.message);
-    });
+  async #boot(module: WebAssembly.Module, { cpus, spinUs }: MachineOptions): Promise<void> {
     const ready = Promise.withResolvers<unknown>();
     this.#waiting.set(0, ready);
     const start: GuestStart = {
       memory: this.memory.memory,
-      module: this.#module,
-      port: port2,
+      module,
+      port: this.#workerPort,
       epollFd: this.#epoll.number,
       wakeFd: this.#wake.number,
-      cpus: this.#options.cpus,
-      spinNs: this.#options.spinUs * 1000,
-      boot,
+      cpus,
+      spinNs: spinUs * 1000,
     };
-    worker.postMessage(start, [port2 as unknown as Transferable]);
+    this.#worker.postMessage(start, [this.#workerPort as unknown as Transferable]);
     await ready.promise;
-    this.#watching = true;
+    this.#watchdog = setInterval(() => this.#watch(), WATCHDOG_MS);
   }
 
-  /** A worker that is awake and does not look at the clock is inside a plugin that does not come back. */
+  #die(reason: string): void {
+    clearInterval(this.#watchdog);
+    for (const waiter of this.#waiting.values()) waiter.reject(new Error(`the guest's worker died: ${reason}`));
+    this.#waiting.clear();
+    this.onDeath(reason);
+  }
+
+  /** A worker that is awake and does not look at the clock is inside a plugin, which is then ended. */
   #watch(): void {
-    if (!this.#watching) return;
     const nowNs = this.memory.view.getFloat64(GC + GC_NOW_NS, true);
     const stands = nowNs === this.#lastNs && Atomics.load(this.#words, (GC + GC_ASLEEP) / 4) === 0;
     this.#looks = stands ? this.#looks + 1 : 0;
     this.#lastNs = nowNs;
-    if (this.#looks * WATCHDOG_MS < HANG_MS) return;
-    this.#looks = 0;
-    void this.#restart();
-  }
-
-  async #restart(): Promise<void> {
-    this.#watching = false;
-    const waiting = new Map(this.#waiting);
-    this.#waiting.clear();
-    this.#worker?.terminate();
-    this.#port?.close();
-    this.#restarting = this.#spawn(false);
-    await this.#restarting;
-    this.#failWaiting("the plugin did not come back from a call", waiting);
-    this.onHang();
-  }
-
-  #failWaiting(reason: string, waiting = this.#waiting): void {
-    const waiters = [...waiting.values()];
-    waiting.clear();
-    for (const waiter of waiters) waiter.reject(new Error(reason));
+    const standsMs = this.#looks * WATCHDOG_MS;
+    if (standsMs >= HANG_MS && this.#plugin) {
+      this.endPlugin(this.#plugin.path, "the plugin did not come back from a call");
+    }
+    if (standsMs >= DEAD_MS) this.#die(`it has not looked at the clock for ${DEAD_MS} ms`);
   }
 
   #reply(reply: GuestReply): void {
-    if ("fault" in reply) return this.onFault(reply.path, reply.fault);
+    // A plugin that has been ended traps: what is said of that is not why.
+    if ("fault" in reply) {
+      if (reply.path !== 1 || !this.#plugin) return this.onFault(reply.path, reply.fault);
+      return this.onFault(1, this.#plugin.ended ??= reply.fault);
+    }
+    const ended = this.#plugin?.ended;
     const waiter = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
     if (reply.error === undefined) waiter?.resolve(reply.value);
-    else waiter?.reject(new Error(reply.error));
+    else waiter?.reject(new Error(ended ?? reply.error));
+  }
+
+  /** Has the worker drive a data path with `module`. Throws why it cannot be, with nothing installed. */
+  async install(path: PathMemory, module: WebAssembly.Module): Promise<void> {
+    if (path.path === 1) this.#plugin = { path };
+    await this.ask({ op: "install", path: path.path, install: path.install(module) });
+  }
+
+  /** Takes a data path's plugin away; the buffers that it had are the host's again. */
+  async remove(path: PathMemory): Promise<void> {
+    await this.ask({ op: "remove", path: path.path });
+    if (this.#plugin?.path === path) this.#plugin = undefined;
+  }
+
+  /** Ends a plugin at once and for good, whatever it does. `reason` is what whoever waits for it is told. */
+  endPlugin(path: PathMemory, reason: string): void {
+    path.end();
+    if (this.#plugin?.path === path) this.#plugin.ended ??= reason;
+  }
+
+  /** Why the plugin of a data path has ended; `undefined` while it has not. */
+  whyEnded(path: PathMemory): string | undefined {
+    return this.#plugin?.path === path ? this.#plugin.ended : "the plugin has been taken away";
   }
 
   /** Asks the worker between two bursts. */
   async ask(request: GuestRequest): Promise<unknown> {
-    await this.#restarting;
     const id = this.#next++;
     const waiter = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiter);
-    this.#port?.postMessage({ id, ...request });
+    this.#port.postMessage({ id, ...request });
     Atomics.add(this.#words, (GC + GC_REQUEST) / 4, 1);
     this.wake();
     return await waiter.promise;
@@ -279,10 +299,11 @@ export class Machine {
 
   async close(): Promise<void> {
     clearInterval(this.#watchdog);
-    // A worker that is dead, or inside a plugin, does not answer.
+    if (this.#plugin) this.endPlugin(this.#plugin.path, "the guest ends");
+    // A worker that is dead does not answer.
     await Promise.race([this.ask({ op: "end" }), new Promise((done) => setTimeout(done, END_MS))]);
-    this.#port?.close();
-    this.#worker?.terminate();
+    this.#port.close();
+    this.#worker.terminate();
     this.#epoll.close();
     this.#wake.close();
     this.ram.close();

@@ -14,7 +14,8 @@ import type { Machine } from "./machine.ts";
 import { VfPath } from "./vf_path.ts";
 import type { VirtioPath } from "./virtio_path.ts";
 
-const QUIESCE_DEADLINE_MS = 2000;
+/** What is told of a fault. */
+const FAULT_CHARACTERS_MAX = 1000;
 /** A guest that was told to stop sending, and hears no more, sends again after so long. */
 const REST_MS = 15_000;
 
@@ -51,10 +52,6 @@ export class Shell {
     this.#host = host;
     this.#virtio = virtio;
     this.#options = options;
-    machine.onHang = () => {
-      this.#fault("the plugin did not come back from a call");
-      virtio.reconnect();
-    };
     machine.onFault = (path, reason) => {
       if (path === 1) return this.#fault(reason);
       this.#lastFault = `the shell's own data path failed: ${reason}`;
@@ -74,7 +71,7 @@ export class Shell {
       mode: this.#vf ? "passthrough" : "emulated",
       ...(info ? { plugin: info.name, version: info.version } : {}),
       connected: this.#virtio.connected,
-      ...(this.#lastFault === undefined ? {} : { lastFault: this.#lastFault }),
+      ...(this.#lastFault === undefined ? {} : { lastFault: this.#lastFault.slice(0, FAULT_CHARACTERS_MAX) }),
     };
   }
 
@@ -107,11 +104,11 @@ export class Shell {
 
   // Steps of a change ----------------------------------------------------------------------------------------
 
-  /** Stops handing frames to the data path in use, and waits until it has sent those it had. */
-  quiesce(): Promise<void> {
+  /** Stops handing frames to the data path in use, and waits until it has sent those it had, for at most `deadlineMs`. */
+  quiesce(deadlineMs: number): Promise<void> {
     return this.#exclusively(async () => {
       try {
-        await this.#machine.ask({ op: "quiesce", deadlineMs: QUIESCE_DEADLINE_MS });
+        await this.#machine.ask({ op: "quiesce", deadlineMs });
         this.#restFor(REST_MS);
       } catch (error) {
         this.#host.set(GC_RUNNING, 1);
@@ -154,10 +151,11 @@ export class Shell {
         this.#host.set(GC_RX_WANTED, path.rxWanted);
         // The worker has been round once more, and the new rings have their buffers, when it answers this.
         await this.#machine.ask({ op: "drain" });
+        path.mustDrive();
         await path.resume();
       } catch (error) {
-        await this.#backToVirtio(path);
-        throw new ApiError(409, (error as Error).message, "plugin");
+        await this.#backToVirtio(path, (error as Error).message);
+        throw new ApiError(409, (error as Error).message, "plugin", "plugin-failed");
       }
       path.onFault = (reason) => this.#fault(reason);
       this.#vf = path;
@@ -166,14 +164,17 @@ export class Shell {
     });
   }
 
-  /** Gives the VF back; the virtio path is in use again, at rest until `resume`. */
-  emulated(): Promise<GuestMode> {
+  /**
+   * Gives the VF back; the virtio path is in use again, at rest until `resume`. A plugin that does not let go of its VF
+   * within `deadlineMs` is ended.
+   */
+  emulated(deadlineMs: number): Promise<GuestMode> {
     return this.#exclusively(async () => {
       const path = this.#vf;
       if (!path) return this.mode;
       this.#vf = undefined;
       try {
-        await path.close();
+        await path.close(deadlineMs);
       } catch (error) {
         // Its last frames may be lost, the guest is not.
         this.#lastFault = (error as Error).message;
@@ -191,9 +192,9 @@ export class Shell {
     if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
   }
 
-  /** Gives a VF up without a word, and lets the host's frames go the shell's own way again. */
-  async #backToVirtio(path: VfPath): Promise<void> {
-    await path.abandon();
+  /** Ends a plugin, gives its VF up, and lets the host's frames go the shell's own way again. */
+  async #backToVirtio(path: VfPath, reason: string): Promise<void> {
+    await path.abandon(reason);
     await this.#useVirtio();
   }
 
@@ -206,8 +207,9 @@ export class Shell {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#rest);
+    this.#vf?.end("the guest ends");
     await this.#turns.settled;
-    await this.#vf?.abandon();
+    await this.#vf?.abandon("the guest ends");
     this.#vf = undefined;
   }
 
@@ -216,12 +218,13 @@ export class Shell {
     if (this.#closed) return;
     log("warn", "guest", reason);
     this.#lastFault = reason;
+    this.#vf?.end(reason);
     void this.#exclusively(async () => {
       const path = this.#vf;
       if (!path || this.#closed) return;
       this.#vf = undefined;
       this.#host.set(GC_RUNNING, 0);
-      await this.#backToVirtio(path);
+      await this.#backToVirtio(path, reason);
       this.resume();
     }).catch((error) => log("error", "guest", `while going back to virtio: ${(error as Error).message}`))
       .then(() => this.onFault());

@@ -63,9 +63,15 @@ export class VfPath {
 
   #fault(reason: string): void {
     if (this.#ended) return;
-    this.#ended = true;
+    this.end(reason);
     this.#reason = reason;
     this.#onFault?.(reason);
+  }
+
+  /** Ends the plugin at once, wherever it is: it drives nothing any more. */
+  end(reason: string): void {
+    this.#ended = true;
+    this.#machine.endPlugin(this.#memory, reason);
   }
 
   /** Told, once, when the path cannot go on; at once if that has happened already. */
@@ -95,7 +101,7 @@ export class VfPath {
       const queuePairs = host.get(GC_QUEUE_PAIRS);
       const features = BigInt(attached.features as bigint);
       memory = new PathMemory(1, machine.ram, { queuePairs, ringSize, features, headerBytes }, doorbells);
-      await machine.ask({ op: "install", path: 1, install: memory.install(image.module) });
+      await machine.install(memory, image.module);
       const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
       await device.request({ op: "dmaSet", regions }, regions.map(() => machine.ram.number));
       for (let index = 0; index < queuePairs * 2; index++) {
@@ -116,8 +122,11 @@ export class VfPath {
       return new VfPath(machine, image, options, device, memory, queuePairs * 2);
     } catch (error) {
       device.close();
-      await machine.ask({ op: "remove", path: 1 });
-      memory?.[Symbol.dispose]();
+      if (memory) {
+        machine.endPlugin(memory, (error as Error).message);
+        await machine.remove(memory);
+        memory[Symbol.dispose]();
+      }
       throw error;
     }
   }
@@ -131,14 +140,21 @@ export class VfPath {
     return Math.min(hardware === "virtio" ? ringSize : ringSize - 1, share) * each;
   }
 
+  /** Throws the reason if the plugin has ended meanwhile. */
+  mustDrive(): void {
+    const reason = this.#machine.whyEnded(this.#memory);
+    if (reason !== undefined) throw new Error(reason);
+  }
+
   /** Lets the NIC deliver what it has held back while the data path changed. */
   async resume(): Promise<void> {
     await this.#device.request({ op: "resume" });
   }
 
-  /** Stops the queues and takes in what they had received; the VF is given back. */
-  async close(): Promise<void> {
+  /** Stops the queues and takes in what they had received; the VF is given back. A plugin that is late is ended. */
+  async close(deadlineMs: number): Promise<void> {
     this.#ended = true;
+    const late = setTimeout(() => this.end(`the plugin did not give its VF back within ${deadlineMs} ms`), deadlineMs);
     try {
       for (let index = this.#queues - 1; index >= 0; index--) await this.#device.request({ op: "queueStop", index });
       await this.#machine.ask({ op: "drain" });
@@ -146,20 +162,23 @@ export class VfPath {
     } catch (error) {
       if (!(error instanceof DeviceRefusal)) throw error;
     } finally {
-      await this.abandon();
+      await this.#giveBack();
+      clearTimeout(late);
     }
   }
 
-  /** Gives everything back: the plugin or the NIC may be gone. */
-  async abandon(): Promise<void> {
-    this.#ended = true;
+  /** Ends the plugin and gives everything back: the NIC may be gone, or has taken the VF. */
+  async abandon(reason: string): Promise<void> {
+    this.end(reason);
+    await this.#giveBack();
+  }
+
+  async #giveBack(): Promise<void> {
     // Its answer says that the NIC reaches no buffer any more; only then are they used for something else.
     const late = new Promise((done) => setTimeout(done, DETACH_MS));
     await Promise.race([this.#device.request({ op: "detach", reason: "given up" }), late]).catch(() => {});
     this.#device.close();
-    // A plugin that does not come back from `stop` is gone when this fails, and there is nothing to stop.
-    const remove = () => this.#machine.ask({ op: "remove", path: 1 });
-    await remove().catch(remove);
+    await this.#machine.remove(this.#memory);
     this.#memory[Symbol.dispose]();
   }
 }

@@ -108,7 +108,7 @@ export class VirtioPath {
     if (this.inUse) this.#host.set(GC_RUNNING, 0);
     const memory = new PathMemory(0, this.#machine.ram, { queuePairs, ringSize, features, headerBytes: 0 }, undefined);
     this.#host.set(GC_QUEUE_PAIRS, queuePairs);
-    await this.#machine.ask({ op: "install", path: 0, install: memory.install(module) });
+    await this.#machine.install(memory, module);
     this.#memory?.[Symbol.dispose]();
     this.#memory = memory;
     const regions = memory.ranges.map(({ address, bytes }) => ({

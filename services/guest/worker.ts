@@ -1,8 +1,9 @@
 /**
  * The guest's thread: the IPv4 host above, the data path's plugin below, some hundred frames between them at a time. No
  * JavaScript runs per packet. It sleeps when nothing is due, until a timer, an interrupt of the device or a request of
- * the control thread. A plugin that traps, or that reports what cannot be, is a fault: the data path stops there, and
- * the control thread is told.
+ * the control thread. A plugin that traps, that reports what cannot be, or that sends nothing of what it took is a
+ * fault: the data path stops there, and the control thread is told. The control thread can end a plugin at any time, in
+ * the middle of a call too, by its guard (shared/plugin/code.ts): this thread never waits for one.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import {
@@ -15,7 +16,7 @@ import {
   GC_REQUEST,
   GC_RUNNING,
 } from "../../shared/layout/guest.ts";
-import { LIST_MAX } from "../../shared/layout/plugin.ts";
+import { LIST_MAX, PLUGIN_BUFFER_COUNT } from "../../shared/layout/plugin.ts";
 import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
 import { libc } from "../../shared/os/libc.ts";
@@ -29,14 +30,14 @@ export interface GuestStart {
   wakeFd: number;
   cpus: number[];
   spinNs: number;
-  /** The guest boots; otherwise it goes on, after a plugin that did not come back. */
-  boot: boolean;
 }
 
 /** A data path as the worker gets it: a plugin, its memory, and an eventfd for each of its queues, each way. */
 export interface PathInstall {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
+  /** Whose first word ends the plugin when it is not 0. The shell's own plugin does not look at it. */
+  guard: WebAssembly.Memory;
   kicks: number[];
   calls: number[];
 }
@@ -62,7 +63,7 @@ interface HostExports {
   preparePost(pair: number): number;
   posted(pair: number, n: number, taken: number): void;
   received(pair: number, n: number): number;
-  reclaim(path: number): number;
+  reclaim(path: number): void;
   txHeld(): number;
   txWaiting(): number;
 }
@@ -80,6 +81,7 @@ interface PluginInstance {
 
 interface Path {
   plugin: PluginInstance;
+  guard: Int32Array;
   calls: number[];
 }
 
@@ -87,6 +89,8 @@ const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 /** Looks again at least so often while the device has frames that it has not sent. */
 const TX_HELD_MS = 1;
+/** A plugin that has frames to send and reports none of them as sent for so long is ended. */
+const TX_STUCK_NS = 5e9;
 
 class GuestLoop {
   readonly #start: GuestStart;
@@ -98,6 +102,8 @@ class GuestLoop {
   readonly #eventView = new DataView(this.#events.buffer);
   #requests = 0;
   #quiescing: { id: number; untilNs: number } | undefined;
+  /** When the data path last reported frames as sent, or had none to send. */
+  #sentNs = 0;
   #ended = false;
 
   constructor(start: GuestStart) {
@@ -107,22 +113,7 @@ class GuestLoop {
     const imports = { env: { memory: start.memory } };
     this.#host = new WebAssembly.Instance(start.module, imports).exports as unknown as HostExports;
     this.#requests = Atomics.load(this.#words, (GC + GC_REQUEST) / 4);
-    if (start.boot) this.#host.boot();
-    else this.#goOn();
-  }
-
-  /**
-   * After a worker that did not come back. Its data paths are gone; what the shell's own had is the host's again. The
-   * injected one's buffers stay the NIC's until it has let go of them (`remove`).
-   */
-  #goOn(): void {
-    this.#countFault();
-    this.#host.reclaim(0);
-  }
-
-  #countFault(): void {
-    const at = GC + GC_COUNTERS + G_PLUGIN_FAULTS;
-    this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + 1n, true);
+    this.#host.boot();
   }
 
   #path(): Path | undefined {
@@ -135,7 +126,7 @@ class GuestLoop {
       this.#takeRequests();
       const nowNs = monotonicNs();
       const dueNs = this.#host.poll(nowNs);
-      const moved = this.#move();
+      const moved = this.#move(nowNs);
       this.#checkQuiet(nowNs);
       if (moved > 0) lastWorkNs = nowNs;
       else if (dueNs > nowNs && nowNs - lastWorkNs >= this.#start.spinNs) this.#sleep(dueNs - nowNs);
@@ -143,52 +134,76 @@ class GuestLoop {
   }
 
   /** Moves frames both ways; answers how many. */
-  #move(): number {
+  #move(nowNs: number): number {
     const path = this.#path();
     if (!path) return 0;
     const running = this.#view.getUint32(GC + GC_RUNNING, true) !== 0;
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
     let moved = 0;
     try {
-      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path.plugin, pair, running);
+      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path, pair, running, nowNs);
+      this.#checkProgress(nowNs);
     } catch (error) {
       this.#fault(`the plugin failed: ${(error as Error).message}`);
     }
     return moved;
   }
 
-  #movePair(plugin: PluginInstance, pair: number, running: boolean): number {
+  #movePair(path: Path, pair: number, running: boolean, nowNs: number): number {
     const host = this.#host;
+    const { plugin } = path;
     let moved = 0;
     if (running) {
       const n = host.prepareTx(pair);
       if (n > 0) {
         const taken = plugin.tx(pair, n);
+        mustLive(path);
         if (taken < 0 || taken > n) throw new Error(`tx took ${taken} of ${n} entries`);
         if (host.txAccepted(pair, taken) === 0) throw new Error(`tx took ${taken} entries, which are not whole frames`);
         moved += taken;
       }
     }
     const done = plugin.txDone(pair, LIST_MAX);
-    if (done !== 0 && host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
-    const filled = plugin.rx(pair, LIST_MAX);
-    if (filled !== 0) {
-      if (host.received(pair, filled) === 0) throw new Error("rx reported what cannot be");
-      moved += filled;
+    mustLive(path);
+    if (done !== 0) {
+      if (host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
+      this.#sentNs = nowNs;
     }
+    const filled = this.#receive(path, pair);
+    moved += filled;
     const wanted = host.preparePost(pair);
     if (wanted > 0) {
       const taken = plugin.post(pair, wanted);
+      mustLive(path);
       if (taken < 0 || taken > wanted) throw new Error(`post took ${taken} of ${wanted} buffers`);
       host.posted(pair, wanted, taken);
     }
     return moved + done;
   }
 
+  /** Takes in what a plugin reports as received; answers how many entries. */
+  #receive(path: Path, pair: number): number {
+    const filled = path.plugin.rx(pair, LIST_MAX);
+    mustLive(path);
+    if (filled !== 0 && this.#host.received(pair, filled) === 0) {
+      throw new Error(`rx reported ${filled} entries that cannot be (queue pair ${pair})`);
+    }
+    return filled;
+  }
+
+  /** Throws if the plugin has had frames to send for long, and has reported none as sent. */
+  #checkProgress(nowNs: number): void {
+    if (nowNs - this.#sentNs < TX_STUCK_NS || this.#view.getUint32(GC + GC_PATH, true) === 0) return;
+    const held = this.#host.txHeld();
+    if (held > 0) throw new Error(`it has sent none of the ${held} buffers it took for ${TX_STUCK_NS / 1e9} s`);
+    this.#sentNs = nowNs;
+  }
+
   #fault(reason: string): void {
     const path = this.#view.getUint32(GC + GC_PATH, true);
     this.#uninstall(path);
-    this.#countFault();
+    const at = GC + GC_COUNTERS + G_PLUGIN_FAULTS;
+    this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + 1n, true);
     Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
     this.#start.port.postMessage({ fault: reason, path } satisfies GuestReply);
   }
@@ -220,6 +235,7 @@ class GuestLoop {
         return this.#host.reclaim(request.path);
       case "use":
         this.#view.setUint32(GC + GC_PATH, request.path, true);
+        this.#sentNs = monotonicNs();
         return undefined;
       case "quiesce":
         Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
@@ -241,13 +257,14 @@ class GuestLoop {
       const fd = install.kicks[queue];
       if (fd !== undefined) signalEventFd(fd);
     };
-    const imports = { env: { memory: install.memory }, shell: { notify } };
+    const imports = { env: { memory: install.memory }, shell: { notify, guard: install.guard } };
     const plugin = new WebAssembly.Instance(install.module, imports).exports as unknown as PluginInstance;
+    const guard = new Int32Array(install.guard.buffer);
     if (plugin.start() !== 0) throw new Error("the plugin refused to start with these rings");
     // Only receive interrupts are listened to; what was sent is looked at in passing.
     const calls = install.calls.filter((_, queue) => queue % 2 === 0);
     for (const fd of calls) this.#listen(EPOLL_CTL_ADD, fd);
-    this.#paths[path] = { plugin, calls };
+    this.#paths[path] = { plugin, guard, calls };
   }
 
   #uninstall(path: number): void {
@@ -258,7 +275,7 @@ class GuestLoop {
     try {
       old.plugin.stop();
     } catch {
-      // It is gone, whatever it says.
+      // It is gone, whatever it says; one that has been ended says nothing any more.
     }
   }
 
@@ -286,10 +303,8 @@ class GuestLoop {
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
     let taken = 0;
     for (let pair = 0; path && pair < pairs; pair++) {
-      for (let n = path.plugin.rx(pair, LIST_MAX); n !== 0; n = path.plugin.rx(pair, LIST_MAX)) {
-        if (this.#host.received(pair, n) === 0) throw new Error("rx reported what cannot be");
-        taken += n;
-      }
+      // It has no more buffers than there are.
+      for (let filled = -1; filled !== 0 && taken <= PLUGIN_BUFFER_COUNT;) taken += filled = this.#receive(path, pair);
     }
     return taken;
   }
@@ -301,7 +316,8 @@ class GuestLoop {
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
     let work = 0;
     try {
-      for (let pair = 0; path && pair < pairs; pair++) work += path.plugin.arm(pair);
+      for (let pair = 0; path && pair < pairs; pair++) work |= path.plugin.arm(pair);
+      if (path) mustLive(path);
       if (work === 0) this.#block(forNs);
       for (let pair = 0; path && pair < pairs; pair++) path.plugin.disarm(pair);
     } catch (error) {
@@ -318,6 +334,11 @@ class GuestLoop {
     Atomics.store(this.#words, (GC + GC_ASLEEP) / 4, 0);
     for (let i = 0; i < ready; i++) if (eventData(this.#eventView, i) === 0) drainEventFd(this.#start.wakeFd);
   }
+}
+
+/** Throws if the plugin has been ended: what it answered meanwhile is not looked at. */
+function mustLive({ guard }: Path): void {
+  if (Atomics.load(guard, 0) !== 0) throw new Error("it has been ended");
 }
 
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {

@@ -1,13 +1,22 @@
 /**
  * The registry of plugin images: a folder with a file for each version. An image is checked before it is stored and
- * again when it is read, so that what is injected is what was signed, whatever happened to the file.
+ * again when it is read, so that what is injected is what was signed, whatever happened to the file. A name belongs to
+ * the key that first published under it, also when all its images have gone: no vendor can put a higher version of
+ * somebody else's plugin in its place.
  */
+import { z } from "zod";
 import { encodeHex } from "@std/encoding/hex";
 import { ApiError, log, oneLine, type PluginView } from "../../shared/api/mod.ts";
+import { Turns } from "../../shared/async/mod.ts";
 import { type CheckedImage, checkImage, PluginRejected, type Trust } from "../../shared/plugin/mod.ts";
 
 /** Images that are kept at the most. */
 const IMAGES_MAX = 256;
+/** Names that vendors may have, those without images included. */
+const NAMES_MAX = 1024;
+/** The file beside the images that says whose which name is. */
+const SIGNERS_FILE = "signers.json";
+const Signers = z.record(z.string(), z.string());
 
 /** An image with what is known of it. */
 export interface StoredImage {
@@ -30,6 +39,10 @@ export class Registry {
   readonly #trust: Trust;
   readonly #views = new Map<string, PluginView>();
   readonly #paths = new Map<string, string>();
+  /** Public key by name: those kept on disk, and those of the images that come along. */
+  #signers = new Map<string, string>();
+  readonly #builtinSigners = new Map<string, string>();
+  readonly #turns = new Turns();
 
   private constructor(dir: string, trust: Trust) {
     this.#dir = dir;
@@ -42,16 +55,21 @@ export class Registry {
    */
   static async open(dir: string, builtin: string | undefined, trust: Trust): Promise<Registry> {
     const registry = new Registry(dir, trust);
-    for (const folder of builtin === undefined ? [dir] : [dir, builtin]) {
-      for (const name of filesOf(folder)) if (name.endsWith(".wasm")) await registry.#offer(`${folder}/${name}`);
+    registry.#signers = await readSigners(`${dir}/${SIGNERS_FILE}`);
+    for (const folder of builtin === undefined ? [dir] : [builtin, dir]) {
+      const images = filesOf(folder).filter((name) => name.endsWith(".wasm")).sort();
+      for (const name of images) await registry.#offer(`${folder}/${name}`, folder === builtin);
     }
     return registry;
   }
 
-  async #offer(path: string): Promise<void> {
+  async #offer(path: string, isBuiltin: boolean): Promise<void> {
     try {
       const image = await Deno.readFile(path);
       const view = await describe(image, await checkImage(image, this.#trust));
+      if (isBuiltin) this.#builtinSigners.set(view.name, view.signer);
+      else this.#mustOwnName(view);
+      if (!isBuiltin && !this.#signers.has(view.name)) this.#signers.set(view.name, view.signer);
       this.#views.set(keyOf(view), view);
       this.#paths.set(keyOf(view), path);
     } catch (error) {
@@ -67,9 +85,22 @@ export class Registry {
     return this.#trust;
   }
 
+  /** Throws unless the image's name is its signer's, or nobody's yet. */
+  #mustOwnName({ name, signer }: PluginView): void {
+    const owner = this.#builtinSigners.get(name) ?? this.#signers.get(name);
+    if (owner === undefined || owner === signer) return;
+    const detail = `the name ${name} belongs to another vendor (key ${owner.slice(0, 16)}…): choose another name`;
+    throw new ApiError(409, detail, "name", "name-taken");
+  }
+
   /** Stores an image. Throws ApiError naming why it is rejected; the same image again is no change. */
-  async add(image: Uint8Array<ArrayBuffer>): Promise<PluginView> {
-    const view = await describe(image, await this.#check(image));
+  add(image: Uint8Array<ArrayBuffer>): Promise<PluginView> {
+    // One after the other: two different images of one version may come at once.
+    return this.#turns.take(async () => await this.#store(image, await describe(image, await this.#check(image))));
+  }
+
+  async #store(image: Uint8Array<ArrayBuffer>, view: PluginView): Promise<PluginView> {
+    this.#mustOwnName(view);
     const known = this.#views.get(keyOf(view));
     if (known && known.sha256 !== view.sha256) {
       const name = `${view.name} ${view.version}`;
@@ -78,14 +109,25 @@ export class Registry {
     if (!known && this.#views.size >= IMAGES_MAX) {
       throw new ApiError(409, `the registry holds ${IMAGES_MAX} images: remove one first`, undefined, "registry-full");
     }
-    if (known) return view;
+    if (!this.#signers.has(view.name) && this.#signers.size >= NAMES_MAX) {
+      throw new ApiError(409, `${NAMES_MAX} names of plugins have been given away`, undefined, "registry-full");
+    }
+    if (known && !this.#isUploaded(known)) return known;
+    // The same image again is written again: its file may have gone, or been damaged.
     const path = `${this.#dir}/${keyOf(view)}.wasm`;
     await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    await Deno.writeFile(`${path}.new`, image, { mode: 0o600 });
-    await Deno.rename(`${path}.new`, path);
+    const signers = new Map([...this.#signers, [view.name, view.signer]]);
+    const text = JSON.stringify(Object.fromEntries(signers));
+    await replaceFile(`${this.#dir}/${SIGNERS_FILE}`, new TextEncoder().encode(text));
+    await replaceFile(path, image);
+    this.#signers = signers;
     this.#paths.set(keyOf(view), path);
     this.#views.set(keyOf(view), view);
     return view;
+  }
+
+  #isUploaded(view: PluginView): boolean {
+    return this.#paths.get(keyOf(view))?.startsWith(`${this.#dir}/`) === true;
   }
 
   async #check(image: Uint8Array<ArrayBuffer>): Promise<CheckedImage> {
@@ -105,7 +147,10 @@ export class Registry {
       const known = this.list.map(keyOf).join(", ") || "none";
       throw new ApiError(404, `there is no plugin ${wanted}; there are: ${known}`, "plugin", "unknown-plugin");
     }
-    const image = await Deno.readFile(this.#paths.get(keyOf(view)) ?? "");
+    const image = await Deno.readFile(this.#paths.get(keyOf(view)) ?? "").catch((error) => {
+      const detail = `the image of ${keyOf(view)} cannot be read (${oneLine(error)}): upload it again`;
+      throw new ApiError(409, detail, "plugin", "plugin-rejected");
+    });
     const { sha256 } = await describe(image, await this.#check(image));
     if (sha256 !== view.sha256) {
       const detail = `the file of ${keyOf(view)} is not the image that was stored: upload it again`;
@@ -114,20 +159,42 @@ export class Registry {
     return { view, image };
   }
 
-  /** Takes an image out. */
-  async remove(name: string, version: string): Promise<PluginView> {
+  /** Takes an image out. Its name stays its vendor's. */
+  remove(name: string, version: string): Promise<PluginView> {
+    return this.#turns.take(() => this.#remove(name, version));
+  }
+
+  async #remove(name: string, version: string): Promise<PluginView> {
     const key = keyOf({ name, version });
     const view = this.#views.get(key);
     if (!view) throw new ApiError(404, `there is no plugin ${key}`, "plugin", "unknown-plugin");
-    const path = this.#paths.get(key) ?? "";
-    if (!path.startsWith(`${this.#dir}/`)) {
+    if (!this.#isUploaded(view)) {
       throw new ApiError(409, `${key} comes with the fabric and cannot be removed`, "plugin", "builtin");
     }
-    await Deno.remove(path);
+    await Deno.remove(this.#paths.get(key) ?? "").catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    });
     this.#views.delete(key);
     this.#paths.delete(key);
     return view;
   }
+}
+
+/** Whose which name is, as the last service has left it. Throws if the file is there and says something else. */
+async function readSigners(path: string): Promise<Map<string, string>> {
+  try {
+    return new Map(Object.entries(Signers.parse(JSON.parse(await Deno.readTextFile(path)))));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return new Map();
+    const remedy = "restore it, or remove it if every image in the folder is its vendor's own";
+    throw new Error(`Cannot read whose plugin names are whose from ${path}: ${oneLine(error)}; ${remedy}`);
+  }
+}
+
+/** Writes a file whole or not at all. */
+async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+  await Deno.writeFile(`${path}.new`, bytes, { mode: 0o600 });
+  await Deno.rename(`${path}.new`, path);
 }
 
 /** Names in a folder, which is made when the first image is stored. */
@@ -144,7 +211,7 @@ function keyOf({ name, version }: { name: string; version: string }): string {
   return `${name}@${version}`;
 }
 
-async function describe(image: Uint8Array<ArrayBuffer>, { info, licence }: CheckedImage): Promise<PluginView> {
+async function describe(image: Uint8Array<ArrayBuffer>, { info, licence, signer }: CheckedImage): Promise<PluginView> {
   const sha256 = encodeHex(await crypto.subtle.digest("SHA-256", image));
-  return { ...info, licence, bytes: image.length, sha256 };
+  return { ...info, licence, bytes: image.length, sha256, signer };
 }

@@ -106,15 +106,25 @@ export const LinkPatch = z.strictObject({
 }).partial().openapi("LinkPatch");
 export type LinkPatch = z.output<typeof LinkPatch>;
 
-/** Which data path the guest is on. */
+/** Text of somebody who is not trusted: short, and without characters that a terminal would obey. */
+export const foreignText = (charactersMax: number) =>
+  z.string().max(charactersMax).transform((text) => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "?"));
+
+/** Which data path the guest is on. Its hypervisor believes none of it where the NIC knows better. */
 export const GuestMode = z.object({
   mode: z.enum(["emulated", "passthrough"]),
-  plugin: z.string().optional(),
-  version: z.string().optional(),
+  plugin: foreignText(32).optional(),
+  version: foreignText(32).optional(),
   connected: z.boolean().openapi({ description: "Whether the vhost-user back-end is there" }),
-  lastFault: z.string().optional().openapi({ description: "Why the last plugin was ended" }),
+  lastFault: foreignText(1000).optional().openapi({ description: "Why the last plugin was ended" }),
 }).openapi("GuestMode");
 export type GuestMode = z.output<typeof GuestMode>;
+
+/** How long a shell may take for a step of a change of mode, unless its hypervisor says otherwise. */
+export const STEP_DEADLINE_MS = 2000;
+
+/** By when a step has to be done; a plugin that holds it up is ended then. */
+export const StepDeadline = z.strictObject({ deadlineMs: z.int().min(1).max(60_000) }).openapi("StepDeadline");
 
 /** Where a plugin's image is to go in the guest's memory, and what is to come. */
 export const PluginSlot = z.object({ address: z.int(), bytes: z.int() }).openapi("PluginSlot");

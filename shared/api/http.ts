@@ -121,6 +121,7 @@ const checkBody =
     }
     // An order without particulars needs no body.
     if (bytes.length === 0 && c.req.header("content-type") === undefined && c.req.method === "POST") {
+      c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
       return await next();
     }
     const type = c.req.header("content-type") ?? "";

@@ -41,5 +41,8 @@ export const PluginView = z.object({
   licence: z.string(),
   bytes: z.int(),
   sha256: z.string(),
+  signer: z.string().openapi({
+    description: "The public key of who signed it; nobody else can publish under its name",
+  }),
 }).openapi("Plugin");
 export type PluginView = z.output<typeof PluginView>;

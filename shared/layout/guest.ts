@@ -106,7 +106,10 @@ export const G_ARP_REPLIES = 72;
 export const G_ICMP_ECHOES = 80;
 export const G_UDP_ECHOES = 88;
 export const G_UDP_RX = 96;
+/** Plugins that failed, or were ended, while they drove a VF. */
 export const G_PLUGIN_FAULTS = 104;
+/** Buffers that a data path had to send, and had not reported as sent when it ended. */
+export const G_TX_LOST = 112;
 
 // ARP entry (32 bytes)
 export const ARP_COUNT = 256;

@@ -5,6 +5,9 @@
  */
 import { z } from "zod";
 import { PLUGIN_ABI } from "../layout/plugin.ts";
+import { Reader, Writer } from "./binary.ts";
+import { CUSTOM } from "./module.ts";
+import { PluginRejected } from "./rejected.ts";
 
 /** Largest image. */
 export const IMAGE_BYTES_MAX = 256 * 1024;
@@ -16,34 +19,6 @@ export const SECTION_SIGNATURE = "ringfabric.signature";
 
 /** Licences under which plugins are taken, unless a service is told otherwise (SPDX identifiers). */
 export const LICENCES = ["Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "GPL-2.0-only", "GPL-2.0-or-later"];
-
-/** Why an image is refused. */
-export type RejectionCode =
-  | "not-wasm"
-  | "too-large"
-  | "unsigned"
-  | "unknown-key"
-  | "bad-signature"
-  | "bad-metadata"
-  | "abi-mismatch"
-  | "licence-missing"
-  | "licence-not-allowed"
-  | "import-not-allowed"
-  | "export-missing"
-  | "own-memory"
-  | "start-function"
-  | "section-not-allowed";
-
-/** An image that is not taken, with the name of the reason. */
-export class PluginRejected extends Error {
-  override readonly name = "PluginRejected";
-  readonly code: RejectionCode;
-
-  constructor(code: RejectionCode, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
 
 /** Hardware that plugins are for. */
 export const Hardware = z.enum(["advanced", "virtio"]);
@@ -66,28 +41,6 @@ interface Section {
   body: Uint8Array<ArrayBuffer>;
 }
 
-// Sections of the binary format (WebAssembly core specification §5.5.2)
-const CUSTOM = 0;
-const MEMORY = 5;
-const START = 8;
-const DATA = 11;
-/** Types, imports, functions, globals, exports, code: all that a plugin needs. */
-const ALLOWED = new Set([CUSTOM, 1, 2, 3, 6, 7, 10]);
-const ALLOWED_IMPORTS = new Set(["env.memory memory", "shell.notify function"]);
-/** Functions that a shell calls. */
-export const PLUGIN_EXPORTS = ["abi", "start", "stop", "tx", "txDone", "post", "rx", "arm", "disarm"] as const;
-
-function readLength(bytes: Uint8Array, at: number): [number, number] {
-  let value = 0;
-  for (let i = 0; i < 5; i++) {
-    const byte = bytes[at + i];
-    if (byte === undefined) break;
-    value += (byte & 0x7f) * 2 ** (7 * i);
-    if ((byte & 0x80) === 0) return [value, at + i + 1];
-  }
-  throw new PluginRejected("not-wasm", "a length in the image is cut off");
-}
-
 /** The sections of a module. Throws PluginRejected if it is no module. */
 export function sectionsOf(image: Uint8Array<ArrayBuffer>): Section[] {
   if (image.length > IMAGE_BYTES_MAX) {
@@ -98,33 +51,16 @@ export function sectionsOf(image: Uint8Array<ArrayBuffer>): Section[] {
     throw new PluginRejected("not-wasm", "the image is not a Wasm module");
   }
   const sections: Section[] = [];
-  for (let at = 8; at < image.length;) {
-    const start = at;
-    const id = image[at] ?? 0;
-    const [size, begin] = readLength(image, at + 1);
-    const end = begin + size;
-    if (end > image.length) throw new PluginRejected("not-wasm", "a section of the image is cut off");
-    let name = "";
-    let body = image.slice(begin, end);
-    if (id === CUSTOM) {
-      const [nameBytes, nameAt] = readLength(image, begin);
-      if (nameAt + nameBytes > end) throw new PluginRejected("not-wasm", "a custom section's name is cut off");
-      name = new TextDecoder().decode(image.slice(nameAt, nameAt + nameBytes));
-      body = image.slice(nameAt + nameBytes, end);
-    }
-    sections.push({ id, name, start, body });
-    at = end;
+  const reader = new Reader(image, 8);
+  while (!reader.done) {
+    const start = reader.at;
+    const id = reader.byte();
+    const content = reader.part(reader.u32());
+    // A byte order mark is part of the name: without it two images would be one.
+    const name = id === CUSTOM ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(content.take(content.u32())) : "";
+    sections.push({ id, name, start, body: content.rest().slice() });
   }
   return sections;
-}
-
-function lengthBytes(n: number): number[] {
-  const bytes: number[] = [];
-  do {
-    bytes.push((n & 0x7f) | (n > 0x7f ? 0x80 : 0));
-    n >>>= 7;
-  } while (n > 0);
-  return bytes;
 }
 
 /** `image` with one more custom section at its end. */
@@ -133,10 +69,14 @@ export function withSection(
   name: string,
   body: Uint8Array | string,
 ): Uint8Array<ArrayBuffer> {
-  const nameBytes = new TextEncoder().encode(name);
-  const bodyBytes = typeof body === "string" ? new TextEncoder().encode(body) : body;
-  const content = [...lengthBytes(nameBytes.length), ...nameBytes, ...bodyBytes];
-  return Uint8Array.from([...image, CUSTOM, ...lengthBytes(content.length), ...content]);
+  const text = new TextEncoder();
+  const content = new Writer();
+  content.sized(text.encode(name));
+  content.raw(typeof body === "string" ? text.encode(body) : body);
+  const section = new Writer();
+  section.byte(CUSTOM);
+  section.sized(content.bytes);
+  return Uint8Array.from([...image, ...section.bytes]);
 }
 
 function onlySection(sections: readonly Section[], name: string): Section | undefined {
@@ -194,36 +134,4 @@ export function checkLicence(image: Uint8Array<ArrayBuffer>, allowed: readonly s
     );
   }
   return licence;
-}
-
-/** Checks that the module can do no more than a plugin may. Throws PluginRejected; answers the compiled module. */
-export async function validateModule(image: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
-  for (const { id } of sectionsOf(image)) {
-    if (id === MEMORY) throw new PluginRejected("own-memory", "the image has a memory of its own");
-    if (id === START) throw new PluginRejected("start-function", "the image has a start function");
-    if (id === DATA) {
-      throw new PluginRejected("section-not-allowed", "the image has data, which would be written unasked");
-    }
-    if (!ALLOWED.has(id)) throw new PluginRejected("section-not-allowed", `the image has a section of kind ${id}`);
-  }
-  let module: WebAssembly.Module;
-  try {
-    module = await WebAssembly.compile(image);
-  } catch (error) {
-    throw new PluginRejected("not-wasm", `the image does not compile: ${(error as Error).message}`);
-  }
-  for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
-    if (!ALLOWED_IMPORTS.has(`${from}.${name} ${kind}`)) {
-      throw new PluginRejected(
-        "import-not-allowed",
-        `the image imports ${from}.${name}, which is not a shell function`,
-      );
-    }
-  }
-  const functions = new Set(
-    WebAssembly.Module.exports(module).filter(({ kind }) => kind === "function").map(({ name }) => name),
-  );
-  const missing = PLUGIN_EXPORTS.filter((name) => !functions.has(name));
-  if (missing.length > 0) throw new PluginRejected("export-missing", `the image does not export ${missing.join(", ")}`);
-  return module;
 }

@@ -5,14 +5,14 @@ import {
   infoOf,
   LICENCES,
   type PluginInfo,
-  PluginRejected,
   SECTION_LICENCE,
   SECTION_PLUGIN,
   SECTION_SIGNATURE,
   signatureOf,
-  validateModule,
   withSection,
 } from "./image.ts";
+import { validateModule } from "./module.ts";
+import { PluginRejected } from "./rejected.ts";
 
 const ALGORITHM = { name: "Ed25519" };
 
@@ -79,15 +79,15 @@ export async function addSignature(
   return withSection(image, SECTION_SIGNATURE, Uint8Array.from([...await keyIdOf(keys.publicKey), ...signature]));
 }
 
-/** Throws PluginRejected unless one of the trusted keys signed the image as it is. */
-export async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: readonly string[]): Promise<void> {
+/** The trusted key that signed the image as it is. Throws PluginRejected if none did. */
+export async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: readonly string[]): Promise<string> {
   const { keyId, signature, signed } = signatureOf(image);
   for (const publicKey of keys) {
     const id = await keyIdOf(publicKey);
     if (!id.every((byte, i) => byte === keyId[i])) continue;
     const raw = decodeHex(publicKey) as Uint8Array<ArrayBuffer>;
     const key = await crypto.subtle.importKey("raw", raw, ALGORITHM, false, ["verify"]);
-    if (await crypto.subtle.verify(ALGORITHM, key, signature, signed)) return;
+    if (await crypto.subtle.verify(ALGORITHM, key, signature, signed)) return publicKey;
     throw new PluginRejected("bad-signature", "the image is not what was signed");
   }
   throw new PluginRejected("unknown-key", `nobody trusts the key ${encodeHex(keyId)} that signed the image`);
@@ -97,13 +97,16 @@ export async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: read
 export interface CheckedImage {
   info: PluginInfo;
   licence: string;
+  /** The public key of who signed it. */
+  signer: string;
+  /** As it is to run, with the guard. */
   module: WebAssembly.Module;
 }
 
 /** All checks, in the order in which they can be believed. Throws PluginRejected with the name of what is wrong. */
 export async function checkImage(image: Uint8Array<ArrayBuffer>, trust: Trust): Promise<CheckedImage> {
-  await verifySignature(image, trust.keys);
+  const signer = await verifySignature(image, trust.keys);
   const licence = checkLicence(image, trust.licences ?? LICENCES);
   const info = infoOf(image);
-  return { info, licence, module: await validateModule(image) };
+  return { info, licence, signer, module: await validateModule(image) };
 }

@@ -5,7 +5,7 @@
 import { encodeHex } from "@std/encoding/hex";
 import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
 import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
-import { generateKeys, type KeyPairText, signImage } from "../plugin/mod.ts";
+import { generateKeys, type KeyPairText, rewriteModule, signImage } from "../plugin/mod.ts";
 import { BUILD_DIR, PLUGIN_DIR, ROOT, TRUSTED_KEYS, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
 
 /** Version of the project's own plugins. */
@@ -91,7 +91,7 @@ async function signPlugins(): Promise<void> {
   await Deno.writeTextFile(TRUSTED_KEYS, `${keys.publicKey}\n`);
   await Deno.mkdir(PLUGIN_DIR, { recursive: true });
   for (const hardware of ["advanced", "virtio"] as const) {
-    const module = await Deno.readFile(wasmUrl(`plugin-${hardware}`));
+    const module = rewriteModule(await Deno.readFile(wasmUrl(`plugin-${hardware}`)), false);
     const info = { name: hardware, version: PLUGIN_VERSION, hardware, abi: PLUGIN_ABI };
     await Deno.writeFile(
       new URL(`${hardware}@${PLUGIN_VERSION}.wasm`, PLUGIN_DIR),

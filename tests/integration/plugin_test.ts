@@ -1,5 +1,5 @@
 /** Plugins in the fabric: the registry's refusals, and plugins that misbehave once they run. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { PluginView } from "../../shared/api/mod.ts";
 import { generateKeys } from "../../shared/plugin/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
@@ -126,7 +126,7 @@ const FAULTS: Record<string, [Record<string, string>, RegExp]> = {
       rx:
         "export function rx(pair: u32, max: u32): u32 { store<u32>(0x56000, 4095); store<u32>(0x5600c, 1); return 1; }",
     },
-    /rx reported what cannot be/,
+    /rx reported 1 entries/,
   ],
   "reports more than there can be": [
     { rx: "export function rx(pair: u32, max: u32): u32 { return 100000; }" },
@@ -181,7 +181,8 @@ Deno.test("plugins that misbehave: the guest goes on in emulated mode, and the r
   for (const [name, [functions, reason]] of Object.entries(FAULTS)) {
     await t.step(name, async () => {
       await upload({ start: RINGS, ...functions });
-      await setMode(fabric, 0, { mode: "passthrough", plugin: "test" });
+      // Some fail before the change is done, which is then undone; the others when they are first used.
+      await ask(`${fabric.info.api}/api/v1/vfs/0/mode`, "PUT", { mode: "passthrough", plugin: "test" });
       // Something to send, so that the plugin is asked to.
       void a.ping(b.ip, 1, { timeoutMs: 100 }).catch(() => {});
       const mode = await until("the guest to be emulated again", async () => {
@@ -193,10 +194,8 @@ Deno.test("plugins that misbehave: the guest goes on in emulated mode, and the r
       assert(reason.test(mode.lastFailure.detail), mode.lastFailure.detail);
       await a.reaches(b.ip);
       await checkedStream(a, b, { rate: 5000, count: 500 });
-      assertStringIncludes((await must(`${a.api}/api/v1/mode`)).lastFault, mode.lastFailure.detail);
-      // Of those, the NIC ends one: by stopping its queue.
-      if (!/the NIC stopped/.test(mode.lastFailure.detail)) faults++;
-      assertEquals((await must(`${a.api}/api/v1/stats`)).counters.plugin_faults, faults);
+      assert(reason.test((await must(`${a.api}/api/v1/mode`)).lastFault));
+      assertEquals((await must(`${a.api}/api/v1/stats`)).counters.plugin_faults, ++faults);
     });
   }
   await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });

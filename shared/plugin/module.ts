@@ -1,0 +1,291 @@
+/**
+ * What a plugin's Wasm module may be, and the form in which it runs. A module is read section by section and written
+ * again in its canonical form: every number in its shortest encoding. A signed image must be in that form, so that one
+ * module has one signature. What runs is the same with the guard (code.ts), by which its shell can end it at any time.
+ *
+ * Written here, and not with a Wasm toolkit: a plugin is held against a list of what it may use, which toolkits do not
+ * have, and a guest that loads one (binaryen: 13 MB) for each change of mode would not be ready in milliseconds.
+ */
+import { PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
+import { Reader, Writer } from "./binary.ts";
+import { copyBody, copyConstant, valueType } from "./code.ts";
+import { PluginRejected } from "./rejected.ts";
+
+// Sections of the binary format (WebAssembly core specification §5.5.2)
+export const CUSTOM = 0;
+const TYPE = 1;
+const IMPORT = 2;
+const FUNCTION = 3;
+const MEMORY = 5;
+const GLOBAL = 6;
+const EXPORT = 7;
+const START = 8;
+const CODE = 10;
+const DATA = 11;
+
+/** Limits, so that checking and compiling an image takes a bounded time. */
+const TYPES_MAX = 256;
+const PARAMETERS_MAX = 32;
+const FUNCTIONS_MAX = 1024;
+const GLOBALS_MAX = 256;
+const EXPORTS_MAX = 64;
+const BODY_BYTES_MAX = 32 * 1024;
+
+const FUNCTION_TYPE = 0x60;
+const EXTERNAL_FUNCTION = 0;
+const EXTERNAL_MEMORY = 2;
+const SHARED_WITH_MAXIMUM = 3;
+const MEMORY_PAGES = PLUGIN_MEMORY_BYTES / 65536;
+
+/** The memory that a guarded module looks at: one page, 0 in its first word for as long as the plugin may run. */
+export const GUARD_IMPORT = { module: "shell", name: "guard", pages: 1 } as const;
+
+/** Parameters and results of a function, as text: `i32 i32 -> i32`. */
+type Signature = string;
+
+const ONE: Signature = "i32 ->";
+const ONE_ANSWERED: Signature = "i32 -> i32";
+const TWO_ANSWERED: Signature = "i32 i32 -> i32";
+const NONE_ANSWERED: Signature = "-> i32";
+
+/** Functions that a shell calls, with what they take and answer (docs/plugin-api.md). */
+export const PLUGIN_EXPORTS: Readonly<Record<string, Signature>> = {
+  abi: NONE_ANSWERED,
+  start: NONE_ANSWERED,
+  stop: "->",
+  tx: TWO_ANSWERED,
+  txDone: TWO_ANSWERED,
+  post: TWO_ANSWERED,
+  rx: TWO_ANSWERED,
+  arm: ONE_ANSWERED,
+  disarm: ONE,
+};
+
+/** What is learned of a module while it is copied. */
+class Parts {
+  readonly types: Signature[] = [];
+  /** The type of each function, the imported one first. */
+  readonly functions: number[] = [];
+  readonly exports = new Map<string, Signature | undefined>();
+  hasMemory = false;
+  seen = 0;
+
+  signatureOf(functionIndex: number): Signature | undefined {
+    return this.types[this.functions[functionIndex] ?? -1];
+  }
+}
+
+const NAMES: Record<number, string> = { 0x7f: "i32", 0x7e: "i64", 0x7d: "f32", 0x7c: "f64", 0x7b: "v128" };
+
+function copyTypes(from: Reader, to: Writer, parts: Parts): void {
+  const vector = (what: string) => {
+    const types = Array.from({ length: from.count(PARAMETERS_MAX, what) }, () => valueType(from));
+    to.sized(types);
+    return types.map((type) => NAMES[type] ?? "");
+  };
+  const count = from.count(TYPES_MAX, "types");
+  to.u32(count);
+  for (let i = 0; i < count; i++) {
+    const kind = from.byte();
+    if (kind !== FUNCTION_TYPE) {
+      throw new PluginRejected(
+        "type-not-allowed",
+        `the image has a type of kind 0x${kind.toString(16)}: functions only`,
+      );
+    }
+    to.byte(kind);
+    const parameters = vector("parameters of a function");
+    const results = vector("results of a function");
+    if (results.length > 1) throw new PluginRejected("type-not-allowed", "a function of the image has several results");
+    parts.types.push([...parameters, "->", ...results].join(" "));
+  }
+}
+
+function readName(from: Reader): Uint8Array<ArrayBuffer> {
+  return from.take(from.u32());
+}
+
+function textOf(bytes: Uint8Array<ArrayBuffer>): string {
+  // As it comes, it may be anything: what is shown of it is printable and short.
+  return new TextDecoder().decode(bytes).replaceAll(/[^ -~]/g, "?").slice(0, 60);
+}
+
+function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): void {
+  const count = from.count(2, "imports");
+  to.u32(count + (guarded ? 1 : 0));
+  for (let i = 0; i < count; i++) {
+    const [module, name] = [readName(from), readName(from)];
+    to.sized(module);
+    to.sized(name);
+    const kind = from.byte();
+    to.byte(kind);
+    const label = `${textOf(module)}.${textOf(name)}`;
+    if (label === "env.memory" && kind === EXTERNAL_MEMORY && !parts.hasMemory) {
+      copyMemoryLimits(from, to);
+      parts.hasMemory = true;
+    } else if (label === "shell.notify" && kind === EXTERNAL_FUNCTION && parts.functions.length === 0) {
+      const type = from.u32();
+      to.u32(type);
+      parts.functions.push(type);
+      if (parts.types[type] !== ONE) {
+        throw new PluginRejected(
+          "wrong-signature",
+          `shell.notify is imported as (${parts.types[type]}): it is (${ONE})`,
+        );
+      }
+    } else {
+      throw new PluginRejected("import-not-allowed", `the image imports ${label}, which is not a shell function`);
+    }
+  }
+  if (guarded) writeGuardImport(to);
+}
+
+function copyMemoryLimits(from: Reader, to: Writer): void {
+  const flags = from.byte();
+  const limits = flags === SHARED_WITH_MAXIMUM ? [from.u32(), from.u32()] as const : [0, 0] as const;
+  if (limits[0] > MEMORY_PAGES || limits[1] < MEMORY_PAGES) {
+    throw new PluginRejected("import-not-allowed", `env.memory is a shared memory of ${MEMORY_PAGES} pages`);
+  }
+  to.byte(flags);
+  for (const limit of limits) to.u32(limit);
+}
+
+function writeGuardImport(to: Writer): void {
+  const { module, name, pages } = GUARD_IMPORT;
+  for (const text of [module, name]) to.sized(new TextEncoder().encode(text));
+  to.byte(EXTERNAL_MEMORY);
+  to.byte(SHARED_WITH_MAXIMUM);
+  to.u32(pages);
+  to.u32(pages);
+}
+
+function copyFunctions(from: Reader, to: Writer, parts: Parts): void {
+  const count = from.count(FUNCTIONS_MAX, "functions");
+  to.u32(count);
+  for (let i = 0; i < count; i++) {
+    const type = from.u32();
+    to.u32(type);
+    parts.functions.push(type);
+  }
+}
+
+function copyGlobals(from: Reader, to: Writer): void {
+  const count = from.count(GLOBALS_MAX, "global variables");
+  to.u32(count);
+  for (let i = 0; i < count; i++) {
+    to.byte(valueType(from));
+    to.byte(from.byte());
+    copyConstant(from, to);
+  }
+}
+
+function copyExports(from: Reader, to: Writer, parts: Parts): void {
+  const count = from.count(EXPORTS_MAX, "exports");
+  to.u32(count);
+  for (let i = 0; i < count; i++) {
+    const name = readName(from);
+    const kind = from.byte();
+    const index = from.u32();
+    to.sized(name);
+    to.byte(kind);
+    to.u32(index);
+    parts.exports.set(textOf(name), kind === EXTERNAL_FUNCTION ? parts.signatureOf(index) : undefined);
+  }
+}
+
+function copyCode(from: Reader, to: Writer, guarded: boolean): void {
+  const count = from.count(FUNCTIONS_MAX, "functions");
+  to.u32(count);
+  for (let i = 0; i < count; i++) {
+    const body = new Writer();
+    copyBody(from.part(from.count(BODY_BYTES_MAX, "bytes of code in one function")), body, guarded);
+    to.sized(body.bytes);
+  }
+}
+
+function copyCustom(from: Reader, to: Writer): void {
+  to.sized(readName(from));
+  to.raw(from.rest());
+}
+
+/** Copies one section's content. Throws PluginRejected if a plugin may not have it. */
+function copySection(id: number, from: Reader, to: Writer, parts: Parts, guarded: boolean): void {
+  if (id !== CUSTOM && id <= parts.seen) throw new PluginRejected("not-wasm", "sections of the image are out of order");
+  if (id !== CUSTOM) parts.seen = id;
+  switch (id) {
+    case CUSTOM:
+      return copyCustom(from, to);
+    case TYPE:
+      return copyTypes(from, to, parts);
+    case IMPORT:
+      return copyImports(from, to, parts, guarded);
+    case FUNCTION:
+      return copyFunctions(from, to, parts);
+    case MEMORY:
+      throw new PluginRejected("own-memory", "the image has a memory of its own");
+    case GLOBAL:
+      return copyGlobals(from, to);
+    case EXPORT:
+      return copyExports(from, to, parts);
+    case START:
+      throw new PluginRejected("start-function", "the image has a start function");
+    case CODE:
+      return copyCode(from, to, guarded);
+    case DATA:
+      throw new PluginRejected(
+        "section-not-allowed",
+        "the image has static data (strings, assert), which no plugin may",
+      );
+    default:
+      throw new PluginRejected("section-not-allowed", `the image has a section of kind ${id}, which no plugin may`);
+  }
+}
+
+function checkExports({ exports, hasMemory }: Parts): void {
+  if (!hasMemory) throw new PluginRejected("import-missing", "the image does not import env.memory");
+  const missing = Object.keys(PLUGIN_EXPORTS).filter((name) => !exports.has(name));
+  if (missing.length > 0) throw new PluginRejected("export-missing", `the image does not export ${missing.join(", ")}`);
+  for (const [name, wanted] of Object.entries(PLUGIN_EXPORTS)) {
+    const found = exports.get(name) ?? "no function";
+    if (found === wanted) continue;
+    throw new PluginRejected("wrong-signature", `the image exports ${name} as (${found}): it is (${wanted})`);
+  }
+}
+
+/**
+ * The module in its canonical form, with the guard if `guarded`. Throws PluginRejected with the name of the first thing
+ * that a plugin may not be.
+ */
+export function rewriteModule(image: Uint8Array<ArrayBuffer>, guarded: boolean): Uint8Array<ArrayBuffer> {
+  const from = new Reader(image);
+  const to = new Writer();
+  const parts = new Parts();
+  to.raw(from.take(8));
+  while (!from.done) {
+    const id = from.byte();
+    const section = from.part(from.u32());
+    const content = new Writer();
+    copySection(id, section, content, parts, guarded);
+    if (!section.done) throw new PluginRejected("not-wasm", "a section of the image goes on behind its end");
+    to.byte(id);
+    to.sized(content.bytes);
+  }
+  checkExports(parts);
+  return Uint8Array.from(to.bytes);
+}
+
+/**
+ * Checks that the module can do no more than a plugin may and is in its canonical form. Throws PluginRejected; answers
+ * the module as it is to run, with the guard.
+ */
+export async function validateModule(image: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
+  const canonical = rewriteModule(image, false);
+  if (canonical.length !== image.length || !canonical.every((byte, i) => byte === image[i])) {
+    throw new PluginRejected("not-canonical", "the image has numbers in longer forms than they need: sign it anew");
+  }
+  try {
+    return await WebAssembly.compile(rewriteModule(image, true));
+  } catch (error) {
+    throw new PluginRejected("not-wasm", `the image does not compile: ${(error as Error).message}`);
+  }
+}
