@@ -81,9 +81,15 @@ vf.command("set <n> <pairs...>").description(`change a VF: ${SETTABLE}`).action(
 function modeCommand(parent: Command, what: string, of: "vfs" | "vports"): void {
   parent.command("mode <n> [mode]").description(what)
     .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
-    .action(async (n: string, mode: string | undefined, { plugin }: { plugin?: string }) => {
+    .option("--force", "with emulated: take the VF back at once, without asking its guest")
+    .action(async (n: string, mode: string | undefined, { plugin, force }: { plugin?: string; force?: boolean }) => {
       const route = client().api.v1[of][":id"].mode;
-      const json = { mode: mode as ModeRequest["mode"], ...(plugin ? { plugin } : {}) };
+      if (!mode && (plugin || force)) throw new UsageError("--plugin and --force go with a mode to be in");
+      const json = {
+        mode: mode as ModeRequest["mode"],
+        ...(plugin ? { plugin } : {}),
+        ...(force ? { force: true } : {}),
+      };
       const found = await body<VfMode>(mode ? route.$put({ ...byId(n), json }) : route.$get(byId(n)));
       show(found, () => modeDetail(found));
     });

@@ -78,7 +78,10 @@ export function modeDetail({ mode, plugin, version, changing, steps, lastFailure
   if (steps && steps.length > 0) {
     lines.push(
       "",
-      table(["STEP OF THE LAST CHANGE", "MS", "ERROR"], steps.map(({ step, ms, error }) => [step, ms, error ?? ""])),
+      table(
+        ["STEP OF THE LAST CHANGE", "MS", "ERROR"],
+        steps.map(({ step, ms, error, lost }) => [step, ms, error ?? (lost ? `${lost} frames were not sent` : "")]),
+      ),
     );
   }
   if (lastFailure) lines.push("", `last failure: ${lastFailure.reason}: ${lastFailure.detail}`);

@@ -33,7 +33,7 @@ export class Hypervisor {
     report: () => Omit<GuestReport, "first">,
     apply: (config: GuestConfig) => void,
   ) {
-    this.#peer = new Peer("the hypervisor", options.url, options.token, TIMEOUT_MS);
+    this.#peer = new Peer("the hypervisor", options.url, options.token, { timeoutMs: TIMEOUT_MS });
     this.#path = `/api/v1/guests/${options.port}`;
     this.#report = report;
     this.#apply = apply;

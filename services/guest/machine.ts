@@ -1,48 +1,10 @@
 /**
- * The guest as a machine: its RAM, which is a memory file mapped as its Wasm memory, its worker, and the memories of
- * its data paths' plugins, into each of which exactly what that plugin may touch is mapped. The machine can end the
- * injected plugin at any time, whatever it does: its guard stops it where it is, and the worker goes on.
+ * The guest as a machine: its RAM, which is a memory file mapped as its Wasm memory, its worker, and its data paths'
+ * plugins. The machine can end the injected plugin at any time, whatever it does: its guard stops it where it is, and
+ * the worker goes on.
  */
 import { MessageChannel, type MessagePort } from "node:worker_threads";
-import {
-  AREA_EXCHANGE,
-  AREA_RINGS,
-  AREA_STATE,
-  BUFFERS,
-  GC,
-  GC_ASLEEP,
-  GC_NOW_NS,
-  GC_REQUEST,
-  GUEST_RAM_BYTES_MIN,
-  PLUGIN_AREA,
-  VIRTIO_AREA,
-} from "../../shared/layout/guest.ts";
-import {
-  PC_BUFFERS_IOVA,
-  PC_FEATURES,
-  PC_HEADER_BYTES,
-  PC_QUEUE_PAIRS,
-  PC_RING_SIZE,
-  PC_RINGS_IOVA,
-  PLUGIN_BUFFER_BYTES,
-  PLUGIN_BUFFER_COUNT,
-  PLUGIN_BUFFERS,
-  PLUGIN_DOORBELLS,
-  PLUGIN_DOORBELLS_BYTES,
-  PLUGIN_EXCHANGE,
-  PLUGIN_EXCHANGE_BYTES,
-  PLUGIN_MEMORY_BYTES,
-  PLUGIN_QUEUE_STRIDE,
-  PLUGIN_QUEUES,
-  PLUGIN_RINGS,
-  PLUGIN_RINGS_BYTES,
-  PLUGIN_STATE,
-  PLUGIN_STATE_BYTES,
-  PQ_AVAIL,
-  PQ_DESC,
-  PQ_SIZE,
-  PQ_USED,
-} from "../../shared/layout/plugin.ts";
+import { GC, GC_ASLEEP, GC_NOW_NS, GC_REQUEST, GUEST_RAM_BYTES_MIN } from "../../shared/layout/guest.ts";
 import {
   createEventFd,
   createMemfd,
@@ -53,98 +15,9 @@ import {
   signalEventFd,
   WasmMemory,
 } from "../../shared/os/mod.ts";
-import { GUARD_IMPORT } from "../../shared/plugin/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import type { GuestReply, GuestRequest, GuestStart, PathInstall } from "./worker.ts";
-
-/** A range of the guest's RAM that a device may reach. */
-export interface DeviceRange {
-  address: number;
-  bytes: number;
-}
-
-/** Rings as a plugin has laid them out. */
-export interface RingPlace {
-  desc: bigint;
-  avail: bigint;
-  used: bigint;
-  size: number;
-}
-
-/** How a data path is set up. */
-export interface PathOptions {
-  queuePairs: number;
-  ringSize: number;
-  features: bigint;
-  headerBytes: number;
-}
-
-/** A data path's plugin memory and eventfds. `path` 0 is the shell's own, 1 the injected one. */
-export class PathMemory implements Disposable {
-  readonly path: 0 | 1;
-  readonly memory = new WasmMemory(PLUGIN_MEMORY_BYTES);
-  readonly #guard = new WasmMemory(GUARD_IMPORT.pages * 65536);
-  readonly kicks: Fd[];
-  readonly calls: Fd[];
-  readonly ranges: DeviceRange[];
-
-  constructor(path: 0 | 1, ram: Fd, options: PathOptions, doorbells: Fd | undefined) {
-    this.path = path;
-    const area = path === 0 ? VIRTIO_AREA : PLUGIN_AREA;
-    this.memory.map(PLUGIN_STATE, ram.number, area + AREA_STATE, PLUGIN_STATE_BYTES);
-    this.memory.map(PLUGIN_EXCHANGE, ram.number, area + AREA_EXCHANGE, PLUGIN_EXCHANGE_BYTES);
-    this.memory.map(PLUGIN_RINGS, ram.number, area + AREA_RINGS, PLUGIN_RINGS_BYTES);
-    this.memory.map(PLUGIN_BUFFERS, ram.number, BUFFERS, PLUGIN_BUFFER_COUNT * PLUGIN_BUFFER_BYTES);
-    if (doorbells) this.memory.map(PLUGIN_DOORBELLS, doorbells.number, 0, PLUGIN_DOORBELLS_BYTES);
-    // What the device may reach is what the plugin may reach: rings and buffers, by guest physical address.
-    this.ranges = [
-      { address: area + AREA_RINGS, bytes: PLUGIN_RINGS_BYTES },
-      { address: BUFFERS, bytes: PLUGIN_BUFFER_COUNT * PLUGIN_BUFFER_BYTES },
-    ];
-    new Uint8Array(this.memory.buffer, PLUGIN_STATE, PLUGIN_STATE_BYTES).fill(0);
-    const { view } = this.memory;
-    view.setUint32(PLUGIN_STATE + PC_QUEUE_PAIRS, options.queuePairs, true);
-    view.setUint32(PLUGIN_STATE + PC_RING_SIZE, options.ringSize, true);
-    view.setBigUint64(PLUGIN_STATE + PC_FEATURES, options.features, true);
-    view.setBigUint64(PLUGIN_STATE + PC_RINGS_IOVA, BigInt(area + AREA_RINGS), true);
-    view.setBigUint64(PLUGIN_STATE + PC_BUFFERS_IOVA, BigInt(BUFFERS), true);
-    view.setUint32(PLUGIN_STATE + PC_HEADER_BYTES, options.headerBytes, true);
-    this.kicks = Array.from({ length: options.queuePairs * 2 }, () => createEventFd());
-    this.calls = Array.from({ length: options.queuePairs * 2 }, () => createEventFd());
-  }
-
-  /** What the worker needs of it. */
-  install(module: WebAssembly.Module): PathInstall {
-    return {
-      module,
-      memory: this.memory.memory,
-      guard: this.#guard.memory,
-      kicks: this.kicks.map((fd) => fd.number),
-      calls: this.calls.map((fd) => fd.number),
-    };
-  }
-
-  /** Ends the plugin, for good: it traps wherever it is, and at every call from now on. */
-  end(): void {
-    Atomics.store(new Int32Array(this.#guard.buffer), 0, 1);
-  }
-
-  /** Where the plugin has laid out the rings of a queue. The device checks that they are where it may reach. */
-  ring(queue: number): RingPlace {
-    const at = PLUGIN_QUEUES + queue * PLUGIN_QUEUE_STRIDE;
-    const { view } = this.memory;
-    return {
-      desc: view.getBigUint64(at + PQ_DESC, true),
-      avail: view.getBigUint64(at + PQ_AVAIL, true),
-      used: view.getBigUint64(at + PQ_USED, true),
-      size: view.getUint32(at + PQ_SIZE, true),
-    };
-  }
-
-  [Symbol.dispose](): void {
-    for (const fd of [...this.kicks, ...this.calls]) fd.close();
-  }
-}
+import { PathMemory, type PathOptions, PathRoom } from "./path_memory.ts";
+import type { GuestReply, GuestRequest, GuestStart } from "./worker.ts";
 
 const WATCHDOG_MS = 250;
 /** How long a plugin may take to come back from a call. */
@@ -179,6 +52,7 @@ export class Machine {
   #watchdog: ReturnType<typeof setInterval> | undefined;
   #lastNs = 0;
   #looks = 0;
+  readonly #rooms = [new PathRoom(), new PathRoom()] as const;
   /** The injected plugin, and why it has been ended. */
   #plugin: { path: PathMemory; ended?: string } | undefined;
 
@@ -258,6 +132,11 @@ export class Machine {
     else waiter?.reject(new Error(ended ?? reply.error));
   }
 
+  /** Makes room for a plugin on a data path, on which none is installed. */
+  layOut(path: 0 | 1, options: PathOptions, doorbells?: Fd): PathMemory {
+    return new PathMemory(path, this.ram, options, doorbells, this.#rooms[path]);
+  }
+
   /** Has the worker drive a data path with `module`. Throws why it cannot be, with nothing installed. */
   async install(path: PathMemory, module: WebAssembly.Module): Promise<void> {
     if (path.path === 1) this.#plugin = { path };
@@ -272,8 +151,10 @@ export class Machine {
 
   /** Ends a plugin at once and for good, whatever it does. `reason` is what whoever waits for it is told. */
   endPlugin(path: PathMemory, reason: string): void {
+    // Another one may run in its place.
+    if (this.#plugin?.path !== path) return;
     path.end();
-    if (this.#plugin?.path === path) this.#plugin.ended ??= reason;
+    this.#plugin.ended ??= reason;
   }
 
   /** Why the plugin of a data path has ended; `undefined` while it has not. */

@@ -8,7 +8,8 @@ import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
 import type { CheckedImage } from "../../shared/plugin/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 import type { Host } from "./host.ts";
-import { type Machine, PathMemory } from "./machine.ts";
+import type { Machine } from "./machine.ts";
+import type { PathMemory } from "./path_memory.ts";
 
 /** Of the guest's 4096 buffers: half is for a plugin's receive rings, a quarter for the shell's own, the rest is to send. */
 const RX_BUFFERS = 2048;
@@ -100,7 +101,7 @@ export class VfPath {
       using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
       const queuePairs = host.get(GC_QUEUE_PAIRS);
       const features = BigInt(attached.features as bigint);
-      memory = new PathMemory(1, machine.ram, { queuePairs, ringSize, features, headerBytes }, doorbells);
+      memory = machine.layOut(1, { queuePairs, ringSize, features, headerBytes }, doorbells);
       await machine.install(memory, image.module);
       const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
       await device.request({ op: "dmaSet", regions }, regions.map(() => machine.ram.number));

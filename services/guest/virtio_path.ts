@@ -16,7 +16,8 @@ import type { Reactor } from "../../shared/os/mod.ts";
 import { VhostUserFrontEnd } from "../../shared/vhost_user/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import type { Host } from "./host.ts";
-import { type Machine, PathMemory } from "./machine.ts";
+import type { Machine } from "./machine.ts";
+import type { PathMemory } from "./path_memory.ts";
 
 const RETRY_MS = 100;
 /** Of the guest's 4096 buffers: a quarter is for this path's receive rings, half for a plugin's, the rest is to send. */
@@ -106,11 +107,12 @@ export class VirtioPath {
     if (queuePairs > queues) throw new Error(`the back-end has ${queues} queue pairs, not ${queuePairs}`);
     this.features = features;
     if (this.inUse) this.#host.set(GC_RUNNING, 0);
-    const memory = new PathMemory(0, this.#machine.ram, { queuePairs, ringSize, features, headerBytes: 0 }, undefined);
+    if (this.#memory) await this.#machine.remove(this.#memory);
+    this.#memory?.[Symbol.dispose]();
+    const memory = this.#machine.layOut(0, { queuePairs, ringSize, features, headerBytes: 0 });
+    this.#memory = memory;
     this.#host.set(GC_QUEUE_PAIRS, queuePairs);
     await this.#machine.install(memory, module);
-    this.#memory?.[Symbol.dispose]();
-    this.#memory = memory;
     const regions = memory.ranges.map(({ address, bytes }) => ({
       guestAddress: BigInt(address),
       size: BigInt(bytes),

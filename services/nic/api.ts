@@ -7,10 +7,12 @@ import {
   Filter,
   HoldGrant,
   HoldRequest,
+  LeaseView,
   type NicEvent,
   NicState,
   Problem,
   Programme,
+  TakenBack,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Nic } from "./nic.ts";
@@ -99,7 +101,7 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       responses: done,
     }),
     async (c) => {
-      await refusing(() => nic.resume(c.req.valid("param").id));
+      await refusing(() => nic.release(c.req.valid("param").id));
       return c.json({}, 200);
     },
   );
@@ -107,14 +109,20 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
     createRoute({
       method: "delete",
       path: "/api/v1/vfs/{id}/lease",
-      description: "Takes the VF back from a guest that drives it itself",
+      description: "Takes the VF back from a guest that drives it itself, at once and for good",
       request: { params },
-      responses: done,
+      responses: { ...done, 200: json(TakenBack, "No guest drives the VF") },
     }),
-    (c) => {
-      refusing(() => nic.revoke(c.req.valid("param").id, "the hypervisor took it back"));
-      return c.json({}, 200);
-    },
+    (c) => c.json(refusing(() => nic.takeBack(c.req.valid("param").id, "the hypervisor took it back")), 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/vfs/{id}/lease",
+      request: { params },
+      responses: { 200: json(LeaseView, "Who drives the VF's queues"), 404: refused },
+    }),
+    (c) => c.json(refusing(() => nic.leaseOf(c.req.valid("param").id)), 200),
   );
 
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));

@@ -3,8 +3,8 @@ import { z } from "zod";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
-import type { Lease, Nic } from "./nic.ts";
-import { poolName } from "../../shared/engine/mod.ts";
+import type { Lease } from "./lease.ts";
+import type { Nic } from "./nic.ts";
 
 const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */
@@ -83,7 +83,7 @@ class Connection {
       this.#unwatch();
       this.#open.delete(this.#channel);
       this.#channel.close();
-      if (this.#lease) this.#nic.orphan(this.#lease);
+      if (this.#lease) this.#nic.leases.orphan(this.#lease);
     }
   }
 
@@ -110,11 +110,6 @@ class Connection {
     }
   }
 
-  #held(): Lease {
-    if (!this.#lease) throw new DeviceRefusal("not-attached", "attach to a VF first");
-    return this.#lease;
-  }
-
   #event(event: DeviceEvent): void {
     try {
       this.#channel.send(event);
@@ -129,11 +124,6 @@ class Connection {
     reply: number[],
   ): Record<string, unknown> | Promise<Record<string, unknown>> {
     switch (request.op) {
-      case "region":
-        reply.push(this.#nic.registers(this.#held()));
-        return {};
-      case "resume":
-        return this.#nic.resume(poolName(this.#held().pool)).then(() => ({}));
       case "watch":
         if (this.#guest) {
           throw new DeviceRefusal("not-allowed", "a guest attaches to its VF and does nothing else here");
@@ -143,29 +133,12 @@ class Connection {
         return {};
       case "attach":
         return this.#attach(request);
-      case "detach":
-        this.#nic.release(this.#held(), request.reason);
-        this.#lease = undefined;
-        return {};
-      case "dmaSet":
-        this.#nic.setMemory(this.#held(), request, fds);
-        return {};
-      case "dmaMap":
-        if (!fds[0]) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
-        this.#nic.mapMemory(this.#held(), request, fds[0]);
-        return {};
-      case "dmaUnmap":
-        this.#nic.unmapMemory(this.#held(), request);
-        return {};
-      case "queueStart":
-        this.#startQueue(request, fds);
-        return {};
-      case "queueStop":
-        return { base: this.#nic.stopQueue(this.#held(), request.index) };
-      case "queueCall":
-        this.#nic.setCall(this.#held(), request.index, request.call ? fds[0] : undefined);
-        if (request.call) fds.shift();
-        return {};
+      default: {
+        const lease = this.#lease;
+        if (!lease) throw new DeviceRefusal("not-attached", "attach to a VF first");
+        if (request.op === "detach") this.#lease = undefined;
+        return this.#nic.leases.serve(lease, request, fds, reply);
+      }
     }
   }
 
@@ -173,20 +146,11 @@ class Connection {
     if (this.#lease) throw new DeviceRefusal("attached", "this connection has a VF already");
     const { lease, attached } = this.#nic.attach(request, this.#guest);
     this.#lease = lease;
-    lease.onRevoked = (reason) => this.#event({ event: "revoked", reason });
+    lease.onEnded = (reason) => {
+      this.#event({ event: "revoked", reason });
+      this.#channel.close();
+    };
     lease.onQueueError = (index, reason) => this.#event({ event: "queueError", index, reason });
     return { ...attached };
-  }
-
-  #startQueue(request: Extract<Request, { op: "queueStart" }>, fds: Fd[]): void {
-    const wanted = [request.kick, request.call].filter((there) => there).length;
-    if (fds.length !== wanted) {
-      throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
-    }
-    const kick = request.kick ? fds[0] : undefined;
-    const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    this.#nic.startQueue(this.#held(), request, [kick, call]);
-    // The queue owns them now.
-    fds.length = 0;
   }
 }

@@ -46,16 +46,19 @@ const POOL_OF_BUFFERS = 0x40000;
 /** One pool's hold. */
 export class Hold {
   readonly pool: number;
+  /** The right to attach to the VF while it is held; used up by the first who shows it, gone with the hold. */
+  token: string | undefined;
   /** The ring, as the engine's queue. */
   readonly queue: number;
   readonly #window: Window;
   readonly #arena: Arena;
-  /** What it holds is being handed on. */
-  releasing = false;
+  /** Resolves when what it holds has been handed on; `undefined` until somebody ends the hold. */
+  released: Promise<void> | undefined;
   timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(arena: Arena, view: DataView, pool: number) {
+  constructor(arena: Arena, view: DataView, pool: number, token: string | undefined) {
     this.pool = pool;
+    this.token = token;
     this.#arena = arena;
     try {
       this.#window = arena.allocate(POOL_OF_BUFFERS + HOLD_BUFFERS * BUFFER_BYTES);

@@ -223,7 +223,10 @@ export class Fabric implements PfHandlers {
     return await this.#vfMoved(id);
   }
 
+  /** Ends a vport's allotment. Whatever its guest says or does, nobody drives the VF when the next one gets it. */
   async returnVf(id: number): Promise<VportView> {
+    const { vf } = findVport(this.#settings, id);
+    if (vf !== null) await this.#nic.takeBack(vf);
     await this.#change((before) => returnVf(before, id));
     return await this.#vfMoved(id);
   }

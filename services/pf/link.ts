@@ -20,7 +20,7 @@ export class Link<Event> {
   constructor(name: string, url: string, token: string | undefined) {
     this.#name = name;
     this.#headers = token ? { authorization: `Bearer ${token}` } : {};
-    this.peer = new Peer(name, url, token, TIMEOUT_MS);
+    this.peer = new Peer(name, url, token, { timeoutMs: TIMEOUT_MS });
   }
 
   /** Drops the line, so that the service is programmed anew when the line is back. */

@@ -23,6 +23,11 @@ export class NicLink extends Link<NicEvent> {
     await this.peer.ask("PUT", "/api/v1/programme", programme);
   }
 
+  /** Takes a VF back from the guest that drives it, if one does. */
+  async takeBack(vf: number): Promise<void> {
+    await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+  }
+
   async state(): Promise<NicState> {
     return NicState.parse(await this.peer.ask("GET", "/api/v1/state"));
   }

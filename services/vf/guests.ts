@@ -1,8 +1,9 @@
 /** The guests that have a shell: each reports which port it is on and how it is; what it hears is what the PF has set. */
+import { z } from "zod";
 import {
   ApiError,
   type GuestConfig,
-  type GuestMode,
+  GuestMode,
   type GuestReport,
   type GuestView,
   type LinkPatch,
@@ -13,10 +14,21 @@ import {
 } from "../../shared/api/mod.ts";
 import type { Peers } from "./peers.ts";
 
+/** The longest answer of a shell that is read. */
+const ANSWER_BYTES_MAX = 16 * 1024;
+const Nothing = z.looseObject({});
+/** Of a shell's time for a step, what its answer may take. */
+const ANSWER_MS = 200;
+/** How long a guest that was unknown may take to hear that it is to send. */
+const RESUME_MS = 2000;
+
 /** A guest that has not reported for so long is gone. */
 const GONE_MS = 15_000;
 
-/** A guest's shell, as steps of a change of mode are asked of it. */
+/**
+ * A guest's shell, as steps of a change of mode are asked of it, each within a number of milliseconds. What it answers
+ * is read by a schema, and believed nowhere.
+ */
 export class GuestShell {
   readonly api: string;
   readonly boot: string;
@@ -31,34 +43,43 @@ export class GuestShell {
     this.boot = boot;
     this.mode = mode;
     this.groupsAreStale = first;
-    this.#peer = new Peer("the guest", api, token);
+    this.#peer = new Peer("the guest", api, token, { answerBytesMax: ANSWER_BYTES_MAX });
+  }
+
+  async #ask<T extends z.ZodType>(schema: T, ms: number, path: string, body?: unknown): Promise<z.output<T>> {
+    const method = body instanceof Uint8Array ? "PUT" : "POST";
+    const answer = schema.safeParse(await this.#peer.ask(method, path, body, ms));
+    if (answer.success) return answer.data;
+    throw new ApiError(503, `the guest answers nonsense to ${path}`, undefined, "guest-unreachable");
   }
 
   /** Puts an image where the shell says; throws the shell's own reason if it does not take it. */
-  async inject(image: Uint8Array): Promise<void> {
-    await this.#peer.ask("POST", "/api/v1/plugin", { bytes: image.length });
-    await this.#peer.ask("PUT", "/api/v1/plugin", image);
+  async inject(image: Uint8Array, ms: number): Promise<void> {
+    const end = performance.now() + ms;
+    await this.#ask(Nothing, ms, "/api/v1/plugin", { bytes: image.length });
+    await this.#ask(Nothing, Math.max(1, end - performance.now()), "/api/v1/plugin", image);
   }
 
-  async quiesce(): Promise<void> {
-    await this.#peer.ask("POST", "/api/v1/path/quiesce");
+  async quiesce(ms: number): Promise<void> {
+    await this.#ask(Nothing, ms + ANSWER_MS, "/api/v1/path/quiesce", { deadlineMs: Math.max(1, Math.floor(ms)) });
   }
 
-  async passthrough(vf: number, token: string): Promise<void> {
-    this.mode = await this.#peer.ask("POST", "/api/v1/path/passthrough", { vf, token });
+  async passthrough(vf: number, token: string, ms: number): Promise<void> {
+    this.mode = await this.#ask(GuestMode, ms, "/api/v1/path/passthrough", { vf, token });
   }
 
-  async emulated(): Promise<void> {
-    this.mode = await this.#peer.ask("POST", "/api/v1/path/emulated");
+  async emulated(ms: number): Promise<void> {
+    const deadlineMs = Math.max(1, Math.floor(ms - ANSWER_MS));
+    this.mode = await this.#ask(GuestMode, ms, "/api/v1/path/emulated", { deadlineMs });
   }
 
   /** Asks how it is now: what it has reported may be from before the last step. */
-  async refresh(): Promise<void> {
-    this.mode = await this.#peer.ask("GET", "/api/v1/mode");
+  async refresh(ms: number): Promise<void> {
+    this.mode = GuestMode.parse(await this.#peer.ask("GET", "/api/v1/mode", undefined, ms));
   }
 
-  async resume(): Promise<void> {
-    await this.#peer.ask("POST", "/api/v1/path/resume");
+  async resume(ms: number): Promise<void> {
+    await this.#ask(Nothing, ms, "/api/v1/path/resume");
   }
 }
 
@@ -114,7 +135,7 @@ export class Guests {
       this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
       // A service before this one may have ended while the guest was told not to send.
-      void guest.resume().catch((error) => log("warn", "vf", oneLine(error)));
+      void guest.resume(RESUME_MS).catch((error) => log("warn", "vf", oneLine(error)));
     }
     await this.#leaveGroups(port);
     return await this.config(port);

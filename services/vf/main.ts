@@ -52,7 +52,10 @@ await runService("vf", async () => {
   });
   const peers = new Peers(options, Deno.env.get("RINGFABRIC_TOKEN"));
   const guests = new Guests(peers, readGuestTokens(Deno.env.get("RINGFABRIC_GUEST_TOKENS") ?? ""));
-  const server = serve(vfApi({ registry, guests, modes: new Modes(peers, guests, registry) }, token), options.listen);
+  const server = serve(
+    vfApi({ registry, guests, modes: new Modes({ peers, guests, registry }) }, token),
+    options.listen,
+  );
   return {
     info: { api: urlOf(server.addr) },
     async close() {

@@ -4,13 +4,20 @@
  * and only then does somebody else drive. Each step has its undoing, so a failure leaves the guest on the path it had;
  * the reason is in the answer and stays in the VF's mode. Nothing is kept here: who drives a VF is asked of those who
  * know, so this service may die at any time.
+ *
+ * **A guest is asked, and never believed.** It has a bounded time for its part. Taking a VF back needs no consent: after
+ * the guest was asked, the NIC ends its lease, whatever it answered. That it drives a VF is asked of the NIC.
  */
 import { ApiError, type DataPath, log, type ModeRequest, type ModeStep, type VfMode } from "../../shared/api/mod.ts";
-import type { Guests, GuestShell } from "./guests.ts";
+import { Change } from "./change.ts";
+import type { GuestShell } from "./guests.ts";
 import type { Peers } from "./peers.ts";
 import type { Registry, StoredImage } from "./registry.ts";
 
 const HOLD_DEADLINE_MS = 10_000;
+/** How long a guest may take to give a VF back, and to take one over: all its steps together. */
+const LEAVE_MS = 2000;
+const ENTER_MS = 5000;
 
 /** Codes with which the NIC refuses a guest's memory. */
 const MEMORY_CODES = new Set([
@@ -23,56 +30,34 @@ const MEMORY_CODES = new Set([
   "memory-gone",
 ]);
 
-/** One change under way: its steps, and how to take them back. */
-class Change {
-  readonly steps: ModeStep[] = [];
-  readonly #undo: (() => Promise<unknown>)[] = [];
-
-  /** Does a step; if it or a later one fails, `undo` is called, last step first. */
-  async step<T>(name: string, act: () => Promise<T>, undo?: () => Promise<unknown>): Promise<T> {
-    const start = performance.now();
-    const ms = () => Math.round((performance.now() - start) * 100) / 100;
-    try {
-      const value = await act();
-      this.steps.push({ step: name, ms: ms() });
-      if (undo) this.#undo.unshift(undo);
-      return value;
-    } catch (error) {
-      this.steps.push({ step: name, ms: ms(), error: (error as Error).message });
-      throw error;
-    }
-  }
-
-  /** Takes back what was done. What cannot be taken back is said. */
-  async undo(): Promise<void> {
-    for (const undo of this.#undo) {
-      try {
-        await undo();
-      } catch (error) {
-        log("warn", "vf", `while undoing a change of mode: ${(error as Error).message}`);
-      }
-    }
-  }
-}
-
 /** What is remembered of a VF's last changes, for whoever asks. */
 interface Memory {
   steps?: ModeStep[];
   lastFailure?: { reason: string; detail: string };
 }
 
+/** What changes of mode are made with. */
+export interface ModeParts {
+  peers: Pick<Peers, keyof Peers>;
+  guests: { find(port: string): Shell | undefined };
+  registry: Pick<Registry, "find">;
+}
+
+/** A guest's shell, as a change of mode sees it. */
+type Shell = Pick<GuestShell, keyof GuestShell>;
+
 /** A VF's number, or `vport3`: where a guest is. */
 export type Port = number | `vport${number}`;
 
 /** Modes of all ports. */
 export class Modes {
-  readonly #peers: Peers;
-  readonly #guests: Guests;
-  readonly #registry: Registry;
+  readonly #peers: ModeParts["peers"];
+  readonly #guests: ModeParts["guests"];
+  readonly #registry: ModeParts["registry"];
   readonly #changing = new Set<Port>();
   readonly #memory = new Map<Port, Memory>();
 
-  constructor(peers: Peers, guests: Guests, registry: Registry) {
+  constructor({ peers, guests, registry }: ModeParts) {
     this.#peers = peers;
     this.#guests = guests;
     this.#registry = registry;
@@ -139,7 +124,11 @@ export class Modes {
     }
   }
 
-  async #make(port: Port, { mode, plugin }: ModeRequest, change: Change): Promise<void> {
+  async #make(port: Port, { mode, plugin, force = false }: ModeRequest, change: Change): Promise<void> {
+    if (force && mode !== "emulated") {
+      const detail = "force takes a VF back without asking its guest: put it into emulated mode";
+      throw new ApiError(422, detail, "force", "incompatible-mode");
+    }
     if (mode === "emulated" && plugin !== undefined) {
       throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");
     }
@@ -158,9 +147,9 @@ export class Modes {
       if (image && guest.mode.plugin === name && guest.mode.version === version) return;
       // Checked first: a plugin that cannot be taken must not cost the one that runs.
       const before = await this.#registry.find(`${guest.mode.plugin}@${guest.mode.version}`).catch(() => undefined);
-      const undo = before ? () => guest.inject(before.image) : undefined;
-      if (image) await change.step("inject the plugin", () => guest.inject(image.image));
-      await this.#leave(at, guest, change, undo);
+      const undo = before ? () => guest.inject(before.image, change.undoMs) : undefined;
+      if (image) await this.#inject(guest, image, change);
+      await this.#leave(at, guest, change, { force, ...(undo ? { reinject: undo } : {}) });
       if (image) return await this.#enter(at, guest, image, "emulated", change, true);
       if (typeof port === "string") await change.step("the VF is given back", () => this.#peers.returnVf(port));
     } else if (image && guest) {
@@ -187,7 +176,7 @@ export class Modes {
   /** The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. */
   async #choose(
     { port, vf }: Place,
-    guest: GuestShell | undefined,
+    guest: Shell | undefined,
     plugin: string | undefined,
   ): Promise<StoredImage | undefined> {
     if (!guest && typeof port === "string") {
@@ -209,35 +198,66 @@ export class Modes {
     return image;
   }
 
+  async #inject(guest: Shell, image: StoredImage, change: Change): Promise<void> {
+    change.giveGuest(ENTER_MS);
+    await change.step("inject the plugin", () => guest.inject(image.image, change.guestMs));
+  }
+
   /** Emulated, or with the guest's rings in the NIC, to the guest's own plugin. */
   async #enter(
     { port, vf }: Place,
-    guest: GuestShell,
+    guest: Shell,
     image: StoredImage,
     from: DataPath,
     change: Change,
     injected = false,
   ): Promise<void> {
-    if (!injected) await change.step("inject the plugin", () => guest.inject(image.image));
+    if (injected) change.giveGuest(ENTER_MS);
+    else await this.#inject(guest, image, change);
     const token = await this.#hold(vf, change);
-    await change.step("the guest stops sending", () => guest.quiesce(), () => guest.resume());
     await change.step(
-      "vhost lets go of the VF",
-      () => this.#peers.setDataPath(port, "guest"),
-      () => this.#peers.setDataPath(port, from),
+      "the guest stops sending",
+      () => guest.quiesce(change.guestMs),
+      () => guest.resume(change.undoMs),
     );
-    await change.step("the plugin takes the VF", () => guest.passthrough(vf, token));
+    await change.step("vhost lets go of the VF", () => this.#peers.setDataPath(port, "guest"), async () => {
+      // Whatever the guest has answered: it may have taken the VF, or still be about to.
+      await this.#peers.takeBack(vf);
+      await this.#peers.setDataPath(port, from);
+    });
+    await change.step("the plugin takes the VF", async () => {
+      await guest.passthrough(vf, token, change.guestMs);
+      if (await this.#isGuestDriven(vf)) return;
+      throw new ApiError(409, "the guest says that it drives the VF, and does not", "plugin", "plugin-failed");
+    });
+    // The guest has ended the hold, or this does.
+    await this.#peers.release(vf);
   }
 
-  /** From the guest's own plugin to emulated mode. */
-  async #leave({ port, vf }: Place, guest: GuestShell, change: Change, reinject?: () => Promise<void>): Promise<void> {
-    let token = await this.#hold(vf, change);
-    await change.step("the guest stops sending", () => guest.quiesce(), () => guest.resume());
-    // The way back is the plugin again, with the token that has not been used.
-    await change.step("the plugin gives the VF back", () => guest.emulated(), async () => {
-      await reinject?.();
-      await guest.passthrough(vf, token);
-    });
+  async #isGuestDriven(vf: number): Promise<boolean> {
+    return (await this.#peers.leaseOf(vf)).driver === "guest";
+  }
+
+  /** From the guest's own plugin to emulated mode: with the guest's help if it gives it in time, or without. */
+  async #leave({ port, vf }: Place, guest: Shell, change: Change, how: Leaving): Promise<void> {
+    change.giveGuest(LEAVE_MS);
+    await this.#hold(vf, change);
+    if (!how.force) {
+      await change.attempt(
+        "the guest stops sending",
+        () => guest.quiesce(change.guestMs / 2),
+        () => guest.resume(change.undoMs),
+      );
+      await change.attempt("the plugin gives the VF back", () => guest.emulated(change.guestMs));
+    }
+    let token = "";
+    const again = async () => {
+      await how.reinject?.();
+      await guest.passthrough(vf, token, change.undoMs);
+    };
+    const taken = await change.step("the NIC takes the VF back", () => this.#peers.takeBack(vf), again);
+    change.noteLost(taken.unfetched);
+    token = taken.token ?? "";
     await change.step(
       "vhost drives the VF",
       () => this.#peers.setDataPath(port, "emulated"),
@@ -246,7 +266,10 @@ export class Modes {
     await change.step("held frames are delivered", () => this.#peers.release(vf), async () => {
       token = await this.#peers.hold(vf, HOLD_DEADLINE_MS);
     });
-    await change.step("the guest sends again", () => guest.resume(), () => guest.quiesce());
+    const resume = () => guest.resume(change.undoMs);
+    // A guest whose VF was taken sends again by itself; nobody waits for it.
+    if (how.force) void resume().catch(() => {});
+    else await change.attempt("the guest sends again", resume, () => guest.quiesce(change.undoMs));
   }
 
   /** A guest without a shell: its rings go from one driver to the other, and it need not know. */
@@ -274,32 +297,54 @@ export class Modes {
 
   /** Emulated mode, without asking the guest: a process of one before it may still be there, and hold the VF. */
   async #reset(port: Port): Promise<void> {
-    const vf = typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
-    if (vf !== null) await this.#peers.revoke(vf);
+    const vf = await this.#vfOf(port);
+    if (vf !== null) await this.#peers.takeBack(vf);
     await this.#peers.setDataPath(port, "emulated");
     if (typeof port === "string" && vf !== null) await this.#peers.returnVf(port);
+  }
+
+  async #vfOf(port: Port): Promise<number | null> {
+    return typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
+  }
+
+  /**
+   * Whether a port is wired as its guest reports. That it drives its VF is the NIC's to say: a guest that says so, and
+   * does not, has lost its VF and has not noticed, or lies.
+   */
+  async #agrees(port: Port, guest: Shell): Promise<boolean> {
+    const { dataPath } = await this.#peers.port(port);
+    if (guest.mode.mode === "emulated") return dataPath !== "guest";
+    const vf = await this.#vfOf(port);
+    return (dataPath === "guest") === (vf !== null && await this.#isGuestDriven(vf));
   }
 
   /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
   async reconcile(port: Port): Promise<void> {
     const guest = this.#guests.find(String(port));
-    const agrees = async () => {
-      const { dataPath } = await this.#peers.port(port);
-      return (dataPath === "guest") === (guest?.mode.mode === "passthrough");
-    };
-    if (!guest || this.#changing.has(port) || await agrees() || this.#changing.has(port)) return;
+    if (!guest || this.#changing.has(port) || await this.#agrees(port, guest) || this.#changing.has(port)) return;
     await this.#exclusively(port, async () => {
-      await guest.refresh();
-      if (await agrees()) return;
+      await guest.refresh(LEAVE_MS);
+      if (await this.#agrees(port, guest)) return;
+      const vf = await this.#vfOf(port);
       // Its connection to vhost was lost and has come back, while its plugin went on.
-      if (guest.mode.mode === "passthrough") return await this.#peers.setDataPath(port, "guest");
+      if (guest.mode.mode === "passthrough" && vf !== null && await this.#isGuestDriven(vf)) {
+        return await this.#peers.setDataPath(port, "guest");
+      }
       const detail = guest.mode.lastFault ?? "the guest left the VF by itself";
       this.#memory.set(port, { ...this.#memory.get(port), lastFailure: { reason: "plugin-failed", detail } });
       log("warn", "vf", `${nameOf(port)} is emulated again: ${detail}`);
       await this.#reset(port);
-      await guest.resume();
+      await guest.resume(LEAVE_MS);
     });
   }
+}
+
+/** How a VF is left. */
+interface Leaving {
+  /** Without asking the guest. */
+  force: boolean;
+  /** Puts the plugin that is left into the guest again, if another one has been put there. */
+  reinject?: () => Promise<unknown>;
 }
 
 /** A port, and the VF that its guest drives or is to drive. */

@@ -1,5 +1,14 @@
 /** The services that a change of mode is made with. */
-import { type DataPath, type LinkPatch, Peer, type PortState, type Vf, type VportView } from "../../shared/api/mod.ts";
+import {
+  type DataPath,
+  type LeaseView,
+  type LinkPatch,
+  Peer,
+  type PortState,
+  type TakenBack,
+  type Vf,
+  type VportView,
+} from "../../shared/api/mod.ts";
 
 /** Where the PF has a port. */
 function pathOf(port: string): string {
@@ -53,9 +62,14 @@ export class Peers {
     await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/hold`);
   }
 
-  /** Takes a VF back from the guest that drives it, if one does. */
-  async revoke(vf: number): Promise<void> {
-    await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+  /** Takes a VF back from the guest that drives it, if one does: at once and for good. */
+  async takeBack(vf: number): Promise<TakenBack> {
+    return await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+  }
+
+  /** Who drives a VF, by the NIC's word. */
+  async leaseOf(vf: number): Promise<LeaseView> {
+    return await this.#nic.ask("GET", `/api/v1/vfs/${vf}/lease`);
   }
 
   port(vf: number | string): Promise<PortState> {

@@ -253,13 +253,19 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
 /** The largest answer of a service. */
 const ANSWER_BYTES_MAX = 4 << 20;
 
-/** The body of an answer, if it is not larger than any answer can be. */
-async function limitedText(response: Response): Promise<string> {
+/** How long an answer may take, and how long it may be. */
+export interface PeerLimits {
+  timeoutMs?: number;
+  answerBytesMax?: number;
+}
+
+/** The body of an answer, if it is not larger than it may be. */
+async function limitedText(response: Response, bytesMax: number): Promise<string> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let bytes = 0;
   for await (const part of response.body ?? []) {
     bytes += part.length;
-    if (bytes > ANSWER_BYTES_MAX) throw new Error(`its answer is larger than ${ANSWER_BYTES_MAX} bytes`);
+    if (bytes > bytesMax) throw new Error(`its answer is larger than ${bytesMax} bytes`);
     parts.push(part);
   }
   return await new Blob(parts).text();
@@ -271,16 +277,18 @@ export class Peer {
   readonly #name: string;
   readonly #token: string | undefined;
   readonly #timeoutMs: number;
+  readonly #answerBytesMax: number;
 
-  constructor(name: string, url: string, token: string | undefined, timeoutMs = 15_000) {
+  constructor(name: string, url: string, token: string | undefined, limits: PeerLimits = {}) {
     this.url = url;
     this.#name = name;
     this.#token = token;
-    this.#timeoutMs = timeoutMs;
+    this.#timeoutMs = limits.timeoutMs ?? 15_000;
+    this.#answerBytesMax = limits.answerBytesMax ?? ANSWER_BYTES_MAX;
   }
 
-  /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer. */
-  async ask<T = unknown>(method: string, path: string, body?: unknown): Promise<T> {
+  /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer in time. */
+  async ask<T = unknown>(method: string, path: string, body?: unknown, timeoutMs = this.#timeoutMs): Promise<T> {
     const image = body instanceof Uint8Array;
     const type = body === undefined ? {} : { "content-type": image ? "application/wasm" : "application/json" };
     let response: Response;
@@ -290,10 +298,10 @@ export class Peer {
         method,
         headers: { ...type, ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}) },
         body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
-        signal: AbortSignal.timeout(this.#timeoutMs),
+        signal: AbortSignal.timeout(timeoutMs),
         redirect: "error",
       });
-      answer = JSON.parse(await limitedText(response));
+      answer = JSON.parse(await limitedText(response, this.#answerBytesMax));
     } catch (error) {
       const said = (error as Error).message.split("\n")[0];
       throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");

@@ -9,13 +9,21 @@ export const ModeRequest = z.strictObject({
     "is a plugin such as advanced or advanced@1.0.0",
   )
     .optional().openapi({ description: "name, or name@version; the newest version if none is named" }),
+  force: z.boolean().optional().openapi({
+    description: "With emulated: take the VF back at once, without asking its guest. Frames on their way may be lost.",
+  }),
 }).openapi("ModeRequest");
 export type ModeRequest = z.output<typeof ModeRequest>;
 
 /** One step of a change of mode. */
-export const ModeStep = z.object({ step: z.string(), ms: z.number(), error: z.string().optional() }).openapi(
-  "ModeStep",
-);
+export const ModeStep = z.object({
+  step: z.string(),
+  ms: z.number(),
+  error: z.string().optional().openapi({ description: "Why it failed; a guest's part is gone on without" }),
+  lost: z.int().optional().openapi({
+    description: "Frames that the guest had offered to send, and that were not sent",
+  }),
+}).openapi("ModeStep");
 export type ModeStep = z.output<typeof ModeStep>;
 
 /** Who drives a VF. */

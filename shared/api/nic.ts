@@ -87,7 +87,25 @@ export const HoldRequest = z.strictObject({
   deadlineMs: z.int().min(1).max(30_000).default(5000),
 }).openapi("HoldRequest");
 
-/** The right to drive the VF, once. */
+/** Who drives a VF's queues: a guest over the socket for guests, or a service of the hypervisor. */
+export const LeaseView = z.object({
+  driver: z.enum(["nobody", "guest", "hypervisor"]),
+  owner: z.string().optional(),
+  plugin: z.string().optional(),
+}).openapi("Lease");
+export type LeaseView = z.output<typeof LeaseView>;
+
+/** What came of taking a VF back. */
+export const TakenBack = z.object({
+  takenBack: z.boolean().openapi({ description: "Whether a guest drove it" }),
+  unfetched: z.int().openapi({ description: "Descriptors that it had offered to send and the NIC had not fetched" }),
+  token: z.string().optional().openapi({
+    description: "While the VF is held: the right to it; the one before is void",
+  }),
+}).openapi("TakenBack");
+export type TakenBack = z.output<typeof TakenBack>;
+
+/** The right to drive the VF, once, while it is held. */
 export const HoldGrant = z.object({ token: z.string() }).openapi("HoldGrant");
 
 /** One entry of the filter table. */

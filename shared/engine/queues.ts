@@ -14,6 +14,7 @@ import {
   BAD_NEXT,
   BAD_TAIL,
   BURST_FRAMES,
+  C_TX_UNFETCHED,
   CALL_BLOCKED,
   CALL_LIST,
   CTL,
@@ -21,11 +22,13 @@ import {
   FLAVOUR_ADVANCED,
   MEMORY_GONE,
   OK,
+  P_COUNTERS,
   P_RX_COUNT,
   P_RX_QUEUES,
   P_VISIT_FRAMES,
   POOL_STRIDE,
   POOLS,
+  Q_AVAIL,
   Q_AVAIL_IOVA,
   Q_CALL_FD,
   Q_CALL_PENDING,
@@ -69,6 +72,7 @@ import {
   VIRTIO_NET_HDR_LEGACY_BYTES,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
+  VIRTQ_AVAIL_IDX,
 } from "../layout/virtio.ts";
 import {
   ADV_HEADER_BYTES_MAX,
@@ -77,6 +81,7 @@ import {
   ADV_PAGE_BYTES,
   ADV_QUEUE_SIZE_MAX,
   ADV_QUEUE_SIZE_MIN,
+  ADV_REG_TAIL,
   ADV_REGISTER_STRIDE,
 } from "../layout/advanced.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
@@ -358,6 +363,29 @@ export class Queues {
     return new Set(
       this.#sorted().map(({ pointer, index }) => ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true))),
     );
+  }
+
+  /**
+   * Counts what its driver has offered to send and the engine has not fetched, in descriptors; answers how many. For a
+   * driver that loses its VF: its frames are lost with it. The engine stands still.
+   */
+  countUnfetched(): number {
+    const unfetched = this.transmitters.reduce((sum, at) => sum + this.#unfetched(at), 0);
+    const counter = POOLS + this.#pool * POOL_STRIDE + P_COUNTERS + C_TX_UNFETCHED;
+    this.#view.setBigUint64(counter, this.#view.getBigUint64(counter, true) + BigInt(unfetched), true);
+    return unfetched;
+  }
+
+  #unfetched(at: number): number {
+    const u32 = (offset: number) => this.#view.getUint32(at + offset, true);
+    if (u32(Q_STATE) !== QUEUE_RUNNING) return 0;
+    const size = u32(Q_SIZE);
+    if (u32(Q_FLAVOUR) !== FLAVOUR_ADVANCED) {
+      const offered = this.#view.getUint16(u32(Q_AVAIL) + VIRTQ_AVAIL_IDX, true) - u32(Q_LAST_AVAIL) & 0xffff;
+      return offered <= size ? offered : 0;
+    }
+    const tail = this.#view.getUint32(u32(Q_REGISTERS) + ADV_REG_TAIL, true);
+    return tail < size ? (tail - u32(Q_LAST_AVAIL) + size) % size : 0;
   }
 
   /** State of all queues, for the API. */

@@ -28,6 +28,7 @@ export const COUNTERS = [
   ["tx_bad_offload", "Frames of the VF dropped because they ask for an offload that was not negotiated"],
   ["tx_no_destination", "Frames of the VF dropped because nobody has their destination"],
   ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
+  ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],
 ] as const;
 
 /** The name of one pool counter. */

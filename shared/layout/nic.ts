@@ -295,7 +295,8 @@ export const C_TX_OVERSIZE = 152;
 export const C_TX_BAD_OFFLOAD = 160;
 export const C_TX_NO_DESTINATION = 168;
 export const C_TX_TO_SELF = 176;
-export const COUNTER_COUNT = 23;
+export const C_TX_UNFETCHED = 184;
+export const COUNTER_COUNT = 24;
 
 // Filter entry (16 bytes): {key u64, pool u16, flags u16, seenSeconds u32} ----------------------------------------
 

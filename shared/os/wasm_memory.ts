@@ -7,6 +7,7 @@ import { addressOf, errno, libc, OsError } from "./libc.ts";
 // sys/mman.h
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 0x01;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
 const MAP_FIXED = 0x10;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const WASM_PAGE_BYTES = 65536;
@@ -32,9 +33,17 @@ export class WasmMemory {
     if ([offset, fileOffset, bytes].some((n) => n % PAGE_BYTES !== 0) || offset + bytes > this.buffer.byteLength) {
       throw new Error(`Cannot map ${bytes} bytes at ${offset}: not whole pages of this memory`);
     }
+    this.#mmap(offset, bytes, MAP_SHARED, fd, fileOffset);
+  }
+
+  /** Puts zero pages of its own where anything was mapped, and where anything was written. */
+  clear(): void {
+    this.#mmap(0, this.buffer.byteLength, MAP_PRIVATE_ANONYMOUS, -1, 0);
+  }
+
+  #mmap(offset: number, bytes: number, flags: number, fd: number, fileOffset: number): void {
     const address = this.#base + BigInt(offset);
-    const flags = MAP_SHARED | MAP_FIXED;
-    const result = libc().mmap(address, BigInt(bytes), PROT_READ_WRITE, flags, fd, BigInt(fileOffset));
+    const result = libc().mmap(address, BigInt(bytes), PROT_READ_WRITE, flags | MAP_FIXED, fd, BigInt(fileOffset));
     if (result === MAP_FAILED) throw new OsError("mmap", `fd ${fd} over offset ${offset}`, errno());
   }
 }

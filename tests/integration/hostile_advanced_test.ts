@@ -89,32 +89,38 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
     const error = await assertRejects(() => device.request(body, fds), DeviceRefusal);
     assertEquals((error as DeviceRefusal).code, code, (error as Error).message);
   };
+  const attach = (vf: number | "pf" | "uplink", token?: string): RequestInput => (
+    { op: "attach", vf, owner: "x", ...(token === undefined ? {} : { token }) }
+  );
+  const whileHeld = <T>(vf: number, use: (token: string) => Promise<T>) => DirectGuest.whileHeld(fabric, vf, use);
   await t.step("without a token, with a wrong one, with another VF's", async () => {
     using device = connect();
-    const other = await DirectGuest.token(fabric, 1);
-    for (const token of [undefined, "", "00".repeat(16), other]) {
-      await refused(
-        device,
-        { op: "attach", vf: 0, owner: "x", ...(token === undefined ? {} : { token }) },
-        "bad-token",
-      );
-    }
-    // The attempt has used it up for its own VF too.
-    await refused(device, { op: "attach", vf: 1, owner: "x", token: other }, "bad-token");
+    await whileHeld(1, async (other) => {
+      for (const token of [undefined, "", "00".repeat(16), other]) {
+        await refused(device, attach(0, token), "bad-token");
+      }
+      // The attempt has used it up for its own VF too.
+      await refused(device, attach(1, other), "bad-token");
+    });
   });
-  await t.step("a token is good once", async () => {
-    const token = await DirectGuest.token(fabric, 0);
+  await t.step("a token is good once, and while its change lasts", async () => {
+    using device = connect();
+    const kept = await whileHeld(0, (token) => Promise.resolve(token));
+    await refused(device, attach(0, kept), "bad-token");
     using first = connect();
-    await first.request({ op: "attach", vf: 0, owner: "x", token });
     using second = connect();
-    await refused(second, { op: "attach", vf: 0, owner: "y", token }, "bad-token");
-    await refused(second, { op: "attach", vf: 0, owner: "y", token: await DirectGuest.token(fabric, 0) }, "vf-in-use");
-    await refused(first, { op: "attach", vf: 0, owner: "x", token: await DirectGuest.token(fabric, 0) }, "attached");
+    await whileHeld(0, async (token) => {
+      await refused(device, attach(0, kept), "bad-token");
+      await first.request(attach(0, token));
+      await refused(second, attach(0, token), "bad-token");
+    });
+    await whileHeld(0, (token) => refused(second, attach(0, token), "vf-in-use"));
+    await whileHeld(0, (token) => refused(first, attach(0, token), "attached"));
   });
   await t.step("the PF's pool, the uplink, and looking on", async () => {
     using device = connect();
     for (const vf of ["pf", "uplink"] as const) {
-      await refused(device, { op: "attach", vf, owner: "x", token: await DirectGuest.token(fabric, 0) }, "bad-token");
+      await whileHeld(0, (token) => refused(device, attach(vf, token), "bad-token"));
     }
     await refused(device, { op: "watch" }, "not-allowed");
     for (const body of [{ op: "region", name: "registers" }, { op: "resume" }, { op: "detach" }] as RequestInput[]) {

@@ -32,18 +32,26 @@ export class DirectGuest implements AsyncDisposable {
     device.onEvent = (event) => this.events.push(event);
   }
 
-  /** A token for VF `vf`. */
-  static async token(fabric: TestFabric, vf: number): Promise<string> {
-    const { token } = await must(`${fabric.url("nic")}/api/v1/vfs/${vf}/hold`, "POST", { deadlineMs: 5000 });
-    await must(`${fabric.url("nic")}/api/v1/vfs/${vf}/hold`, "DELETE");
-    return token;
+  /** Has VF `vf` held, and `use` its token meanwhile. */
+  static async whileHeld<T>(fabric: TestFabric, vf: number, use: (token: string) => Promise<T>): Promise<T> {
+    const hold = `${fabric.url("nic")}/api/v1/vfs/${vf}/hold`;
+    const { token } = await must(hold, "POST", { deadlineMs: 5000 });
+    try {
+      return await use(token);
+    } finally {
+      await must(hold, "DELETE");
+    }
   }
 
   /** Attaches and starts a queue pair. */
   static async attach(fabric: TestFabric, vf: number): Promise<DirectGuest> {
     const reactor = new Reactor();
     const device = DeviceClient.connect(`${fabric.runDir}/passthrough.sock`, reactor);
-    await device.request({ op: "attach", vf, owner: "test", token: await DirectGuest.token(fabric, vf) });
+    await DirectGuest.whileHeld(
+      fabric,
+      vf,
+      (token) => device.request({ op: "attach", vf, owner: "test", token }),
+    );
     const direct = new DirectGuest(device, reactor, await device.requestFd({ op: "region", name: "registers" }));
     await device.request({ op: "dmaSet", regions: [{ iova: IOVA, size: BYTES, offset: 0 }] }, [
       direct.memory.fd.number,

@@ -17,7 +17,7 @@ function held(attach: (rig: EngineRig) => AnyRigGuest) {
   const receiver = attach(rig);
   const arena = { allocate: (bytes: number) => ({ offset: WINDOW, bytes }), release: () => {} };
   new Uint8Array(rig.view.buffer, WINDOW, 0x40000).fill(0);
-  const hold = new Hold(arena as unknown as Arena, rig.view, 1);
+  const hold = new Hold(arena as unknown as Arena, rig.view, 1, undefined);
   const pool = POOLS + POOL_STRIDE;
   const divert = (on: boolean) => {
     rig.view.setUint32(pool + P_RX_QUEUES, on ? hold.queue : receiver.queuePointer(0), true);

@@ -15,7 +15,7 @@ import {
 } from "../../shared/plugin/mod.ts";
 import { createMemfd, WasmMemory } from "../../shared/os/mod.ts";
 import { PLUGIN_DIR, TRUSTED_KEYS } from "../../shared/wasm/load.ts";
-import { PathMemory } from "../../services/guest/machine.ts";
+import { PathMemory } from "../../services/guest/path_memory.ts";
 import { compileModule, compilePlugin, sign } from "../support/plugins.ts";
 
 const keys = await generateKeys();

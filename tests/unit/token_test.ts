@@ -15,7 +15,7 @@ Deno.test("tokens of guests", async () => {
     );
     const guests = new Guests(peers, new Map([["0", "zero"], ["1", "one"]]));
     const registry = await Registry.open(dir, undefined, { keys: [] });
-    const app = vfApi({ guests, registry, modes: new Modes(peers, guests, registry) }, "master");
+    const app = vfApi({ guests, registry, modes: new Modes({ peers, guests, registry }) }, "master");
     const status = async (token: string, path: string, method = "PUT") =>
       (await app.request(path, {
         method,

@@ -1,0 +1,121 @@
+/**
+ * Changes of hands: while a VF's driver changes, its frames are held. A hold gives its VF's next driver a token, the
+ * right to attach, good once and only until the hold ends: done, undone, cancelled or timed out. So a guest that keeps a
+ * token for later has nothing.
+ */
+import { encodeHex } from "@std/encoding/hex";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { type Engine, poolName } from "../../shared/engine/mod.ts";
+import type { NicExports } from "./exports.ts";
+import { Hold, HOLD_BUFFERS } from "./hold.ts";
+
+const TOKEN_BYTES = 16;
+/** Frames of a hold that are handed on in one pause of the engine. */
+const RELEASE_FRAMES = 256;
+/** Looks at a receiver that took every held frame but has less than half its ring free: some never post more. */
+const RELEASE_WAITS_MAX = 20;
+const RELEASE_PAUSE_MS = 1;
+/** How long a receiver is waited for that does not take what is held. */
+const RELEASE_DEADLINE_MS = 1000;
+
+function newToken(): string {
+  return encodeHex(crypto.getRandomValues(new Uint8Array(TOKEN_BYTES)));
+}
+
+/** What holds need of the rest of the NIC. */
+export interface HoldParts {
+  engine: Engine<NicExports>;
+  /** Has the switch deliver a pool's frames to a hold's queue, or to the pool's driver again. */
+  divert(pool: number, queue: number | undefined): void;
+  /** Queues may have stopped by themselves. */
+  reportErrors(): void;
+}
+
+/** All holds of the NIC. */
+export class Holds {
+  readonly #parts: HoldParts;
+  readonly #holds = new Map<number, Hold>();
+
+  constructor(parts: HoldParts) {
+    this.#parts = parts;
+  }
+
+  /** The hold on a pool. */
+  of(pool: number): Hold | undefined {
+    return this.#holds.get(pool);
+  }
+
+  /** Holds a pool's frames for at most `deadlineMs`; answers the token. Nothing is lost while the hold has room. */
+  begin(pool: number, deadlineMs: number): string {
+    if (this.#holds.has(pool)) throw new DeviceRefusal("held", `vf ${poolName(pool)} is changing hands already`);
+    const { engine, divert } = this.#parts;
+    const token = newToken();
+    const hold = new Hold(engine.arena, engine.view, pool, token);
+    this.#holds.set(pool, hold);
+    engine.between(() => divert(pool, hold.queue));
+    hold.timer = setTimeout(() => void this.end(pool), deadlineMs);
+    return token;
+  }
+
+  /** Uses a token up, whatever the answer: the hold that gave it, if that was for `pool`. */
+  redeem(token: string, pool: number): Hold | undefined {
+    const hold = [...this.#holds.values()].find((hold) => hold.token === token);
+    if (hold) hold.token = undefined;
+    return hold?.pool === pool ? hold : undefined;
+  }
+
+  /** Another token for a pool that is held, in place of the one before; `undefined` if the pool is not held. */
+  renewToken(pool: number): string | undefined {
+    const hold = this.#holds.get(pool);
+    if (!hold || hold.released) return undefined;
+    return hold.token = newToken();
+  }
+
+  /** Ends the hold on a pool; resolves when what came meanwhile has been delivered. */
+  async end(pool: number): Promise<void> {
+    const hold = this.#holds.get(pool);
+    if (!hold) return;
+    hold.token = undefined;
+    clearTimeout(hold.timer);
+    await (hold.released ??= this.#release(hold));
+  }
+
+  /**
+   * Delivers what is held, in order, to the queues that run now, some of it in each of several short pauses of the
+   * engine. A receiver that has no buffers yet is waited for, a while; what it then still does not take is dropped.
+   */
+  async #release(hold: Hold): Promise<void> {
+    const { pool } = hold;
+    const { engine, divert, reportErrors } = this.#parts;
+    const { wasm } = engine;
+    const end = performance.now() + RELEASE_DEADLINE_MS;
+    let emptied = 0;
+    let leftBefore = Infinity;
+    for (;;) {
+      const last = performance.now() > end;
+      const { done, room, left } = engine.between(() => {
+        divert(pool, undefined);
+        const left = wasm.releaseHeld(hold.queue, pool, last ? HOLD_BUFFERS : RELEASE_FRAMES, last ? 1 : 0);
+        const room = wasm.hasRoom(pool) !== 0;
+        // A receiver that is full now would lose what comes before its driver wakes up.
+        const done = left === 0 && (room || last || ++emptied === RELEASE_WAITS_MAX);
+        // New frames queue up behind those that are left.
+        if (!done) divert(pool, hold.queue);
+        return { done, room, left };
+      });
+      reportErrors();
+      if (done) break;
+      // The engine does not stand still while a receiver is waited for, be it for room or for what one frame needs.
+      const goesOn = room && left < leftBefore;
+      leftBefore = left;
+      await new Promise<void>((resolve) => goesOn ? setImmediate(resolve) : setTimeout(resolve, RELEASE_PAUSE_MS));
+    }
+    this.#holds.delete(pool);
+    hold.close();
+  }
+
+  /** The NIC stops: nothing is delivered any more. */
+  close(): void {
+    for (const hold of this.#holds.values()) clearTimeout(hold.timer);
+  }
+}

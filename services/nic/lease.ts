@@ -1,0 +1,64 @@
+/** One VF's lease: the right to drive its queues. It belongs to one connection of the device socket, and ends once. */
+import type { Request } from "../../shared/device/mod.ts";
+import { type DomainLimits, type Engine, Tenant } from "../../shared/engine/mod.ts";
+import type { Hold } from "./hold.ts";
+import { RegisterPage } from "./registers.ts";
+
+type AttachRequest = Extract<Request, { op: "attach" }>;
+
+/** Whose a lease is, and how it came to it. */
+export interface LeaseTerms {
+  /** The hold with whose token a guest came; `undefined` for the hypervisor's own services, which need none. */
+  hold: Hold | undefined;
+  /** How long the queues go on after the owner's death; a guest that drives its VF itself has no successor. */
+  graceMs: number;
+}
+
+/** One VF's lease. */
+export class Lease extends Tenant {
+  readonly owner: string;
+  readonly mode: "emulated" | "passthrough";
+  readonly plugin: string | undefined;
+  readonly hold: Hold | undefined;
+  readonly graceMs: number;
+  /** The rings that ran when the lease was taken over from a dead owner. */
+  inherited: ReadonlySet<string> = new Set();
+  /** Ends it when its owner has died and nobody has taken it over. */
+  orphanTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Told why, when the NIC ends the lease: its connection ends with it. */
+  onEnded: (reason: string) => void = () => {};
+  readonly #engine: Engine;
+  #registers: RegisterPage | undefined;
+
+  constructor(engine: Engine, pool: number, limits: DomainLimits, request: AttachRequest, terms: LeaseTerms) {
+    super(engine, pool, limits);
+    this.#engine = engine;
+    this.owner = request.owner;
+    // What a guest drives itself is passthrough, whatever it calls it.
+    this.mode = terms.hold ? "passthrough" : request.mode;
+    this.plugin = request.plugin;
+    this.hold = terms.hold;
+    this.graceMs = terms.graceMs;
+  }
+
+  /** Whether its owner is a guest that drives its VF itself. */
+  get byGuest(): boolean {
+    return this.hold !== undefined;
+  }
+
+  get hasRegisters(): boolean {
+    return this.#registers !== undefined;
+  }
+
+  /** The descriptor of the page with the lease's doorbells; it stays the NIC's. */
+  registers(): number {
+    this.#registers ??= new RegisterPage(this.#engine.arena, this.pool);
+    return this.#registers.fd.number;
+  }
+
+  /** Takes the doorbells away. No queue uses them any more. */
+  closeRegisters(): void {
+    this.#registers?.close();
+    this.#registers = undefined;
+  }
+}

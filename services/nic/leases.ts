@@ -1,0 +1,223 @@
+/**
+ * Who drives which VF. However a VF is lost (given back, taken back, rebooted, its owner's grace over), its lease ends
+ * in one place and for good: its queues stop, its memory leaves the arena, its connection ends, and whatever its old
+ * owner still asks is refused in one place too. Only then can the next owner attach.
+ */
+import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
+import { type Attached, DeviceRefusal, type Request } from "../../shared/device/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
+import type { Programme, TakenBack } from "../../shared/api/nic.ts";
+import {
+  type DomainLimits,
+  type Engine,
+  poolName,
+  QUEUE_FEATURES,
+  Queues,
+  ringName,
+  Tenants,
+} from "../../shared/engine/mod.ts";
+import type { NicExports } from "./exports.ts";
+import { Holds } from "./holds.ts";
+import { Lease } from "./lease.ts";
+
+type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
+/** What a lease's owner may ask. */
+export type LeaseRequest = Exclude<Request, { op: "attach" | "watch" }>;
+
+/** Settings of leases. */
+export interface LeaseOptions extends DomainLimits {
+  /** How long queues go on after their owner died. */
+  graceMs: number;
+}
+
+/** Whom leases tell. */
+export interface LeaseEvents {
+  attached(pool: number, owner: string): void;
+  detached(pool: number, reason: string): void;
+  queueError(pool: number, index: number, reason: string): void;
+}
+
+/** All leases of the NIC. */
+export class Leases {
+  /** Which rings each VF presents. */
+  hardware: readonly Programme["vfs"][number]["hardware"][] = [];
+  readonly holds: Holds;
+  readonly #engine: Engine<NicExports>;
+  readonly #options: LeaseOptions;
+  readonly #events: LeaseEvents;
+  readonly #leases = new Map<number, Lease>();
+  readonly #tenants: Tenants;
+  readonly #lastDetach = new Map<number, string>();
+
+  constructor(engine: Engine<NicExports>, options: LeaseOptions, events: LeaseEvents) {
+    this.#engine = engine;
+    this.#options = options;
+    this.#events = events;
+    this.#tenants = new Tenants(engine, ({ pool }, index, reason) => events.queueError(pool, index, reason));
+    this.holds = new Holds({
+      engine,
+      divert: (pool, queue) => (this.#leases.get(pool)?.queues ?? new Queues(engine, pool)).divert(queue),
+      reportErrors: () => this.#tenants.reportErrors(),
+    });
+  }
+
+  /** The lease of a pool. */
+  of(pool: number): Lease | undefined {
+    return this.#leases.get(pool);
+  }
+
+  /** Why the last lease of a pool ended. */
+  lastDetach(pool: number): string | undefined {
+    return this.#lastDetach.get(pool);
+  }
+
+  // Coming ---------------------------------------------------------------------------------------------------
+
+  /**
+   * Gives the lease of a pool to who asks; a lease whose owner died is taken over. A guest shows a token, which is used
+   * up whatever the answer.
+   */
+  attach(pool: number, request: Ask<"attach">, fromGuest: boolean): { lease: Lease; attached: Attached } {
+    const hold = fromGuest ? this.holds.redeem(request.token ?? "", pool) : undefined;
+    const name = `vf ${poolName(pool)}`;
+    if (fromGuest && !hold) {
+      throw new DeviceRefusal("bad-token", `${name}: the token is not good (any more); ask for another one`);
+    }
+    const held = this.#leases.get(pool);
+    if (held && held.orphanTimer === undefined) {
+      throw new DeviceRefusal("vf-in-use", `${name} is driven by ${held.owner}`);
+    }
+    const inherited = held?.queues.rings() ?? new Set();
+    if (held) this.#end(held, "taken over");
+    const graceMs = fromGuest ? 0 : this.#options.graceMs;
+    const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
+    lease.inherited = inherited;
+    lease.queues.divert(this.holds.of(pool)?.queue);
+    this.#leases.set(pool, lease);
+    this.#tenants.add(lease);
+    this.#events.attached(pool, lease.owner);
+    return { lease, attached: { maxQueuePairs: QUEUE_PAIRS_MAX, features: QUEUE_FEATURES } };
+  }
+
+  // Going ----------------------------------------------------------------------------------------------------
+
+  /** Ends a lease; all ways to lose a VF lead here. */
+  #end(lease: Lease, reason: string): void {
+    if (this.#leases.get(lease.pool) !== lease) return;
+    clearTimeout(lease.orphanTimer);
+    this.#leases.delete(lease.pool);
+    this.#tenants.remove(lease, () => lease.closeRegisters());
+    this.#lastDetach.set(lease.pool, reason);
+    this.#events.detached(lease.pool, reason);
+    lease.onEnded(reason);
+  }
+
+  /** The owner's connection broke without a detach: the queues go on for a while. */
+  orphan(lease: Lease): void {
+    if (this.#leases.get(lease.pool) !== lease) return;
+    lease.onEnded = () => {};
+    lease.onQueueError = () => {};
+    if (lease.graceMs === 0) return this.#end(lease, "its owner died");
+    lease.orphanTimer = setTimeout(() => this.#end(lease, "its owner died"), lease.graceMs);
+  }
+
+  /**
+   * Takes a VF back from a guest that drives it itself, or was to drive it, whatever it says. The token that it may have
+   * is void. Other leases are the hypervisor's own and stay.
+   */
+  takeBack(pool: number, reason: string): TakenBack {
+    const token = this.holds.renewToken(pool);
+    const lease = this.#leases.get(pool);
+    const byGuest = lease?.byGuest === true;
+    const unfetched = byGuest ? this.#engine.between(() => lease.queues.countUnfetched()) : 0;
+    if (byGuest) this.#end(lease, reason);
+    return { takenBack: byGuest, unfetched, ...(token === undefined ? {} : { token }) };
+  }
+
+  /** Ends all leases: the NIC stops. */
+  close(): void {
+    this.holds.close();
+    for (const lease of [...this.#leases.values()]) this.#end(lease, "the NIC stops");
+  }
+
+  // What a lease's owner asks --------------------------------------------------------------------------------
+
+  /**
+   * Does what a lease's owner asks. Descriptors that it takes over leave `fds`; those that answer go into `reply`, and
+   * stay the NIC's. Throws DeviceRefusal `revoked`, with nothing done, if the lease has ended: nothing else asks that.
+   */
+  serve(
+    lease: Lease,
+    request: LeaseRequest,
+    fds: Fd[],
+    reply: number[],
+  ): Record<string, unknown> | Promise<Record<string, unknown>> {
+    if (this.#leases.get(lease.pool) !== lease) {
+      throw new DeviceRefusal("revoked", `vf ${poolName(lease.pool)} is no longer yours`);
+    }
+    switch (request.op) {
+      case "detach":
+        lease.onEnded = () => {};
+        this.#end(lease, request.reason);
+        return {};
+      case "region":
+        reply.push(lease.registers());
+        return {};
+      case "resume":
+        return this.#resume(lease);
+      case "dmaSet":
+        this.#tenants.setMemory(lease, request, fds);
+        return {};
+      case "dmaMap":
+        if (!fds[0]) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
+        this.#tenants.mapMemory(lease, request, fds[0]);
+        return {};
+      case "dmaUnmap":
+        this.#tenants.unmapMemory(lease, request);
+        return {};
+      case "queueStart":
+        this.#startQueue(lease, request, fds);
+        return {};
+      case "queueStop":
+        return { base: this.#tenants.stopQueue(lease, request.index) };
+      case "queueCall":
+        this.#tenants.setCall(lease, request.index, request.call ? fds[0] : undefined);
+        if (request.call) fds.shift();
+        return {};
+    }
+  }
+
+  /** Ends the hold with which the VF came to this owner; a guest has no say in any other. */
+  async #resume({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
+    if (!byGuest || this.holds.of(pool) === hold) await this.holds.end(pool);
+    return {};
+  }
+
+  /**
+   * Starts a queue. After a take-over it goes on where the ring's used index says, whatever the new owner believes:
+   * the queue went on after the old one had died.
+   */
+  #startQueue(lease: Lease, request: Ask<"queueStart">, fds: Fd[]): void {
+    const wanted = [request.kick, request.call].filter((there) => there).length;
+    if (fds.length !== wanted) {
+      throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
+    }
+    if (request.flavour === "advanced" && !lease.hasRegisters) {
+      throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
+    }
+    // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
+    const hardware = this.hardware[lease.pool] ?? "any";
+    const flavour = request.flavour === "split" ? "virtio" : "advanced";
+    if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
+      throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
+    }
+    const ring = ringName(request.index, request.desc);
+    const takenOver = lease.inherited.has(ring);
+    const kick = request.kick ? fds[0] : undefined;
+    const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
+    this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, [kick, call]);
+    // The queue owns them now.
+    fds.length = 0;
+    if (takenOver) lease.inherited = new Set([...lease.inherited].filter((name) => name !== ring));
+  }
+}

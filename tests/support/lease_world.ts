@@ -1,0 +1,318 @@
+/**
+ * A NIC with its real engine, device sockets and changes of mode, in this process, and around it what a test plays: the
+ * vhost service, and guests that are honest, refuse, lie, are silent, keep what they were given, or die. A guest's
+ * connections are kept when it has lost its VF, so that it can go on asking.
+ */
+import { ADV_DESC_BYTES, ADV_REG_TAIL } from "../../shared/layout/advanced.ts";
+import { DeviceClient, type RequestInput } from "../../shared/device/mod.ts";
+import { ApiError, type DataPath, type GuestMode, type Programme } from "../../shared/api/mod.ts";
+import { defaultPolicy } from "../../shared/api/vf.ts";
+import { Engine } from "../../shared/engine/mod.ts";
+import { createEventFd, createMemfd, Fd, fileStatus, Reactor } from "../../shared/os/mod.ts";
+import { DeviceServer } from "../../services/nic/device.ts";
+import type { NicExports } from "../../services/nic/exports.ts";
+import type { Lease } from "../../services/nic/lease.ts";
+import { Nic } from "../../services/nic/nic.ts";
+import { type ModeParts, Modes } from "../../services/vf/modes.ts";
+import { until } from "./wait.ts";
+
+const MEMORY_BYTES = 2 * 1024 ** 2;
+const SIZE = 64;
+const IMAGE = {
+  view: {
+    ...{ name: "test", version: "1.0.0", hardware: "advanced" as const, abi: 1, licence: "MIT" },
+    ...{ bytes: 0, sha256: "", signer: "" },
+  },
+  image: new Uint8Array(0),
+};
+
+/** What a guest does when it is asked for its part of a change. */
+export const PLANS = [
+  "honest",
+  "isSilent",
+  "refusesToRest",
+  "refusesTheVf",
+  "refusesToGiveBack",
+  // It says that it has done what it has not.
+  "lies",
+  // It takes the VF and says that it could not.
+  "keepsAndRefuses",
+  // It says that it could not, and comes with its token when nobody expects it any more.
+  "takesLate",
+] as const;
+export type Plan = typeof PLANS[number];
+type Part = "rest" | "take" | "giveBack" | "send";
+
+/** The part of a change that a guest does not do, and says so. */
+const REFUSED: Partial<Record<Plan, Part>> = {
+  refusesToRest: "rest",
+  refusesTheVf: "take",
+  takesLate: "take",
+  refusesToGiveBack: "giveBack",
+};
+
+/** A driver of a VF: memory of its own, two rings, a connection. */
+export class Driver {
+  readonly name: string;
+  readonly memory = createMemfd("driver", MEMORY_BYTES);
+  readonly inode = fileStatus(this.memory.number).inode;
+  readonly iova: bigint;
+  readonly client: DeviceClient;
+  readonly #eventfds = [createEventFd(), createEventFd()];
+  ended = false;
+  /** It has had a VF, and has not given it back of its own accord. */
+  mustBeOwner = false;
+
+  constructor(name: string, number: number, socket: string, reactor: Reactor) {
+    this.name = name;
+    this.iova = BigInt(number) << 32n;
+    this.client = DeviceClient.connect(socket, reactor);
+    void this.client.closed.then(() => this.ended = true);
+  }
+
+  async attach(vf: number, mode: "emulated" | "passthrough", token?: string): Promise<void> {
+    const right = token === undefined ? {} : { token };
+    await this.client.request({ op: "attach", vf, owner: this.name, mode, ...right });
+    this.mustBeOwner = true;
+  }
+
+  async detach(): Promise<void> {
+    this.mustBeOwner = false;
+    await this.client.request({ op: "detach" });
+  }
+
+  /** Maps its memory and starts a queue pair. */
+  async drive(): Promise<void> {
+    using page = await this.client.requestFd({ op: "region", name: "registers" });
+    // Its receive ring has room, so that nobody waits for it when a hold ends.
+    using file = Deno.openSync(`/proc/self/fd/${page.number}`, { write: true });
+    file.seekSync(ADV_REG_TAIL, Deno.SeekMode.Start);
+    file.writeSync(new Uint8Array(new Uint32Array([SIZE - 1]).buffer));
+    await this.map();
+    for (const index of [0, 1]) await this.start(index);
+  }
+
+  map(): Promise<unknown> {
+    const regions = [{ iova: this.iova, size: MEMORY_BYTES, offset: 0 }];
+    return this.client.request({ op: "dmaSet", regions }, [this.memory.number]);
+  }
+
+  start(index: number): Promise<unknown> {
+    const desc = this.iova + BigInt(index * SIZE * ADV_DESC_BYTES);
+    const request: RequestInput = {
+      ...{ op: "queueStart", index, flavour: "advanced", size: SIZE, desc, base: 0 },
+      ...{ kick: index === 1, call: index === 0 },
+    };
+    return this.client.request(request, [(this.#eventfds[index] as Fd).number]);
+  }
+
+  close(): void {
+    this.client.close();
+    for (const fd of [this.memory, ...this.#eventfds]) fd.close();
+  }
+}
+
+/** A guest with a shell, as the vf service sees it. */
+export class TestShell {
+  readonly api = "";
+  readonly boot = "";
+  readonly port: number;
+  plan: Plan = "honest";
+  mode: GuestMode = { mode: "emulated", connected: true };
+  seenMs = 0;
+  groupsAreStale = false;
+  driver: Driver | undefined;
+  /** A token that it has kept for later. */
+  kept: string | undefined;
+  readonly #world: LeaseWorld;
+
+  constructor(world: LeaseWorld, port: number) {
+    this.#world = world;
+    this.port = port;
+  }
+
+  #answer(part: Part): Promise<void> {
+    if (this.plan === "isSilent") return Promise.reject(new ApiError(503, "no answer", undefined, "unreachable"));
+    return REFUSED[this.plan] === part ? Promise.reject(new ApiError(409, "no, thank you")) : Promise.resolve();
+  }
+
+  inject(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  quiesce(): Promise<void> {
+    return this.#answer("rest");
+  }
+
+  async passthrough(vf: number, token: string): Promise<void> {
+    this.kept = token;
+    await this.#answer("take");
+    if (this.plan !== "lies") await this.take(vf, token);
+    this.mode = { mode: "passthrough", plugin: "test", version: "1.0.0", connected: true };
+    if (this.plan === "keepsAndRefuses") throw new ApiError(409, "it did not work");
+  }
+
+  /** Attaches to a VF with a token and drives it. */
+  async take(vf: number, token: string): Promise<void> {
+    const driver = this.#world.driver(`guest of port ${this.port}`, "passthrough.sock");
+    await driver.attach(vf, "passthrough", token);
+    this.driver = driver;
+    await driver.drive();
+  }
+
+  async emulated(): Promise<void> {
+    await this.#answer("giveBack");
+    this.mode = { mode: "emulated", connected: true };
+    if (this.plan === "lies") return;
+    await this.driver?.detach().catch(() => {});
+  }
+
+  refresh(): Promise<void> {
+    return this.#answer("send");
+  }
+
+  resume(): Promise<void> {
+    return this.#answer("send");
+  }
+}
+
+/** NIC, vhost and guests. */
+export class LeaseWorld implements AsyncDisposable {
+  readonly nic: Nic;
+  readonly modes: Modes;
+  readonly guests: TestShell[];
+  /** Every driver and every lease that there ever was in this run. */
+  readonly drivers: Driver[] = [];
+  readonly leases = new Set<Lease>();
+  readonly #reactor: Reactor;
+  readonly #servers: DeviceServer[];
+  readonly #dir: string;
+  readonly #paths: DataPath[];
+  readonly #vhost: (Driver | undefined)[];
+  #next = 1;
+
+  private constructor(engine: Engine<NicExports>, vfs: number, dir: string, reactor: Reactor) {
+    this.#dir = dir;
+    this.#reactor = reactor;
+    this.nic = new Nic(engine, { bytesMax: 1024 ** 3, sealedOnly: false, graceMs: 60_000 });
+    this.#servers = [
+      new DeviceServer(this.nic, `${dir}/nic.sock`, reactor, false),
+      new DeviceServer(this.nic, `${dir}/passthrough.sock`, reactor, true),
+    ];
+    this.nic.program(programme(vfs));
+    this.guests = Array.from({ length: vfs }, (_, port) => new TestShell(this, port));
+    this.#paths = Array<DataPath>(vfs).fill("guest");
+    this.#vhost = Array<undefined>(vfs).fill(undefined);
+    this.modes = new Modes({
+      peers: this.#peers(),
+      guests: { find: (port) => this.guests[Number(port)] },
+      registry: { find: () => Promise.resolve(IMAGE) },
+    });
+  }
+
+  /** Starts it with every VF in emulated mode. */
+  static async start(vfs: number): Promise<LeaseWorld> {
+    const engine = await Engine.start<NicExports>({ module: "nic", cpus: [], spinUs: 0 });
+    const dir = await Deno.makeTempDir({ prefix: "ringfabric-leases-" });
+    const world = new LeaseWorld(engine, vfs, dir, new Reactor());
+    for (let vf = 0; vf < vfs; vf++) await world.#setDataPath(vf, "emulated");
+    return world;
+  }
+
+  driver(name: string, socket: string): Driver {
+    const driver = new Driver(name, this.#next++, `${this.#dir}/${socket}`, this.#reactor);
+    this.drivers.push(driver);
+    return driver;
+  }
+
+  /** Who drives a VF, as the vhost service's port has it. */
+  pathOf(vf: number): DataPath {
+    return this.#paths[vf] as DataPath;
+  }
+
+  /** The driver that the vhost service has on a VF. */
+  vhostOf(vf: number): Driver | undefined {
+    return this.#vhost[vf];
+  }
+
+  async #setDataPath(vf: number, path: DataPath): Promise<void> {
+    if (this.#paths[vf] === path) return;
+    if (path === "guest") {
+      await this.#vhost[vf]?.detach();
+      this.#vhost[vf]?.client.close();
+      this.#vhost[vf] = undefined;
+    } else {
+      const guest = this.guests[vf];
+      if (guest?.plan === "takesLate" && guest.kept) await guest.take(vf, guest.kept).catch(() => {});
+      const driver = this.driver(`vhost of vf ${vf}`, "nic.sock");
+      this.#vhost[vf] = driver;
+      await driver.attach(vf, "emulated");
+      await driver.drive();
+    }
+    this.#paths[vf] = path;
+  }
+
+  #peers(): ModeParts["peers"] {
+    const none = () => Promise.reject(new Error("this world has no vports"));
+    return {
+      token: undefined,
+      vf: () => Promise.resolve({ hardware: "any" } as never),
+      wish: none,
+      leaveGroups: none,
+      config: none,
+      nicLink: none,
+      hold: (vf, deadlineMs) => refusing(() => this.nic.hold(vf, deadlineMs)),
+      release: (vf) => this.nic.release(vf),
+      takeBack: (vf) => refusing(() => this.nic.takeBack(vf, "the hypervisor took it back")),
+      leaseOf: (vf) => refusing(() => this.nic.leaseOf(vf)),
+      port: (port) => Promise.resolve({ dataPath: this.#paths[Number(port)] } as never),
+      ports: none,
+      setDataPath: (port, path) => this.#setDataPath(Number(port), path),
+      vport: none,
+      allotVf: none,
+      returnVf: none,
+    };
+  }
+
+  /** Takes everything back, and waits until the NIC has noticed. */
+  async empty(): Promise<void> {
+    for (const [vf, guest] of this.guests.entries()) {
+      await this.nic.release(vf);
+      this.nic.takeBack(vf, "the run ends");
+      guest.plan = "honest";
+      guest.mode = { mode: "emulated", connected: true };
+      guest.driver = guest.kept = undefined;
+      await this.#setDataPath(vf, "guest");
+    }
+    for (const driver of this.drivers) driver.close();
+    await until("every driver to be gone", () => this.drivers.every(({ ended }) => ended));
+    this.drivers.length = 0;
+    this.leases.clear();
+  }
+
+  /** Puts every VF into emulated mode again. */
+  async refill(): Promise<void> {
+    for (const vf of this.guests.keys()) await this.#setDataPath(vf, "emulated");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const driver of this.drivers) driver.close();
+    for (const server of this.#servers) await server.close();
+    await this.nic.close();
+    await this.#reactor.close();
+    await Deno.remove(this.#dir, { recursive: true });
+  }
+}
+
+/** As the NIC's API answers: a refusal is a rejected promise. */
+function refusing<T>(act: () => T): Promise<T> {
+  return Promise.resolve().then(act);
+}
+
+function programme(vfs: number): Programme {
+  const mac = (n: number) => `02:00:00:00:00:${n.toString(16).padStart(2, "0")}`;
+  return {
+    ...{ switchMode: "veb", link: "up", pfMac: mac(0xff), vports: [] },
+    vfs: Array.from({ length: vfs }, (_, vf) => ({ ...defaultPolicy(mac(vf)), fallback: "none" as const })),
+  };
+}
