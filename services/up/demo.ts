@@ -104,7 +104,16 @@ try {
   const { port, runDir, exit } = command.opts<{ port: number; runDir: string; exit: boolean }>();
   // What the services say about themselves would come between the lines of the table.
   Deno.env.set("RINGFABRIC_LOG", "warn");
-  const options: Options = { guests: 2, vfs: 4, port, runDir, host: "127.0.0.1", sealedOnly: false, json: true };
+  const options: Options = {
+    guests: 2,
+    vfs: 4,
+    port,
+    runDir,
+    host: "127.0.0.1",
+    shells: [],
+    sealedOnly: false,
+    json: true,
+  };
   await runFabric(options, async (fabric) => {
     await show(fabric);
     if (exit) Deno.kill(Deno.pid, "SIGTERM");

@@ -23,6 +23,8 @@ export interface Options {
   guests: number;
   guestArgs?: string;
   trust?: string;
+  /** Where guests with shells of their own listen: addresses that the vf service may reach. */
+  shells: string[];
   port: number;
   host: string;
   runDir: string;
@@ -142,7 +144,7 @@ function services(options: Options, places: Places): Child[] {
     }),
     new Child({
       ...script("vf"),
-      permissions: [...places.files, net(VF, PF, NIC, VHOST, ...guestPorts)],
+      permissions: [...places.files, [net(VF, PF, NIC, VHOST, ...guestPorts), ...options.shells].join(",")],
       args: [
         ...["--listen", places.listen(VF), "--pf", url(PF), "--vhost", url(VHOST), "--nic", url(NIC)],
         ...["--plugins", `${runDir}/plugins`, "--builtin", fromFileUrl(PLUGIN_DIR), "--trust", places.trust],

@@ -1,6 +1,6 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
-import { Command } from "commander";
-import { oneLine, qemuArguments, wholeNumber } from "../../shared/api/mod.ts";
+import { Command, InvalidArgumentError } from "commander";
+import { oneLine, parseListen, qemuArguments, wholeNumber } from "../../shared/api/mod.ts";
 import { defaultRunDir, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
 
 function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): void {
@@ -32,12 +32,26 @@ function shellLines(args: string[]): string {
   return lines.join(" \\\n      ");
 }
 
+/** Addresses such as `127.0.0.1:9000,[::1]:9001`, checked. */
+function addressList(text: string): string[] {
+  const addresses = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
+  for (const address of addresses) {
+    try {
+      parseListen(address);
+    } catch {
+      throw new InvalidArgumentError(`${address} is not HOST:PORT.`);
+    }
+  }
+  return addresses;
+}
+
 const command = new Command("up")
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
   .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
   .option("--guest-args <text>", 'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"')
   .option("--trust <file>", "public keys of further plugin vendors, one in a line")
+  .option("--shells <list>", "where guests with a shell of your own listen, such as 127.0.0.1:9000", addressList, [])
   .option(
     "--port <p>",
     "port of the PF's API; the other services take the next three, guests those from +10 on",

@@ -44,21 +44,32 @@ export class DirectGuest implements AsyncDisposable {
   }
 
   /** Attaches and starts a queue pair. */
-  static async attach(fabric: TestFabric, vf: number): Promise<DirectGuest> {
+  static attach(fabric: TestFabric, vf: number): Promise<DirectGuest> {
+    return DirectGuest.whileHeld(fabric, vf, (token) => DirectGuest.attachWith(fabric, vf, token));
+  }
+
+  /** As `attach`, with a token that the guest has. */
+  static async attachWith(fabric: TestFabric, vf: number, token: string): Promise<DirectGuest> {
     const reactor = new Reactor();
     const device = DeviceClient.connect(`${fabric.runDir}/passthrough.sock`, reactor);
-    await DirectGuest.whileHeld(
-      fabric,
-      vf,
-      (token) => device.request({ op: "attach", vf, owner: "test", token }),
-    );
-    const direct = new DirectGuest(device, reactor, await device.requestFd({ op: "region", name: "registers" }));
-    await device.request({ op: "dmaSet", regions: [{ iova: IOVA, size: BYTES, offset: 0 }] }, [
-      direct.memory.fd.number,
-    ]);
-    await direct.start(0);
-    await direct.start(1);
-    return direct;
+    try {
+      await device.request({ op: "attach", vf, owner: "test", token });
+      const direct = new DirectGuest(device, reactor, await device.requestFd({ op: "region", name: "registers" }));
+      await direct.map();
+      await direct.start(0);
+      await direct.start(1);
+      return direct;
+    } catch (error) {
+      device.close();
+      await reactor.close();
+      throw error;
+    }
+  }
+
+  /** Has its memory in the VF's domain. */
+  async map(): Promise<void> {
+    const regions = [{ iova: IOVA, size: BYTES, offset: 0 }];
+    await this.device.request({ op: "dmaSet", regions }, [this.memory.fd.number]);
   }
 
   /** Starts queue `index` at head `base`. */
