@@ -247,11 +247,10 @@ export class Rings {
     await this.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
   }
 
-  /** Stops all rings and forgets what was said of them; memory stays. */
+  /** Stops all rings and resets them; memory stays. Each ring keeps its base and its error descriptor. */
   async reset(): Promise<void> {
     for (const ring of this.all) await this.stop(ring);
-    for (const ring of this.all) ring.close();
-    this.#vrings.clear();
+    for (const ring of this.all) ring.reset();
   }
 
   /** The end: gives everything back. */

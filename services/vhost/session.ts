@@ -2,8 +2,9 @@
  * One front-end on one VF: the vhost-user state machine. Each message becomes at most one request to the NIC, and the
  * next message is not looked at before the NIC has answered, so what a front-end is told is true.
  *
- * A ring runs when its size, addresses, kick and enable have all come, in whatever order; it stops at GET_VRING_BASE
- * or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they were.
+ * A ring runs when its size, addresses, kick and enable have all come, in whatever order; it stops at GET_VRING_BASE,
+ * at a reset, or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they
+ * were.
  */
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { type Fd, isEventFd } from "../../shared/os/mod.ts";
@@ -227,8 +228,8 @@ export class Session {
   }
 
   /**
-   * Stops all rings and forgets what was said of them; features and memory stay. RESET_OWNER does no more than that
-   * either: front-ends differ in what they send again afterwards (vhost-user, VHOST_USER_RESET_OWNER).
+   * Stops and resets all rings; features and memory stay, because front-ends do not send their memory again. SET_STATUS
+   * 0, RESET_DEVICE and RESET_OWNER all do this. The text asks no more of RESET_OWNER than to disable the rings.
    */
   async #reset(): Promise<void> {
     await this.#rings.reset();

@@ -8,6 +8,7 @@ export class Vring {
   descUser: bigint | undefined;
   availUser: bigint | undefined;
   usedUser: bigint | undefined;
+  /** Index of the next available entry to read. While the ring runs its driver knows better. */
   base = 0;
   kick: Fd | undefined;
   /** A kick message has come: the ring may start, with or without a descriptor to wait on. */
@@ -26,6 +27,21 @@ export class Vring {
   /** Whether everything that a start needs has been said, but for the enable. */
   get ready(): boolean {
     return this.kicked && this.size > 0 && this.descUser !== undefined;
+  }
+
+  /**
+   * Puts the stopped ring into its initial state: disabled, with no size, addresses, kick or call. Two things stay.
+   * The base stays because QEMU 7.2–8.0 sends SET_STATUS 0 first when it stops a device, asks GET_VRING_BASE for the
+   * base after that, and starts the ring there again. The error descriptor stays because QEMU sends it only once, when
+   * it creates the device.
+   */
+  reset(): void {
+    for (const fd of [this.kick, this.call]) fd?.close();
+    this.kick = this.call = undefined;
+    this.kicked = this.enabled = false;
+    this.size = 0;
+    this.descUser = this.availUser = this.usedUser = undefined;
+    this.error = undefined;
   }
 
   /** Gives back all descriptors. */
