@@ -83,19 +83,17 @@ judgedTest(["qemu"], "a QEMU guest with two queue pairs talks to one with one", 
 
 judgedTest(["qemu"], "memory plugged into a running QEMU guest is mapped while it pings", async () => {
   await using fabric = await TestFabric.start(2);
-  const monitor = `${fabric.runDir}/monitor`;
-  const plug = ["-m", "256M,slots=2,maxmem=1G", "-monitor", `unix:${monitor},server,nowait`];
-  const [a, b] = await Promise.all([QemuGuest.boot(fabric.vf(0), { extra: plug }), QemuGuest.boot(fabric.vf(1))]);
+  const plug = { monitor: `${fabric.runDir}/monitor`, extra: ["-m", "256M,slots=2,maxmem=1G"] };
+  const [a, b] = await Promise.all([QemuGuest.boot(fabric.vf(0), plug), QemuGuest.boot(fabric.vf(1))]);
   await using _a = a;
   await using _b = b;
   await a.address("10.0.0.1/24");
   await b.address("10.0.0.2/24");
   await until("the first ping", () => pings(a, "10.0.0.2"), 20_000);
   const { regions } = (await fabric.get("/api/v1/vfs/0")).memory;
-  using console = await Deno.connect({ transport: "unix", path: monitor });
-  const commands =
-    "object_add memory-backend-memfd,id=more,size=256M,share=on\ndevice_add pc-dimm,id=dimm,memdev=more\n";
-  await console.write(new TextEncoder().encode(commands));
+  const memory = { "qom-type": "memory-backend-memfd", id: "more", size: 256 * 1024 ** 2, share: true };
+  await a.monitor.execute("object-add", memory);
+  await a.monitor.execute("device_add", { driver: "pc-dimm", id: "dimm", memdev: "more" });
   await until("the new region", async () => (await fabric.get("/api/v1/vfs/0")).memory.regions > regions);
   const output = await a.check("ping -c 10 -i 0.05 10.0.0.2");
   assert(/10 packets transmitted, 10 packets received/.test(output), output);

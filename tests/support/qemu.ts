@@ -5,6 +5,7 @@
 import { qemuArguments } from "../../shared/api/mod.ts";
 import { TestProcess } from "./process.ts";
 import { run } from "./judges.ts";
+import { QemuMonitor } from "./qmp.ts";
 import { udpEchoProgram } from "./udp_echo.ts";
 
 const MODULES = [
@@ -78,9 +79,20 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
   }
 }
 
+/** How a guest is started. */
+export interface BootOptions {
+  memory?: string;
+  queuePairs?: number;
+  /** Path of a Unix socket for its monitor. */
+  monitor?: string;
+  /** More arguments of QEMU. */
+  extra?: string[];
+}
+
 /** A running QEMU guest. */
 export class QemuGuest implements AsyncDisposable {
   readonly process: TestProcess;
+  #monitor: QemuMonitor | undefined;
   #next = 1;
 
   private constructor(process: TestProcess) {
@@ -90,18 +102,21 @@ export class QemuGuest implements AsyncDisposable {
   /** Boots a guest on a VF and waits for its shell. */
   static async boot(
     vf: { id: number; mac: string; socket: string },
-    options: { memory?: string; queuePairs?: number; extra?: string[] } = {},
+    options: BootOptions = {},
   ): Promise<QemuGuest> {
     const { kernel, initrd } = await guestImage();
+    const { monitor } = options;
     const process = new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
       ...qemuArguments(vf, { memory: options.memory ?? "256M", queuePairs: options.queuePairs ?? 1 }),
       ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],
       ...["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1"],
+      ...(monitor === undefined ? [] : ["-qmp", `unix:${monitor},server=on,wait=off`]),
       ...(options.extra ?? []),
     ]);
     const guest = new QemuGuest(process);
     try {
       await process.expect(/GUEST-READY/, 90_000);
+      if (monitor !== undefined) guest.#monitor = await QemuMonitor.connect(monitor);
     } catch (error) {
       await process.end("SIGKILL");
       throw error;
@@ -125,12 +140,26 @@ export class QemuGuest implements AsyncDisposable {
     return output;
   }
 
+  /** The monitor, if the guest was booted with one. */
+  get monitor(): QemuMonitor {
+    if (!this.#monitor) throw new Error(`${this.process.name} was booted without a monitor`);
+    return this.#monitor;
+  }
+
+  /** Resets the machine and waits for its shell. QEMU needs `-action reboot=reset` for that. */
+  async reset(): Promise<void> {
+    const from = this.process.output.length;
+    await this.monitor.execute("system_reset");
+    await this.process.expect(/GUEST-READY/, 90_000, from);
+  }
+
   /** Gives eth0 an address. */
   async address(cidr: string): Promise<void> {
     await this.check(`ip addr add ${cidr} dev eth0 && ip link set eth0 up`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#monitor?.[Symbol.dispose]();
     await this.process.end("SIGKILL");
   }
 }
