@@ -6,6 +6,7 @@ import { Command } from "commander";
 import { table } from "../../services/cli/views.ts";
 import { CoreProbe } from "./core_distance.ts";
 import { modes } from "./modes.ts";
+import { takeBacks } from "./take_back.ts";
 import { idle, median, patchLatency, startUp } from "./system.ts";
 import { type BackEnd, type Load, measure, type Sample } from "./throughput.ts";
 
@@ -16,7 +17,10 @@ interface Options {
   json: string;
   skipSystem: boolean;
   skipModes: boolean;
+  against?: string;
 }
+
+const TAKE_BACKS = 200;
 
 const LOADS: (Load & { target?: number })[] = [
   { name: "plain", frontEnd: "plain", bytes: 64, queueSize: 256, loop: "closed", target: 1.0 },
@@ -36,13 +40,14 @@ const options = new Command("bench")
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
   .option("--skip-modes", "leave out emulated mode against passthrough", false)
+  .option("--against <dir>", "another checkout, built: its modes are measured in turn with this one's")
   .parse().opts<Options>();
 
 const MODE_SIZES = [128, 1514];
 const nameOf = (load: Load) => `${load.name} ${load.bytes}`;
 /** Whether a part of the whole is wanted. */
 const wanted = (name: string) => !options.only || name.includes(options.only);
-const parts = [...LOADS.map(nameOf), ...MODE_SIZES.map((bytes) => `modes ${bytes}`), "system"];
+const parts = [...LOADS.map(nameOf), ...MODE_SIZES.map((bytes) => `modes ${bytes}`), "take back", "system"];
 if (!parts.some(wanted)) {
   console.error(`Cannot run --only '${options.only}': there are ${parts.join(", ")}`);
   Deno.exit(1);
@@ -115,10 +120,11 @@ if (results.length > 0) {
 let modeResults: Awaited<ReturnType<typeof modes>> = [];
 const modeSizes = options.skipModes ? [] : MODE_SIZES.filter((bytes) => wanted(`modes ${bytes}`));
 if (modeSizes.length > 0) {
-  modeResults = await modes(modeSizes, Number(options.rounds));
+  modeResults = await modes(modeSizes, Number(options.rounds), options.against);
   console.log();
   console.log(table(
     [
+      "BUILD",
       "MODE",
       "BYTES",
       "MPPS",
@@ -132,6 +138,7 @@ if (modeSizes.length > 0) {
       "TARGET",
     ],
     modeResults.map((row) => [
+      row.build,
       row.mode,
       row.bytes,
       row.mpps.toFixed(2),
@@ -144,6 +151,17 @@ if (modeSizes.length > 0) {
       row.hostRatio.toFixed(2),
       row.mode === "emulated" ? "-" : ">= 2",
     ]),
+  ));
+}
+
+const taken = wanted("take back") ? await takeBacks(TAKE_BACKS) : [];
+if (taken.length > 0) {
+  console.log();
+  console.log(table(
+    [`TAKING A VF BACK, ${TAKE_BACKS} TIMES`, "MEDIAN MS", "P99 MS", "LONGEST MS"],
+    taken.map((
+      { what, medianMs, p99Ms, longestMs },
+    ) => [what, ...[medianMs, p99Ms, longestMs].map((ms) => ms.toFixed(1))]),
   ));
 }
 
@@ -174,6 +192,7 @@ const report = {
   machine: machine(),
   throughput: results,
   modes: modeResults,
+  takeBacks: taken,
   system,
 };
 await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });

@@ -10,6 +10,8 @@ import { cpuSeconds, median } from "./system.ts";
 
 /** One mode's figures. */
 export interface ModeResult {
+  /** The checkout that was measured: this one, or the one it is held against. */
+  build: string;
   mode: string;
   bytes: number;
   /** Frames that went through the NIC, both ways together, in millions a second. */
@@ -56,43 +58,60 @@ async function load(fabric: TestFabric, bytes: number) {
   return { mpps: millions / (end - start) * 1000, host, cost: host + (after.guests - before.guests) / millions };
 }
 
-/** All modes, taking turns `rounds` times, for each frame size. */
-export async function modes(sizes: readonly number[], rounds: number): Promise<ModeResult[]> {
-  // No spinning: time that is spent waiting would blur what the frames cost.
-  await using fabric = await TestFabric.start(2, [
-    "--guests",
-    "2",
-    "--spin-us",
-    "0",
-    "--guest-args",
-    "--ring-size 512",
-  ]);
+interface ModeSample {
+  mpps: number;
+  cost: number;
+  host: number;
+  p50: number;
+  p99: number;
+}
+
+/** Both guests of a fabric in one mode: one sample. */
+async function sampleMode(fabric: TestFabric, name: string, bytes: number): Promise<ModeSample> {
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  const mode = MODES[name] ?? {};
+  for (const vf of [0, 1]) await setMode(fabric, vf, mode);
   await a.reaches(b.ip);
+  const loaded = await load(fabric, bytes);
+  const { latencyUs } = await checkedStream(a, b, { rate: LATENCY_RATE, size: bytes, count: LATENCY_RATE });
+  // A plugin that was ended on the way would have been measured as something else.
+  for (const vf of [0, 1]) {
+    const now = await must(`${fabric.info.api}/api/v1/vfs/${vf}/mode`);
+    assertEquals([now.mode, now.plugin], [mode.mode, mode.plugin]);
+  }
+  return { ...loaded, p50: latencyUs.p50, p99: latencyUs.p99 };
+}
+
+/** No spinning: time that is spent waiting would blur what the frames cost. */
+const ARGS = ["--guests", "2", "--spin-us", "0", "--guest-args", "--ring-size 512"];
+
+/**
+ * All modes, taking turns `rounds` times, for each frame size. `against` is another checkout, built, whose fabric takes
+ * turns with this one's.
+ */
+export async function modes(sizes: readonly number[], rounds: number, against?: string): Promise<ModeResult[]> {
+  await using own = await TestFabric.start(2, ARGS);
+  await using other = against === undefined ? undefined : await TestFabric.start(2, ARGS, undefined, against);
+  const builds: [string, TestFabric][] = [["this", own], ...(other ? [["other", other] as [string, TestFabric]] : [])];
   const results: ModeResult[] = [];
   for (const bytes of sizes) {
-    const samples: Record<string, { mpps: number; cost: number; host: number; p50: number; p99: number }[]> = {};
+    const samples: Record<string, ModeSample[]> = {};
     for (let round = 0; round < rounds; round++) {
-      for (const [name, mode] of Object.entries(MODES)) {
-        for (const vf of [0, 1]) await setMode(fabric, vf, mode);
-        const loaded = await load(fabric, bytes);
-        const { latencyUs } = await checkedStream(a, b, { rate: LATENCY_RATE, size: bytes, count: LATENCY_RATE });
-        // A plugin that was ended on the way would have been measured as something else.
-        for (const vf of [0, 1]) {
-          const now = await must(`${fabric.info.api}/api/v1/vfs/${vf}/mode`);
-          assertEquals([now.mode, now.plugin], [mode.mode, mode.plugin]);
+      for (const name of Object.keys(MODES)) {
+        for (const [build, fabric] of round % 2 === 0 ? builds : [...builds].reverse()) {
+          const sample = await sampleMode(fabric, name, bytes);
+          (samples[`${build} ${name}`] ??= []).push(sample);
+          console.error(
+            `${build} ${name} ${bytes} B: ${sample.mpps.toFixed(2)} Mpps, ${sample.cost.toFixed(3)} CPU s/M frames`,
+          );
         }
-        const sample = { ...loaded, p50: latencyUs.p50, p99: latencyUs.p99 };
-        (samples[name] ??= []).push(sample);
-        console.error(
-          `${name} ${bytes} B: ${sample.mpps.toFixed(2)} Mpps, ${sample.cost.toFixed(2)} CPU s for a million frames`,
-        );
       }
     }
-    for (const name of Object.keys(MODES)) {
-      const of = (key: "mpps" | "cost" | "host" | "p50" | "p99", mode = name) =>
-        median((samples[mode] ?? []).map((sample) => sample[key]));
+    for (const [build, name] of builds.flatMap(([build]) => Object.keys(MODES).map((name) => [build, name] as const))) {
+      const of = (key: keyof ModeSample, mode = name) =>
+        median((samples[`${build} ${mode}`] ?? []).map((sample) => sample[key]));
       results.push({
+        build,
         mode: name,
         bytes,
         mpps: of("mpps"),

@@ -4,7 +4,7 @@ import type { PluginView } from "../../shared/api/mod.ts";
 import { generateKeys } from "../../shared/plugin/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { ask, checkedStream, must, setMode, Stream, TestGuest } from "../support/guests.ts";
-import { compilePlugin, sign } from "../support/plugins.ts";
+import { compilePlugin, RINGS, sign } from "../support/plugins.ts";
 import { until } from "../support/wait.ts";
 
 const keys = await generateKeys();
@@ -89,15 +89,6 @@ Deno.test("the shell checks for itself: an image whose key only the service trus
   const answer = await ask(`${a.api}/api/v1/plugin`, "PUT", image);
   assertEquals([answer.status, answer.body.reason], [422, "unknown-key"]);
 });
-
-/** Two rings that the NIC takes. */
-const RINGS = `export function start(): i32 {
-  for (let queue: u32 = 0; queue < load<u32>(0x10000) * 2; queue++) {
-    store<u64>(0x10100 + queue * 32, load<u64>(0x10010) + queue * 0xc800);
-    store<u32>(0x10118 + queue * 32, 64);
-  }
-  return 0;
-}`;
 
 /** Plugins that pass every check and then misbehave, with what the mode says afterwards. */
 const MISBEHAVING: Record<string, [Record<string, string>, RegExp]> = {

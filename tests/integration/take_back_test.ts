@@ -1,6 +1,8 @@
 /** A VF can always be taken back: whatever its guest, its plugin or its token do, nothing of the old owner is left. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { BUFFERS } from "../../shared/layout/guest.ts";
+import { PLUGIN_BUFFERS } from "../../shared/layout/plugin.ts";
 import { generateKeys } from "../../shared/plugin/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
@@ -9,7 +11,7 @@ import { TestFabric } from "../support/fabric.ts";
 import { ask, checkedStream, must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { type Conduct, HostileGuest, shellAddress } from "../support/hostile_guest.ts";
 import { frame } from "../support/mock_guest.ts";
-import { compilePlugin, sign } from "../support/plugins.ts";
+import { compilePlugin, ENDLESS, PLUGIN_TRACE, RINGS, sign } from "../support/plugins.ts";
 import { until } from "../support/wait.ts";
 
 const TAKE_BACKS = 1000;
@@ -194,51 +196,19 @@ const trustFile = Deno.makeTempFileSync({ prefix: "ringfabric-trust-" });
 Deno.writeTextFileSync(trustFile, `${keys.publicKey}\n`);
 globalThis.addEventListener("unload", () => Deno.removeSync(trustFile));
 
-/** Two rings that the NIC takes, and buffers that it fills. */
-const RINGS = `export function start(): i32 {
-  for (let queue: u32 = 0; queue < load<u32>(0x10000) * 2; queue++) {
-    store<u64>(0x10100 + queue * 32, load<u64>(0x10010) + queue * 0xc800);
-    store<u32>(0x10118 + queue * 32, 64);
-  }
-  return 0;
-}`;
-/** The last of the guest's buffers, where a plugin leaves traces. */
-const TRACE = 0x9ff000;
-const TRACE_IN_RAM = 0x800000 + 0x7ff000;
-const touch = `atomic.add<u32>(${TRACE}, 1);`;
-const ENDLESS: Record<string, Record<string, string>> = {
-  "takes frames and sends none": { tx: "export function tx(pair: u32, count: u32): u32 { return count; }" },
-  "writes for ever": { rx: `export function rx(pair: u32, max: u32): u32 { while (1) { ${touch} } return 0; }` },
-  "recurses for ever": {
-    arm:
-      "function r(n: u32): u32 { return n > 60 ? 0 : r(n + 1) + r(n + 1); } export function arm(pair: u32): u32 { return r(0); }",
-  },
-  "does not end": {
-    rx: "export function rx(pair: u32, max: u32): u32 { unreachable(); return 0; }",
-    stop: `export function stop(): void { while (1) { ${touch} } }`,
-  },
-  "does not send, receive or end": {
-    tx: `export function tx(pair: u32, count: u32): u32 { while (1) { ${touch} } return 0; }`,
-    stop: `export function stop(): void { while (1) { ${touch} } }`,
-  },
-};
-
 /** What is in the guest's RAM where a plugin leaves its traces. */
 function traceOf(pid: number): number {
   for (const { name } of Deno.readDirSync(`/proc/${pid}/fd`)) {
     const link = `/proc/${pid}/fd/${name}`;
     if (!Deno.readLinkSync(link).includes("memfd:ringfabric-guest")) continue;
     using file = Deno.openSync(link);
-    file.seekSync(TRACE_IN_RAM, Deno.SeekMode.Start);
+    file.seekSync(BUFFERS + PLUGIN_TRACE - PLUGIN_BUFFERS, Deno.SeekMode.Start);
     const word = new Uint8Array(4);
     file.readSync(word);
     return new DataView(word.buffer).getUint32(0, true);
   }
   throw new Error(`process ${pid} has no guest's RAM`);
 }
-
-/** Answers nothing. */
-const NO_RX = "export function rx(pair: u32, max: u32): u32 { return 0; }";
 
 const threadsOf = (pid: number) => [...Deno.readDirSync(`/proc/${pid}/task`)].length;
 
@@ -290,8 +260,8 @@ Deno.test("a plugin that reports none of its frames as sent is ended without bei
 Deno.test(`${TAKE_BACKS} forced take-backs from a plugin that refuses, beside a checked stream: nothing lost, nothing left`, async () => {
   await using fabric = await TestFabric.start(3, ["--guests", "3", "--trust", trustFile]);
   const [a, b, c] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
-  const refuses = { start: RINGS, ...ENDLESS["takes frames and sends none"], ...ENDLESS["does not end"] };
-  const image = await sign(await compilePlugin({ ...refuses, rx: NO_RX }), keys);
+  const functions = { start: RINGS, ...ENDLESS["does not send and does not end"] };
+  const image = await sign(await compilePlugin(functions), keys);
   await must(`${fabric.url("vf")}/api/v1/plugins`, "POST", image);
   for (const vf of [1, 2]) await setMode(fabric, vf, { mode: "passthrough", plugin: "advanced" });
   const takeBack = async () => {

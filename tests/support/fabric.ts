@@ -42,8 +42,13 @@ export class TestFabric implements AsyncDisposable {
     this.port = port;
   }
 
-  /** Starts one and waits until it is ready. */
-  static async start(vfs: number, args: string[] = [], runDir = Deno.makeTempDirSync({ prefix: "ringfabric-" })) {
+  /** Starts one and waits until it is ready; `root` is the checkout that it is started from. */
+  static async start(
+    vfs: number,
+    args: string[] = [],
+    runDir = Deno.makeTempDirSync({ prefix: "ringfabric-" }),
+    root: string | URL = ROOT,
+  ) {
     const port = freePorts();
     const process = new TestProcess("up", Deno.execPath(), [
       "run",
@@ -53,7 +58,7 @@ export class TestFabric implements AsyncDisposable {
       "--json",
       ...["--vfs", String(vfs), "--port", String(port), "--run-dir", runDir],
       ...args,
-    ], { cwd: ROOT });
+    ], { cwd: root });
     try {
       const [line] = await process.expect(/^\{.*\}$/m, 30_000);
       return new TestFabric(process, JSON.parse(line) as UpInfo, runDir, port);

@@ -64,3 +64,34 @@ export function sign(
     keys,
   );
 }
+
+/** A plugin's `start` that names two rings which the NIC takes. */
+export const RINGS = `export function start(): i32 {
+  for (let queue: u32 = 0; queue < load<u32>(0x10000) * 2; queue++) {
+    store<u64>(0x10100 + queue * 32, load<u64>(0x10010) + queue * 0xc800);
+    store<u32>(0x10118 + queue * 32, 64);
+  }
+  return 0;
+}`;
+
+/** Where plugins that do not come back leave traces: in the last packet buffer. */
+export const PLUGIN_TRACE = 0x9ff000;
+const TOUCH = `atomic.add<u32>(${PLUGIN_TRACE}, 1);`;
+const STOP = `export function stop(): void { while (1) { ${TOUCH} } }`;
+const SWALLOW = "export function tx(pair: u32, count: u32): u32 { return count; }";
+
+/** Plugins that do not give their VF back: what each of them does instead. */
+export const ENDLESS: Record<string, Record<string, string>> = {
+  "takes frames and sends none": { tx: SWALLOW },
+  "writes for ever": { rx: `export function rx(pair: u32, max: u32): u32 { while (1) { ${TOUCH} } return 0; }` },
+  "recurses for ever": {
+    arm: `function r(n: u32): u32 { return n > 60 ? 0 : r(n + 1) + r(n + 1); }
+      export function arm(pair: u32): u32 { return r(0); }`,
+  },
+  "does not end": { rx: "export function rx(pair: u32, max: u32): u32 { unreachable(); return 0; }", stop: STOP },
+  "does not send and does not end": { tx: SWALLOW, stop: STOP },
+  "does not come back from sending": {
+    tx: `export function tx(pair: u32, count: u32): u32 { while (1) { ${TOUCH} } return 0; }`,
+    stop: STOP,
+  },
+};
