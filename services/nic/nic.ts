@@ -78,11 +78,12 @@ export class Nic {
   /** Puts the PF's programme in force. Refuses to take away a VF that somebody drives. */
   program(next: Programme): void {
     for (let vf = next.vfs.length; vf < this.pools.vfCount; vf++) {
-      if (this.leases.of(vf) || this.leases.holds.of(vf)) {
-        throw new DeviceRefusal(
-          "vf-in-use",
-          `vf ${vf} cannot be removed: a guest is attached, or changing hands: detach it first`,
-        );
+      const owner = this.leases.of(vf)?.owner;
+      if (owner !== undefined) {
+        throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: ${owner} drives it; stop its guest first`);
+      }
+      if (this.leases.holds.of(vf)) {
+        throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: its driver is changing; try again`);
       }
     }
     const before = this.pools.vfCount;

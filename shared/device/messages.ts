@@ -13,6 +13,13 @@ const iova = z.union([z.bigint(), z.number().int()]).transform((n) => BigInt(n))
 const bytes = z.union([z.bigint(), z.number().int()]).transform((n) => Number(n))
   .refine((n) => Number.isSafeInteger(n) && n >= 0, "is not a size");
 
+/** Text that operators are shown, of somebody who may not be trusted. */
+const shown = (charactersMax: number) =>
+  z.string().max(charactersMax).regex(/^\P{C}*$/u, "has characters that cannot be shown");
+
+/** Why something ended, in whatever words: an end is never refused. */
+const reason = z.string().max(500).transform((text) => text.replaceAll(/\p{C}/gu, "?"));
+
 /** One range of guest memory. Its descriptor is one of the message's. */
 export const MemoryRegion = z.strictObject({
   iova,
@@ -35,16 +42,16 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({
     op: z.literal("attach"),
     vf: PoolName,
-    owner: z.string().max(200),
+    owner: shown(200),
     /** Which data path this is, for the API: the guest's own rings, or somebody's who stands between. */
     mode: z.enum(["emulated", "passthrough"]).default("passthrough"),
     /** The plugin that drives the VF from inside the guest. */
-    plugin: z.string().max(100).optional(),
+    plugin: shown(100).optional(),
     /** One-time right to the VF, for drivers that are not the hypervisor's own (`passthrough.sock`). */
     token: z.string().max(200).optional(),
   }),
   /** Gives it back: queues stop, memory is unmapped. The reason is shown in the VF's API. */
-  z.strictObject({ op: z.literal("detach"), reason: z.string().max(500).default("detached") }),
+  z.strictObject({ op: z.literal("detach"), reason: reason.default("detached") }),
   /** Replaces the whole memory table in one step; one descriptor a region. Running queues go on if they can. */
   z.strictObject({ op: z.literal("dmaSet"), regions: z.array(MemoryRegion).max(64) }),
   /** Adds a region (one descriptor). */

@@ -220,7 +220,7 @@ Deno.test("VFs come and go at run time; one that is in use stays", async () => {
     void front;
     const refused = await nic({ numVfs: 3 });
     assertEquals(refused.status, 409);
-    assertMatch(refused.body.detail, /vf 4 cannot be removed: a guest is attached/);
+    assertMatch(refused.body.detail, /vf 4 cannot be removed: vhost .* drives it; stop its guest first/);
     assertEquals((await fabric.get("/api/v1/vfs")).length, 5);
   }
   await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/4")).attached);

@@ -103,6 +103,12 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
       await refused(device, attach(1, other), "bad-token");
     });
   });
+  await t.step("an owner that would write to the operator's terminal", async () => {
+    using device = connect();
+    for (const owner of ["\x1b[2J", "a\nb", "\u202etseug"]) {
+      await whileHeld(0, (token) => refused(device, { op: "attach", vf: 0, owner, token }, "bad-request"));
+    }
+  });
   await t.step("a token is good once, and while its change lasts", async () => {
     using device = connect();
     const kept = await whileHeld(0, (token) => Promise.resolve(token));
