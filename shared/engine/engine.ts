@@ -15,7 +15,6 @@ import {
   CTL_GENERATION,
   CTL_PARKED,
   CTL_PAUSE,
-  FAULT_ADDRESSES,
   PAUSE_END,
   Q_CALL_PENDING,
   WINDOWS,
@@ -30,6 +29,7 @@ import {
   isWritable,
   monotonicNs,
   signalEventFd,
+  takeFaults,
 } from "../os/mod.ts";
 import { loadWasm, type WasmModuleName } from "../wasm/load.ts";
 import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.ts";
@@ -58,6 +58,11 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   readonly guarded: boolean;
   onReport: (report: WorkerReport) => void = () => {};
   onDeath: (reason: string) => void = () => {};
+  /**
+   * Told where memory faults were caught since the last time: the arena offset of each 2 MiB. It is called inside
+   * `between`, before the change, so that whoever had a window when the fault happened still has it.
+   */
+  onMemoryFaults: (offsets: readonly number[]) => void = () => {};
 
   readonly #words: Int32Array;
   readonly #wasm: Exports;
@@ -116,12 +121,14 @@ export class Engine<Exports extends EngineExports = EngineExports> {
 
   /**
    * Runs `change` while the worker stands still, and makes it forget its cached decisions. Nested calls join the outer
-   * one. The pause lasts as long as `change`, so that must be short.
+   * one. The pause lasts as long as `change`, so that must be short. Memory faults up to now are attributed first: no
+   * window changes hands before that.
    */
   between<T>(change: () => T): T {
     if (this.#paused) return change();
     this.#pause();
     try {
+      this.#attributeFaults();
       return change();
     } finally {
       const generation = this.view.getUint32(CTL + CTL_GENERATION, true);
@@ -195,14 +202,19 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
   }
 
-  /** Memory faults the guard has caught so far, and the arena offsets of the last ones. */
-  faults(): { count: number; offsets: number[] } {
-    const count = this.view.getUint32(CTL + CTL_FAULTS, true);
-    const offsets = Array.from(
-      { length: Math.min(count, FAULT_ADDRESSES) },
-      (_, i) => Number(this.view.getBigUint64(CTL + CTL_FAULTS + 8 + i * 8, true) - this.arena.base),
-    );
-    return { count, offsets };
+  /** Memory faults the guard has caught so far. */
+  faults(): { count: number } {
+    return { count: this.view.getUint32(CTL + CTL_FAULTS, true) };
+  }
+
+  #attributed = 0;
+
+  /** Has the faults attributed that nobody has been told of yet. The worker stands still. */
+  #attributeFaults(): void {
+    const { count } = this.faults();
+    if (count === this.#attributed) return;
+    this.#attributed = count;
+    this.onMemoryFaults(takeFaults(this.arena, CTL + CTL_FAULTS));
   }
 
   /** Stops the worker and closes everything. */

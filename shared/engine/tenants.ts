@@ -39,7 +39,12 @@ export class Tenants {
   constructor(engine: Engine, onQueueError: (tenant: Tenant, index: number, reason: string) => void) {
     this.#engine = engine;
     this.#onQueueError = onQueueError;
-    engine.onReport = (report) => report === "memory-fault" ? this.#memoryFault() : this.reportErrors();
+    engine.onReport = (report) => {
+      // A pause has the engine attribute its faults.
+      if (report === "memory-fault") engine.between(() => {});
+      this.reportErrors();
+    };
+    engine.onMemoryFaults = (offsets) => this.#memoryFaults(offsets);
     engine.onBlockedCall = (fd) => this.#blockedCall(fd);
   }
 
@@ -109,10 +114,10 @@ export class Tenants {
     fds: readonly (Fd | undefined)[],
     alongside: () => void = () => {},
   ): void {
-    if (tenant.domain.poisoned) {
-      throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
-    }
     this.#engine.between(() => {
+      if (tenant.domain.poisoned) {
+        throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
+      }
       tenant.queues.start(request, fds[0], fds[1]);
       alongside();
       this.writeActive();
@@ -154,15 +159,14 @@ export class Tenants {
     }
   }
 
-  /** A guest truncated its memory: the guard mapped zero pages there, and that guest's queues stop. */
-  #memoryFault(): void {
-    const { offsets } = this.#engine.faults();
-    this.#engine.between(() => {
-      for (const { domain, queues } of this.#tenants.values()) {
-        if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
-      }
-    });
-    this.reportErrors();
+  /**
+   * Guests truncated their memory, and the guard mapped zero pages there: the queues of whoever has these places now
+   * stop. Inside `between`.
+   */
+  #memoryFaults(offsets: readonly number[]): void {
+    for (const { domain, queues } of this.#tenants.values()) {
+      if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
+    }
   }
 
   /** A call eventfd held the engine: its queue stops. */

@@ -80,9 +80,9 @@ export const CTL_ACTIVE_COUNT = 12;
 export const CTL_CALL_COUNT = 16;
 /** u32: bumped when a queue goes to `error`, so that the control thread looks. */
 export const CTL_EVENT_COUNT = 20;
-/** Written by the SIGBUS guard: {count u32, pad u32, the last 16 faulting addresses u64 (host virtual)}. */
+/** Written by the SIGBUS guard (shared/os/sigbus.ts): {count u32, pad u32, a bit for each 2 MiB, 2049 of them}. */
 export const CTL_FAULTS = 256;
-export const FAULT_ADDRESSES = 16;
+export const FAULTS_BYTES = 272;
 /** u64: polls of all active queues, of them with work; frames taken from TX queues. */
 export const CTL_PASSES = 40;
 export const CTL_BUSY_PASSES = 48;

@@ -12,8 +12,10 @@ const IOVA = 0x4000_0000n;
 
 /** A driver of one VF. */
 export class DirectGuest implements AsyncDisposable {
+  /** Size of its memory. */
+  static readonly bytes = BYTES;
   readonly reactor = new Reactor();
-  readonly memory = new SharedMemory(BYTES);
+  readonly memory: SharedMemory;
   readonly device: DeviceClient;
   readonly guest: AdvancedGuest;
   readonly kick = createEventFd();
@@ -21,8 +23,9 @@ export class DirectGuest implements AsyncDisposable {
   readonly events: DeviceEvent[] = [];
   readonly #page: Fd;
 
-  private constructor(device: DeviceClient, reactor: Reactor, page: Fd) {
+  private constructor(device: DeviceClient, reactor: Reactor, page: Fd, memory: SharedMemory) {
     this.device = device;
+    this.memory = memory;
     void this.reactor.close();
     this.reactor = reactor;
     this.#page = page;
@@ -43,18 +46,19 @@ export class DirectGuest implements AsyncDisposable {
     }
   }
 
-  /** Attaches and starts a queue pair. */
-  static attach(fabric: TestFabric, vf: number): Promise<DirectGuest> {
-    return DirectGuest.whileHeld(fabric, vf, (token) => DirectGuest.attachWith(fabric, vf, token));
+  /** Attaches and starts a queue pair. `file`: its memory file, if it is to be a special one. */
+  static attach(fabric: TestFabric, vf: number, file?: Fd): Promise<DirectGuest> {
+    return DirectGuest.whileHeld(fabric, vf, (token) => DirectGuest.attachWith(fabric, vf, token, file));
   }
 
   /** As `attach`, with a token that the guest has. */
-  static async attachWith(fabric: TestFabric, vf: number, token: string): Promise<DirectGuest> {
+  static async attachWith(fabric: TestFabric, vf: number, token: string, file?: Fd): Promise<DirectGuest> {
     const reactor = new Reactor();
     const device = DeviceClient.connect(`${fabric.runDir}/passthrough.sock`, reactor);
     try {
       await device.request({ op: "attach", vf, owner: "test", token });
-      const direct = new DirectGuest(device, reactor, await device.requestFd({ op: "region", name: "registers" }));
+      const page = await device.requestFd({ op: "region", name: "registers" });
+      const direct = new DirectGuest(device, reactor, page, new SharedMemory(BYTES, file));
       await direct.map();
       await direct.start(0);
       await direct.start(1);

@@ -61,14 +61,15 @@ export class BackEndClosed extends Error {
   override readonly name = "BackEndClosed";
 }
 
-/** A memfd mapped into this process. */
+/** A memory file mapped into this process. */
 export class SharedMemory implements Disposable {
   readonly fd: Fd;
   readonly view: DataView<ArrayBuffer>;
   readonly #address: bigint;
 
-  constructor(bytes: number) {
-    this.fd = createMemfd("ringfabric-test", bytes);
+  /** `fd`: a memory file of at least `bytes` bytes, which is the guest's from now on. */
+  constructor(bytes: number, fd = createMemfd("ringfabric-test", bytes)) {
+    this.fd = fd;
     this.#address = libc().mmap(0n, BigInt(bytes), PROT_READ_WRITE, MAP_SHARED, this.fd.number, 0n);
     if (this.#address === MAP_FAILED) throw new OsError("mmap", "test memory", errno());
     const pointer = Deno.UnsafePointer.create(this.#address);

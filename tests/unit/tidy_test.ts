@@ -123,6 +123,12 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     const next = sections[i + 1]?.[0] ?? layout.WINDOWS;
     assert(end <= next, `section ${i} ends at 0x${end.toString(16)}, the next begins at 0x${next.toString(16)}`);
   });
+  const control = Object.entries(layout).filter(([name]) => name.startsWith("CTL_")).map(([, offset]) =>
+    Number(offset)
+  );
+  const faults = section(layout.CTL_FAULTS, layout.FAULTS_BYTES, 1);
+  assert(faults[1] <= 4096);
+  assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
   assertEquals(COUNTERS.length, COUNTER_COUNT);
   assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
   const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>
