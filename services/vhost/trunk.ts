@@ -163,9 +163,10 @@ export class Trunk {
     if (this.#closed) throw new Error("the trunk is closed");
     const { arena, view, wasm } = this.#engine;
     const registers = REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES;
+    // Both queues are stopped, so the engine reads no doorbell while its page is exchanged.
+    arena.mapOwn(registers, page.number, ADV_PAGE_BYTES);
+    this.#mapped = true;
     this.#engine.between(() => {
-      arena.mapOwn(registers, page.number, ADV_PAGE_BYTES);
-      this.#mapped = true;
       const describe = (at: number, index: number, flavour: number) => {
         new Uint8Array(arena.buffer, at, QUEUE_STRIDE).fill(0);
         view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
@@ -244,11 +245,11 @@ export class Trunk {
         this.#engine.forgetCall(at);
         new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
       }
-      if (this.#mapped) {
-        this.#engine.arena.unmapOwn(REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES, ADV_PAGE_BYTES);
-      }
-      this.#engine.arena.release(this.#window);
     });
+    if (this.#mapped) {
+      this.#engine.arena.unmapOwn(REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES, ADV_PAGE_BYTES);
+    }
+    this.#engine.arena.release(this.#window);
     for (const fd of [this.#kick, this.#call, this.#memory]) fd.close();
   }
 }

@@ -1,7 +1,8 @@
 /**
- * One VF's memory table: which file backs which IOVA range, mapped into which window. Replacing the table is one step
- * between two bursts; ranges that stay keep their windows, so a guest may hot-plug memory under traffic, and a table
- * that is refused leaves the one before in force.
+ * One VF's memory table: which file backs which IOVA range, mapped into which window. A change of the table is staged,
+ * committed and ended. Only the commit needs the engine to stand still, and it only writes memory: files are checked
+ * and mapped before it, windows are unmapped after it. Ranges that stay keep their windows, so a guest may hot-plug
+ * memory under traffic, and a table that is refused leaves the one before in force.
  */
 import {
   DOMAIN_STRIDE,
@@ -16,12 +17,10 @@ import {
   REGION_SIZE,
   REGION_STRIDE,
   REGION_WINDOW,
-  REGIONS_MAX,
 } from "../layout/nic.ts";
 import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
-import { type Arena, ArenaFullError, type Fd, fileStatus, sealShrink, type Window, WINDOW_BYTES } from "../os/mod.ts";
-
-const PAGE_BYTES = 4096;
+import { type Arena, ArenaFullError, type Fd, type Window } from "../os/mod.ts";
+import { type Candidate, checkFile, checkTable, type DomainLimits, hex } from "./regions.ts";
 
 /** A region that is in force. */
 export interface MappedRegion extends MemoryRegion {
@@ -36,31 +35,46 @@ export interface MappedRegion extends MemoryRegion {
   poisoned: boolean;
 }
 
-/** Limits on what a VF may map. */
-export interface DomainLimits {
-  /** Bytes one VF may have mapped. */
-  bytesMax: number;
-  /** Refuse memory that its owner could truncate. */
-  sealedOnly: boolean;
-}
-
-/** A region whose file has been looked at. */
-export interface Candidate {
+/** A line of a staged table: a region, and the mapping that it has got or keeps. */
+interface StagedRegion {
   region: MemoryRegion;
-  fd: Fd;
-  device: bigint;
-  inode: bigint;
-  sealed: boolean;
-  pageBytes: number;
+  mapped: MappedRegion;
 }
 
-function hex(n: bigint): string {
-  return `0x${n.toString(16)}`;
+/**
+ * A table that is checked and mapped and waits to come into force. `commit` puts it in force. At its end the windows
+ * that are not in force are given back: those of the table before, or its own if it was not committed.
+ */
+export class StagedTable implements Disposable {
+  readonly #arena: Arena;
+  readonly #commit: () => void;
+  readonly #replaced: readonly Window[];
+  #unused: readonly Window[];
+
+  /** `fresh`: the windows that the table would bring; `replaced`: those that it would leave. */
+  constructor(arena: Arena, fresh: readonly Window[], replaced: readonly Window[], commit: () => void) {
+    this.#arena = arena;
+    this.#commit = commit;
+    this.#replaced = replaced;
+    this.#unused = fresh;
+  }
+
+  /** Puts the table in force. The engine must stand still; no system call is made. */
+  commit(): void {
+    this.#commit();
+    this.#unused = this.#replaced;
+  }
+
+  [Symbol.dispose](): void {
+    const windows = this.#unused;
+    this.#unused = [];
+    for (const window of windows) this.#arena.release(window);
+  }
 }
 
 /** The memory table of one pool. */
 export class Domain {
-  #regions: MappedRegion[] = [];
+  #regions: readonly MappedRegion[] = [];
   readonly #arena: Arena;
   readonly #view: DataView;
   readonly #pool: number;
@@ -96,139 +110,54 @@ export class Domain {
     return hit.length > 0;
   }
 
-  /** Checks a whole table; throws DeviceRefusal naming the first thing wrong. Nothing is changed. */
-  check(regions: readonly MemoryRegion[], fds: readonly Fd[]): Candidate[] {
+  // Changes --------------------------------------------------------------------------------------------------
+
+  /** A whole table. Throws DeviceRefusal naming the first thing wrong, or that the arena has no room. */
+  stage(regions: readonly MemoryRegion[], fds: readonly Fd[]): StagedTable {
     if (regions.length !== fds.length) {
       throw new DeviceRefusal("fd-count", `${regions.length} memory regions came with ${fds.length} descriptors`);
     }
-    this.#checkRanges(regions);
-    return regions.map((region, i) => this.#checkFile(region, fds[i] as Fd));
-  }
-
-  #checkRanges(regions: readonly MemoryRegion[]): void {
-    if (regions.length > REGIONS_MAX) {
-      throw new DeviceRefusal("too-many-regions", `${regions.length} memory regions: at most ${REGIONS_MAX}`);
-    }
-    const sorted = [...regions].sort((a, b) => a.iova < b.iova ? -1 : 1);
-    sorted.forEach((region, i) => {
-      const end = region.iova + BigInt(region.size);
-      // Whole pages, as every hypervisor has them: bytes here and there would only be work for the engine.
-      if ([region.iova, BigInt(region.size), BigInt(region.offset)].some((n) => n % BigInt(PAGE_BYTES) !== 0n)) {
-        throw new DeviceRefusal(
-          "bad-region",
-          `region at ${hex(region.iova)} of ${region.size} bytes is not whole pages`,
-        );
-      }
-      if (region.size === 0) throw new DeviceRefusal("bad-region", `region at ${hex(region.iova)} is empty`);
-      if (end > 1n << 64n) {
-        throw new DeviceRefusal("bad-region", `region at ${hex(region.iova)} of ${region.size} bytes wraps past 2^64`);
-      }
-      const next = sorted[i + 1];
-      if (next && next.iova < end) {
-        throw new DeviceRefusal("overlap", `regions at ${hex(region.iova)} and ${hex(next.iova)} overlap`);
-      }
-    });
-    // What counts is what a region takes of the arena, so that many small ones are no way around the limit.
-    const total = regions.reduce((sum, region) => sum + Math.max(region.size, 64 * 1024), 0);
-    if (total > this.#limits.bytesMax) {
-      throw new DeviceRefusal(
-        "memory-limit",
-        `the guest's memory is ${total} bytes: a VF may map at most ${this.#limits.bytesMax}`,
-      );
-    }
-  }
-
-  #checkFile(region: MemoryRegion, fd: Fd): Candidate {
-    // Sealed before it is measured: it cannot shrink in between.
-    const sealed = sealShrink(fd.number);
-    const file = fileStatus(fd.number);
-    const where = `region at ${hex(region.iova)}`;
-    if (!file.isRegular || !file.isMemory) {
-      throw new DeviceRefusal("bad-fd", `${where}: its descriptor is not a file in memory (memfd, tmpfs, hugetlbfs)`);
-    }
-    if (BigInt(region.offset) + BigInt(region.size) > file.bytes) {
-      throw new DeviceRefusal(
-        "past-end",
-        `${where} ends at byte ${region.offset + region.size} of a file of ${file.bytes} bytes`,
-      );
-    }
-    if (!sealed && this.#limits.sealedOnly) {
-      throw new DeviceRefusal("unsealed", `${where}: its file can be truncated; use a memfd with F_SEAL_SHRINK`);
-    }
-    const huge = file.blockBytes >= BigInt(WINDOW_BYTES);
-    if (file.blockBytes > BigInt(WINDOW_BYTES)) {
-      throw new DeviceRefusal(
-        "huge-pages",
-        `${where}: its pages of ${file.blockBytes} bytes could not be repaired if they vanish; use 2 MiB or 4 KiB pages`,
-      );
-    }
-    return {
-      region,
-      fd,
-      device: file.device,
-      inode: file.inode,
-      sealed,
-      pageBytes: huge ? Number(file.blockBytes) : PAGE_BYTES,
-    };
-  }
-
-  /**
-   * Puts a checked table in force. The engine must stand still. Throws DeviceRefusal if the arena has no room; the
-   * table before is then still in force.
-   */
-  replace(candidates: readonly Candidate[]): void {
+    checkTable(regions, this.#limits);
     const kept = new Set<MappedRegion>();
-    const reuse = candidates.map((candidate) => {
-      const same = this.#regions.find((old) => !kept.has(old) && sameMapping(old, candidate));
-      if (same) kept.add(same);
-      return same;
-    });
-    let released: MappedRegion[] = [];
-    this.#undoing((fresh) => {
-      const next = candidates.map((candidate, i) => {
-        const { region, device, inode, sealed } = candidate;
-        const old = reuse[i];
-        if (old) return { ...old, ...region };
-        return { ...region, device, inode, sealed, poisoned: false, ...this.#map(candidate, fresh) };
-      });
-      released = this.#regions.filter((old) => !kept.has(old));
-      this.#regions = next;
-    });
-    this.#write();
-    for (const { window } of released) this.#arena.release(window);
+    return this.#stage(
+      regions.map((region, i) => {
+        const candidate = checkFile(region, fds[i] as Fd, this.#limits);
+        const same = this.#regions.find((old) => !kept.has(old) && sameMapping(old, candidate));
+        if (same) kept.add(same);
+        return same ? { region, mapped: same } : candidate;
+      }),
+    );
   }
 
-  #map(candidate: Candidate, fresh: Window[]): { window: Window; pointer: number } {
-    const { region, fd, pageBytes } = candidate;
-    const start = Math.floor(region.offset / pageBytes) * pageBytes;
-    const delta = region.offset - start;
-    const mapped = Math.ceil((delta + region.size) / pageBytes) * pageBytes;
-    const window = this.#arena.allocate(mapped, pageBytes);
-    fresh.push(window);
-    this.#arena.map(window, fd.number, start, mapped);
-    return { window, pointer: window.offset + delta };
+  /** The table in force and one more region. Throws DeviceRefusal as `stage` does. */
+  stageWith(region: MemoryRegion, fd: Fd): StagedTable {
+    checkTable([...this.#regions, region], this.#limits);
+    return this.#stage([...this.#regions.map(unchanged), checkFile(region, fd, this.#limits)]);
   }
 
-  /** Checks one more region; throws DeviceRefusal. Nothing is changed. */
-  checkOne(region: MemoryRegion, fd: Fd): Candidate {
-    this.#checkRanges([...this.#regions, region]);
-    return this.#checkFile(region, fd);
+  /** The table in force without one region. Throws DeviceRefusal if there is no such region. */
+  stageWithout(iova: bigint, size: number): StagedTable {
+    const rest = this.#regions.filter((region) => region.iova !== iova || region.size !== size);
+    if (rest.length === this.#regions.length) {
+      throw new DeviceRefusal("no-region", `no memory region at ${hex(iova)} of ${size} bytes`);
+    }
+    return this.#stage(rest.map(unchanged));
   }
 
-  /** Adds one checked region to the table in force. The engine must stand still. */
-  add(candidate: Candidate): void {
-    const { region, device, inode, sealed } = candidate;
-    this.#undoing((fresh) => {
-      this.#regions.push({ ...region, device, inode, sealed, poisoned: false, ...this.#map(candidate, fresh) });
-    });
-    this.#write();
-  }
-
-  /** Runs `change`; if it throws, the windows it noted are given back. */
-  #undoing(change: (fresh: Window[]) => void): void {
+  /** Maps what is new; if it does not all fit, nothing of it stays mapped. */
+  #stage(lines: readonly (StagedRegion | Candidate)[]): StagedTable {
+    const before = this.#regions;
     const fresh: Window[] = [];
     try {
-      change(fresh);
+      const staged = lines.map((line) => "mapped" in line ? line : this.#map(line, fresh));
+      const stays = new Set(staged.map(({ mapped }) => mapped));
+      const replaced = before.filter((region) => !stays.has(region)).map(({ window }) => window);
+      return new StagedTable(this.#arena, fresh, replaced, () => {
+        if (this.#regions !== before) throw new Error("Cannot commit a memory table: another one came into force");
+        // What stays is the same object: a fault that was attributed to it since it was staged is not forgotten.
+        this.#regions = staged.map(({ region, mapped }) => Object.assign(mapped, region));
+        this.#write();
+      });
     } catch (error) {
       for (const window of fresh) this.#arena.release(window);
       if (error instanceof ArenaFullError) {
@@ -238,22 +167,15 @@ export class Domain {
     }
   }
 
-  /** Takes one region away. The engine must stand still, and no queue may use it afterwards. */
-  remove(iova: bigint, size: number): void {
-    const at = this.#regions.findIndex((region) => region.iova === iova && region.size === size);
-    const region = this.#regions[at];
-    if (!region) throw new DeviceRefusal("no-region", `no memory region at ${hex(iova)} of ${size} bytes`);
-    this.#regions.splice(at, 1);
-    this.#write();
-    this.#arena.release(region.window);
-  }
-
-  /** Unmaps everything. The engine must stand still. */
-  clear(): void {
-    const released = this.#regions;
-    this.#regions = [];
-    this.#write();
-    for (const { window } of released) this.#arena.release(window);
+  #map({ region, fd, device, inode, sealed, pageBytes }: Candidate, fresh: Window[]): StagedRegion {
+    const start = Math.floor(region.offset / pageBytes) * pageBytes;
+    const delta = region.offset - start;
+    const bytes = Math.ceil((delta + region.size) / pageBytes) * pageBytes;
+    const window = this.#arena.allocate(bytes, pageBytes);
+    fresh.push(window);
+    this.#arena.map(window, fd.number, start, bytes);
+    const pointer = window.offset + delta;
+    return { region, mapped: { ...region, device, inode, window, pointer, sealed, poisoned: false } };
   }
 
   /** Writes the table where the engine reads it. */
@@ -268,6 +190,10 @@ export class Domain {
     });
     this.#view.setUint32(POOLS + this.#pool * POOL_STRIDE + P_REGION_COUNT, this.#regions.length, true);
   }
+}
+
+function unchanged(mapped: MappedRegion): StagedRegion {
+  return { region: mapped, mapped };
 }
 
 function sameMapping(old: MappedRegion, { region, device, inode }: Candidate): boolean {

@@ -3,5 +3,6 @@ export * from "./domain.ts";
 export * from "./engine.ts";
 export type { EngineExports } from "./engine_worker.ts";
 export * from "./queues.ts";
+export type { DomainLimits } from "./regions.ts";
 export * from "./tenants.ts";
 export * from "./pools.ts";

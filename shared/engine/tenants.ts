@@ -6,9 +6,10 @@
 import { MEMORY_GONE } from "../layout/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
 import type { Fd } from "../os/mod.ts";
-import { Domain, type DomainLimits } from "./domain.ts";
+import { Domain, type StagedTable } from "./domain.ts";
 import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
+import type { DomainLimits } from "./regions.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
@@ -58,17 +59,18 @@ export class Tenants {
     this.#tenants.set(tenant.pool, tenant);
   }
 
-  /** Ends a tenancy: queues stop, memory is unmapped. `alongside` runs in the same pause of the engine. */
-  remove(tenant: Tenant, alongside: () => void = () => {}): void {
+  /** Ends a tenancy: queues stop, memory is unmapped. `afterwards` runs when the engine goes on without them. */
+  remove(tenant: Tenant, afterwards: () => void = () => {}): void {
     if (this.#tenants.get(tenant.pool) !== tenant) return;
     this.#tenants.delete(tenant.pool);
+    using nothing = tenant.domain.stage([], []);
     this.#engine.between(() => {
       tenant.queues.stopAll();
       this.writeActive();
-      tenant.domain.clear();
-      alongside();
+      nothing.commit();
     });
     for (const key of this.#reported) if (key.startsWith(`${tenant.pool}.`)) this.#reported.delete(key);
+    afterwards();
   }
 
   /** Writes the list of polled queues. Inside `between`. */
@@ -80,28 +82,25 @@ export class Tenants {
   // What a tenant asks ---------------------------------------------------------------------------------------
 
   /** Replaces the memory table; running queues go on where their rings are still mapped. */
-  setMemory({ domain, queues }: Tenant, request: Ask<"dmaSet">, fds: readonly Fd[]): void {
-    const candidates = domain.check(request.regions, fds);
-    this.#engine.between(() => {
-      domain.replace(candidates);
-      queues.rebind();
-    });
-    this.reportErrors();
+  setMemory(tenant: Tenant, request: Ask<"dmaSet">, fds: readonly Fd[]): void {
+    this.#changeMemory(tenant, tenant.domain.stage(request.regions, fds));
   }
 
   /** Adds one region to the memory table. */
-  mapMemory({ domain, queues }: Tenant, request: Ask<"dmaMap">, fd: Fd): void {
-    const candidate = domain.checkOne(request.region, fd);
-    this.#engine.between(() => {
-      domain.add(candidate);
-      queues.rebind();
-    });
+  mapMemory(tenant: Tenant, request: Ask<"dmaMap">, fd: Fd): void {
+    this.#changeMemory(tenant, tenant.domain.stageWith(request.region, fd));
   }
 
   /** Takes one region away; queues whose rings were in it stop. */
-  unmapMemory({ domain, queues }: Tenant, request: Ask<"dmaUnmap">): void {
+  unmapMemory(tenant: Tenant, request: Ask<"dmaUnmap">): void {
+    this.#changeMemory(tenant, tenant.domain.stageWithout(request.iova, request.size));
+  }
+
+  /** Puts a staged table in force. What takes time, mapping and unmapping, is done before and after the pause. */
+  #changeMemory({ queues }: Tenant, staged: StagedTable): void {
+    using table = staged;
     this.#engine.between(() => {
-      domain.remove(request.iova, request.size);
+      table.commit();
       queues.rebind();
     });
     this.reportErrors();

@@ -125,10 +125,13 @@ Deno.test("a fault of the control thread inside a change is nobody else's either
   using sealed = createMemfd("sealed", BYTES);
   rig.share(a, [first, BYTES]);
   resize(first, 4096);
-  rig.engine.between(() => {
-    rig.touch(a, 8192);
-    a.domain.clear();
-  });
+  {
+    using nothing = a.domain.stage([], []);
+    rig.engine.between(() => {
+      rig.touch(a, 8192);
+      nothing.commit();
+    });
+  }
   rig.share(b, [sealed, BYTES]);
   rig.settle();
   assertEquals(b.domain.poisoned, false);
