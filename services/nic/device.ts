@@ -3,6 +3,7 @@ import { z } from "zod";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
+import { ALL_GUESTS_PACE, GUEST_PACE, requestCost } from "../../shared/engine/mod.ts";
 import type { Lease } from "./lease.ts";
 import type { Nic } from "./nic.ts";
 
@@ -15,18 +16,27 @@ const TURN_MESSAGES = 16;
 /** How long a guest may be connected without a VF. */
 const ATTACH_DEADLINE_MS = 5000;
 
+/**
+ * What all guests' connections share. Those that have no VF yet cannot make the engine stand still, so they have a
+ * budget of their own: however many of them flood, guests with a VF do not wait for them.
+ */
+class GuestBudget {
+  readonly withVf = new Pace(ALL_GUESTS_PACE);
+  readonly withoutVf = new Pace(ALL_GUESTS_PACE);
+}
+
 /** Serves `nic.sock`, or the socket for guests. */
 export class DeviceServer {
   readonly #listener: UnixListener;
   readonly #nic: Nic;
   readonly #open = new Set<Channel>();
   readonly #done: Promise<void>;
-  readonly #guests: boolean;
+  readonly #budget: GuestBudget | undefined;
 
   /** `guests`: its clients are guests, which attach with a token and see nothing but their VF. */
   constructor(nic: Nic, path: string, reactor: Reactor, guests: boolean) {
     this.#nic = nic;
-    this.#guests = guests;
+    if (guests) this.#budget = new GuestBudget();
     this.#listener = UnixListener.listen(path, "seqpacket", reactor);
     this.#done = this.#accept();
   }
@@ -36,7 +46,7 @@ export class DeviceServer {
       const socket = await this.#listener.accept();
       if (!socket) return;
       if (this.#open.size >= CONNECTIONS_MAX) socket.close();
-      else void new Connection(this.#nic, new Channel(socket), this.#open, this.#guests).serve();
+      else void new Connection(this.#nic, new Channel(socket), this.#open, this.#budget).serve();
     }
   }
 
@@ -54,10 +64,14 @@ class Connection {
   #lease: Lease | undefined;
   #unwatch: () => void = () => {};
   readonly #guest: boolean;
-  readonly #pace = new Pace();
+  readonly #budget: GuestBudget | undefined;
+  /** What a guest may ask; the hypervisor's own services ask what they like. */
+  #pace: Pace | undefined;
 
-  constructor(nic: Nic, channel: Channel, open: Set<Channel>, guest: boolean) {
-    this.#guest = guest;
+  constructor(nic: Nic, channel: Channel, open: Set<Channel>, budget: GuestBudget | undefined) {
+    this.#guest = budget !== undefined;
+    this.#budget = budget;
+    if (budget) this.#pace = new Pace(GUEST_PACE, budget.withoutVf);
     this.#nic = nic;
     this.#channel = channel;
     this.#open = open;
@@ -72,9 +86,8 @@ class Connection {
         const packet = await this.#channel.receive();
         if (!packet) break;
         await this.#answer(packet.message, packet.fds);
-        // A client that floods gives way to everybody else, and a guest that does is made to wait.
+        // A client that floods gives way to everybody else.
         if (turn % TURN_MESSAGES === 0) await new Promise((resolve) => setTimeout(resolve, 0));
-        if (this.#guest) await this.#pace.step();
       }
     } catch {
       // A connection that breaks, or speaks something else, ends like one whose owner died.
@@ -98,6 +111,7 @@ class Connection {
     const pending = [...fds];
     try {
       const request = Request.safeParse(body);
+      await this.#pay(request.data, pending);
       if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
       const reply: number[] = [];
       const value = await this.#handle(request.data, pending, reply);
@@ -108,6 +122,15 @@ class Connection {
     } finally {
       closeAll(pending);
     }
+  }
+
+  /** Waits until the guest's budget has what the request costs, whether it will be granted or refused. */
+  async #pay(request: Request | undefined, fds: Fd[]): Promise<void> {
+    if (!this.#pace) return;
+    // Without a VF nothing needs descriptors, and many connections that wait could use up the process's.
+    if (!this.#lease) closeAll(fds.splice(0));
+    await this.#pace.step(this.#lease && request ? requestCost(request) : 1);
+    if (!this.#open.has(this.#channel)) throw new Error("Cannot serve a request: its connection is closed");
   }
 
   #event(event: DeviceEvent): void {
@@ -136,16 +159,23 @@ class Connection {
       default: {
         const lease = this.#lease;
         if (!lease) throw new DeviceRefusal("not-attached", "attach to a VF first");
-        if (request.op === "detach") this.#lease = undefined;
+        if (request.op === "detach") this.#forgetLease();
         return this.#nic.leases.serve(lease, request, fds, reply);
       }
     }
+  }
+
+  /** It has no VF any more, and shares the budget of those that have none. */
+  #forgetLease(): void {
+    this.#lease = undefined;
+    if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withoutVf);
   }
 
   #attach(request: Extract<Request, { op: "attach" }>): Record<string, unknown> {
     if (this.#lease) throw new DeviceRefusal("attached", "this connection has a VF already");
     const { lease, attached } = this.#nic.attach(request, this.#guest);
     this.#lease = lease;
+    if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withVf);
     lease.onEnded = (reason) => {
       this.#event({ event: "revoked", reason });
       this.#channel.close();

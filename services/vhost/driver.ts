@@ -6,6 +6,7 @@
 import type { RequestInput } from "../../shared/device/mod.ts";
 import type { PoolName } from "../../shared/device/mod.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
+import type { Pace } from "../../shared/async/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 
 /** What a port belongs to: a VF, the uplink, or a guest without a VF. */
@@ -19,6 +20,8 @@ export interface PortContext {
   name: PortName;
   deviceSocket: string;
   reactor: Reactor;
+  /** What the port's front-ends may ask of engines: the port's, so that a new connection has no new budget. */
+  pace: Pace;
   log(level: "info" | "warn", message: string): void;
   /** Makes the driver of a data path; none where the guest drives its VF by itself. */
   makeDriver(path: DataPath, events: DriverEvents): Driver | undefined;

@@ -4,7 +4,8 @@
  * does not forget them.
  */
 import { DeviceClient } from "../../shared/device/mod.ts";
-import { Turns } from "../../shared/async/mod.ts";
+import { Pace, Turns } from "../../shared/async/mod.ts";
+import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import { ApiError, type DataPath, log, oneLine } from "../../shared/api/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 import type { Driver, DriverEvents, PortContext, PortName } from "./driver.ts";
@@ -31,6 +32,8 @@ export class Ports {
   #watch: DeviceClient | undefined;
   #closed = false;
   readonly #turns = new Turns();
+  /** What all ports' front-ends together may ask of engines. */
+  readonly #pace = new Pace(ALL_GUESTS_PACE);
   /** Whether the NIC has been heard since the last connection to it. */
   ready = false;
 
@@ -121,6 +124,7 @@ export class Ports {
       name,
       deviceSocket,
       reactor,
+      pace: new Pace(GUEST_PACE, this.#pace),
       log: (level, message) => log(level, "vhost", `${label}: ${message}`),
       makeDriver: (path, events) => this.#makeDriver(context, path, events),
     };

@@ -3,14 +3,18 @@
  * all come, in whatever order, and somebody drives it; another driver can take over at any time, from the positions at
  * which the one before stopped.
  */
-import { Pace, Turns } from "../../shared/async/mod.ts";
+import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
+import { requestCost } from "../../shared/engine/mod.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 import type { Ask, Driver, PortContext } from "./driver.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
 import { Vring } from "./vring.ts";
+
+/** What it costs to get a driver, and to give it back when the front-end goes away. */
+const ATTACH_COST = 2;
 
 /** Rings, memory and driver of one session. */
 export class Rings {
@@ -22,7 +26,6 @@ export class Rings {
   #memory = new MemoryTable();
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
-  readonly #pace = new Pace();
   #closed = false;
 
   /** `lost` is told when nobody can drive the rings any more. */
@@ -71,15 +74,16 @@ export class Rings {
 
   /** Gets a driver; answers the features that queues may have (0 if the guest drives its VF itself). */
   async attach(): Promise<bigint> {
+    await this.#context.pace.step(ATTACH_COST);
     const driver = this.#make(this.#path);
     const features = await driver?.attach() ?? 0n;
     this.#driver = driver;
     return features;
   }
 
-  /** Asks the driver; without one there is nothing to be done. */
+  /** Asks the driver when the port's budget has what it costs; without a driver there is nothing to be done. */
   async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
-    await this.#pace.step();
+    await this.#context.pace.step(requestCost(body));
     return await this.#driver?.request(body, fds) ?? {};
   }
 

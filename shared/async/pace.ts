@@ -1,23 +1,57 @@
 /**
- * A limit for clients each of whose requests makes an engine stand still for a moment: so many in a row are free, whoever
- * asks for more in the same window waits before each.
+ * A budget of work. Every request has a cost, and a client has so many units a second, with a reserve for a start or a
+ * change that asks for much at once. A client that has used its budget up waits for its turn.
+ *
+ * The algorithm is GCRA (ITU-T I.371): one number says until when the units so far are paid for. A request takes its
+ * place there as soon as it is made, so requests wait in their order, once each, and what is served in any second is
+ * never more than the budget and the reserve.
  */
-const BURST = 256;
-const WINDOW_MS = 200;
-const PAUSE_MS = 20;
 
-/** One client's requests. */
+/** How much work a client may ask for. */
+export interface PaceOptions {
+  perSecond: number;
+  /** Units in reserve when nothing was asked for a while. */
+  burst: number;
+}
+
+/** Time in milliseconds, and waiting. Tests bring their own. */
+export interface Clock {
+  now(): number;
+  wait(ms: number): Promise<void>;
+}
+
+const CLOCK: Clock = {
+  now: () => performance.now(),
+  wait: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+};
+
+/** One client's budget, or that of several clients together. */
 export class Pace {
-  #recent = 0;
-  #windowStart = 0;
+  readonly #unitMs: number;
+  readonly #burstMs: number;
+  readonly #parent: Pace | undefined;
+  readonly #clock: Clock;
+  /** Until when what was asked for so far takes, at the budget's rate. */
+  #paidUntil = 0;
 
-  /** Notes a request; resolves when it may be served. */
-  async step(): Promise<void> {
-    const now = performance.now();
-    if (now - this.#windowStart > WINDOW_MS) {
-      this.#windowStart = now;
-      this.#recent = 0;
-    }
-    if (++this.#recent > BURST) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  /** `parent`: a budget that is shared with others, from which each step takes too. */
+  constructor({ perSecond, burst }: PaceOptions, parent?: Pace, clock = CLOCK) {
+    this.#unitMs = 1000 / perSecond;
+    this.#burstMs = burst * this.#unitMs;
+    this.#parent = parent;
+    this.#clock = clock;
+  }
+
+  /**
+   * Takes `cost` units; resolves when the request may be served. What the client's own budget does not have is not asked
+   * of the shared one yet. So nobody takes a place there too early, and clients with one request each at a time have
+   * their turns one after the other.
+   */
+  async step(cost = 1): Promise<void> {
+    const now = this.#clock.now();
+    this.#paidUntil = Math.max(this.#paidUntil, now) + cost * this.#unitMs;
+    const waitMs = this.#paidUntil - this.#burstMs - now;
+    if (waitMs > 0) await this.#clock.wait(Math.ceil(waitMs));
+    await this.#parent?.step(cost);
   }
 }

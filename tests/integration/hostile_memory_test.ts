@@ -1,17 +1,20 @@
-/** hostile.md for guests that drive their VF themselves and attack by way of their memory. */
-import { assertEquals } from "@std/assert";
-import { QUEUE_REASONS } from "../../shared/engine/mod.ts";
+/** hostile.md for guests that attack by way of their memory: files that shrink, floods of tables. */
+import { assert, assertEquals } from "@std/assert";
+import { GUEST_PACE, QUEUE_REASONS } from "../../shared/engine/mod.ts";
 import { MEMORY_GONE } from "../../shared/layout/nic.ts";
 import { txMeta } from "../support/advanced_guest.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { DirectGuest } from "../support/direct_guest.ts";
 import { TestFabric } from "../support/fabric.ts";
-import { must } from "../support/guests.ts";
+import { FrontEnd, GUEST_BASE, memoryTable, USER_BASE } from "../support/front_end.ts";
+import { must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { resize, unsealableMemfd } from "../support/memory.ts";
 import { frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
 
 const MIB = 1024 ** 2;
+const PAGE_BYTES = 4096;
+const FLOOD_MS = 2000;
 
 interface Queue {
   state: string;
@@ -52,5 +55,60 @@ Deno.test("a guest that loses memory again and again stops itself, not the guest
     assertEquals((await queues(fabric, 3)).map(({ state }) => state), ["running", "running"]);
     assertEquals(innocent.events, []);
   }
+  await bystanders.check();
+});
+
+/** Asks for table after table; answers how many were served, and what a guest's budget was meanwhile. */
+async function flood(ask: (n: number) => Promise<unknown>): Promise<{ served: number; budget: number }> {
+  const start = performance.now();
+  let served = 0;
+  while (performance.now() - start < FLOOD_MS) {
+    await ask(served);
+    served++;
+  }
+  const seconds = (performance.now() - start) / 1000;
+  return { served, budget: GUEST_PACE.burst + GUEST_PACE.perSecond * seconds };
+}
+
+Deno.test("a flood of tables of 64 regions is held to the guest's budget, and a stream beside it loses nothing", async () => {
+  await using fabric = await TestFabric.start(3, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "passthrough", plugin: "advanced" });
+  const stream = await Stream.start(a, b, { rate: 10_000, size: 128 });
+  await using evil = await DirectGuest.attach(fabric, 2);
+  // No region stays from one table to the next.
+  const table = (n: number) =>
+    Array.from({ length: 64 }, (_, i) => ({
+      iova: BigInt(i) * BigInt(MIB),
+      size: PAGE_BYTES,
+      offset: (i * 2 + n % 2) * PAGE_BYTES,
+    }));
+  const fds = Array(64).fill(evil.memory.fd.number);
+  const { served, budget } = await flood((n) =>
+    Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map((i) => evil.device.request({ op: "dmaSet", regions: table(n + i) }, fds)))
+  );
+  assert(served * 8 * 65 <= budget, `${served * 8} tables of 64 regions were served: the budget was ${budget}`);
+  assert(await stream.end() > 0);
+});
+
+Deno.test("a front-end that floods with memory tables has its port's budget, however often it connects", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  const table = (n: number) =>
+    memoryTable(Array.from({ length: 8 }, (_, i) => ({
+      guestAddress: GUEST_BASE + BigInt(i * MIB),
+      size: BigInt(PAGE_BYTES),
+      userAddress: USER_BASE + BigInt(i * MIB),
+      mmapOffset: BigInt((i * 2 + n % 2) * PAGE_BYTES),
+    })));
+  const { served, budget } = await flood(async (n) => {
+    await using evil = FrontEnd.connect(fabric.vf(2).socket);
+    await evil.negotiate();
+    const fds = Array(8).fill(evil.memory.fd.number);
+    for (let i = 0; i < 25; i++) {
+      assertEquals(await evil.acknowledged("VHOST_USER_SET_MEM_TABLE", table(n + i), fds), 0n);
+    }
+  });
+  assert(served * 25 * 9 <= budget, `${served * 25} tables of 8 regions were served: the budget was ${budget}`);
   await bystanders.check();
 });

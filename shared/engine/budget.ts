@@ -1,0 +1,23 @@
+/**
+ * What guests may ask of an engine. A request's cost is the work that it makes for the engine and its control thread:
+ * one unit for the pause, and one for each region of memory that has to be checked, mapped and unmapped.
+ */
+import type { RequestInput } from "../device/mod.ts";
+
+/** One guest: a change of mode or a start takes some dozen units at once. */
+export const GUEST_PACE = { perSecond: 1280, burst: 256 };
+/** All guests of the guests' socket together, and all front-ends of all ports together. */
+export const ALL_GUESTS_PACE = { perSecond: 5120, burst: 1024 };
+
+/** Cost of a request of the device socket. */
+export function requestCost(request: RequestInput): number {
+  switch (request.op) {
+    case "dmaSet":
+      return 1 + request.regions.length;
+    case "dmaMap":
+    case "dmaUnmap":
+      return 2;
+    default:
+      return 1;
+  }
+}
