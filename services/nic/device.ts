@@ -3,7 +3,7 @@ import { z } from "zod";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
 import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
-import { ALL_GUESTS_PACE, GUEST_PACE, requestCost } from "../../shared/engine/mod.ts";
+import { ALL_GUESTS_PACE, GUEST_PACE, isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
 import type { Lease } from "./lease.ts";
 import type { Nic } from "./nic.ts";
 
@@ -180,7 +180,10 @@ class Connection {
       this.#event({ event: "revoked", reason });
       this.#channel.close();
     };
-    lease.onQueueError = (index, reason) => this.#event({ event: "queueError", index, reason });
+    lease.onQueueError = (index, reason) => {
+      if (isMemoryLost(reason)) this.#pace?.exhaust(LOST_MEMORY_COST);
+      this.#event({ event: "queueError", index, reason });
+    };
     return { ...attached };
   }
 }

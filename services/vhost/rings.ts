@@ -6,7 +6,7 @@
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
-import { requestCost } from "../../shared/engine/mod.ts";
+import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 import type { Ask, Driver, PortContext } from "./driver.ts";
@@ -163,6 +163,7 @@ export class Rings {
     const ring = this.#vrings.get(index);
     if (!ring) return;
     ring.error = reason;
+    if (isMemoryLost(reason)) this.#context.pace.exhaust(LOST_MEMORY_COST);
     this.#context.log("warn", `queue ${index} stopped: ${reason}`);
     if (ring.err) void signalForeignEventFd(ring.err);
   }

@@ -49,9 +49,27 @@ export class Pace {
    */
   async step(cost = 1): Promise<void> {
     const now = this.#clock.now();
-    this.#paidUntil = Math.max(this.#paidUntil, now) + cost * this.#unitMs;
-    const waitMs = this.#paidUntil - this.#burstMs - now;
+    const waitMs = this.#take(cost, now) - this.#burstMs - now;
     if (waitMs > 0) await this.#clock.wait(Math.ceil(waitMs));
     await this.#parent?.step(cost);
+  }
+
+  /**
+   * For work that shows only when it is done: takes the whole reserve, and `cost` units that the next step waits for.
+   * Several calls at a time are as good as one.
+   */
+  exhaust(cost: number): void {
+    const now = this.#clock.now();
+    const owedMs = Math.max(0, this.#paidUntil - now);
+    const units = cost + (this.#burstMs - owedMs) / this.#unitMs;
+    if (units <= 0) return;
+    this.#take(units, now);
+    if (this.#parent) this.#parent.#take(units, now);
+  }
+
+  /** Notes `cost` units; answers until when everything so far takes. */
+  #take(cost: number, now: number): number {
+    this.#paidUntil = Math.max(this.#paidUntil, now) + cost * this.#unitMs;
+    return this.#paidUntil;
   }
 }

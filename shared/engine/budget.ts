@@ -2,7 +2,9 @@
  * What guests may ask of an engine. A request's cost is the work that it makes for the engine and its control thread:
  * one unit for the pause, and one for each region of memory that has to be checked, mapped and unmapped.
  */
+import { MEMORY_GONE } from "../layout/nic.ts";
 import type { RequestInput } from "../device/mod.ts";
+import { QUEUE_REASONS } from "./queues.ts";
 
 /** One guest: a change of mode or a start takes some dozen units at once. */
 export const GUEST_PACE = { perSecond: 1280, burst: 256 };
@@ -20,4 +22,15 @@ export function requestCost(request: RequestInput): number {
     default:
       return 1;
   }
+}
+
+/**
+ * Units that a guest waits for after its memory file was truncated. Each 2 MiB that the engine then touches is a signal
+ * and a system call of its thread: milliseconds in a large memory.
+ */
+export const LOST_MEMORY_COST = 256;
+
+/** Whether a queue stopped, for this reason, because its guest's memory was truncated. */
+export function isMemoryLost(reason: string): boolean {
+  return reason.startsWith(QUEUE_REASONS[MEMORY_GONE] as string);
 }

@@ -1,6 +1,6 @@
 /** hostile.md for guests that attack by way of their memory: files that shrink, floods of tables. */
 import { assert, assertEquals } from "@std/assert";
-import { GUEST_PACE, QUEUE_REASONS } from "../../shared/engine/mod.ts";
+import { GUEST_PACE, LOST_MEMORY_COST, QUEUE_REASONS } from "../../shared/engine/mod.ts";
 import { MEMORY_GONE } from "../../shared/layout/nic.ts";
 import { txMeta } from "../support/advanced_guest.ts";
 import { Bystanders } from "../support/bystanders.ts";
@@ -110,5 +110,30 @@ Deno.test("a front-end that floods with memory tables has its port's budget, how
     }
   });
   assert(served * 25 * 9 <= budget, `${served * 25} tables of 8 regions were served: the budget was ${budget}`);
+  await bystanders.check();
+});
+
+Deno.test("a guest that truncates its memory in a loop waits after each time", async () => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric);
+  await using evil = await DirectGuest.attach(fabric, 2, unsealableMemfd(DirectGuest.bytes));
+  const { device, guest, memory } = evil;
+  const region = { iova: guest.options.iova, size: DirectGuest.bytes, offset: 0 };
+  const { served, budget } = await flood(async () => {
+    evil.events.length = 0;
+    guest.tx().tail = 0;
+    guest.tx().add(guest.options.iova + BigInt(3 * MIB), txMeta(64));
+    resize(memory.fd, MIB);
+    guest.tx().doorbell();
+    evil.signal();
+    await until("the queues to stop", () => evil.events.length === 2, 10_000, 0);
+    for (const index of [0, 1]) await device.request({ op: "queueStop", index });
+    resize(memory.fd, DirectGuest.bytes);
+    guest.tx().doorbell(0);
+    guest.rx().doorbell(0);
+    await device.request({ op: "dmaSet", regions: [region] }, [memory.fd.number]);
+    for (const index of [0, 1]) await evil.start(index);
+  });
+  assert(served * LOST_MEMORY_COST <= budget, `${served} times: the budget was ${budget}`);
   await bystanders.check();
 });

@@ -105,6 +105,24 @@ Deno.test("a request that costs more than the burst waits, and is served", async
   assertEquals(at, 200);
 });
 
+Deno.test("a client that is exhausted waits for what it is charged, once, and so does the shared budget", async () => {
+  const clock = new TestClock();
+  const shared = new Pace({ perSecond: 2000, burst: 500 }, undefined, clock);
+  const pace = new Pace({ perSecond: 1000, burst: 100 }, shared, clock);
+  for (let i = 0; i < 30; i++) pace.exhaust(50);
+  const at: number[] = [];
+  void pace.step(1).then(() => at.push(clock.now()));
+  await clock.until(1000);
+  assertEquals(at, [51]);
+  // The shared budget has lost the reserve of one client and what it was charged, not thirty times that.
+  for (let i = 0; i < 30; i++) pace.exhaust(50);
+  void shared.step(360).then(() => at.push(clock.now()));
+  await clock.until(1000);
+  void shared.step(10).then(() => at.push(clock.now()));
+  await clock.until(2000);
+  assertEquals(at, [51, 1005, 1010]);
+});
+
 Deno.test("requests of one client that wait are served in their order", async () => {
   const clock = new TestClock();
   const pace = new Pace({ perSecond: 1000, burst: 10 }, undefined, clock);
