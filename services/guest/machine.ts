@@ -50,6 +50,7 @@ export class Machine {
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
   #next = 1;
   #watchdog: ReturnType<typeof setInterval> | undefined;
+  #dead: string | undefined;
   #lastNs = 0;
   #looks = 0;
   readonly #rooms = [new PathRoom(), new PathRoom()] as const;
@@ -101,7 +102,8 @@ export class Machine {
 
   #die(reason: string): void {
     clearInterval(this.#watchdog);
-    for (const waiter of this.#waiting.values()) waiter.reject(new Error(`the guest's worker died: ${reason}`));
+    this.#dead = `the guest's worker died: ${reason}`;
+    for (const waiter of this.#waiting.values()) waiter.reject(new Error(this.#dead));
     this.#waiting.clear();
     this.onDeath(reason);
   }
@@ -164,6 +166,7 @@ export class Machine {
 
   /** Asks the worker between two bursts. */
   async ask(request: GuestRequest): Promise<unknown> {
+    if (this.#dead !== undefined) throw new Error(this.#dead);
     const id = this.#next++;
     const waiter = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiter);
@@ -182,7 +185,8 @@ export class Machine {
     clearInterval(this.#watchdog);
     if (this.#plugin) this.endPlugin(this.#plugin.path, "the guest ends");
     // A worker that is dead does not answer.
-    await Promise.race([this.ask({ op: "end" }), new Promise((done) => setTimeout(done, END_MS))]);
+    const end = this.ask({ op: "end" }).catch(() => {});
+    await Promise.race([end, new Promise((done) => setTimeout(done, END_MS))]);
     this.#port.close();
     this.#worker.terminate();
     this.#epoll.close();

@@ -71,7 +71,14 @@ export class PathMemory implements Disposable {
       { address: area + AREA_RINGS, bytes: P.PLUGIN_RINGS_BYTES },
       { address: BUFFERS, bytes: P.PLUGIN_BUFFER_COUNT * P.PLUGIN_BUFFER_BYTES },
     ];
-    new Uint8Array(this.memory.buffer, P.PLUGIN_STATE, P.PLUGIN_STATE_BYTES).fill(0);
+    // These are pages of the guest's RAM: what the plugin before has left there is nobody's.
+    for (
+      const [at, bytes] of [
+        [P.PLUGIN_STATE, P.PLUGIN_STATE_BYTES],
+        [P.PLUGIN_EXCHANGE, P.PLUGIN_EXCHANGE_BYTES],
+        [P.PLUGIN_RINGS, P.PLUGIN_RINGS_BYTES],
+      ] as const
+    ) new Uint8Array(this.memory.buffer, at, bytes).fill(0);
     const { view } = this.memory;
     view.setUint32(P.PLUGIN_STATE + P.PC_QUEUE_PAIRS, options.queuePairs, true);
     view.setUint32(P.PLUGIN_STATE + P.PC_RING_SIZE, options.ringSize, true);

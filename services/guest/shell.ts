@@ -106,9 +106,13 @@ export class Shell {
 
   /** Stops handing frames to the data path in use, and waits until it has sent those it had, for at most `deadlineMs`. */
   quiesce(deadlineMs: number): Promise<void> {
+    const endsMs = performance.now() + deadlineMs;
     return this.#exclusively(async () => {
+      const leftMs = endsMs - performance.now();
+      // Whoever has asked has gone on without it: nobody would have the guest send again.
+      if (leftMs <= 0) throw new ApiError(409, `the guest could not stop sending within ${deadlineMs} ms`);
       try {
-        await this.#machine.ask({ op: "quiesce", deadlineMs });
+        await this.#machine.ask({ op: "quiesce", deadlineMs: leftMs });
         this.#restFor(REST_MS);
       } catch (error) {
         this.#host.set(GC_RUNNING, 1);
@@ -157,8 +161,8 @@ export class Shell {
         await this.#backToVirtio(path, (error as Error).message);
         throw new ApiError(409, (error as Error).message, "plugin", "plugin-failed");
       }
-      path.onFault = (reason) => this.#fault(reason);
       this.#vf = path;
+      path.onFault = (reason) => this.#fault(reason);
       this.resume();
       return this.mode;
     });
@@ -218,10 +222,11 @@ export class Shell {
     if (this.#closed) return;
     log("warn", "guest", reason);
     this.#lastFault = reason;
-    this.#vf?.end(reason);
+    // Another one may be in its place when this has its turn.
+    const path = this.#vf;
+    path?.end(reason);
     void this.#exclusively(async () => {
-      const path = this.#vf;
-      if (!path || this.#closed) return;
+      if (!path || this.#vf !== path || this.#closed) return;
       this.#vf = undefined;
       this.#host.set(GC_RUNNING, 0);
       await this.#backToVirtio(path, reason);

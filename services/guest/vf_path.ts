@@ -36,25 +36,16 @@ export class VfPath {
   #reason: string | undefined;
   readonly #machine: Machine;
   readonly #device: DeviceClient;
-  readonly #memory: PathMemory;
-  readonly #queues: number;
+  #memory: PathMemory | undefined;
+  #queues = 0;
   #ended = false;
 
-  private constructor(
-    machine: Machine,
-    image: CheckedImage,
-    options: VfPathOptions,
-    device: DeviceClient,
-    memory: PathMemory,
-    queues: number,
-  ) {
+  private constructor(machine: Machine, image: CheckedImage, options: VfPathOptions, device: DeviceClient) {
     this.#machine = machine;
     this.image = image;
     this.vf = options.vf;
     this.#options = options;
     this.#device = device;
-    this.#memory = memory;
-    this.#queues = queues;
     device.onEvent = (event) => {
       if (event.event === "queueError") this.#fault(`the NIC stopped queue ${event.index}: ${event.reason}`);
       if (event.event === "revoked") this.#fault(`the NIC took the VF back: ${event.reason}`);
@@ -72,7 +63,7 @@ export class VfPath {
   /** Ends the plugin at once, wherever it is: it drives nothing any more. */
   end(reason: string): void {
     this.#ended = true;
-    this.#machine.endPlugin(this.#memory, reason);
+    if (this.#memory) this.#machine.endPlugin(this.#memory, reason);
   }
 
   /** Told, once, when the path cannot go on; at once if that has happened already. */
@@ -91,44 +82,49 @@ export class VfPath {
     image: CheckedImage,
     options: VfPathOptions,
   ): Promise<VfPath> {
-    const { vf, token, owner, ringSize, headerBytes } = options;
     const device = DeviceClient.connect(options.socket, options.reactor);
-    let memory: PathMemory | undefined;
+    const path = new VfPath(machine, image, options, device);
     try {
-      const plugin = `${image.info.name} ${image.info.version}`;
-      const attached = await device.request({ op: "attach", vf, owner, token, mode: "passthrough", plugin });
-      const advanced = image.info.hardware === "advanced";
-      using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
-      const queuePairs = host.get(GC_QUEUE_PAIRS);
-      const features = BigInt(attached.features as bigint);
-      memory = machine.layOut(1, { queuePairs, ringSize, features, headerBytes }, doorbells);
-      await machine.install(memory, image.module);
-      const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
-      await device.request({ op: "dmaSet", regions }, regions.map(() => machine.ram.number));
-      for (let index = 0; index < queuePairs * 2; index++) {
-        const ring = memory.ring(index);
-        const fds = [memory.kicks[index], memory.calls[index]].flatMap((fd) => fd ? [fd.number] : []);
-        await device.request({
-          op: "queueStart",
-          index,
-          flavour: advanced ? "advanced" : "split",
-          ...ring,
-          base: 0,
-          features,
-          headerBytes: advanced ? headerBytes : 0,
-          kick: true,
-          call: true,
-        }, fds);
-      }
-      return new VfPath(machine, image, options, device, memory, queuePairs * 2);
+      await path.#open(host);
+      path.mustDrive();
+      return path;
     } catch (error) {
-      device.close();
-      if (memory) {
-        machine.endPlugin(memory, (error as Error).message);
-        await machine.remove(memory);
-        memory[Symbol.dispose]();
-      }
+      await path.abandon((error as Error).message);
       throw error;
+    }
+  }
+
+  async #open(host: Host): Promise<void> {
+    const { vf, token, owner, ringSize, headerBytes } = this.#options;
+    const { info, module } = this.image;
+    const { ram } = this.#machine;
+    const device = this.#device;
+    const plugin = `${info.name} ${info.version}`;
+    const attached = await device.request({ op: "attach", vf, owner, token, mode: "passthrough", plugin });
+    const advanced = info.hardware === "advanced";
+    using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
+    const queuePairs = host.get(GC_QUEUE_PAIRS);
+    const features = BigInt(attached.features as bigint);
+    const memory = this.#machine.layOut(1, { queuePairs, ringSize, features, headerBytes }, doorbells);
+    this.#memory = memory;
+    this.#queues = queuePairs * 2;
+    await this.#machine.install(memory, module);
+    const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
+    await device.request({ op: "dmaSet", regions }, regions.map(() => ram.number));
+    for (let index = 0; index < this.#queues; index++) {
+      const ring = memory.ring(index);
+      const fds = [memory.kicks[index], memory.calls[index]].flatMap((fd) => fd ? [fd.number] : []);
+      await device.request({
+        op: "queueStart",
+        index,
+        flavour: advanced ? "advanced" : "split",
+        ...ring,
+        base: 0,
+        features,
+        headerBytes: advanced ? headerBytes : 0,
+        kick: true,
+        call: true,
+      }, fds);
     }
   }
 
@@ -143,7 +139,7 @@ export class VfPath {
 
   /** Throws the reason if the plugin has ended meanwhile. */
   mustDrive(): void {
-    const reason = this.#machine.whyEnded(this.#memory);
+    const reason = this.#reason ?? (this.#memory && this.#machine.whyEnded(this.#memory));
     if (reason !== undefined) throw new Error(reason);
   }
 
@@ -179,6 +175,7 @@ export class VfPath {
     const late = new Promise((done) => setTimeout(done, DETACH_MS));
     await Promise.race([this.#device.request({ op: "detach", reason: "given up" }), late]).catch(() => {});
     this.#device.close();
+    if (!this.#memory) return;
     await this.#machine.remove(this.#memory);
     this.#memory[Symbol.dispose]();
   }

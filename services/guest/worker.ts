@@ -201,6 +201,9 @@ class GuestLoop {
 
   #fault(reason: string): void {
     const path = this.#view.getUint32(GC + GC_PATH, true);
+    // It does not run again, not even to be told that it is over.
+    const faulty = this.#paths[path];
+    if (faulty) Atomics.store(faulty.guard, 0, 1);
     this.#uninstall(path);
     const at = GC + GC_COUNTERS + G_PLUGIN_FAULTS;
     this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + 1n, true);

@@ -88,7 +88,7 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
     }),
     (c) => {
       const { deadlineMs } = c.req.valid("json");
-      return c.json({ token: refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)) }, 201);
+      return c.json(refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)), 201);
     },
   );
   const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
@@ -109,11 +109,16 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
     createRoute({
       method: "delete",
       path: "/api/v1/vfs/{id}/lease",
-      description: "Takes the VF back from a guest that drives it itself, at once and for good",
-      request: { params },
+      description:
+        "Takes the VF back from a guest that drives it itself, at once and for good. final: the VF is to be " +
+        "somebody else's, and what is held of its frames is dropped",
+      request: { params, query: z.object({ final: z.enum(["true", "false"]).default("false") }) },
       responses: { ...done, 200: json(TakenBack, "No guest drives the VF") },
     }),
-    (c) => c.json(refusing(() => nic.takeBack(c.req.valid("param").id, "the hypervisor took it back")), 200),
+    (c) => {
+      const final = c.req.valid("query").final === "true";
+      return c.json(refusing(() => nic.takeBack(c.req.valid("param").id, "the hypervisor took it back", final)), 200);
+    },
   );
   app.openapi(
     createRoute({

@@ -63,6 +63,8 @@ class Connection {
   readonly #open: Set<Channel>;
   #lease: Lease | undefined;
   #unwatch: () => void = () => {};
+  /** It has got what it came for. */
+  #done = false;
   readonly #guest: boolean;
   readonly #budget: GuestBudget | undefined;
   /** What a guest may ask; the hypervisor's own services ask what they like. */
@@ -86,6 +88,7 @@ class Connection {
         const packet = await this.#channel.receive();
         if (!packet) break;
         await this.#answer(packet.message, packet.fds);
+        if (this.#done) break;
         // A client that floods gives way to everybody else.
         if (turn % TURN_MESSAGES === 0) await new Promise((resolve) => setTimeout(resolve, 0));
       }
@@ -165,10 +168,10 @@ class Connection {
     }
   }
 
-  /** It has no VF any more, and shares the budget of those that have none. */
+  /** It has no VF any more. A guest comes anew for another one: connections without a VF would keep others out. */
   #forgetLease(): void {
     this.#lease = undefined;
-    if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withoutVf);
+    this.#done = this.#guest;
   }
 
   #attach(request: Extract<Request, { op: "attach" }>): Record<string, unknown> {

@@ -46,6 +46,8 @@ const POOL_OF_BUFFERS = 0x40000;
 /** One pool's hold. */
 export class Hold {
   readonly pool: number;
+  /** By which a lease says with which hold it came. */
+  readonly id = crypto.randomUUID();
   /** The right to attach to the VF while it is held; used up by the first who shows it, gone with the hold. */
   token: string | undefined;
   /** The ring, as the engine's queue. */
@@ -54,6 +56,8 @@ export class Hold {
   readonly #arena: Arena;
   /** Resolves when what it holds has been handed on; `undefined` until somebody ends the hold. */
   released: Promise<void> | undefined;
+  /** Nothing is in it any more, and its memory is not its own. */
+  closed = false;
   timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(arena: Arena, view: DataView, pool: number, token: string | undefined) {
@@ -96,6 +100,9 @@ export class Hold {
 
   /** Gives the memory back; the engine no longer knows the ring. */
   close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.token = undefined;
     clearTimeout(this.timer);
     this.#arena.release(this.#window);
   }

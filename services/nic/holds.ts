@@ -5,6 +5,7 @@
  */
 import { encodeHex } from "@std/encoding/hex";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import type { HoldGrant } from "../../shared/api/nic.ts";
 import { type Engine, poolName } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Hold, HOLD_BUFFERS } from "./hold.ts";
@@ -17,10 +18,6 @@ const RELEASE_WAITS_MAX = 20;
 const RELEASE_PAUSE_MS = 1;
 /** How long a receiver is waited for that does not take what is held. */
 const RELEASE_DEADLINE_MS = 1000;
-
-function newToken(): string {
-  return encodeHex(crypto.getRandomValues(new Uint8Array(TOKEN_BYTES)));
-}
 
 /** What holds need of the rest of the NIC. */
 export interface HoldParts {
@@ -45,16 +42,19 @@ export class Holds {
     return this.#holds.get(pool);
   }
 
-  /** Holds a pool's frames for at most `deadlineMs`; answers the token. Nothing is lost while the hold has room. */
-  begin(pool: number, deadlineMs: number): string {
-    if (this.#holds.has(pool)) throw new DeviceRefusal("held", `vf ${poolName(pool)} is changing hands already`);
+  /** Holds a pool's frames for at most `deadlineMs`. Nothing is lost while the hold has room. */
+  begin(pool: number, deadlineMs: number): HoldGrant {
+    if (this.#holds.has(pool)) {
+      const detail = `vf ${poolName(pool)} is changing hands already: try again in a moment`;
+      throw new DeviceRefusal("held", detail);
+    }
     const { engine, divert } = this.#parts;
-    const token = newToken();
+    const token = encodeHex(crypto.getRandomValues(new Uint8Array(TOKEN_BYTES)));
     const hold = new Hold(engine.arena, engine.view, pool, token);
     this.#holds.set(pool, hold);
     engine.between(() => divert(pool, hold.queue));
     hold.timer = setTimeout(() => void this.end(pool), deadlineMs);
-    return token;
+    return { token, id: hold.id };
   }
 
   /** Uses a token up, whatever the answer: the hold that gave it, if that was for `pool`. */
@@ -64,11 +64,23 @@ export class Holds {
     return hold?.pool === pool ? hold : undefined;
   }
 
-  /** Another token for a pool that is held, in place of the one before; `undefined` if the pool is not held. */
-  renewToken(pool: number): string | undefined {
+  /** From now on nobody can attach with the token of a pool's hold. */
+  voidToken(pool: number): void {
     const hold = this.#holds.get(pool);
-    if (!hold || hold.released) return undefined;
-    return hold.token = newToken();
+    if (hold) hold.token = undefined;
+  }
+
+  /** Ends the hold on a pool at once: what it holds was for an owner that is no longer there, and is dropped. */
+  drop(pool: number): void {
+    const hold = this.#holds.get(pool);
+    if (!hold) return;
+    const { engine, divert } = this.#parts;
+    this.#holds.delete(pool);
+    engine.between(() => {
+      divert(pool, undefined);
+      engine.wasm.releaseHeld(hold.queue, pool, HOLD_BUFFERS, 1);
+    });
+    hold.close();
   }
 
   /** Ends the hold on a pool; resolves when what came meanwhile has been delivered. */
@@ -91,7 +103,8 @@ export class Holds {
     const end = performance.now() + RELEASE_DEADLINE_MS;
     let emptied = 0;
     let leftBefore = Infinity;
-    for (;;) {
+    // It may be dropped between two looks.
+    while (!hold.closed) {
       const last = performance.now() > end;
       const { done, room, left } = engine.between(() => {
         divert(pool, undefined);
@@ -110,6 +123,7 @@ export class Holds {
       leftBefore = left;
       await new Promise<void>((resolve) => goesOn ? setImmediate(resolve) : setTimeout(resolve, RELEASE_PAUSE_MS));
     }
+    if (hold.closed) return;
     this.#holds.delete(pool);
     hold.close();
   }

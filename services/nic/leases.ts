@@ -39,8 +39,8 @@ export interface LeaseEvents {
 
 /** All leases of the NIC. */
 export class Leases {
-  /** Which rings each VF presents. */
-  hardware: readonly Programme["vfs"][number]["hardware"][] = [];
+  /** What the PF has set of each VF. */
+  policies: Programme["vfs"] = [];
   readonly holds: Holds;
   readonly #engine: Engine<NicExports>;
   readonly #options: LeaseOptions;
@@ -66,6 +66,11 @@ export class Leases {
     return this.#leases.get(pool);
   }
 
+  /** Whether a VF is allotted to a guest that has none: then nobody drives it but that guest. */
+  isAllotted(pool: number): boolean {
+    return this.policies[pool]?.fallback === "pf";
+  }
+
   /** Why the last lease of a pool ended. */
   lastDetach(pool: number): string | undefined {
     return this.#lastDetach.get(pool);
@@ -80,6 +85,12 @@ export class Leases {
   attach(pool: number, request: Ask<"attach">, fromGuest: boolean): { lease: Lease; attached: Attached } {
     const hold = fromGuest ? this.holds.redeem(request.token ?? "", pool) : undefined;
     const name = `vf ${poolName(pool)}`;
+    if (!fromGuest && this.isAllotted(pool)) {
+      throw new DeviceRefusal(
+        "vf-allotted",
+        `${name} is allotted to a vport's guest: put that into emulated mode first`,
+      );
+    }
     if (fromGuest && !hold) {
       throw new DeviceRefusal("bad-token", `${name}: the token is not good (any more); ask for another one`);
     }
@@ -101,15 +112,20 @@ export class Leases {
 
   // Going ----------------------------------------------------------------------------------------------------
 
-  /** Ends a lease; all ways to lose a VF lead here. */
-  #end(lease: Lease, reason: string): void {
-    if (this.#leases.get(lease.pool) !== lease) return;
+  /** Ends a lease; all ways to lose a VF lead here. Answers what a guest had offered and the NIC not fetched. */
+  #end(lease: Lease, reason: string): number {
+    if (this.#leases.get(lease.pool) !== lease) return 0;
     clearTimeout(lease.orphanTimer);
     this.#leases.delete(lease.pool);
-    this.#tenants.remove(lease, () => lease.closeRegisters());
+    let unfetched = 0;
+    this.#tenants.remove(lease, {
+      before: () => unfetched = lease.byGuest ? lease.queues.countUnfetched() : 0,
+      afterwards: () => lease.closeRegisters(),
+    });
     this.#lastDetach.set(lease.pool, reason);
     this.#events.detached(lease.pool, reason);
     lease.onEnded(reason);
+    return unfetched;
   }
 
   /** The owner's connection broke without a detach: the queues go on for a while. */
@@ -117,21 +133,25 @@ export class Leases {
     if (this.#leases.get(lease.pool) !== lease) return;
     lease.onEnded = () => {};
     lease.onQueueError = () => {};
-    if (lease.graceMs === 0) return this.#end(lease, "its owner died");
+    if (lease.graceMs === 0) {
+      this.#end(lease, "its owner died");
+      return;
+    }
     lease.orphanTimer = setTimeout(() => this.#end(lease, "its owner died"), lease.graceMs);
   }
 
   /**
    * Takes a VF back from a guest that drives it itself, or was to drive it, whatever it says. The token that it may have
-   * is void. Other leases are the hypervisor's own and stay.
+   * is void. Other leases are the hypervisor's own and stay. `final`: the VF is somebody else's from now on, so what is
+   * held of its frames is dropped.
    */
-  takeBack(pool: number, reason: string): TakenBack {
-    const token = this.holds.renewToken(pool);
+  takeBack(pool: number, reason: string, final: boolean): TakenBack {
+    this.holds.voidToken(pool);
     const lease = this.#leases.get(pool);
     const byGuest = lease?.byGuest === true;
-    const unfetched = byGuest ? this.#engine.between(() => lease.queues.countUnfetched()) : 0;
-    if (byGuest) this.#end(lease, reason);
-    return { takenBack: byGuest, unfetched, ...(token === undefined ? {} : { token }) };
+    const unfetched = byGuest ? this.#end(lease, reason) : 0;
+    if (final) this.holds.drop(pool);
+    return { takenBack: byGuest, unfetched };
   }
 
   /** Ends all leases: the NIC stops. */
@@ -206,7 +226,7 @@ export class Leases {
       throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
     }
     // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
-    const hardware = this.hardware[lease.pool] ?? "any";
+    const hardware = this.policies[lease.pool]?.hardware ?? "any";
     const flavour = request.flavour === "split" ? "virtio" : "advanced";
     if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);

@@ -19,6 +19,7 @@ import { type Attached, DeviceRefusal, type PoolName, type Request } from "../..
 import { monotonicNs } from "../../shared/os/mod.ts";
 import type {
   EngineState,
+  HoldGrant,
   LeaseView,
   NicEvent,
   NicState,
@@ -88,7 +89,7 @@ export class Nic {
     }
     const before = this.pools.vfCount;
     this.pools.apply(next);
-    this.leases.hardware = next.vfs.map((vf) => vf.hardware);
+    this.leases.policies = next.vfs;
     if (before !== next.vfs.length) { for (const watcher of this.#vfWatchers) watcher(next.vfs.length); }
   }
 
@@ -109,7 +110,7 @@ export class Nic {
   }
 
   /** Holds a VF's frames while its driver changes hands; answers the token with which a guest may attach meanwhile. */
-  hold(name: PoolName, deadlineMs: number): string {
+  hold(name: PoolName, deadlineMs: number): HoldGrant {
     return this.leases.holds.begin(this.#poolOf(name), deadlineMs);
   }
 
@@ -118,17 +119,23 @@ export class Nic {
     await this.leases.holds.end(this.#poolOf(name));
   }
 
-  /** Takes a VF back from the guest that drives it, if one does. */
-  takeBack(name: PoolName, reason: string): TakenBack {
-    return this.leases.takeBack(this.#poolOf(name), reason);
+  /** Takes a VF back from the guest that drives it, if one does; `final`: the VF is to be somebody else's. */
+  takeBack(name: PoolName, reason: string, final = false): TakenBack {
+    return this.leases.takeBack(this.#poolOf(name), reason, final);
   }
 
   /** Who has a VF's lease. */
   leaseOf(name: PoolName): LeaseView {
-    const lease = this.leases.of(this.#poolOf(name));
-    if (!lease) return { driver: "nobody" };
-    const { owner, plugin, byGuest } = lease;
-    return { driver: byGuest ? "guest" : "hypervisor", owner, ...(plugin === undefined ? {} : { plugin }) };
+    const pool = this.#poolOf(name);
+    const allotted = this.leases.isAllotted(pool);
+    const lease = this.leases.of(pool);
+    if (!lease) return { driver: "nobody", allotted };
+    const { owner, plugin, hold } = lease;
+    return {
+      ...{ driver: hold ? "guest" : "hypervisor", owner, allotted },
+      ...(plugin === undefined ? {} : { plugin }),
+      ...(hold ? { hold: hold.id } : {}),
+    };
   }
 
   #age(): void {

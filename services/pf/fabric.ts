@@ -107,10 +107,10 @@ export class Fabric implements PfHandlers {
   }
 
   /** Makes one change: in force in the NIC and on disk, or not at all. */
-  #change(step: (before: Settings) => Settings): Promise<void> {
+  #change(step: (before: Settings) => Settings | Promise<Settings>): Promise<void> {
     return this.#turns.take(async () => {
       const before = this.#settings;
-      const next = step(before);
+      const next = await step(before);
       try {
         await this.#store.save(next, () => this.#apply(next, before));
       } catch (error) {
@@ -217,17 +217,30 @@ export class Fabric implements PfHandlers {
     return grant(who, policy, wish);
   }
 
+  /** Allots a free VF to a vport's guest: one that nobody drives, is about to drive, or is connected to. */
   async allotVf(id: number): Promise<VportView> {
-    const state = await this.#nic.state();
-    await this.#change((before) => allotVf(before, id, (vf) => state.vfs[vf]?.attached === false));
+    await this.#change(async (before) => {
+      const [state, ports] = await Promise.all([this.#nic.state(), this.#switch.ports()]);
+      const connected = new Set(ports.filter((port) => port.connected).map(({ port }) => port));
+      const isFree = (vf: number) => {
+        const pool = state.vfs[vf];
+        return pool !== undefined && !pool.attached && !pool.held && !connected.has(vf);
+      };
+      const next = allotVf(before, id, isFree);
+      const { vf } = findVport(next, id);
+      if (vf !== null && next !== before) await this.#nic.takeBack(vf);
+      return next;
+    });
     return await this.#vfMoved(id);
   }
 
   /** Ends a vport's allotment. Whatever its guest says or does, nobody drives the VF when the next one gets it. */
   async returnVf(id: number): Promise<VportView> {
-    const { vf } = findVport(this.#settings, id);
-    if (vf !== null) await this.#nic.takeBack(vf);
-    await this.#change((before) => returnVf(before, id));
+    await this.#change(async (before) => {
+      const { vf } = findVport(before, id);
+      if (vf !== null) await this.#nic.takeBack(vf);
+      return returnVf(before, id);
+    });
     return await this.#vfMoved(id);
   }
 
@@ -249,15 +262,12 @@ export class Fabric implements PfHandlers {
 
   async deleteVport(id: number): Promise<VportView> {
     const was = await this.getVport(id);
-    if (was.vf !== null) {
-      throw new ApiError(
-        409,
-        `vport ${id} has vf ${was.vf}: put its guest into emulated mode first`,
-        "id",
-        "vf-allotted",
-      );
-    }
-    await this.#change((before) => ({ ...before, vports: before.vports.filter((vport) => vport.id !== id) }));
+    await this.#change((before) => {
+      const { vf } = findVport(before, id);
+      if (vf === null) return { ...before, vports: before.vports.filter((vport) => vport.id !== id) };
+      const remedy = `put its guest into emulated mode first (fabric vport mode ${id} emulated)`;
+      throw new ApiError(409, `vport ${id} has vf ${vf}: ${remedy}`, "id", "vf-allotted");
+    });
     this.#emit({ type: "vport-changed", vport: id, changes: {} });
     return was;
   }

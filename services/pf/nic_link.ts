@@ -4,6 +4,7 @@ import {
   type NicEvent,
   NicState,
   Peer,
+  type PortState,
   type Programme,
   type SwitchProgramme,
   type VfMode,
@@ -23,9 +24,9 @@ export class NicLink extends Link<NicEvent> {
     await this.peer.ask("PUT", "/api/v1/programme", programme);
   }
 
-  /** Takes a VF back from the guest that drives it, if one does. */
+  /** Takes a VF that is to be somebody else's back from the guest that drives it, with all that was held for that. */
   async takeBack(vf: number): Promise<void> {
-    await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+    await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease?final=true`);
   }
 
   async state(): Promise<NicState> {
@@ -46,6 +47,11 @@ export class SwitchLink extends Link<never> {
   /** Puts a programme in force. */
   async program(programme: SwitchProgramme): Promise<void> {
     await this.peer.ask("PUT", "/api/v1/vports", programme);
+  }
+
+  /** Its ports, and whether a front-end is connected to each. */
+  async ports(): Promise<PortState[]> {
+    return await this.peer.ask("GET", "/api/v1/ports");
   }
 
   async vports(): Promise<VportState[]> {

@@ -16,7 +16,8 @@ import {
 } from "../../shared/api/mod.ts";
 import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
 import type { Guests } from "./guests.ts";
-import type { Modes, Port } from "./modes.ts";
+import type { Port } from "./handover.ts";
+import type { Modes } from "./modes.ts";
 import type { Registry } from "./registry.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({

@@ -1,30 +1,45 @@
 /** One change of mode under way: its steps, how to take them back, and how long its guest may take for its part. */
 import { ApiError, log, type ModeStep } from "../../shared/api/mod.ts";
 
-/** A guest's part of taking a step back may take so long, however much of its time it has used up. */
+/** A guest's part of a change may take so long in all, however many steps it has. */
+const GUEST_MS = 8000;
+/** And so long in all for taking back what it has done. */
 const UNDO_MS = 1000;
 
 /** A change of mode, step by step. */
 export class Change {
   readonly steps: ModeStep[] = [];
   readonly #undo: (() => Promise<unknown>)[] = [];
-  #guestEndsMs = 0;
+  readonly #endsMs = performance.now() + GUEST_MS;
+  #guestEndsMs = this.#endsMs;
+  #undoing = false;
+  readonly #aborted = Promise.withResolvers<never>();
+  #isAborted = false;
 
-  /** From now on the guest has `ms` milliseconds for its part of the change, in all. */
+  constructor() {
+    this.#aborted.promise.catch(() => {});
+  }
+
+  /** From now on the guest has `ms` milliseconds for its part of the change, if it has so much left. */
   giveGuest(ms: number): void {
-    this.#guestEndsMs = performance.now() + ms;
+    this.#guestEndsMs = Math.min(this.#endsMs, performance.now() + ms);
   }
 
-  /** What is left of the guest's time. Throws if it has used it up. */
-  get guestMs(): number {
-    const left = Math.ceil(this.#guestEndsMs - performance.now());
-    if (left > 0) return left;
-    throw new ApiError(503, "the guest has had its time for the change", undefined, "guest-unreachable");
+  /** The guest is not waited for any more: somebody takes the VF by force. */
+  abort(): void {
+    this.#isAborted = true;
+    this.#aborted.reject(new ApiError(409, "the VF is taken back by force", "mode", "taken-by-force"));
   }
 
-  /** How long a guest may take to take something back. */
-  get undoMs(): number {
-    return Math.max(UNDO_MS, Math.ceil(this.#guestEndsMs - performance.now()));
+  /** Asks the guest, for at most what is left of its time or `mostMs`. Throws if it does not answer in time. */
+  async askGuest<T>(ask: (ms: number) => Promise<T>, mostMs = Infinity): Promise<T> {
+    const leftMs = Math.min(mostMs, Math.ceil(this.#guestEndsMs - performance.now()));
+    if (leftMs <= 0) {
+      throw new ApiError(503, "the guest has had its time for the change", undefined, "guest-unreachable");
+    }
+    // What is taken back is taken back by force too, in the little time that the guest has for it.
+    if (this.#undoing) return await ask(leftMs);
+    return await Promise.race([ask(leftMs), this.#aborted.promise]);
   }
 
   async #time<T>(name: string, act: () => Promise<T>): Promise<T> {
@@ -48,26 +63,32 @@ export class Change {
   }
 
   /** Asks for something that the change goes on without: whether it failed is only shown. */
-  async attempt(name: string, act: () => Promise<unknown>, undo?: () => Promise<unknown>): Promise<void> {
+  async attempt(name: string, act: () => Promise<unknown>): Promise<void> {
     await this.#time(name, act).catch(() => {});
-    // Whoever has not answered may have done it all the same.
-    if (undo) this.#undo.unshift(undo);
   }
 
-  /** Notes how many frames a step has cost. */
-  noteLost(frames: number): void {
+  /** What has been done so far stays, whatever fails from now on. */
+  keep(): void {
+    this.#undo.length = 0;
+  }
+
+  /** Notes what the last step has cost. */
+  noteLost(descriptors: number): void {
     const last = this.steps.at(-1);
-    if (last && frames > 0) last.lost = frames;
+    if (last && descriptors > 0) last.lost = descriptors;
   }
 
   /** Takes back what was done. What cannot be taken back is said. */
   async undo(): Promise<void> {
-    for (const undo of this.#undo) {
+    this.#undoing = true;
+    this.#guestEndsMs = performance.now() + (this.#isAborted ? 0 : UNDO_MS);
+    for (const undo of this.#undo.splice(0)) {
       try {
         await undo();
       } catch (error) {
         log("warn", "vf", `while undoing a change of mode: ${(error as Error).message}`);
       }
     }
+    this.#undoing = false;
   }
 }

@@ -17,8 +17,11 @@ import type { Peers } from "./peers.ts";
 /** The longest answer of a shell that is read. */
 const ANSWER_BYTES_MAX = 16 * 1024;
 const Nothing = z.looseObject({});
+const MODE_PATH = "/api/v1/mode";
 /** Of a shell's time for a step, what its answer may take. */
 const ANSWER_MS = 200;
+/** A port's guests boot no more often than this. */
+const BOOT_MS = 200;
 /** How long a guest that was unknown may take to hear that it is to send. */
 const RESUME_MS = 2000;
 
@@ -47,8 +50,14 @@ export class GuestShell {
   }
 
   async #ask<T extends z.ZodType>(schema: T, ms: number, path: string, body?: unknown): Promise<z.output<T>> {
-    const method = body instanceof Uint8Array ? "PUT" : "POST";
-    const answer = schema.safeParse(await this.#peer.ask(method, path, body, ms));
+    const method = path === MODE_PATH ? "GET" : body instanceof Uint8Array ? "PUT" : "POST";
+    const said = await this.#peer.ask(method, path, body, ms).catch((error) => {
+      // Names for programs are this side's to give, but for the one that a shell has to tell.
+      if (!(error instanceof ApiError) || error.status === 503) throw error;
+      const reason = error.reason === "plugin-failed" ? error.reason : undefined;
+      throw new ApiError(error.status, error.message, error.field === "plugin" ? "plugin" : undefined, reason);
+    });
+    const answer = schema.safeParse(said);
     if (answer.success) return answer.data;
     throw new ApiError(503, `the guest answers nonsense to ${path}`, undefined, "guest-unreachable");
   }
@@ -75,7 +84,7 @@ export class GuestShell {
 
   /** Asks how it is now: what it has reported may be from before the last step. */
   async refresh(ms: number): Promise<void> {
-    this.mode = GuestMode.parse(await this.#peer.ask("GET", "/api/v1/mode", undefined, ms));
+    this.mode = await this.#ask(GuestMode, ms, MODE_PATH);
   }
 
   async resume(ms: number): Promise<void> {
@@ -89,6 +98,8 @@ export class Guests {
   readonly #tokens: ReadonlyMap<string, string>;
   readonly #guests = new Map<string, GuestShell>();
   readonly #configs = new Map<string, GuestConfig>();
+  readonly #bootMs = new Map<string, number>();
+  readonly #resuming = new Set<string>();
 
   /** `tokens`: with which the guest on a port shows that it is the one, and the vf service to it; port to token. */
   constructor(peers: Peers, tokens: ReadonlyMap<string, string> = new Map()) {
@@ -129,16 +140,33 @@ export class Guests {
       before.mode = report.mode;
       before.seenMs = performance.now();
     } else {
+      this.#paceBoots(port);
       // Unknown here is not yet new: this service may have been away while the guest went on.
       if (report.mode.mode === "emulated") await booted();
       const guest = new GuestShell(report, this.#tokens.get(port) ?? this.#peers.token);
       this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
-      // A service before this one may have ended while the guest was told not to send.
-      void guest.resume(RESUME_MS).catch((error) => log("warn", "vf", oneLine(error)));
+      this.#haveSend(port, guest);
     }
     await this.#leaveGroups(port);
     return await this.config(port);
+  }
+
+  /** Throws if a guest boots too often: each time its port is wired anew. */
+  #paceBoots(port: string): void {
+    const nowMs = performance.now();
+    if (nowMs - (this.#bootMs.get(port) ?? -Infinity) < BOOT_MS) {
+      throw new ApiError(503, `the guest on ${port} has booted just now: report again in ${BOOT_MS} ms`, "boot");
+    }
+    this.#bootMs.set(port, nowMs);
+  }
+
+  /** A service before this one may have ended while the guest was told not to send. */
+  #haveSend(port: string, guest: GuestShell): void {
+    if (this.#resuming.has(port)) return;
+    this.#resuming.add(port);
+    void guest.resume(RESUME_MS).catch((error) => log("warn", "vf", oneLine(error)))
+      .finally(() => this.#resuming.delete(port));
   }
 
   /** Has the PF forget what the guest before this one wanted to hear; while the PF is away, with a later report. */

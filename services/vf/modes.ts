@@ -1,23 +1,17 @@
 /**
- * Changes of mode: the state machine that docs/plugin-api.md describes. A VF's driver changes hands while its guest and
- * everybody else go on: the NIC holds what comes for the VF, the guest stops sending, what is on its way is delivered,
- * and only then does somebody else drive. Each step has its undoing, so a failure leaves the guest on the path it had;
- * the reason is in the answer and stays in the VF's mode. Nothing is kept here: who drives a VF is asked of those who
- * know, so this service may die at any time.
- *
- * **A guest is asked, and never believed.** It has a bounded time for its part. Taking a VF back needs no consent: after
- * the guest was asked, the NIC ends its lease, whatever it answered. That it drives a VF is asked of the NIC.
+ * Modes: who drives which guest's data path, and changes of that. What a change of hands consists of is in handover.ts;
+ * here is who may ask for one, and when. A failure leaves the guest on the path it had, or on its own; the reason is in
+ * the answer and stays in the VF's mode. Nothing is kept here: who drives a VF is asked of those who know, so this
+ * service may die at any time.
  */
 import { ApiError, type DataPath, log, type ModeRequest, type ModeStep, type VfMode } from "../../shared/api/mod.ts";
 import { Change } from "./change.ts";
-import type { GuestShell } from "./guests.ts";
-import type { Peers } from "./peers.ts";
-import type { Registry, StoredImage } from "./registry.ts";
+import { Handover, LEAVE_MS, type ModeParts, type Port, type Shell, type VfPlace } from "./handover.ts";
+import { nameOf, PortTurns } from "./port_turns.ts";
+import type { StoredImage } from "./registry.ts";
 
-const HOLD_DEADLINE_MS = 10_000;
-/** How long a guest may take to give a VF back, and to take one over: all its steps together. */
-const LEAVE_MS = 2000;
-const ENTER_MS = 5000;
+/** However often a guest reports, it is looked at no more often. */
+const LOOK_MS = 200;
 
 /** Codes with which the NIC refuses a guest's memory. */
 const MEMORY_CODES = new Set([
@@ -30,42 +24,37 @@ const MEMORY_CODES = new Set([
   "memory-gone",
 ]);
 
+/** Failures after which a guest is not asked for anything more. */
+const WITHOUT_GUEST = new Set(["unreachable", "guest-unreachable", "taken-by-force"]);
+
 /** What is remembered of a VF's last changes, for whoever asks. */
 interface Memory {
   steps?: ModeStep[];
   lastFailure?: { reason: string; detail: string };
 }
 
-/** What changes of mode are made with. */
-export interface ModeParts {
-  peers: Pick<Peers, keyof Peers>;
-  guests: { find(port: string): Shell | undefined };
-  registry: Pick<Registry, "find">;
-}
-
-/** A guest's shell, as a change of mode sees it. */
-type Shell = Pick<GuestShell, keyof GuestShell>;
-
-/** A VF's number, or `vport3`: where a guest is. */
-export type Port = number | `vport${number}`;
-
 /** Modes of all ports. */
 export class Modes {
   readonly #peers: ModeParts["peers"];
   readonly #guests: ModeParts["guests"];
   readonly #registry: ModeParts["registry"];
-  readonly #changing = new Set<Port>();
+  readonly #handover: Handover;
+  readonly #changes = new PortTurns();
+  /** When a guest's reports were last held against how its port is wired. */
+  readonly #lookedMs = new Map<Port, number>();
   readonly #memory = new Map<Port, Memory>();
 
-  constructor({ peers, guests, registry }: ModeParts) {
-    this.#peers = peers;
-    this.#guests = guests;
-    this.#registry = registry;
+  constructor(parts: ModeParts) {
+    this.#peers = parts.peers;
+    this.#guests = parts.guests;
+    this.#registry = parts.registry;
+    this.#handover = new Handover(parts);
   }
 
   /** Who drives the data path of a port's guest. */
   async get(port: Port): Promise<VfMode> {
-    return this.#view(port, (await this.#peers.port(port)).dataPath);
+    const { dataPath, driven } = await this.#now(port, true);
+    return this.#view(port, driven ? "guest" : dataPath);
   }
 
   /** Who drives which VF, for all of them. */
@@ -81,15 +70,16 @@ export class Modes {
       mode: dataPath === "emulated" ? "emulated" : "passthrough",
       ...(guest?.plugin === undefined ? {} : { plugin: guest.plugin }),
       ...(guest?.version === undefined ? {} : { version: guest.version }),
-      changing: this.#changing.has(port),
+      changing: this.#changes.has(port),
       ...this.#memory.get(port),
     };
   }
 
-  /** Puts a port into a mode; throws ApiError with the reason if it stays in the one it was in. */
+  /** Puts a port into a mode; throws ApiError with the reason if it does not come to that. */
   async set(port: Port, request: ModeRequest): Promise<VfMode> {
-    return await this.#exclusively(port, async () => {
-      const change = new Change();
+    check(request);
+    const change = new Change();
+    return await this.#changes.take(port, { change, force: request.force === true }, async () => {
       const memory: Memory = { ...this.#memory.get(port) };
       this.#memory.set(port, memory);
       memory.steps = change.steps;
@@ -100,82 +90,100 @@ export class Modes {
         await change.undo();
         const failure = named(error);
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
-        log("warn", "vf", `${nameOf(port)} stays as it was: ${failure.message}`);
+        log("warn", "vf", `${nameOf(port)} is not ${request.mode}: ${failure.message}`);
         throw failure;
       }
       return { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
     });
   }
 
-  async #exclusively<T>(port: Port, act: () => Promise<T>): Promise<T> {
-    if (this.#changing.has(port)) {
-      throw new ApiError(
-        409,
-        `${nameOf(port)} is changing its mode already: try again`,
-        "mode",
-        "operation-in-progress",
-      );
+  async #make(port: Port, { mode, plugin, force = false }: ModeRequest, change: Change): Promise<void> {
+    const now = await this.#now(port);
+    const guest = this.#guests.find(String(port));
+    if (mode === "emulated") return await this.#makeEmulated(port, now, guest, change, force);
+    if (now.dataPath === "guest" && !guest) {
+      throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
-    this.#changing.add(port);
+    const at = await this.#allot(port, now.vf, change);
+    const image = await this.#choose(at, guest, plugin);
+    if (!image || !guest) return await this.#handover.hand(at, now.dataPath, mode, change);
+    if (now.dataPath !== "guest") return await this.#handover.enter(at, guest, image, now.dataPath, change);
+    await this.#swap(at, guest, image, now.driven, change);
+  }
+
+  /** Emulated mode, whoever drives the VF now, with or without the guest's consent. */
+  async #makeEmulated(
+    port: Port,
+    { vf, dataPath, driven }: Now,
+    guest: Shell | undefined,
+    change: Change,
+    force: boolean,
+  ): Promise<void> {
+    if (dataPath === "guest" || driven) {
+      return await this.#handover.leave({ port, vf }, force ? undefined : guest, change);
+    }
+    if (dataPath === "emulated") return;
+    if (force) {
+      const detail = `no guest drives ${nameOf(port)} by itself: leave force out`;
+      throw new ApiError(409, detail, "force", "incompatible-mode");
+    }
+    await this.#handover.hand({ port, vf: vf as number }, dataPath, "emulated", change);
+  }
+
+  /** From one plugin to another, by way of emulated mode. If the new one fails the old one is put in its place again. */
+  async #swap(at: VfPlace, guest: Shell, image: StoredImage, driven: boolean, change: Change): Promise<void> {
+    const { name, version } = image.view;
+    if (driven && guest.mode.plugin === name && guest.mode.version === version) return;
+    const before = await this.#registry.find(`${guest.mode.plugin}@${guest.mode.version}`).catch(() => undefined);
+    // Injected first: a plugin that cannot be taken must not cost the one that runs.
+    await this.#handover.inject(guest, image, change);
+    await this.#handover.leave(at, guest, change, false);
     try {
-      return await act();
-    } finally {
-      this.#changing.delete(port);
+      await this.#handover.enter(at, guest, image, "emulated", change, true);
+    } catch (error) {
+      await change.undo();
+      const again = new Change();
+      const isBack = before !== undefined && !WITHOUT_GUEST.has((error as ApiError).reason ?? "") &&
+        await this.#handover.enter(at, guest, before, "emulated", again).then(() => true, () => false);
+      if (!isBack) {
+        await again.undo();
+        await this.#handover.leave(at, undefined, again);
+      }
+      change.steps.push(...again.steps);
+      throw error;
     }
   }
 
-  async #make(port: Port, { mode, plugin, force = false }: ModeRequest, change: Change): Promise<void> {
-    if (force && mode !== "emulated") {
-      const detail = "force takes a VF back without asking its guest: put it into emulated mode";
-      throw new ApiError(422, detail, "force", "incompatible-mode");
+  /** What is so on a port, by the word of those who know. Refuses a VF that is somebody else's for now, unless `looks`. */
+  async #now(port: Port, looks = false): Promise<Now> {
+    const vf = typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
+    const [{ dataPath }, lease] = await Promise.all([
+      this.#peers.port(port),
+      vf === null ? undefined : this.#peers.leaseOf(vf),
+    ]);
+    const isOthers = typeof port === "number" && lease?.allotted === true;
+    if (isOthers && !looks) {
+      const detail = `vf ${port} is allotted to a vport's guest: change that vport's mode (fabric vport list)`;
+      throw new ApiError(409, detail, "id", "vf-allotted");
     }
-    if (mode === "emulated" && plugin !== undefined) {
-      throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");
-    }
-    const { dataPath } = await this.#peers.port(port);
-    const guest = this.#guests.find(String(port));
-    if (dataPath === "guest" && !guest && mode === "emulated") {
-      return await change.step("whoever drove the VF loses it", () => this.#reset(port));
-    }
-    if (dataPath === "guest" && !guest) {
-      throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
-    }
-    const at = await this.#allot(port, mode, dataPath, change);
-    const image = mode === "passthrough" ? await this.#choose(at, guest, plugin) : undefined;
-    if (dataPath === "guest" && guest) {
-      const { name, version } = image?.view ?? {};
-      if (image && guest.mode.plugin === name && guest.mode.version === version) return;
-      // Checked first: a plugin that cannot be taken must not cost the one that runs.
-      const before = await this.#registry.find(`${guest.mode.plugin}@${guest.mode.version}`).catch(() => undefined);
-      const undo = before ? () => guest.inject(before.image, change.undoMs) : undefined;
-      if (image) await this.#inject(guest, image, change);
-      await this.#leave(at, guest, change, { force, ...(undo ? { reinject: undo } : {}) });
-      if (image) return await this.#enter(at, guest, image, "emulated", change, true);
-      if (typeof port === "string") await change.step("the VF is given back", () => this.#peers.returnVf(port));
-    } else if (image && guest) {
-      await this.#enter(at, guest, image, dataPath, change);
-    } else {
-      await this.#hand(at, dataPath, mode, change);
-    }
+    return { vf, dataPath, driven: !isOthers && lease?.driver === "guest" };
   }
 
   /** Where the change happens: at a VF's own port, or, for a guest without one, at a VF that is allotted to it. */
-  async #allot(port: Port, mode: ModeRequest["mode"], dataPath: DataPath, change: Change): Promise<Place> {
-    if (typeof port === "number") return { port, vf: port };
-    const { vf } = await this.#peers.vport(port);
+  async #allot(port: Port, vf: number | null, change: Change): Promise<VfPlace> {
     if (vf !== null) return { port, vf };
-    if (mode === "emulated" || dataPath === "guest") return { port, vf: -1 };
+    const name = String(port);
     const allotted = await change.step(
       "a VF is allotted",
-      () => this.#peers.allotVf(port),
-      () => this.#peers.returnVf(port),
+      () => this.#peers.allotVf(name),
+      () => this.#peers.returnVf(name),
     );
     return { port, vf: allotted };
   }
 
   /** The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. */
   async #choose(
-    { port, vf }: Place,
+    { port, vf }: VfPlace,
     guest: Shell | undefined,
     plugin: string | undefined,
   ): Promise<StoredImage | undefined> {
@@ -198,113 +206,15 @@ export class Modes {
     return image;
   }
 
-  async #inject(guest: Shell, image: StoredImage, change: Change): Promise<void> {
-    change.giveGuest(ENTER_MS);
-    await change.step("inject the plugin", () => guest.inject(image.image, change.guestMs));
-  }
-
-  /** Emulated, or with the guest's rings in the NIC, to the guest's own plugin. */
-  async #enter(
-    { port, vf }: Place,
-    guest: Shell,
-    image: StoredImage,
-    from: DataPath,
-    change: Change,
-    injected = false,
-  ): Promise<void> {
-    if (injected) change.giveGuest(ENTER_MS);
-    else await this.#inject(guest, image, change);
-    const token = await this.#hold(vf, change);
-    await change.step(
-      "the guest stops sending",
-      () => guest.quiesce(change.guestMs),
-      () => guest.resume(change.undoMs),
-    );
-    await change.step("vhost lets go of the VF", () => this.#peers.setDataPath(port, "guest"), async () => {
-      // Whatever the guest has answered: it may have taken the VF, or still be about to.
-      await this.#peers.takeBack(vf);
-      await this.#peers.setDataPath(port, from);
-    });
-    await change.step("the plugin takes the VF", async () => {
-      await guest.passthrough(vf, token, change.guestMs);
-      if (await this.#isGuestDriven(vf)) return;
-      throw new ApiError(409, "the guest says that it drives the VF, and does not", "plugin", "plugin-failed");
-    });
-    // The guest has ended the hold, or this does.
-    await this.#peers.release(vf);
-  }
-
-  async #isGuestDriven(vf: number): Promise<boolean> {
-    return (await this.#peers.leaseOf(vf)).driver === "guest";
-  }
-
-  /** From the guest's own plugin to emulated mode: with the guest's help if it gives it in time, or without. */
-  async #leave({ port, vf }: Place, guest: Shell, change: Change, how: Leaving): Promise<void> {
-    change.giveGuest(LEAVE_MS);
-    await this.#hold(vf, change);
-    if (!how.force) {
-      await change.attempt(
-        "the guest stops sending",
-        () => guest.quiesce(change.guestMs / 2),
-        () => guest.resume(change.undoMs),
-      );
-      await change.attempt("the plugin gives the VF back", () => guest.emulated(change.guestMs));
-    }
-    let token = "";
-    const again = async () => {
-      await how.reinject?.();
-      await guest.passthrough(vf, token, change.undoMs);
-    };
-    const taken = await change.step("the NIC takes the VF back", () => this.#peers.takeBack(vf), again);
-    change.noteLost(taken.unfetched);
-    token = taken.token ?? "";
-    await change.step(
-      "vhost drives the VF",
-      () => this.#peers.setDataPath(port, "emulated"),
-      () => this.#peers.setDataPath(port, "guest"),
-    );
-    await change.step("held frames are delivered", () => this.#peers.release(vf), async () => {
-      token = await this.#peers.hold(vf, HOLD_DEADLINE_MS);
-    });
-    const resume = () => guest.resume(change.undoMs);
-    // A guest whose VF was taken sends again by itself; nobody waits for it.
-    if (how.force) void resume().catch(() => {});
-    else await change.attempt("the guest sends again", resume, () => guest.quiesce(change.undoMs));
-  }
-
-  /** A guest without a shell: its rings go from one driver to the other, and it need not know. */
-  async #hand({ port, vf }: Place, from: DataPath, to: "emulated" | "passthrough", change: Change): Promise<void> {
-    // A vport's guest that ended while it drove its VF has left it allotted.
-    if (port !== vf && vf >= 0) return await change.step("the VF is given back", () => this.#reset(port));
-    if (from === to || port !== vf) return;
-    await this.#hold(vf, change);
-    await change.step("the rings change hands", () => this.#peers.setDataPath(vf, to));
-    await change.step("held frames are delivered", () => this.#peers.release(vf));
-  }
-
-  #hold(vf: number, change: Change): Promise<string> {
-    return change.step(
-      "the NIC holds the VF's frames",
-      () => this.#peers.hold(vf, HOLD_DEADLINE_MS),
-      () => this.#peers.release(vf),
-    );
-  }
-
   /** A guest has just booted: it begins emulated, whatever the one before it did. */
   async booted(port: Port): Promise<void> {
-    await this.#exclusively(port, () => this.#reset(port));
+    await this.#changes.take(port, {}, () => this.#reset(port));
   }
 
   /** Emulated mode, without asking the guest: a process of one before it may still be there, and hold the VF. */
   async #reset(port: Port): Promise<void> {
-    const vf = await this.#vfOf(port);
-    if (vf !== null) await this.#peers.takeBack(vf);
-    await this.#peers.setDataPath(port, "emulated");
-    if (typeof port === "string" && vf !== null) await this.#peers.returnVf(port);
-  }
-
-  async #vfOf(port: Port): Promise<number | null> {
-    return typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
+    const now = await this.#now(port);
+    await this.#handover.leave({ port, vf: now.vf }, undefined, new Change());
   }
 
   /**
@@ -312,49 +222,53 @@ export class Modes {
    * does not, has lost its VF and has not noticed, or lies.
    */
   async #agrees(port: Port, guest: Shell): Promise<boolean> {
-    const { dataPath } = await this.#peers.port(port);
-    if (guest.mode.mode === "emulated") return dataPath !== "guest";
-    const vf = await this.#vfOf(port);
-    return (dataPath === "guest") === (vf !== null && await this.#isGuestDriven(vf));
+    const { dataPath, driven } = await this.#now(port);
+    if (guest.mode.mode === "emulated") return dataPath !== "guest" && !driven;
+    return (dataPath === "guest") === driven;
   }
 
   /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
   async reconcile(port: Port): Promise<void> {
     const guest = this.#guests.find(String(port));
-    if (!guest || this.#changing.has(port) || await this.#agrees(port, guest) || this.#changing.has(port)) return;
-    await this.#exclusively(port, async () => {
-      await guest.refresh(LEAVE_MS);
+    const nowMs = performance.now();
+    if (!guest || nowMs - (this.#lookedMs.get(port) ?? -Infinity) < LOOK_MS) return;
+    this.#lookedMs.set(port, nowMs);
+    if (this.#changes.has(port) || await this.#agrees(port, guest) || this.#changes.has(port)) return;
+    // Asked once more: what it has reported may be from before the last step. Nobody waits for that.
+    await guest.refresh(LEAVE_MS).catch(() => {});
+    if (this.#changes.has(port)) return;
+    await this.#changes.take(port, {}, async () => {
       if (await this.#agrees(port, guest)) return;
-      const vf = await this.#vfOf(port);
       // Its connection to vhost was lost and has come back, while its plugin went on.
-      if (guest.mode.mode === "passthrough" && vf !== null && await this.#isGuestDriven(vf)) {
+      if (guest.mode.mode === "passthrough" && (await this.#now(port)).driven) {
         return await this.#peers.setDataPath(port, "guest");
       }
       const detail = guest.mode.lastFault ?? "the guest left the VF by itself";
       this.#memory.set(port, { ...this.#memory.get(port), lastFailure: { reason: "plugin-failed", detail } });
       log("warn", "vf", `${nameOf(port)} is emulated again: ${detail}`);
       await this.#reset(port);
-      await guest.resume(LEAVE_MS);
     });
   }
 }
 
-/** How a VF is left. */
-interface Leaving {
-  /** Without asking the guest. */
-  force: boolean;
-  /** Puts the plugin that is left into the guest again, if another one has been put there. */
-  reinject?: () => Promise<unknown>;
+/** Throws unless a request makes sense by itself. */
+function check({ mode, plugin, force }: ModeRequest): void {
+  if (force && mode !== "emulated") {
+    const detail = "force takes a VF back without asking its guest: it goes with mode emulated only";
+    throw new ApiError(422, detail, "force", "incompatible-mode");
+  }
+  if (mode === "emulated" && plugin !== undefined) {
+    throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");
+  }
 }
 
-/** A port, and the VF that its guest drives or is to drive. */
-interface Place {
-  port: Port;
-  vf: number;
-}
-
-function nameOf(port: Port): string {
-  return typeof port === "number" ? `vf ${port}` : port;
+/** What is so on a port. */
+interface Now {
+  /** The VF that its guest has, if it has one. */
+  vf: number | null;
+  dataPath: DataPath;
+  /** A guest drives that VF itself. */
+  driven: boolean;
 }
 
 /** A failure with the name that the API promises. */

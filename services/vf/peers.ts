@@ -1,6 +1,7 @@
 /** The services that a change of mode is made with. */
 import {
   type DataPath,
+  type HoldGrant,
   type LeaseView,
   type LinkPatch,
   Peer,
@@ -53,9 +54,9 @@ export class Peers {
     return (await this.#pf.ask<{ link: "up" | "down" }>("GET", "/api/v1/nic")).link;
   }
 
-  /** Holds a VF's frames; answers the token with which its guest may attach. */
-  async hold(vf: number, deadlineMs: number): Promise<string> {
-    return (await this.#nic.ask<{ token: string }>("POST", `/api/v1/vfs/${vf}/hold`, { deadlineMs })).token;
+  /** Holds a VF's frames; answers the token with which its guest may attach, and by which hold the NIC will know it. */
+  async hold(vf: number, deadlineMs: number): Promise<HoldGrant> {
+    return await this.#nic.ask("POST", `/api/v1/vfs/${vf}/hold`, { deadlineMs });
   }
 
   async release(vf: number): Promise<void> {

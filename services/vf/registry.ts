@@ -67,6 +67,8 @@ export class Registry {
     try {
       const image = await Deno.readFile(path);
       const view = await describe(image, await checkImage(image, this.#trust));
+      if (!path.endsWith(`/${keyOf(view)}.wasm`)) throw new Error(`it is ${keyOf(view)}, by another name`);
+      if (this.#views.has(keyOf(view))) throw new Error(`there is ${keyOf(view)} already`);
       if (isBuiltin) this.#builtinSigners.set(view.name, view.signer);
       else this.#mustOwnName(view);
       if (!isBuiltin && !this.#signers.has(view.name)) this.#signers.set(view.name, view.signer);
@@ -119,8 +121,8 @@ export class Registry {
     const signers = new Map([...this.#signers, [view.name, view.signer]]);
     const text = JSON.stringify(Object.fromEntries(signers));
     await replaceFile(`${this.#dir}/${SIGNERS_FILE}`, new TextEncoder().encode(text));
-    await replaceFile(path, image);
     this.#signers = signers;
+    await replaceFile(path, image);
     this.#paths.set(keyOf(view), path);
     this.#views.set(keyOf(view), view);
     return view;

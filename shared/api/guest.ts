@@ -1,5 +1,6 @@
 /** The guest service's API: a virtual machine in miniature, with what is needed to look at a network and to load it. */
 import { z } from "@hono/zod-openapi";
+import { showable } from "./http.ts";
 import { MacAddress, Multicast } from "./vf.ts";
 
 const ip = z.string({ error: "is an IPv4 address such as 10.0.0.2" })
@@ -106,9 +107,9 @@ export const LinkPatch = z.strictObject({
 }).partial().openapi("LinkPatch");
 export type LinkPatch = z.output<typeof LinkPatch>;
 
-/** Text of somebody who is not trusted: short, and without characters that a terminal would obey. */
-export const foreignText = (charactersMax: number) =>
-  z.string().max(charactersMax).transform((text) => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "?"));
+/** Text of somebody who is not trusted. */
+const foreignText = (charactersMax: number) =>
+  z.string().max(charactersMax).transform((text) => showable(text, charactersMax));
 
 /** Which data path the guest is on. Its hypervisor believes none of it where the NIC knows better. */
 export const GuestMode = z.object({

@@ -250,6 +250,18 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
   }
 }
 
+/** Text that somebody else has written, as it can be shown: short, and without what a terminal would obey. */
+export function showable(text: string, charactersMax: number): string {
+  return text.slice(0, charactersMax).replaceAll(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, "?");
+}
+
+/** What of a refusal is passed on. */
+const Refusal = z.object({
+  detail: z.string().transform((text) => showable(text, 1000)).optional(),
+  field: z.string().transform((text) => showable(text, 100)).optional(),
+  reason: z.string().regex(/^[a-z-]{1,40}$/).optional().catch(undefined),
+});
+
 /** The largest answer of a service. */
 const ANSWER_BYTES_MAX = 4 << 20;
 
@@ -307,7 +319,8 @@ export class Peer {
       throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
     }
     if (response.ok) return answer as T;
-    const { detail, field, reason } = answer as Partial<Problem>;
+    const refusal = Refusal.safeParse(answer).data;
+    const { detail, field, reason } = refusal ?? {};
     const status = [404, 409, 413, 422].includes(response.status) ? response.status : 503;
     throw new ApiError(status as ContentfulStatusCode, `${this.#name}: ${detail ?? response.status}`, field, reason);
   }

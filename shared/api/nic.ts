@@ -90,6 +90,8 @@ export const HoldRequest = z.strictObject({
 /** Who drives a VF's queues: a guest over the socket for guests, or a service of the hypervisor. */
 export const LeaseView = z.object({
   driver: z.enum(["nobody", "guest", "hypervisor"]),
+  allotted: z.boolean().openapi({ description: "The VF is a vport's guest's for now: nobody else can drive it" }),
+  hold: z.string().optional().openapi({ description: "The hold with whose token its guest came" }),
   owner: z.string().optional(),
   plugin: z.string().optional(),
 }).openapi("Lease");
@@ -99,14 +101,12 @@ export type LeaseView = z.output<typeof LeaseView>;
 export const TakenBack = z.object({
   takenBack: z.boolean().openapi({ description: "Whether a guest drove it" }),
   unfetched: z.int().openapi({ description: "Descriptors that it had offered to send and the NIC had not fetched" }),
-  token: z.string().optional().openapi({
-    description: "While the VF is held: the right to it; the one before is void",
-  }),
 }).openapi("TakenBack");
 export type TakenBack = z.output<typeof TakenBack>;
 
 /** The right to drive the VF, once, while it is held. */
-export const HoldGrant = z.object({ token: z.string() }).openapi("HoldGrant");
+export const HoldGrant = z.object({ token: z.string(), id: z.string() }).openapi("HoldGrant");
+export type HoldGrant = z.output<typeof HoldGrant>;
 
 /** One entry of the filter table. */
 export const Filter = z.object({

@@ -17,7 +17,8 @@ export const READY_PREFIX = "READY ";
 
 /** What an error says, in one line. */
 export function oneLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split("\n")[0] ?? "";
+  const text = error instanceof Error ? error.message : String(error);
+  return (text.split(/[\r\n]/)[0] ?? "").replaceAll(/\p{Cc}/gu, "?");
 }
 
 /**

@@ -59,18 +59,22 @@ export class Tenants {
     this.#tenants.set(tenant.pool, tenant);
   }
 
-  /** Ends a tenancy: queues stop, memory is unmapped. `afterwards` runs when the engine goes on without them. */
-  remove(tenant: Tenant, afterwards: () => void = () => {}): void {
+  /**
+   * Ends a tenancy: queues stop, memory is unmapped. `before` runs in the same pause of the engine, while the queues are
+   * still there; `afterwards` when the engine goes on without them.
+   */
+  remove(tenant: Tenant, { before, afterwards }: { before?: () => void; afterwards?: () => void } = {}): void {
     if (this.#tenants.get(tenant.pool) !== tenant) return;
     this.#tenants.delete(tenant.pool);
     using nothing = tenant.domain.stage([], []);
     this.#engine.between(() => {
+      before?.();
       tenant.queues.stopAll();
       this.writeActive();
       nothing.commit();
     });
     for (const key of this.#reported) if (key.startsWith(`${tenant.pool}.`)) this.#reported.delete(key);
-    afterwards();
+    afterwards?.();
   }
 
   /** Writes the list of polled queues. Inside `between`. */

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { PLUGIN_ABI } from "../layout/plugin.ts";
 import { Reader, Writer } from "./binary.ts";
-import { CUSTOM } from "./module.ts";
+import { CUSTOM, SECTIONS_MAX } from "./module.ts";
 import { PluginRejected } from "./rejected.ts";
 
 /** Largest image. */
@@ -27,7 +27,7 @@ export type Hardware = z.output<typeof Hardware>;
 /** What an image says about itself. */
 export const PluginInfo = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, "is lower-case letters, digits and dashes"),
-  version: z.string().regex(/^\d{1,4}\.\d{1,4}\.\d{1,4}$/, "is a version such as 1.0.0"),
+  version: z.string().regex(/^(0|[1-9]\d{0,3})(\.(0|[1-9]\d{0,3})){2}$/, "is a version such as 1.0.0"),
   hardware: Hardware,
   abi: z.int(),
 });
@@ -53,6 +53,9 @@ export function sectionsOf(image: Uint8Array<ArrayBuffer>): Section[] {
   const sections: Section[] = [];
   const reader = new Reader(image, 8);
   while (!reader.done) {
+    if (sections.length === SECTIONS_MAX) {
+      throw new PluginRejected("too-complex", `the image has more than ${SECTIONS_MAX} sections`);
+    }
     const start = reader.at;
     const id = reader.byte();
     const content = reader.part(reader.u32());

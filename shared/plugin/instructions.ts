@@ -37,6 +37,9 @@ export const PREFIX_BULK = 0xfc;
 export const PREFIX_SIMD = 0xfd;
 export const PREFIX_ATOMIC = 0xfe;
 
+/** Of the bulk instructions, from here on those that take as long as the memory they are asked for. */
+export const MEMORY_COPY = 10;
+
 type Row = [from: number, to: number, immediate: Immediate];
 
 const PLAIN: Row[] = [
@@ -64,7 +67,7 @@ const PLAIN: Row[] = [
 
 const BULK: Row[] = [
   [0, 7, "none"], // trunc_sat
-  [10, 10, "zeros"], // memory.copy
+  [MEMORY_COPY, MEMORY_COPY, "zeros"],
   [11, 11, "zero"], // memory.fill
 ];
 
@@ -78,6 +81,11 @@ const SIMD: Row[] = [
   [92, 93, "memory"],
   [94, 255, "none"],
 ];
+/** Numbers of no SIMD instruction. */
+const SIMD_HOLES = new Set([
+  ...[0x9a, 0xa2, 0xa5, 0xa6, 0xaf, 0xb0, 0xb2, 0xb3, 0xb4, 0xbb],
+  ...[0xc2, 0xc5, 0xc6, 0xcf, 0xd0, 0xd2, 0xd3, 0xd4, 0xe2, 0xee],
+]);
 
 const ATOMIC: Row[] = [
   [3, 3, "zero"], // atomic.fence
@@ -101,6 +109,7 @@ const TABLES = new Map([
 
 /** What follows instruction `opcode` of a prefix; `undefined` if a plugin may not use it. */
 export function immediateOf(prefix: number | undefined, opcode: number): Immediate | undefined {
+  if (prefix === PREFIX_SIMD && SIMD_HOLES.has(opcode)) return undefined;
   return TABLES.get(prefix)?.get(opcode);
 }
 

@@ -24,16 +24,19 @@ const CODE = 10;
 const DATA = 11;
 
 /** Limits, so that checking and compiling an image takes a bounded time. */
+export const SECTIONS_MAX = 64;
 const TYPES_MAX = 256;
 const PARAMETERS_MAX = 32;
 const FUNCTIONS_MAX = 1024;
 const GLOBALS_MAX = 256;
 const EXPORTS_MAX = 64;
-const BODY_BYTES_MAX = 32 * 1024;
+const BODY_BYTES_MAX = 8 * 1024;
 
 const FUNCTION_TYPE = 0x60;
 const EXTERNAL_FUNCTION = 0;
 const EXTERNAL_MEMORY = 2;
+const EXTERNAL_GLOBAL = 3;
+const EXPORTABLE = new Set([EXTERNAL_FUNCTION, EXTERNAL_GLOBAL]);
 const SHARED_WITH_MAXIMUM = 3;
 const MEMORY_PAGES = PLUGIN_MEMORY_BYTES / 65536;
 
@@ -105,9 +108,14 @@ function readName(from: Reader): Uint8Array<ArrayBuffer> {
   return from.take(from.u32());
 }
 
+/** A name in which every byte counts: names that are known are ASCII, one character a byte. */
 function textOf(bytes: Uint8Array<ArrayBuffer>): string {
-  // As it comes, it may be anything: what is shown of it is printable and short.
-  return new TextDecoder().decode(bytes).replaceAll(/[^ -~]/g, "?").slice(0, 60);
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+}
+
+/** What is shown of a name, which may be anything: printable, and short. */
+function shown(name: string): string {
+  return name.replaceAll(/[^ -~]/g, "?").slice(0, 60);
 }
 
 function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): void {
@@ -134,7 +142,7 @@ function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): 
         );
       }
     } else {
-      throw new PluginRejected("import-not-allowed", `the image imports ${label}, which is not a shell function`);
+      throw new PluginRejected("import-not-allowed", `the image imports ${shown(label)}, which no shell has`);
     }
   }
   if (guarded) writeGuardImport(to);
@@ -142,9 +150,9 @@ function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): 
 
 function copyMemoryLimits(from: Reader, to: Writer): void {
   const flags = from.byte();
-  const limits = flags === SHARED_WITH_MAXIMUM ? [from.u32(), from.u32()] as const : [0, 0] as const;
-  if (limits[0] > MEMORY_PAGES || limits[1] < MEMORY_PAGES) {
-    throw new PluginRejected("import-not-allowed", `env.memory is a shared memory of ${MEMORY_PAGES} pages`);
+  const limits = flags === SHARED_WITH_MAXIMUM ? [from.u32(), from.u32()] : [];
+  if (limits.length === 0 || limits.some((limit) => limit !== MEMORY_PAGES)) {
+    throw new PluginRejected("import-not-allowed", `env.memory is a shared memory of exactly ${MEMORY_PAGES} pages`);
   }
   to.byte(flags);
   for (const limit of limits) to.u32(limit);
@@ -183,13 +191,20 @@ function copyExports(from: Reader, to: Writer, parts: Parts): void {
   const count = from.count(EXPORTS_MAX, "exports");
   to.u32(count);
   for (let i = 0; i < count; i++) {
-    const name = readName(from);
+    const bytes = readName(from);
     const kind = from.byte();
     const index = from.u32();
-    to.sized(name);
+    to.sized(bytes);
     to.byte(kind);
     to.u32(index);
-    parts.exports.set(textOf(name), kind === EXTERNAL_FUNCTION ? parts.signatureOf(index) : undefined);
+    const name = textOf(bytes);
+    // Compilers export the memory that was imported.
+    if (name === "memory" && kind === EXTERNAL_MEMORY && index === 0) continue;
+    // Functions and globals by other names are looked at by nobody.
+    if (!EXPORTABLE.has(kind)) {
+      throw new PluginRejected("export-not-allowed", `the image exports ${shown(name)}, which is no function`);
+    }
+    parts.exports.set(name, kind === EXTERNAL_FUNCTION ? parts.signatureOf(index) : undefined);
   }
 }
 
@@ -261,9 +276,14 @@ export function rewriteModule(image: Uint8Array<ArrayBuffer>, guarded: boolean):
   const to = new Writer();
   const parts = new Parts();
   to.raw(from.take(8));
-  while (!from.done) {
+  for (let count = 1; !from.done; count++) {
+    if (count > SECTIONS_MAX) {
+      throw new PluginRejected("too-complex", `the image has more than ${SECTIONS_MAX} sections`);
+    }
     const id = from.byte();
     const section = from.part(from.u32());
+    // Nothing that runs needs them, and compilers read some.
+    if (id === CUSTOM && guarded) continue;
     const content = new Writer();
     copySection(id, section, content, parts, guarded);
     if (!section.done) throw new PluginRejected("not-wasm", "a section of the image goes on behind its end");

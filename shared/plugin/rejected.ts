@@ -15,6 +15,7 @@ export type RejectionCode =
   | "import-not-allowed"
   | "import-missing"
   | "export-missing"
+  | "export-not-allowed"
   | "wrong-signature"
   | "own-memory"
   | "start-function"

@@ -155,6 +155,12 @@ const CONDUCTS: Record<string, Conduct> = {
   "answers with control characters": {
     answers: { [path]: () => Response.json({ mode: "emulated", connected: true, lastFault: "\x1b[2J\u202e" }) },
   },
+  "refuses with control characters, and a reason of its own": {
+    answers: {
+      [path]: () => Response.json({ detail: `\x1b[2J\u202e${"x".repeat(5000)}`, reason: "held" }, { status: 409 }),
+    },
+  },
+  "refuses with nothing": { answers: { [path]: () => Response.json(null, { status: 409 }) } },
   "says that it has, and has not": {},
   "sends its hypervisor elsewhere": { answers: { [path]: () => Response.redirect("http://127.0.0.1:1/") } },
 };
@@ -176,6 +182,7 @@ Deno.test("a guest that does not give its VF back loses it all the same, by name
         assertEquals([answer.status, answer.body.mode], [200, "emulated"], JSON.stringify(answer.body));
         const step = answer.body.steps.find(({ step }: { step: string }) => step === "the plugin gives the VF back");
         assertEquals(step === undefined, force);
+        assert(!/\p{C}/u.test(step?.error ?? "") && (step?.error ?? "").length < 1200, step?.error);
         assertEquals((await must(leaseUrl(fabric, 2))).driver, "hypervisor");
         await checkStale(direct);
         await direct[Symbol.asyncDispose]();

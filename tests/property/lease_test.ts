@@ -16,7 +16,18 @@ const STEPS = 250;
 
 const KINDS = [
   ...["passthrough", "passthrough", "passthrough", "emulated", "emulated", "force"],
-  ...["takeBack", "reboot", "die", "plan", "tokenReuse", "staleVerb", "staleVerb", "holdAndRelease", "resume"],
+  ...[
+    "vhostAway",
+    "takeBack",
+    "reboot",
+    "die",
+    "plan",
+    "tokenReuse",
+    "staleVerb",
+    "staleVerb",
+    "holdAndRelease",
+    "resume",
+  ],
 ] as const;
 type Kind = typeof KINDS[number];
 
@@ -110,6 +121,15 @@ async function take(world: LeaseWorld, { kind, vf, plan, which }: Step): Promise
       return await emulated(false);
     case "force":
       return world.pathOf(vf) === "guest" ? await emulated(true) : undefined;
+    case "vhostAway": {
+      if (world.pathOf(vf) !== "guest") return;
+      // The guest loses its VF all the same, and does not get it again.
+      world.vhostIsAway = true;
+      await assertRejects(() => world.modes.set(vf, { mode: "emulated" }));
+      world.vhostIsAway = false;
+      assertEquals(world.nic.leaseOf(vf).driver, "nobody");
+      return await emulated(false);
+    }
     case "takeBack":
       world.nic.takeBack(vf, "the operator took it back");
       return await world.modes.booted(vf);
@@ -144,7 +164,7 @@ async function take(world: LeaseWorld, { kind, vf, plan, which }: Step): Promise
     }
     case "holdAndRelease":
       if (world.nic.leases.holds.of(vf)) return;
-      guest.kept = world.nic.hold(vf, 10_000);
+      guest.kept = world.nic.hold(vf, 10_000).token;
       return await world.nic.release(vf);
     case "resume":
       if (world.nic.leaseOf(vf).driver === "guest") await guest.driver?.client.request({ op: "resume" });

@@ -36,16 +36,17 @@ export class HostileGuest implements AsyncDisposable {
   order: { vf: number; token: string } | undefined;
   readonly #fabric: TestFabric;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
-  readonly #frontEnd: FrontEnd;
-  readonly #boot = crypto.randomUUID();
-  #mode: "emulated" | "passthrough" = "emulated";
+  readonly frontEnd: FrontEnd;
+  boot = crypto.randomUUID();
+  /** On which path it says it is. */
+  mode: "emulated" | "passthrough" = "emulated";
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #forever = Promise.withResolvers<Response>();
 
   private constructor(fabric: TestFabric, port: string, address: string, frontEnd: FrontEnd) {
     this.#fabric = fabric;
     this.port = port;
-    this.#frontEnd = frontEnd;
+    this.frontEnd = frontEnd;
     const [hostname = "", listen] = address.split(":");
     this.#server = Deno.serve({ hostname, port: Number(listen), onListen() {} }, (request) => this.#answer(request));
     this.api = `http://${address}`;
@@ -61,8 +62,8 @@ export class HostileGuest implements AsyncDisposable {
 
   /** Tells the hypervisor that it is there, and on which path it says it is. */
   async report(): Promise<void> {
-    const mode = { mode: this.#mode, connected: true };
-    await ask(`${this.#fabric.url("vf")}/api/v1/guests/${this.port}`, "PUT", { api: this.api, boot: this.#boot, mode });
+    const mode = { mode: this.mode, connected: true };
+    await ask(`${this.#fabric.url("vf")}/api/v1/guests/${this.port}`, "PUT", { api: this.api, boot: this.boot, mode });
   }
 
   /** Takes a VF with a token; throws what the NIC says. */
@@ -76,15 +77,15 @@ export class HostileGuest implements AsyncDisposable {
     if (path === "/api/v1/path/passthrough") {
       this.order = JSON.parse(new TextDecoder().decode(body));
       if (this.conduct.takes !== false && this.order) await this.take(this.order).catch(() => {});
-      this.#mode = "passthrough";
+      this.mode = "passthrough";
     }
     if (path === "/api/v1/path/emulated") {
-      this.#mode = "emulated";
+      this.mode = "emulated";
       if (this.conduct.givesBack !== false) await this.direct?.device.request({ op: "detach" }).catch(() => {});
     }
     const { answers = {} } = this.conduct;
     if (path in answers) return await (answers[path]?.() ?? this.#forever.promise);
-    const mode = { mode: this.#mode, plugin: "advanced", version: "1.0.0", connected: true };
+    const mode = { mode: this.mode, plugin: "advanced", version: "1.0.0", connected: true };
     return Response.json(
       path.endsWith("/plugin") ? { address: 1, bytes: 1, name: "advanced", version: "1.0.0" } : mode,
     );
@@ -95,6 +96,6 @@ export class HostileGuest implements AsyncDisposable {
     this.#forever.resolve(new Response());
     await this.#server.shutdown();
     await this.direct?.[Symbol.asyncDispose]();
-    await this.#frontEnd[Symbol.asyncDispose]();
+    await this.frontEnd[Symbol.asyncDispose]();
   }
 }

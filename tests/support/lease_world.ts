@@ -13,7 +13,8 @@ import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import type { Lease } from "../../services/nic/lease.ts";
 import { Nic } from "../../services/nic/nic.ts";
-import { type ModeParts, Modes } from "../../services/vf/modes.ts";
+import type { ModeParts } from "../../services/vf/handover.ts";
+import { Modes } from "../../services/vf/modes.ts";
 import { until } from "./wait.ts";
 
 const MEMORY_BYTES = 2 * 1024 ** 2;
@@ -184,6 +185,8 @@ export class LeaseWorld implements AsyncDisposable {
   /** Every driver and every lease that there ever was in this run. */
   readonly drivers: Driver[] = [];
   readonly leases = new Set<Lease>();
+  /** The vhost service does not answer. */
+  vhostIsAway = false;
   readonly #reactor: Reactor;
   readonly #servers: DeviceServer[];
   readonly #dir: string;
@@ -236,6 +239,7 @@ export class LeaseWorld implements AsyncDisposable {
   }
 
   async #setDataPath(vf: number, path: DataPath): Promise<void> {
+    if (this.vhostIsAway) throw new ApiError(503, "vhost does not answer", undefined, "unreachable");
     if (this.#paths[vf] === path) return;
     if (path === "guest") {
       await this.#vhost[vf]?.detach();

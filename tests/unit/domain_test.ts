@@ -245,7 +245,7 @@ Deno.test("nothing is mapped or unmapped while the engine stands still", async (
   tenants.mapMemory(tenant, { op: "dmaMap", region: last as MemoryRegion }, files[1] as Fd);
   tenants.unmapMemory(tenant, { op: "dmaUnmap", iova: last?.iova ?? 0n, size: PAGE });
   assertThrows(() => tenants.setMemory(tenant, { op: "dmaSet", regions: table(1) }, fds(7)), DeviceRefusal);
-  tenants.remove(tenant, () => engine.arena.unmapOwn(WINDOWS - PAGE, PAGE));
+  tenants.remove(tenant, { afterwards: () => engine.arena.unmapOwn(WINDOWS - PAGE, PAGE) });
   assertEquals(pauses, 5);
   const count = (name: string) => calls.filter((call) => call === name).length;
   // Twelve regions of the two tables, four of which stayed, and one more.
