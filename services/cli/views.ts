@@ -80,7 +80,9 @@ export function modeDetail({ mode, plugin, version, changing, steps, lastFailure
       "",
       table(
         ["STEP OF THE LAST CHANGE", "MS", "ERROR"],
-        steps.map(({ step, ms, error, lost }) => [step, ms, error ?? (lost ? `${lost} frames were not sent` : "")]),
+        steps.map((
+          { step, ms, error, lost },
+        ) => [step, ms, error ?? (lost ? `${lost} descriptors were not sent` : "")]),
       ),
     );
   }

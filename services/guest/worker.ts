@@ -141,8 +141,8 @@ class GuestLoop {
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
     let moved = 0;
     try {
-      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path, pair, running, nowNs);
       this.#checkProgress(nowNs);
+      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path, pair, running, nowNs);
     } catch (error) {
       this.#fault(`the plugin failed: ${(error as Error).message}`);
     }
@@ -191,7 +191,10 @@ class GuestLoop {
     return filled;
   }
 
-  /** Throws if the plugin has had frames to send for long, and has reported none as sent. */
+  /**
+   * Throws if the plugin has had frames to send for long, and has reported none as sent. Asked before it is handed more:
+   * a guest that was idle has none.
+   */
   #checkProgress(nowNs: number): void {
     if (nowNs - this.#sentNs < TX_STUCK_NS || this.#view.getUint32(GC + GC_PATH, true) === 0) return;
     const held = this.#host.txHeld();

@@ -20,7 +20,7 @@ export class Change {
     this.#aborted.promise.catch(() => {});
   }
 
-  /** From now on the guest has `ms` milliseconds for its part of the change, if it has so much left. */
+  /** From now on the guest has `ms` milliseconds for its next steps, if it has so much left of its time in all. */
   giveGuest(ms: number): void {
     this.#guestEndsMs = Math.min(this.#endsMs, performance.now() + ms);
   }

@@ -52,17 +52,9 @@ export class Handover {
     await change.step("inject the plugin", () => change.askGuest((ms) => guest.inject(image.image, ms)));
   }
 
-  /** Emulated, or with the guest's rings in the NIC, to the guest's own plugin. */
-  async enter(
-    { port, vf }: VfPlace,
-    guest: Shell,
-    image: StoredImage,
-    from: DataPath,
-    change: Change,
-    injected = false,
-  ): Promise<void> {
-    if (injected) change.giveGuest(ENTER_MS);
-    else await this.inject(guest, image, change);
+  /** From another data path to the plugin that has been injected. */
+  async enter({ port, vf }: VfPlace, guest: Shell, from: DataPath, change: Change): Promise<void> {
+    change.giveGuest(ENTER_MS);
     const { token, id } = await this.#hold(vf, change);
     await change.step(
       "the guest stops sending",
@@ -108,8 +100,8 @@ export class Handover {
     change.keep();
     try {
       await change.step("vhost drives the rings", () => this.#parts.peers.setDataPath(port, "emulated"));
-      if (vf !== null) await change.step("held frames are delivered", () => this.#parts.peers.release(vf));
     } finally {
+      if (vf !== null) await change.attempt("held frames are delivered", () => this.#parts.peers.release(vf));
       if (forGood && typeof port === "string" && vf !== null) {
         await change.step("the VF is given back", () => this.#parts.peers.returnVf(port));
       }

@@ -107,7 +107,10 @@ export class Modes {
     const at = await this.#allot(port, now.vf, change);
     const image = await this.#choose(at, guest, plugin);
     if (!image || !guest) return await this.#handover.hand(at, now.dataPath, mode, change);
-    if (now.dataPath !== "guest") return await this.#handover.enter(at, guest, image, now.dataPath, change);
+    if (now.dataPath !== "guest") {
+      await this.#handover.inject(guest, image, change);
+      return await this.#handover.enter(at, guest, now.dataPath, change);
+    }
     await this.#swap(at, guest, image, now.driven, change);
   }
 
@@ -139,13 +142,15 @@ export class Modes {
     await this.#handover.inject(guest, image, change);
     await this.#handover.leave(at, guest, change, false);
     try {
-      await this.#handover.enter(at, guest, image, "emulated", change, true);
+      await this.#handover.enter(at, guest, "emulated", change);
     } catch (error) {
       await change.undo();
       const again = new Change();
-      const isBack = before !== undefined && !WITHOUT_GUEST.has((error as ApiError).reason ?? "") &&
-        await this.#handover.enter(at, guest, before, "emulated", again).then(() => true, () => false);
-      if (!isBack) {
+      try {
+        if (!before || WITHOUT_GUEST.has((error as ApiError).reason ?? "")) throw error;
+        await this.#handover.inject(guest, before, again);
+        await this.#handover.enter(at, guest, "emulated", again);
+      } catch {
         await again.undo();
         await this.#handover.leave(at, undefined, again);
       }

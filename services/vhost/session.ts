@@ -373,8 +373,11 @@ export class Session {
   async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {
     const before = ring.kick;
     ring.kick = fd;
-    await this.#rings.stop(ring);
-    before?.close();
+    try {
+      await this.#rings.stop(ring);
+    } finally {
+      before?.close();
+    }
     ring.kicked = true;
     await this.#rings.settle(ring);
   }

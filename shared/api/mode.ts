@@ -21,7 +21,7 @@ export const ModeStep = z.object({
   ms: z.number(),
   error: z.string().optional().openapi({ description: "Why it failed; a guest's part is gone on without" }),
   lost: z.int().optional().openapi({
-    description: "Frames that the guest had offered to send, and that were not sent",
+    description: "Descriptors that the guest had offered to send, and that were not fetched",
   }),
 }).openapi("ModeStep");
 export type ModeStep = z.output<typeof ModeStep>;

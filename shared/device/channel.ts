@@ -10,6 +10,12 @@ import { MESSAGE_BYTES_MAX } from "./messages.ts";
 const packr = new Packr({ useRecords: false });
 const unpackr = new Unpackr({ useRecords: false, int64AsType: "bigint" });
 
+/**
+ * Where every channel receives: a message is taken out before anything else can run. One for each connection would wait
+ * for the garbage collector, 64 KiB for each change of mode.
+ */
+const BUFFER = new Uint8Array(MESSAGE_BYTES_MAX);
+
 /** A decoded message and the descriptors it brought, which the receiver owns. */
 export interface Packet {
   message: unknown;
@@ -19,22 +25,22 @@ export interface Packet {
 /** One end of the device socket. */
 export class Channel implements Disposable {
   readonly socket: UnixSocket;
-  readonly #buffer = new Uint8Array(MESSAGE_BYTES_MAX);
-
   constructor(socket: UnixSocket) {
     this.socket = socket;
   }
 
   /** The next message; `undefined` at the end of the connection. Throws on a message that is not msgpack. */
   async receive(): Promise<Packet | undefined> {
-    const { bytes, fds } = await this.socket.receive(this.#buffer);
+    let got = this.socket.tryReceive(BUFFER);
+    for (; !got; got = this.socket.tryReceive(BUFFER)) await this.socket.readable();
+    const { bytes, fds } = got;
     if (bytes === 0) {
       // An empty packet may bring descriptors too.
       for (const fd of fds) fd.close();
       return undefined;
     }
     try {
-      return { message: unpackr.unpack(this.#buffer.slice(0, bytes)), fds };
+      return { message: unpackr.unpack(BUFFER.slice(0, bytes)), fds };
     } catch (cause) {
       for (const fd of fds) fd.close();
       throw new Error("Cannot read a device message: it is not msgpack", { cause });

@@ -146,8 +146,13 @@ export class UnixSocket implements Disposable {
     for (;;) {
       const got = this.tryReceive(buffer);
       if (got) return got;
-      await this.#reactor.readable(this.fd.number);
+      await this.readable();
     }
+  }
+
+  /** Resolves when there may be something to receive. */
+  readable(): Promise<void> {
+    return this.#reactor.readable(this.fd.number);
   }
 
   /**

@@ -3,8 +3,9 @@
  * again in their shortest form, with the guard if it is asked for.
  *
  * **The guard** is what ends a plugin. A Wasm loop cannot be stopped from outside in this runtime (Worker.terminate()
- * does not end it), so every function and every round of every loop first looks at a word in a memory that the plugin
- * does not have, and traps if the word is not zero:
+ * does not end it). So every round of every loop, every function that the shell calls or that calls others, and every
+ * `memory.fill` and `memory.copy` first looks at a word in a memory that the plugin does not have, and traps if the word
+ * is not zero:
  *
  *     i32.const 0
  *     i32.atomic.load (memory 1)               atomic, so that no compiler takes it out of the loop
@@ -12,11 +13,12 @@
  *     drop
  *
  * There is no branch in it: V8's first compiler notes the whole operand stack at every branch, which makes hostile
- * functions four times as long to compile (2.5 s and 3.2 GB for one of 32 KiB). `memory.fill` and `memory.copy` have a
- * guard of their own before them. So a plugin ends within microseconds, or after one fill or copy of its 10 MiB.
+ * functions four times as long to compile (2.5 s and 3.2 GB for one of 32 KiB). Another function that neither loops nor
+ * calls runs straight ahead and needs no guard: whoever calls it has one. So a plugin ends within microseconds, or after one
+ * fill or copy of its 10 MiB; a hostile one after some ten milliseconds of code without a loop.
  */
-import type { Reader, Writer } from "./binary.ts";
-import { immediateOf, isPrefix, MEMORY_COPY, PREFIX_BULK } from "./instructions.ts";
+import { type Reader, Writer } from "./binary.ts";
+import { CALL, immediateOf, isPrefix, MEMORY_COPY, PREFIX_BULK } from "./instructions.ts";
 import { PluginRejected } from "./rejected.ts";
 
 /** Limits on one function, so that compiling it takes a bounded time. */
@@ -89,8 +91,9 @@ function copyZeros(count: number, from: Reader, to: Writer): void {
   }
 }
 
-/** Copies instructions until the block that begins here has ended. */
-function copyInstructions(from: Reader, to: Writer, guarded: boolean): void {
+/** Copies instructions until the block that begins here has ended; answers whether there are calls among them. */
+function copyInstructions(from: Reader, to: Writer, guarded: boolean): boolean {
+  let calls = false;
   for (let depth = 1; depth > 0;) {
     const first = from.byte();
     const prefix = isPrefix(first) ? first : undefined;
@@ -101,6 +104,7 @@ function copyInstructions(from: Reader, to: Writer, guarded: boolean): void {
       throw new PluginRejected("instruction-not-allowed", `the image uses instruction ${name}, which no plugin may`);
     }
     if (guarded && prefix === PREFIX_BULK && opcode >= MEMORY_COPY) to.raw(GUARD);
+    if (first === CALL) calls = true;
     to.byte(first);
     if (prefix !== undefined) to.u32(opcode);
     switch (immediate) {
@@ -126,6 +130,7 @@ function copyInstructions(from: Reader, to: Writer, guarded: boolean): void {
         copyImmediate(immediate, from, to);
     }
   }
+  return calls;
 }
 
 function copyImmediate(immediate: string, from: Reader, to: Writer): void {
@@ -162,11 +167,13 @@ function copyImmediate(immediate: string, from: Reader, to: Writer): void {
   }
 }
 
-/** Copies one function's body, with the guard at its beginning and in its loops if `guarded`. */
-export function copyBody(from: Reader, to: Writer, guarded: boolean): void {
+/** Copies one function's body, with its guards if `guarded`; one that is called from outside has one at its beginning. */
+export function copyBody(from: Reader, to: Writer, guarded: boolean, isExported: boolean): void {
   copyLocals(from, to);
-  if (guarded) to.raw(GUARD);
-  copyInstructions(from, to, guarded);
+  const instructions = new Writer();
+  const calls = copyInstructions(from, instructions, guarded);
+  if (guarded && (calls || isExported)) to.raw(GUARD);
+  to.raw(instructions.bytes);
   if (!from.done) throw new PluginRejected("not-wasm", "a function of the image goes on behind its end");
 }
 

@@ -37,6 +37,9 @@ export const PREFIX_BULK = 0xfc;
 export const PREFIX_SIMD = 0xfd;
 export const PREFIX_ATOMIC = 0xfe;
 
+/** The call of a function. */
+export const CALL = 0x10;
+
 /** Of the bulk instructions, from here on those that take as long as the memory they are asked for. */
 export const MEMORY_COPY = 10;
 
@@ -52,7 +55,7 @@ const PLAIN: Row[] = [
   [0x0c, 0x0d, "index"], // br, br_if
   [0x0e, 0x0e, "branchTable"],
   [0x0f, 0x0f, "none"], // return
-  [0x10, 0x10, "index"], // call
+  [CALL, CALL, "index"],
   [0x1a, 0x1b, "none"], // drop, select
   [0x1c, 0x1c, "types"], // select t
   [0x20, 0x24, "index"], // local and global variables

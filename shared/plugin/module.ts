@@ -70,6 +70,10 @@ class Parts {
   /** The type of each function, the imported one first. */
   readonly functions: number[] = [];
   readonly exports = new Map<string, Signature | undefined>();
+  /** Numbers of the functions that can be called from outside. */
+  readonly exported = new Set<number>();
+  /** How many of the functions are imported: they come first. */
+  imported = 0;
   hasMemory = false;
   seen = 0;
 
@@ -135,6 +139,7 @@ function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): 
       const type = from.u32();
       to.u32(type);
       parts.functions.push(type);
+      parts.imported++;
       if (parts.types[type] !== ONE) {
         throw new PluginRejected(
           "wrong-signature",
@@ -204,16 +209,18 @@ function copyExports(from: Reader, to: Writer, parts: Parts): void {
     if (!EXPORTABLE.has(kind)) {
       throw new PluginRejected("export-not-allowed", `the image exports ${shown(name)}, which is no function`);
     }
+    if (kind === EXTERNAL_FUNCTION) parts.exported.add(index);
     parts.exports.set(name, kind === EXTERNAL_FUNCTION ? parts.signatureOf(index) : undefined);
   }
 }
 
-function copyCode(from: Reader, to: Writer, guarded: boolean): void {
+function copyCode(from: Reader, to: Writer, parts: Parts, guarded: boolean): void {
   const count = from.count(FUNCTIONS_MAX, "functions");
   to.u32(count);
   for (let i = 0; i < count; i++) {
     const body = new Writer();
-    copyBody(from.part(from.count(BODY_BYTES_MAX, "bytes of code in one function")), body, guarded);
+    const part = from.part(from.count(BODY_BYTES_MAX, "bytes of code in one function"));
+    copyBody(part, body, guarded, parts.exported.has(parts.imported + i));
     to.sized(body.bytes);
   }
 }
@@ -245,7 +252,7 @@ function copySection(id: number, from: Reader, to: Writer, parts: Parts, guarded
     case START:
       throw new PluginRejected("start-function", "the image has a start function");
     case CODE:
-      return copyCode(from, to, guarded);
+      return copyCode(from, to, parts, guarded);
     case DATA:
       throw new PluginRejected(
         "section-not-allowed",

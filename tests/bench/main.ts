@@ -18,6 +18,7 @@ interface Options {
   skipSystem: boolean;
   skipModes: boolean;
   against?: string;
+  mode?: string;
 }
 
 const TAKE_BACKS = 200;
@@ -40,6 +41,7 @@ const options = new Command("bench")
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
   .option("--skip-modes", "leave out emulated mode against passthrough", false)
+  .option("--mode <text>", "of the modes only what is called so, such as 'virtio'")
   .option("--against <dir>", "another checkout, built: its modes are measured in turn with this one's")
   .parse().opts<Options>();
 
@@ -120,7 +122,7 @@ if (results.length > 0) {
 let modeResults: Awaited<ReturnType<typeof modes>> = [];
 const modeSizes = options.skipModes ? [] : MODE_SIZES.filter((bytes) => wanted(`modes ${bytes}`));
 if (modeSizes.length > 0) {
-  modeResults = await modes(modeSizes, Number(options.rounds), options.against);
+  modeResults = await modes(modeSizes, Number(options.rounds), options);
   console.log();
   console.log(table(
     [

@@ -85,11 +85,21 @@ async function sampleMode(fabric: TestFabric, name: string, bytes: number): Prom
 /** No spinning: time that is spent waiting would blur what the frames cost. */
 const ARGS = ["--guests", "2", "--spin-us", "0", "--guest-args", "--ring-size 512"];
 
-/**
- * All modes, taking turns `rounds` times, for each frame size. `against` is another checkout, built, whose fabric takes
- * turns with this one's.
- */
-export async function modes(sizes: readonly number[], rounds: number, against?: string): Promise<ModeResult[]> {
+/** Which modes are measured, and against what. */
+export interface ModeOptions {
+  /** Another checkout, built, whose fabric takes turns with this one's. */
+  against?: string;
+  /** Only the modes in whose names this is. */
+  mode?: string;
+}
+
+/** The modes, taking turns `rounds` times, for each frame size. */
+export async function modes(
+  sizes: readonly number[],
+  rounds: number,
+  { against, mode: only = "" }: ModeOptions,
+): Promise<ModeResult[]> {
+  const names = Object.keys(MODES).filter((name) => name.includes(only));
   await using own = await TestFabric.start(2, ARGS);
   await using other = against === undefined ? undefined : await TestFabric.start(2, ARGS, undefined, against);
   const builds: [string, TestFabric][] = [["this", own], ...(other ? [["other", other] as [string, TestFabric]] : [])];
@@ -97,7 +107,7 @@ export async function modes(sizes: readonly number[], rounds: number, against?: 
   for (const bytes of sizes) {
     const samples: Record<string, ModeSample[]> = {};
     for (let round = 0; round < rounds; round++) {
-      for (const name of Object.keys(MODES)) {
+      for (const name of names) {
         for (const [build, fabric] of round % 2 === 0 ? builds : [...builds].reverse()) {
           const sample = await sampleMode(fabric, name, bytes);
           (samples[`${build} ${name}`] ??= []).push(sample);
@@ -107,7 +117,7 @@ export async function modes(sizes: readonly number[], rounds: number, against?: 
         }
       }
     }
-    for (const [build, name] of builds.flatMap(([build]) => Object.keys(MODES).map((name) => [build, name] as const))) {
+    for (const [build, name] of builds.flatMap(([build]) => names.map((name) => [build, name] as const))) {
       const of = (key: keyof ModeSample, mode = name) =>
         median((samples[`${build} ${mode}`] ?? []).map((sample) => sample[key]));
       results.push({

@@ -264,6 +264,20 @@ Deno.test("a plugin that reports none of its frames as sent is ended without bei
   assert((await must(`${a.api}/api/v1/stats`)).counters.tx_lost > 0);
 });
 
+Deno.test("a plugin that had nothing to send for long is not taken for one that sends nothing", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  for (const plugin of ["advanced", "virtio"]) {
+    for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "passthrough", plugin });
+    await a.reaches(b.ip);
+    // Longer than a plugin may take to send a frame.
+    const end = performance.now() + 6000;
+    await until("some idle seconds", () => performance.now() > end);
+    await checkedStream(a, b, { rate: 5000, count: 500 });
+    for (const vf of [0, 1]) assertEquals((await must(`${fabric.info.api}/api/v1/vfs/${vf}/mode`)).plugin, plugin);
+  }
+});
+
 Deno.test(`${TAKE_BACKS} forced take-backs from a plugin that refuses, beside a checked stream: nothing lost, nothing left`, async () => {
   await using fabric = await TestFabric.start(3, ["--guests", "3", "--trust", trustFile]);
   const [a, b, c] = [0, 1, 2].map((i) => TestGuest.of(fabric, i)) as [TestGuest, TestGuest, TestGuest];
