@@ -42,6 +42,8 @@ export function count(p: usize, offset: u32, n: u64): void {
 }
 
 let chainCount: u32 = 0;
+/** Descriptors that the last `deliver` walked to find room for its frame. */
+export let receiveWork: u32 = 0;
 
 /**
  * Gathers chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. A receiver whose chains take
@@ -58,6 +60,7 @@ function reserve(rx: usize, need: u32): u32 {
   let capacity: u64 = 0;
   let walked: u32 = 0;
   chainCount = 0;
+  receiveWork = 0;
   clearSegments();
   while (capacity < need) {
     if (chainCount == free) return C_RX_NO_BUFFER;
@@ -65,6 +68,7 @@ function reserve(rx: usize, need: u32): u32 {
     const head = availHead(rx, last + chainCount);
     const verdict = gatherChain(rx, head, RX_SEGMENTS, true, RX_WALK_MAX - walked);
     walked += chainLength;
+    receiveWork = walked;
     if (verdict != 0) {
       failQueue(rx, verdict, badDetail);
       return C_RX_QUEUE_ERROR;
@@ -105,6 +109,7 @@ export function deliver(
 
 /** As `deliver`, without the books: answers 0, or the counter that tells why the frame did not go in. */
 export function receive(rx: usize, head: usize, headBytes: u32, segments: usize, skip: u32, payloadBytes: u32): u32 {
+  receiveWork = 0;
   if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return C_RX_QUEUE_ERROR;
   const flavour = load<u32>(rx, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return receiveSplit(rx, head, headBytes, segments, skip, payloadBytes);

@@ -75,7 +75,7 @@ import {
 import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../lib/ethernet.ts";
 import { clearRegionsSeen, regionsSeen } from "../lib/domain.ts";
 import { advancedBytes, advancedLength, advancedOffload, completeAdvanced, gatherAdvanced } from "../lib/advanced_ring.ts";
-import { count, deliver } from "../lib/deliver.ts";
+import { count, deliver, receiveWork } from "../lib/deliver.ts";
 import { failQueue } from "../lib/interrupts.ts";
 import { badDetail, clearSegments, peek, segmentCount } from "../lib/segments.ts";
 import { availHead, chainBytes, chainLength, gatherChain, pushUsed } from "../lib/split_ring.ts";
@@ -391,7 +391,11 @@ function deliverTo(pool: u32): void {
   }
   store<u16>(OUT_HEAD + headBytes, load<u16>(frame + skip));
   headBytes += 2;
-  if (!deliver(p, rx, OUT_HEAD, headBytes, TX_SEGMENTS, hdrBytes + skip + 2, frameBytes - skip - 2)) return;
+  const seen = regionsSeen;
+  const delivered = deliver(p, rx, OUT_HEAD, headBytes, TX_SEGMENTS, hdrBytes + skip + 2, frameBytes - skip - 2);
+  // The sender pays for the walk through its receiver's buffers: nobody else's frames wait for it.
+  frameWork += receiveWork + ((regionsSeen - seen) >> 3);
+  if (!delivered) return;
   if (dst == MAC_BROADCAST) count(p, C_RX_BROADCAST, 1);
   else if (isMulticast(dst)) count(p, C_RX_MULTICAST, 1);
 }

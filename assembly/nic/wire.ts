@@ -30,7 +30,7 @@ import {
   C_TX_BYTES,
   C_TX_FRAMES,
 } from "../../shared/layout/nic.ts";
-import { count, receive } from "../lib/deliver.ts";
+import { count, receive, receiveWork } from "../lib/deliver.ts";
 import { failQueue } from "../lib/interrupts.ts";
 import { clearRegionsSeen, regionsSeen } from "../lib/domain.ts";
 import { publish, publishTouched, touch } from "../lib/ring.ts";
@@ -39,8 +39,6 @@ import { availHead, chainBytes, chainLength, gatherChain, pushUsed } from "../li
 import { completeSource, gatherSource, isSinkFull, sendTrunk, sourceBytes, sourceLength } from "../lib/trunk.ts";
 import { flowHash, noteFlow, steer } from "./steer.ts";
 
-/** What filling the guest's buffers may cost at least: its descriptors are walked where they are filled. */
-const WALK_GUESS: u32 = 4;
 /** What a frame cost, in descriptors and buffers; what the last burst did. */
 let work: u32 = 0;
 export let wireWork: u32 = 0;
@@ -119,19 +117,21 @@ function hashOf(skip: u32, frameBytes: u32): u32 {
 /** One frame of the VF's receive ring to the guest; answers how many descriptors it took. */
 function toGuest(q: usize, waiting: u32): u32 {
   clearSegments();
+  clearRegionsSeen();
   const verdict = gatherSource(q, TX_SEGMENTS, waiting);
   if (verdict != 0) {
     // A frame whose last descriptor is not there yet is waited for.
     if (verdict != BAD_CHAIN_LENGTH) failQueue(q, verdict, badDetail);
     return 0;
   }
-  work = sourceLength + segmentCount + WALK_GUESS;
+  work = sourceLength + segmentCount;
   const pool = load<u32>(q, Q_POOL);
   const p: usize = POOLS + pool * POOL_STRIDE;
   const many = load<u32>(p, P_RX_COUNT) > 1;
   const rx = steer(pool, many ? hashOf(0, sourceBytes) : 0);
   if (rx == 0) return blocked();
   const refused = receive(rx, FRAME_HEAD, 0, TX_SEGMENTS, 0, sourceBytes);
+  work += receiveWork + (regionsSeen >> 3);
   if (refused == C_RX_NO_BUFFER) return blocked();
   if (refused == 0) touch(rx);
   else count(p, refused, 1);
