@@ -36,6 +36,8 @@ export class Child {
   #stopping = false;
   #deaths: number[] = [];
   #lastLine = "";
+  /** Lines that wait for tell(); undefined once it was called. */
+  #held: string[] | undefined = [];
   readonly #done: Promise<void>;
 
   constructor(spec: ChildSpec) {
@@ -60,6 +62,20 @@ export class Child {
 
   get pid(): number | undefined {
     return this.#process?.pid;
+  }
+
+  /**
+   * Prints what the service has said since it was up, and from now on every line at once. Until then its lines are
+   * held: beside a service that cannot start, the others' complaints about it would hide the reason.
+   */
+  tell(): void {
+    for (const line of this.#held ?? []) console.error(line);
+    this.#held = undefined;
+  }
+
+  #say(line: string): void {
+    if (this.#held === undefined) console.error(line);
+    else this.#held.push(line);
   }
 
   async #keep(): Promise<void> {
@@ -104,7 +120,7 @@ export class Child {
   async #readOutput(stream: ReadableStream<Uint8Array>): Promise<void> {
     for await (const line of lines(stream)) {
       if (!line.startsWith(READY_PREFIX)) {
-        console.error(line);
+        this.#say(line);
         continue;
       }
       this.#started = true;
@@ -117,7 +133,7 @@ export class Child {
       if (line.trim() === "") continue;
       this.#lastLine = line;
       // Before it is up, what it says is the reason that `up` gives.
-      if (this.#started) console.error(line);
+      if (this.#started) this.#say(line);
     }
   }
 

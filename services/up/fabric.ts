@@ -264,6 +264,7 @@ export async function runFabric(
   try {
     const running = async () => {
       const infos = await Promise.all(children.map((child) => child.ready));
+      for (const child of children) child.tell();
       const [api, vhost] = [infos[1]?.api, infos[2]?.api].map((url) => reachable(String(url))) as [string, string];
       const vfs = await awaitFabric(api, vhost, options.vfs);
       const guests = await startGuests(api, vfs, options, places, children);
@@ -298,6 +299,7 @@ async function startGuests(
     const child = guest(i, vfs.length, options, places);
     children.push(child);
     const info = await child.ready;
+    child.tell();
     const url = reachable(String(info.api));
     for (let ready = false; !ready;) {
       const response = await fetch(`${url}/readyz`);
