@@ -81,7 +81,10 @@ async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
   const books = `${sent} sent, ${sent - received} lost, ${duplicates} twice, ${reordered} out of order`;
   row("guest 2 counts what came", `GET ${b.api}/api/v1/traffic`, books);
   await Promise.all([0, 1].map((vf) => pf.ask("PATCH", `/api/v1/vfs/${vf}`, { vlan: 0 })));
+}
 
+/** Says where the fabric is to be seen, while it runs on. */
+function invite({ api, guests }: ReadyFabric): void {
   console.log(`\nThe fabric is still running:\n`);
   console.log(`  API        ${api}/api/v1/vfs`);
   console.log(`  browse it  ${api}/docs`);
@@ -117,6 +120,7 @@ try {
   await runFabric(options, async (fabric) => {
     await show(fabric);
     if (exit) Deno.kill(Deno.pid, "SIGTERM");
+    else invite(fabric);
   });
   Deno.exit(0);
 } catch (error) {
