@@ -187,6 +187,8 @@ export const FLAVOUR_ADVANCED = 1;
 /** The driver's side of an advanced pair: its transmit ring, and its receive ring. */
 export const FLAVOUR_SINK = 2;
 export const FLAVOUR_SOURCE = 3;
+/** A packed virtqueue: Q_DESC is the ring, Q_AVAIL the driver's event suppression area, Q_USED the device's. */
+export const FLAVOUR_PACKED = 4;
 /** A trunk's descriptors each have a buffer of this size. */
 export const TRUNK_BUFFER_BYTES = 2048;
 
@@ -197,6 +199,7 @@ export const QUEUE_ERROR = 2;
 export const QUEUE_F_EVENT_IDX = 1;
 export const QUEUE_F_INDIRECT = 2;
 export const QUEUE_F_MRG_RXBUF = 4;
+export const QUEUE_F_IN_ORDER = 8;
 
 // Why a queue stopped ------------------------------------------------------------------------------------------
 

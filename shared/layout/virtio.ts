@@ -20,6 +20,29 @@ export const VIRTQ_USED_IDX = 2;
 export const VIRTQ_USED_RING = 4;
 export const VIRTQ_USED_ELEM_BYTES = 8;
 
+// §2.8.13 The packed ring's descriptors: {addr u64, len u32, id u16, flags u16}. NEXT, WRITE and INDIRECT as above.
+export const VIRTQ_PACKED_DESC_LEN = 8;
+export const VIRTQ_PACKED_DESC_ID = 12;
+export const VIRTQ_PACKED_DESC_FLAGS = 14;
+export const VIRTQ_PACKED_DESC_F_AVAIL = 0x80;
+export const VIRTQ_PACKED_DESC_F_USED = 0x8000;
+
+// §2.8.14 event suppression, driver's and device's area alike: {off_wrap u16, flags u16}
+export const VIRTQ_EVENT_OFF_WRAP = 0;
+export const VIRTQ_EVENT_FLAGS = 2;
+export const VIRTQ_EVENT_BYTES = 4;
+export const VIRTQ_EVENT_ALIGN = 4;
+export const RING_EVENT_FLAGS_ENABLE = 0;
+export const RING_EVENT_FLAGS_DISABLE = 1;
+export const RING_EVENT_FLAGS_DESC = 2;
+
+/**
+ * A packed ring's position, as vhost-user's SET_VRING_BASE carries it: bits 0–14 the next available index, bit 15 its
+ * wrap counter, bits 16–30 the next used index, bit 31 its wrap counter. This is where a ring begins: both indices 0,
+ * both wrap counters 1.
+ */
+export const VIRTQ_PACKED_BASE_INITIAL = 0x80008000;
+
 // §2.7 alignment of the three areas
 export const VIRTQ_DESC_ALIGN = 16;
 export const VIRTQ_AVAIL_ALIGN = 2;
@@ -38,3 +61,5 @@ export const VIRTIO_F_ANY_LAYOUT = 27;
 export const VIRTIO_RING_F_INDIRECT_DESC = 28;
 export const VIRTIO_RING_F_EVENT_IDX = 29;
 export const VIRTIO_F_VERSION_1 = 32;
+export const VIRTIO_F_RING_PACKED = 34;
+export const VIRTIO_F_IN_ORDER = 35;
