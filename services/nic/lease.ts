@@ -46,13 +46,10 @@ export class Lease extends Tenant {
     return this.hold !== undefined;
   }
 
-  get hasRegisters(): boolean {
-    return this.#registers !== undefined;
-  }
-
   /** The descriptor of the page with the lease's doorbells; it stays the NIC's. */
   registers(): number {
     this.#registers ??= new RegisterPage(this.#engine.arena, this.pool);
+    this.queues.hasRegisters = true;
     return this.#registers.fd.number;
   }
 
@@ -60,5 +57,6 @@ export class Lease extends Tenant {
   closeRegisters(): void {
     this.#registers?.close();
     this.#registers = undefined;
+    this.queues.hasRegisters = false;
   }
 }

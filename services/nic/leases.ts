@@ -222,12 +222,12 @@ export class Leases {
     if (fds.length !== wanted) {
       throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
     }
-    if (request.flavour === "advanced" && !lease.hasRegisters) {
+    if (request.flavour === "advanced" && !lease.queues.hasRegisters) {
       throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
     }
     // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
     const hardware = this.policies[lease.pool]?.hardware ?? "any";
-    const flavour = request.flavour === "split" ? "virtio" : "advanced";
+    const flavour = request.flavour === "advanced" ? "advanced" : "virtio";
     if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }

@@ -3,17 +3,9 @@
  * has its virtqueues here, wired to the VF by a trunk; guests without a VF are on the switch, whose uplink is a trunk to
  * the PF's pool. The VFs' guests have pools from the top down, the switch's from 0 up.
  */
-import {
-  P_RX_COUNT,
-  P_RX_QUEUES,
-  P_VISIT_FRAMES,
-  POOL_STRIDE,
-  POOL_UPLINK,
-  POOLS,
-  VF_MAX,
-} from "../../shared/layout/nic.ts";
+import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type DomainLimits, Engine, Tenant, Tenants, visitFrames } from "../../shared/engine/mod.ts";
+import { type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import type { SwitchExports } from "./exports.ts";
 import { Trunk, type TrunkOptions } from "./trunk.ts";
@@ -46,7 +38,7 @@ export class Emulation {
 
   /** Starts the engine. */
   static async start({ cpus, spinUs, ...limits }: EmulationOptions): Promise<Emulation> {
-    return new Emulation(await Engine.start<SwitchExports>({ module: "nic", cpus, spinUs }), limits);
+    return new Emulation(await Engine.start<SwitchExports>({ module: "engine", cpus, spinUs }), limits);
   }
 
   /** Lets a guest into a pool of its own, from the top down. */
@@ -63,7 +55,6 @@ export class Emulation {
     const tenant = new Tenant(this.engine, pool, this.#limits);
     this.#claimed.add(pool);
     this.tenants.add(tenant);
-    this.engine.view.setUint32(POOLS + pool * POOL_STRIDE + P_VISIT_FRAMES, visitFrames(1), true);
     return tenant;
   }
 
@@ -121,7 +112,6 @@ export class Emulation {
     const { view } = this.engine;
     view.setUint32(at + P_RX_QUEUES, this.#uplink?.sink ?? 0, true);
     view.setUint32(at + P_RX_COUNT, this.#uplink ? 1 : 0, true);
-    view.setUint32(at + P_VISIT_FRAMES, visitFrames(1), true);
   }
 
   async close(): Promise<void> {

@@ -193,6 +193,7 @@ export class Trunk {
   #setState(state: number): void {
     this.#engine.between(() => {
       for (const at of [this.source, this.sink]) this.#engine.view.setUint32(at + Q_STATE, state, true);
+      if (state === QUEUE_RUNNING) this.#engine.wasm.heat(this.source);
     });
   }
 

@@ -181,7 +181,9 @@ export class Domain {
   /** Writes the table where the engine reads it. */
   #write(): void {
     const base = DOMAINS + this.#pool * DOMAIN_STRIDE;
-    this.#regions.forEach((region, i) => {
+    // The engine searches them by address.
+    const sorted = [...this.#regions].sort((a, b) => a.iova < b.iova ? -1 : 1);
+    sorted.forEach((region, i) => {
       const at = base + i * REGION_STRIDE;
       this.#view.setBigUint64(at + REGION_IOVA, region.iova, true);
       this.#view.setBigUint64(at + REGION_SIZE, BigInt(region.size), true);

@@ -11,12 +11,21 @@ import {
   CTL_CALL_COUNT,
   CTL_CALLING_FD,
   CTL_CALLING_SEQUENCE,
+  CTL_COLD_COUNT,
+  CTL_COOL_NS,
   CTL_FAULTS,
   CTL_GENERATION,
+  CTL_HOT_COUNT,
   CTL_PARKED,
   CTL_PAUSE,
+  CTL_SEED,
+  HEAT_COLD,
+  HEAT_HOT,
+  HEAT_NONE,
+  HOT_LIST,
   PAUSE_END,
   Q_CALL_PENDING,
+  Q_HEAT,
   WINDOWS,
 } from "../layout/nic.ts";
 import {
@@ -38,6 +47,8 @@ import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.t
 const PARK_DEADLINE_MS = 5000;
 const PARK_CHECK_MS = 20;
 const WATCHDOG_MS = 200;
+/** How long a queue may have no work, where many are polled, before it is left alone until its driver kicks. */
+const COOL_NS = 200_000;
 
 /** Settings of an engine. */
 export interface EngineOptions {
@@ -47,6 +58,26 @@ export interface EngineOptions {
   cpus: number[];
   /** How long it polls without work before it sleeps. */
   spinUs: number;
+}
+
+/** Writes the lists of queues that send, and of those that are polled. */
+export function writeActive(view: DataView, queues: readonly number[]): void {
+  const before = Array.from(
+    { length: view.getUint32(CTL + CTL_ACTIVE_COUNT, true) },
+    (_, i) => view.getUint32(ACTIVE_LIST + i * 4, true),
+  );
+  const now = new Set(queues);
+  for (const queue of before) if (!now.has(queue)) view.setUint32(queue + Q_HEAT, HEAT_NONE, true);
+  let hot = 0;
+  queues.forEach((queue, i) => {
+    view.setUint32(ACTIVE_LIST + i * 4, queue, true);
+    if (view.getUint32(queue + Q_HEAT, true) === HEAT_COLD) return;
+    view.setUint32(queue + Q_HEAT, HEAT_HOT, true);
+    view.setUint32(HOT_LIST + 4 * hot++, queue, true);
+  });
+  view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
+  view.setUint32(CTL + CTL_HOT_COUNT, hot, true);
+  view.setUint32(CTL + CTL_COLD_COUNT, queues.length - hot, true);
 }
 
 /** The engine as the control thread sees it; `Exports` are its functions. */
@@ -78,6 +109,8 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.view = new DataView(arena.buffer);
     this.#words = new Int32Array(arena.buffer);
     this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
+    this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
+    this.view.setBigUint64(CTL + CTL_SEED, crypto.getRandomValues(new BigUint64Array(1))[0] as bigint, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
     this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
@@ -196,10 +229,12 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.#lastSequence = sequence;
   }
 
-  /** The TX queues that are polled, as arena offsets. Only inside `between`. */
+  /**
+   * The queues that send, as arena offsets. New ones are polled at first; those that have gone cold stay so. Only inside
+   * `between`.
+   */
   setActive(queues: readonly number[]): void {
-    queues.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
-    this.view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
+    writeActive(this.view, queues);
   }
 
   /** Memory faults the guard has caught so far. */

@@ -7,16 +7,16 @@
  * eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
  */
 import {
-  ACTIVE_LIST,
   CALL_BLOCKED,
   CALL_LIST,
   CTL,
-  CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
   CTL_CALLING_FD,
   CTL_CALLING_SEQUENCE,
   CTL_CALLS,
+  CTL_COLD_COUNT,
   CTL_FAULTS,
+  CTL_HOT_COUNT,
   CTL_PARKED,
   CTL_PAUSE,
   CTL_RATE_BLOCKED,
@@ -24,6 +24,7 @@ import {
   CTL_SLEPT_NS,
   CTL_SPURIOUS_KICKS,
   CTL_START_NS,
+  HOT_LIST,
   PAUSE_END,
   Q_CALL_FD,
   Q_CALL_PENDING,
@@ -58,15 +59,19 @@ export type WorkerReport = "ready" | "queue-error" | "memory-fault" | "ended";
 export interface EngineExports {
   calibrate(): void;
   run(nowNs: number, passes: number): number;
-  arm(): number;
-  disarm(): void;
+  /** Arms the queues without work; answers how many have work after all. */
+  coolAll(): number;
+  /** Polls a cold queue again. */
+  heat(queue: number): void;
   hasWork(queue: number): number;
   bindRings(queue: number): number;
   startQueue(queue: number, base: number): number;
-  forgetRegion(queue: number): void;
+  positionOf(queue: number): number;
+  unfetched(queue: number): number;
+  forgetRegions(queue: number): void;
 }
 
-/** Polls in one `run`, shared among the active queues: a few microseconds when idle. */
+/** Polls in one `run`, shared among the hot queues: a few microseconds when idle. */
 const POLLS_PER_RUN = 2048;
 /** Kicks in a row without work after which a queue's kicks are not listened to for THROTTLE_MS. */
 const IDLE_KICKS_MAX = 16;
@@ -102,8 +107,8 @@ class EngineLoop {
     let lastWorkNs = monotonicNs();
     while (Atomics.load(this.#words, (CTL + CTL_PAUSE) / 4) !== PAUSE_END) {
       const nowNs = monotonicNs();
-      const active = this.#view.getUint32(CTL + CTL_ACTIVE_COUNT, true);
-      const status = this.#engine.run(nowNs, Math.max(1, Math.floor(POLLS_PER_RUN / Math.max(active, 1))));
+      const hot = this.#view.getUint32(CTL + CTL_HOT_COUNT, true);
+      const status = this.#engine.run(nowNs, Math.max(1, Math.floor(POLLS_PER_RUN / Math.max(hot, 1))));
       if (status & RUN_CALLS) this.#raiseCalls();
       if (status & RUN_EVENT) report("queue-error");
       this.#reportFaults();
@@ -112,7 +117,8 @@ class EngineLoop {
         lastWorkNs = monotonicNs();
       } else if (status & RUN_WORK) {
         lastWorkNs = nowNs;
-      } else if (active === 0 || nowNs - lastWorkNs >= this.#start.spinNs) {
+        if (this.#view.getUint32(CTL + CTL_COLD_COUNT, true) !== 0) this.#lookForKicks();
+      } else if (hot === 0 || nowNs - lastWorkNs >= this.#start.spinNs) {
         this.#sleep();
       }
     }
@@ -173,10 +179,7 @@ class EngineLoop {
 
   #sleep(): void {
     const blocked = this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true);
-    if (this.#engine.arm() > blocked) {
-      this.#engine.disarm();
-      return;
-    }
+    if (this.#engine.coolAll() > blocked) return;
     const timeoutMs = blocked > 0 || this.#throttled.size > 0 || this.#hasKickless() ? THROTTLE_MS : -1;
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
@@ -185,14 +188,19 @@ class EngineLoop {
     this.#view.setFloat64(CTL + CTL_SLEPT_NS, this.#view.getFloat64(CTL + CTL_SLEPT_NS, true) + slept, true);
     for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i));
     if (timeoutMs >= 0 && slept >= THROTTLE_MS * 1e6) this.#listenAgain();
-    this.#engine.disarm();
   }
 
-  /** Whether a queue has no kick eventfd: its driver expects to be polled. */
+  /** While there is work, the kicks of cold queues are looked for between two runs. */
+  #lookForKicks(): void {
+    const ready = waitBlocking(this.#start.epollFd, this.#events, 0);
+    for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i));
+  }
+
+  /** Whether a polled queue has no kick eventfd: its driver expects to be looked at. */
   #hasKickless(): boolean {
-    const active = this.#view.getUint32(CTL + CTL_ACTIVE_COUNT, true);
-    for (let i = 0; i < active; i++) {
-      const queue = this.#view.getUint32(ACTIVE_LIST + i * 4, true);
+    const hot = this.#view.getUint32(CTL + CTL_HOT_COUNT, true);
+    for (let i = 0; i < hot; i++) {
+      const queue = this.#view.getUint32(HOT_LIST + i * 4, true);
       if (this.#view.getInt32(queue + Q_KICK_FD, true) < 0) return true;
     }
     return false;
@@ -206,6 +214,7 @@ class EngineLoop {
     }
     if (this.#engine.hasWork(queue)) {
       this.#view.setUint32(queue + Q_IDLE_KICKS, 0, true);
+      this.#engine.heat(queue);
       return;
     }
     this.#add(CTL_SPURIOUS_KICKS, 1n);
@@ -220,7 +229,9 @@ class EngineLoop {
     for (const queue of this.#throttled) {
       const fd = this.#view.getInt32(queue + Q_KICK_FD, true);
       // Half the patience comes back with each pause; a guest that has stopped is forgiven, one that goes on is not.
-      const idleKicks = this.#engine.hasWork(queue) ? 0 : IDLE_KICKS_MAX / 2;
+      const hasWork = this.#engine.hasWork(queue) !== 0;
+      if (hasWork) this.#engine.heat(queue);
+      const idleKicks = hasWork ? 0 : IDLE_KICKS_MAX / 2;
       this.#view.setUint32(queue + Q_IDLE_KICKS, idleKicks, true);
       if (fd >= 0) drainEventFd(fd);
       this.#listen(queue, EPOLLIN | EPOLLET);

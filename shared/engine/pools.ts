@@ -60,11 +60,11 @@ import { type PortPolicy, vlanKey } from "../api/vf.ts";
 const BURST_SECONDS = 0.004;
 const BURST_BYTES_MIN = 3036;
 /**
- * A pass's bytes for the VF with the largest minimum rate; the others get their proportion. No visit's limit of
- * frames is tighter, so the share holds for every frame size.
+ * A pass's credit for the VF with the largest minimum rate, in units of cost (assembly/engine/schedule/share.ts); the
+ * others get their proportion.
  */
-const QUANTUM_BYTES = 3840;
-const QUANTUM_BYTES_MIN = 16;
+const QUANTUM = 4608;
+const QUANTUM_MIN = 19;
 
 /** MAC text to the number a little-endian load of a frame gives. */
 export function macToNumber(mac: string): bigint {
@@ -253,8 +253,8 @@ export class Pools {
     const largest = Math.max(0, ...vfs.map((vf) => vf?.minTxRate ?? 0));
     vfs.forEach((policy, vf) => {
       const share = largest === 0 ? 0 : (policy?.minTxRate ?? 0) / largest;
-      const quantum = largest === 0 ? 0 : Math.max(QUANTUM_BYTES_MIN, Math.round(QUANTUM_BYTES * share));
-      this.#view.setInt32(this.#at(vf) + P_QUANTUM, quantum, true);
+      const quantum = largest === 0 ? 0 : Math.max(QUANTUM_MIN, Math.round(QUANTUM * share));
+      this.#view.setUint32(this.#at(vf) + P_QUANTUM, quantum, true);
     });
   }
 

@@ -2,21 +2,26 @@
  * Where the NIC's state lives in its arena: one map, read by the engine (AssemblyScript) and by the control thread
  * (TypeScript). Plain integer literals only, because both compilers must read this file.
  *
+ * Everything below `windows` is one worker's context: the engine adds the context's base to each of these offsets
+ * (assembly/engine/context.ts). One worker has base 0. What is written into lists and queues as a "pointer" is an arena
+ * offset, base included.
+ *
  *      0x0000_0000  null page: a zero pointer is a bug, never a place
  *      0x0001_0000  control block        4 KiB   pause, generation, engine counters
- *      0x0002_0000  active list         64 KiB   u32 queue pointers, TX queues that are polled
+ *      0x0002_0000  active list         32 KiB   u32 queue pointers, all queues that send
+ *      0x0002_8000  hot list            32 KiB   u32 queue pointers, those of them that are polled
  *      0x0003_0000  call list           64 KiB   u32 queue pointers whose driver wants an interrupt
  *      0x0004_0000  pools                1 KiB   each: policy, rx queue list, counters
  *      0x000a_0000  flow tables          256 B   each: automatic receive steering, one byte a flow
- *      0x0010_0000  decision caches      2 KiB   each: 64 recent (dst, src) -> pool verdicts
  *      0x0020_0000  VLAN bitmaps         1 KiB   each: 4096 bits C-VLAN, 4096 bits S-VLAN
  *      0x0030_0000  domains              2 KiB   each: 64 regions of 32 bytes
  *      0x0040_0000  filter table         1 MiB   65536 entries of 16 bytes
  *      0x0060_0000  queues               256 B   each, 32 to a pool
- *      0x0090_0000  scratch            1.2 MiB   segment lists and frame heads of the running burst
+ *      0x0090_0000  scratch            1.2 MiB   the running batch: frame records, segment lists, groups
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
  *      0x00cb_0000  trunks             512 B   each: source and sink of a pool, for an engine that is a driver itself
+ *      0x00d0_0000  decision caches      8 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0100_0000  windows                      guests' memory is mapped from here up
  */
 
@@ -24,10 +29,10 @@
 
 export const CTL = 0x10000;
 export const ACTIVE_LIST = 0x20000;
+export const HOT_LIST = 0x28000;
 export const CALL_LIST = 0x30000;
 export const POOLS = 0x40000;
 export const FLOW_TABLES = 0xa0000;
-export const DECISIONS = 0x100000;
 export const VLAN_BITMAPS = 0x200000;
 export const DOMAINS = 0x300000;
 export const FILTERS = 0x400000;
@@ -36,6 +41,7 @@ export const SCRATCH = 0x900000;
 export const REGISTER_PAGES = 0xb00000;
 export const MULTICAST_TABLES = 0xc80000;
 export const TRUNKS = 0xcb0000;
+export const DECISIONS = 0xd00000;
 export const WINDOWS = 0x1000000;
 
 // Counts and strides -------------------------------------------------------------------------------------------
@@ -49,7 +55,9 @@ export const POOL_COUNT = 258;
 export const POOL_STRIDE = 1024;
 export const FLOW_TABLE_STRIDE = 256;
 export const DECISION_STRIDE = 32;
-export const DECISIONS_PER_POOL = 64;
+export const DECISION_SETS = 64;
+export const DECISION_WAYS = 4;
+export const DECISIONS_PER_POOL = 256;
 export const VLAN_BITMAP_STRIDE = 1024;
 export const DOMAIN_STRIDE = 2048;
 export const REGION_STRIDE = 32;
@@ -112,6 +120,20 @@ export const CTL_PROMISC_COUNT = 132;
 /** f64, ns: time asleep in epoll since start. */
 export const CTL_SLEPT_NS = 136;
 
+/** u64: with which the engine hashes addresses; chosen by the control thread at the start. */
+export const CTL_SEED = 536;
+/** u32: queues in HOT_LIST; how many queues are armed and not polled. */
+export const CTL_HOT_COUNT = 544;
+export const CTL_COLD_COUNT = 548;
+/** f64, ns: how long a queue may have no work before it is armed and no longer polled, where many are polled. */
+export const CTL_COOL_NS = 552;
+/** f64, ns: what a unit takes on this machine, as measured lately (schedule/clock.ts). */
+export const CTL_UNIT_NS = 560;
+/** u32: passes' worth of credit that the next pass gives (schedule/share.ts). */
+export const CTL_CREDITS = 568;
+/** u32: queues that had work and whose pool's share was used up in the last pass. */
+export const CTL_SHARE_BLOCKED = 572;
+
 export const PAUSE_END = -1;
 
 export const SWITCH_VEB = 0;
@@ -125,19 +147,23 @@ export const RUN_PAUSE = 4;
 export const RUN_EVENT = 8;
 export const RUN_RATE_BLOCKED = 16;
 
-// Queue (256 bytes; the first line is what every burst reads) --------------------------------------------------
+// Queue (256 bytes; the first two lines are what every burst reads) ---------------------------------------------
 
 export const Q_STATE = 0;
 export const Q_SIZE = 4;
+/** Split: table, avail ring, used ring. Packed: ring, driver's and device's event area. Advanced: ring. */
 export const Q_DESC = 8;
 export const Q_AVAIL = 12;
 export const Q_USED = 16;
+/** u32: where the engine goes on: a free-running index (split), or a slot (the others). */
 export const Q_LAST_AVAIL = 20;
-/** u32 (16 bits used): next used entry to write; published to the ring at the end of a burst. */
+/** u32: where the next used element goes, likewise; the driver sees it after `publish`. */
 export const Q_USED_IDX = 24;
 export const Q_FLAGS = 28;
 export const Q_HDR_BYTES = 32;
-/** The region that translated last: {iova u64, size u64, window u32}. */
+/** u32: FLAVOUR_*. */
+export const Q_FLAVOUR = 36;
+/** The two regions that translated last: {iova u64, size u64, window u32} each. */
 export const Q_REGION_IOVA = 40;
 export const Q_REGION_SIZE = 48;
 export const Q_REGION_WINDOW = 56;
@@ -146,41 +172,54 @@ export const Q_POOL = 60;
 export const Q_SIGNALLED = 64;
 export const Q_DIRTY = 68;
 export const Q_CALL_FD = 72;
-export const Q_ERROR = 76;
-export const Q_ERROR_DETAIL = 80;
+/** u32: the group of the running batch that is for this queue (arena offset), 0 for none. */
+export const Q_GROUP = 76;
+export const Q_REGION2_IOVA = 80;
+export const Q_REGION2_SIZE = 88;
+export const Q_REGION2_WINDOW = 96;
+/** u32, packed: wrap counters, WRAP_* bits. */
+export const Q_WRAP = 100;
+/** Packed: the burst's first used element, written last {len u32, id u16, flags u16}, and its slot. */
+export const Q_FIRST_USED = 104;
+export const Q_FIRST_SLOT = 112;
 /** u32: the virtqueue's number: 2k receives, 2k+1 transmits (virtio 1.x §5.1.2). */
-export const Q_INDEX = 88;
-/** The run: frames with these 12 bytes of addresses go to this RX queue, as they are. */
-export const Q_RUN_RX = 92;
-export const Q_RUN_DST = 96;
-export const Q_RUN_SRC = 104;
-export const Q_RUN_GENERATION = 108;
-export const Q_CALLS = 112;
-export const Q_CALL_PENDING = 120;
-/** u32: kicks in a row that found nothing to do. */
-export const Q_IDLE_KICKS = 124;
+export const Q_INDEX = 116;
+export const Q_CALLS = 120;
+export const Q_CALL_PENDING = 128;
+export const Q_ERROR = 132;
+export const Q_ERROR_DETAIL = 136;
 /** IOVAs of the rings, so that they can be found again when the memory table changes. */
-export const Q_DESC_IOVA = 128;
-export const Q_AVAIL_IOVA = 136;
-export const Q_USED_IOVA = 144;
-export const Q_KICK_FD = 152;
-/** u32: the run's pool. */
-export const Q_RUN_POOL = 156;
-/** u32: FLAVOUR_SPLIT or FLAVOUR_ADVANCED. */
-export const Q_FLAVOUR = 160;
+export const Q_DESC_IOVA = 144;
+export const Q_AVAIL_IOVA = 152;
+export const Q_USED_IOVA = 160;
+export const Q_KICK_FD = 168;
+/** u32: kicks in a row that found nothing to do. */
+export const Q_IDLE_KICKS = 172;
 /** Advanced: the queue's registers (arena offset); sizes of its receive buffers (SRRCTL); header bytes 0: no split. */
-export const Q_REGISTERS = 164;
-export const Q_PACKET_BYTES = 168;
-export const Q_HEADER_BYTES = 172;
-
+export const Q_REGISTERS = 176;
+export const Q_PACKET_BYTES = 180;
+export const Q_HEADER_BYTES = 184;
 /** u32: where a wired queue's frames go: the sink (arena offset), or itself for a source; 0: through the switch. */
-export const Q_WIRE = 176;
+export const Q_WIRE = 188;
 /** Trunks: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
-export const Q_BUFFERS = 180;
-export const Q_BUFFERS_IOVA = 184;
-
+export const Q_BUFFERS = 192;
+export const Q_BUFFERS_IOVA = 200;
 /** u32: a hold ring's buffers that have been handed on. */
-export const Q_RELEASED = 192;
+export const Q_RELEASED = 208;
+/** u32: what a frame for this receive queue has cost lately, in units (schedule/cost.ts). */
+export const Q_RECEIVE_COST = 212;
+/** f64, ns: when the queue last had work. */
+export const Q_WORKED_NS = 216;
+/** u32: HEAT_HOT: polled; HEAT_COLD: its driver was asked for a kick, nobody looks before that; HEAT_NONE: not active. */
+export const Q_HEAT = 224;
+
+export const WRAP_AVAIL = 1;
+export const WRAP_USED = 2;
+export const WRAP_SIGNALLED = 4;
+
+export const HEAT_NONE = 0;
+export const HEAT_HOT = 1;
+export const HEAT_COLD = 2;
 
 export const FLAVOUR_SPLIT = 0;
 export const FLAVOUR_ADVANCED = 1;
@@ -242,19 +281,22 @@ export const P_RATE = 24;
 export const P_TOKENS = 32;
 export const P_TOKENS_AT_NS = 40;
 export const P_BURST = 48;
-/** i32, bytes: share of a pass under contention (min rate), 0 for no weighting. */
+/** u32, units: what a pass credits the pool with, its weight in the round (schedule/share.ts); 0: QUANTUM. */
 export const P_QUANTUM = 56;
+/** i32, units: what the pool may still spend. */
 export const P_DEFICIT = 60;
 export const P_LEARNED = 64;
 export const P_RX_COUNT = 68;
 /** u32 × 16: running RX queues, in order of their number. */
 export const P_RX_QUEUES = 72;
-/** u64: the pass before which the pool is not visited, because its last frames cost more than their share. */
-export const P_RESUME_PASS = 136;
-/** u32: the pass in which the pool's share was last credited. */
-export const P_CREDITED_PASS = 144;
-/** u32: frames one visit to one of the pool's TX queues may take, so that many queues are no larger share. */
-export const P_VISIT_FRAMES = 148;
+/** u32: the pass in which the pool was last credited (its low half). */
+export const P_CREDITED_PASS = 136;
+/** u32: queues of the pool that had work in this pass; i32, units: what one of them may spend. */
+export const P_WORKING = 140;
+export const P_PART = 144;
+/** f64, ns: engine time spent on what the pool sent, and on putting frames into its receive queues. */
+export const P_ENGINE_NS = 152;
+export const P_RECEIVE_NS = 160;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -299,7 +341,8 @@ export const C_TX_BAD_OFFLOAD = 160;
 export const C_TX_NO_DESTINATION = 168;
 export const C_TX_TO_SELF = 176;
 export const C_TX_UNFETCHED = 184;
-export const COUNTER_COUNT = 24;
+export const C_TX_PRUNED = 192;
+export const COUNTER_COUNT = 25;
 
 // Filter entry (16 bytes): {key u64, pool u16, flags u16, seenSeconds u32} ----------------------------------------
 
@@ -319,44 +362,155 @@ export const LEARNED_PER_POOL_MAX = 64;
 export const LEARNED_PF_MAX = 4096;
 export const LEARNED_AGE_SECONDS = 300;
 
-// Decision cache entry (32 bytes): {dst+src[0..1] u64, src[2..5] u32, generation u32, pool u32} -------------------
+// Decision cache entry (32 bytes) ----------------------------------------------------------------------------------
 
+/** Key: the frame's first 12 bytes, and its tag as it is in the frame (0: none). */
 export const D_DST = 0;
 export const D_SRC = 8;
-export const D_GENERATION = 12;
-export const D_POOL = 16;
+export const D_TAG = 12;
+export const D_GENERATION = 16;
+/** u16: the pool that receives the frame, or whose counter tells why nobody does. */
+export const D_POOL = 20;
+/** u8: DECIDED_*, and HEAD_*: what becomes of the frame's tag. */
+export const D_KIND = 22;
+export const D_HEAD = 23;
+/** u32: the tag that is put in. */
+export const D_OUT_TAG = 24;
+/** u8: for DECIDED_DROP the counter's number (C_* / 8). */
+export const D_COUNTER = 28;
+/** u8: D_F_*. */
+export const D_FLAGS = 29;
+/** u16: the second (its low half) in which a learned source was last seen to be in use. */
+export const D_SECOND = 30;
 
-// Scratch --------------------------------------------------------------------------------------------------------
+export const DECIDED_DROP = 0;
+export const DECIDED_DELIVER = 1;
+/** To every pool that wants it: multicast, broadcast; and unknown unicast. Never remembered. */
+export const DECIDED_FLOOD = 2;
+export const DECIDED_UNKNOWN = 3;
+/** The frame passed its sender's policy, and counts as sent. */
+export const D_F_SENT = 1;
+export const D_F_LEARNED = 2;
+
+/** What becomes of a frame's head: as it is; tag put in; tag taken out; its own tag kept, out of the checked copy. */
+export const HEAD_AS_IS = 0;
+export const HEAD_INSERT = 1;
+export const HEAD_STRIP = 2;
+export const HEAD_KEEP_TAG = 3;
+export const HEAD_MASK = 3;
+/** Beside these, so that the receiver's counters tell. */
+export const HEAD_F_MULTICAST = 4;
+export const HEAD_F_BROADCAST = 8;
+
+// Scratch: the running batch -----------------------------------------------------------------------------------------
 
 export const TX_SEGMENTS = 0x900000;
 export const RX_SEGMENTS = 0x980000;
-/** Touched RX queues of a burst, u32 pointers. */
-export const TOUCHED_LIST = 0xa00000;
-/** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
-export const TOUCHED = 0xa0f000;
-/** The copied head of the frame in hand: virtio-net header, then up to HEAD_BYTES_MAX of the frame. */
+/** Receive queues to publish, u32 pointers. */
+export const DIRTY_LIST = 0xa00000;
+/** What the batch is doing: B_*. */
+export const BATCH = 0xa0f000;
+/** A copied head of a frame, virtio-net header included. */
 export const FRAME_HEAD = 0xa10000;
-/** The Ethernet header as the receiver gets it, and its virtio-net header. */
+/** A frame's head as the receiver gets it, and its virtio-net header. */
 export const OUT_HEAD = 0xa10100;
 export const OUT_VIRTIO_HDR = 0xa10120;
 /** The copied head of a frame whose headers go into a buffer of their own. */
 export const SPLIT_HEAD = 0xa10140;
 export const SPLIT_HEAD_BYTES = 160;
-/** Chains that one frame fills: {head u32, bytes u32}. */
-export const RX_CHAINS = 0xa10200;
+/** A list of one segment, for a frame that lies in one piece. */
+export const ONE_SEGMENT = 0xa101e0;
+/** A decision that is not to be remembered. */
+export const ONE_DECISION = 0xa101f0;
+/** Chains that one frame fills: {head u32, bytes u32, descriptors u32, pad}. */
+export const RX_CHAINS = 0xa10280;
+/** Frame records, 64 bytes each. */
+export const RECORDS = 0xa12000;
+/** Deliveries beside those that lie in the records themselves: a flooded frame has one for each receiver. */
+export const DELIVERIES = 0xa16000;
+/** Groups: the deliveries of one receive queue. */
+export const GROUPS = 0xa1a000;
+
+export const BATCH_FRAMES = 128;
+export const RECORD_STRIDE = 64;
+export const DELIVERY_COUNT = 1024;
+export const DELIVERY_STRIDE = 16;
+export const GROUP_COUNT = 256;
+export const GROUP_STRIDE = 16;
+
+// A frame's record: checked copies of what its owner could change.
+/** 16 bytes: the frame's first ones; then four more as u32. */
+export const R_HEAD = 0;
+export const R_HEAD2 = 16;
+/** u32: where the frame lies, if R_SEGMENTS is 1; otherwise its list of segments. */
+export const R_DATA = 20;
+export const R_LENGTH = 24;
+export const R_SEGMENTS = 28;
+/** u32: the counter (C_*) of what is wrong with the frame whatever its addresses, 0 for nothing. */
+export const R_DROP = 32;
+/** u32: descriptors of the ring, or heads of a split one, that the frame takes. */
+export const R_DESCRIPTORS = 36;
+/** u32: what is given back: a split ring's head, a packed buffer id. */
+export const R_ID = 40;
+/** u64, advanced, in the same place: the descriptors whose driver wants a report, a bit each. */
+export const R_REPORT = 40;
+/** The frame's own delivery. */
+export const R_DELIVERY = 48;
+
+// A delivery (16 bytes): the record, the next delivery of the group, HEAD_*, the tag that is put in.
+export const N_RECORD = 0;
+export const N_NEXT = 4;
+export const N_HEAD = 8;
+export const N_TAG = 12;
+
+// A group (16 bytes): receive queue, first and last delivery, frames.
+export const G_QUEUE = 0;
+export const G_FIRST = 4;
+export const G_LAST = 8;
+export const G_FRAMES = 12;
+
+// The batch
+/** u32: units spent; of them on the receive side of the group in hand. */
+export const B_UNITS = 0;
+export const B_RECEIVE_UNITS = 4;
+/** u32: segments in TX_SEGMENTS, groups, deliveries in use, entries of DIRTY_LIST. */
+export const B_SEGMENTS = 8;
+export const B_GROUPS = 12;
+export const B_DELIVERIES = 16;
+export const B_DIRTY = 20;
+/** u32: bytes of the frames that were gathered. */
+export const B_BYTES = 24;
+/** What scatter did with a group: frames and bytes delivered, and frames that were not, by reason. */
+export const B_DELIVERED = 104;
+export const B_DELIVERED_BYTES = 108;
+export const B_NO_BUFFER = 112;
+export const B_TOO_SMALL = 116;
+export const B_QUEUE_ERROR = 120;
+export const B_MULTICAST = 124;
+export const B_BROADCAST = 128;
+/** u64: what was wrong: a descriptor's index, or an address. */
+export const B_BAD_DETAIL = 56;
+/** What the last walk of a chain found: u64 bytes, u32 descriptors, u32 segments of the list, u32 its buffer id. */
+export const B_CHAIN_BYTES = 64;
+export const B_CHAIN_DESCRIPTORS = 72;
+export const B_CHAIN_SEGMENTS = 76;
+export const B_CHAIN_ID = 80;
+/** u32: bytes behind the address that `translate` found without a gap. */
+export const B_CONTIGUOUS = 84;
+/** u32: chains reserved for one frame. */
+export const B_CHAINS = 88;
+/** u32: descriptors that the last walk of a packed chain looked at, those of a table included. */
+export const B_CHAIN_WALKED = 92;
+/** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
+export const B_PREFETCHED = 96;
 
 // Limits -----------------------------------------------------------------------------------------------------------
 
-/** Frames taken from a pool's TX queues together before the next pool has its turn. */
-export const BURST_FRAMES = 256;
 /** A frame without FCS; the longest that a 64 KiB virtio buffer could carry. */
 export const FRAME_BYTES_MAX = 65536;
 export const FRAME_BYTES_MIN = 14;
 /** How much of a frame is copied before it is looked at: enough for tags, an IPv6 header and ports. */
 export const HEAD_BYTES_MAX = 96;
-/** Bytes one TX queue may move in one visit, and descriptors it may make the engine walk. */
-export const BURST_BYTES = 131072;
-export const BURST_WORK = 1024;
 /** Receive buffers that one frame may fill (mergeable), and descriptors it may take to find room for one frame. */
 export const RX_CHAINS_MAX = 256;
 export const RX_WALK_MAX = 1024;

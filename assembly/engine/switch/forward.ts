@@ -1,0 +1,133 @@
+/**
+ * The embedded switch (VMDq and VEB semantics) over a batch: each record's decision, then its delivery into the group of
+ * its receive queue. Neighbours between the same two addresses share their decision without a look into the cache.
+ */
+import {
+  B_GROUPS,
+  B_UNITS,
+  C_TX_BROADCAST,
+  C_TX_BYTES,
+  C_TX_FRAMES,
+  C_TX_MULTICAST,
+  D_COUNTER,
+  D_F_SENT,
+  D_FLAGS,
+  D_HEAD,
+  D_KIND,
+  D_OUT_TAG,
+  D_POOL,
+  DECIDED_DELIVER,
+  DECIDED_DROP,
+  DECIDED_FLOOD,
+  ONE_DECISION,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  Q_POOL,
+  Q_RECEIVE_COST,
+  R_DELIVERY,
+  R_DROP,
+  R_LENGTH,
+  RECORD_STRIDE,
+} from "../../../shared/layout/nic.ts";
+import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
+import { recordAt } from "../batch/record.ts";
+import { batch, context, poolAt } from "../context.ts";
+import { count } from "../deliver/results.ts";
+import { decide, tagKey } from "./decide.ts";
+import { flood, floodUnknown } from "./flood.ts";
+import { append, flush } from "./group.ts";
+import { hashOf, noteFlow, steer } from "./steer.ts";
+
+/**
+ * Takes the batch's first `n` records, gathered from TX queue `q`, through the switch, as many as the receivers' usual
+ * cost allows for `unitLimit`. Answers how many: at least one.
+ */
+export function forward(q: usize, n: u32, unitLimit: u32): u32 {
+  const pool = load<u32>(q, Q_POOL);
+  const p = poolAt(pool);
+  const manyQueues = load<u32>(p, P_RX_COUNT) > 1;
+  const once = context + ONE_DECISION;
+  let dst: u64 = 0;
+  let src: u32 = 0;
+  let key: u32 = 0;
+  let entry: usize = once;
+  let rx: usize = 0;
+  let cost: u32 = 0;
+  let expected: u32 = 0;
+  let sent: u32 = 0;
+  let bytes: u32 = 0;
+  let record = recordAt(0);
+  let i: u32 = 0;
+  store<u64>(batch(), 0, B_GROUPS);
+  while (i < n && expected < unitLimit) {
+    if (load<u32>(record, R_DROP) != 0) {
+      count(p, load<u32>(record, R_DROP), 1);
+    } else {
+      const d = load<u64>(record);
+      const s = load<u32>(record, 8);
+      const k = tagKey(record);
+      if (d != dst || s != src || k != key || entry == once) {
+        entry = decide(pool, record);
+        dst = d;
+        src = s;
+        key = k;
+        rx = onlyQueue(entry);
+        cost = rx != 0 ? load<u32>(rx, Q_RECEIVE_COST) : 0;
+      }
+      const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
+      if (isSent) {
+        sent++;
+        bytes += load<u32>(record, R_LENGTH);
+        if (manyQueues) noteFlow(pool, hashOf(record), q);
+      }
+      if (rx != 0) {
+        append(rx, record + R_DELIVERY, record, load<u8>(entry, D_HEAD), load<u32>(entry, D_OUT_TAG));
+        expected += cost;
+      } else {
+        expected += unusual(pool, record, entry);
+      }
+      if (isSent && (d & 1) != 0) countGroupAddress(p, d & MAC_MASK);
+    }
+    record += RECORD_STRIDE;
+    i++;
+  }
+  flush();
+  if (sent != 0) {
+    count(p, C_TX_FRAMES, sent);
+    count(p, C_TX_BYTES, bytes);
+  }
+  return i;
+}
+
+/** The receive queue of all frames of a decision, 0 if that depends on the frame or nobody receives it. */
+@inline
+function onlyQueue(entry: usize): usize {
+  if (load<u8>(entry, D_KIND) != DECIDED_DELIVER) return 0;
+  const to = poolAt(load<u16>(entry, D_POOL));
+  if (load<u32>(to, P_RX_COUNT) != 1) return 0;
+  return load<u32>(to, P_RX_QUEUES);
+}
+
+/** A frame that is dropped, flooded, or steered; answers what that costs beside the usual. */
+function unusual(from: u32, record: usize, entry: usize): u32 {
+  const kind: u32 = load<u8>(entry, D_KIND);
+  if (kind == DECIDED_DROP) {
+    count(poolAt(load<u16>(entry, D_POOL)), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
+    return 0;
+  }
+  if (kind == DECIDED_DELIVER) {
+    const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
+    if (rx == 0) return 0;
+    append(rx, record + R_DELIVERY, record, load<u8>(entry, D_HEAD), load<u32>(entry, D_OUT_TAG));
+    return load<u32>(rx, Q_RECEIVE_COST);
+  }
+  const before = load<u32>(batch(), B_UNITS);
+  if (kind == DECIDED_FLOOD) flood(from, record);
+  else floodUnknown(from, record);
+  return load<u32>(batch(), B_UNITS) - before;
+}
+
+function countGroupAddress(p: usize, dst: u64): void {
+  if (dst == MAC_BROADCAST) count(p, C_TX_BROADCAST, 1);
+  else if (isMulticast(dst)) count(p, C_TX_MULTICAST, 1);
+}
