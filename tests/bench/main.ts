@@ -5,9 +5,12 @@
 import { Command } from "commander";
 import { table } from "../../services/cli/views.ts";
 import { CoreProbe } from "./core_distance.ts";
+import { engineRows } from "./engine/compare.ts";
+import { engineTable } from "./engine/view.ts";
 import { modes } from "./modes.ts";
 import { takeBacks } from "./take_back.ts";
-import { idle, median, patchLatency, startUp } from "./system.ts";
+import { median } from "./stats.ts";
+import { idle, patchLatency, startUp } from "./system.ts";
 import { type BackEnd, type Load, measure, type Sample } from "./throughput.ts";
 
 interface Options {
@@ -37,19 +40,19 @@ const LOADS: (Load & { target?: number })[] = [
 const options = new Command("bench")
   .option("--rounds <n>", "how often the back-ends take turns", "3")
   .option("--samples <n>", "one-second samples a turn", "3")
-  .option("--only <text>", "only what is called so: 'plain 64', 'modes 128', 'modes', 'system'")
+  .option("--only <text>", "only what is called so: 'engine', 'plain 64', 'modes 128', 'modes', 'system'")
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
   .option("--skip-modes", "leave out emulated mode against passthrough", false)
   .option("--mode <text>", "of the modes only what is called so, such as 'virtio'")
-  .option("--against <dir>", "another checkout, built: its modes are measured in turn with this one's")
+  .option("--against <dir>", "another checkout, built: its engine and its modes are measured in turn with this one's")
   .parse().opts<Options>();
 
 const MODE_SIZES = [128, 1514];
 const nameOf = (load: Load) => `${load.name} ${load.bytes}`;
 /** Whether a part of the whole is wanted. */
 const wanted = (name: string) => !options.only || name.includes(options.only);
-const parts = [...LOADS.map(nameOf), ...MODE_SIZES.map((bytes) => `modes ${bytes}`), "take back", "system"];
+const parts = [...LOADS.map(nameOf), ...MODE_SIZES.map((bytes) => `modes ${bytes}`), "engine", "take back", "system"];
 if (!parts.some(wanted)) {
   console.error(`Cannot run --only '${options.only}': there are ${parts.join(", ")}`);
   Deno.exit(1);
@@ -99,6 +102,14 @@ async function throughput(probe: CoreProbe) {
   }
   return results;
 }
+
+const engine = wanted("engine")
+  ? await engineRows({
+    rounds: Number(options.rounds),
+    ...(options.against === undefined ? {} : { against: options.against }),
+  })
+  : [];
+if (engine.length > 0) console.log(engineTable(engine));
 
 const probe = new CoreProbe(0, 1);
 const results = await throughput(probe);
@@ -192,6 +203,7 @@ const report = {
   at: new Date().toISOString(),
   command: "deno task bench",
   machine: machine(),
+  engine,
   throughput: results,
   modes: modeResults,
   takeBacks: taken,

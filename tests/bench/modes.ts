@@ -6,7 +6,8 @@
 import { assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
-import { cpuSeconds, median } from "./system.ts";
+import { median } from "./stats.ts";
+import { cpuSeconds } from "./system.ts";
 
 /** One mode's figures. */
 export interface ModeResult {

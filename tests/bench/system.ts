@@ -4,14 +4,6 @@ import { FrontEnd } from "../support/front_end.ts";
 import { frame } from "../support/mock_guest.ts";
 import { QemuGuest } from "../support/qemu.ts";
 
-/** Median of a list. */
-export function median(list: readonly number[]): number {
-  const sorted = [...list].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  if (sorted.length === 0) return NaN;
-  return sorted.length % 2 ? sorted[middle] ?? NaN : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
-}
-
 /** CPU time that a process has used, all threads, user and system. */
 export function cpuSeconds(pid: number): number {
   const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).replace(/^.*\) /, "").split(" ");

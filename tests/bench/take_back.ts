@@ -3,7 +3,7 @@ import { generateKeys } from "../../shared/plugin/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { must, setMode, TestGuest } from "../support/guests.ts";
 import { compilePlugin, ENDLESS, RINGS, sign } from "../support/plugins.ts";
-import { median } from "./system.ts";
+import { median } from "./stats.ts";
 
 /** Milliseconds of many take-backs. */
 export interface TakeBackResult {
