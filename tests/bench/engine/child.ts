@@ -4,15 +4,13 @@
  * addresses, and because each checkout has its own import map.
  */
 import { lines } from "./lines.ts";
-import { measure } from "./measure.ts";
+import type { Time } from "./measure.ts";
 import { ROWS } from "./rows.ts";
 import { loadKit } from "./world.ts";
 
 /** What is asked. */
-export interface Request {
+export interface Request extends Time {
   row: string;
-  ms: number;
-  warmMs: number;
 }
 
 /** What is answered. A row that this checkout cannot do has neither. */
@@ -28,7 +26,7 @@ function answer({ row: name, ms, warmMs }: Request): Answer {
   if (!row) return { error: `there is no row ${name}` };
   if (!(row.needs ?? []).every((format) => kit.has(format))) return {};
   try {
-    return { value: row.value(measure(row.build(kit), row.drain, ms, warmMs)) };
+    return { value: row.run(kit, { ms, warmMs }) };
   } catch (error) {
     return { error: error instanceof Error ? error.message : String(error) };
   }

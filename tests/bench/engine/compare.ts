@@ -3,6 +3,7 @@
  * so that whatever slows the machine for a while slows both.
  */
 import { ROOT } from "../../../shared/wasm/load.ts";
+import { type Goal, isMissed } from "../judged.ts";
 import { median } from "../stats.ts";
 import type { Answer, Request } from "./child.ts";
 import { lines } from "./lines.ts";
@@ -25,7 +26,7 @@ export interface EngineResult {
   ours: number;
   /** Against the row that it is held against. */
   ratio?: number;
-  goal?: string;
+  goal?: Goal;
   missed: boolean;
   theirs?: number;
   theirRatio?: number;
@@ -91,17 +92,6 @@ function folderUrl(path: string): URL {
   return new URL(`file://${Deno.realPathSync(path)}/`);
 }
 
-/** Whether a row is as it shall be: its ratio, or what it says itself if nothing stands for it. */
-function verdict(row: Row, figure: number | undefined): { goal?: string; missed: boolean } {
-  const goals = [
-    ...(row.atMost === undefined ? [] : [`<= ${row.atMost}`]),
-    ...(row.atLeast === undefined ? [] : [`>= ${row.atLeast}`]),
-  ];
-  if (goals.length === 0 || figure === undefined) return { missed: false };
-  const kept = figure <= (row.atMost ?? Infinity) && figure >= (row.atLeast ?? -Infinity);
-  return { goal: goals.join(", "), missed: !kept };
-}
-
 /** Runs the rows. */
 export async function engineRows({ against, only, rounds }: EngineOptions): Promise<EngineResult[]> {
   await using own = new Bench(ROOT);
@@ -136,7 +126,8 @@ export async function engineRows({ against, only, rounds }: EngineOptions): Prom
     return {
       ...{ name: row.name, unit: row.unit, ours: ours ?? NaN },
       ...(ratio === undefined ? {} : { ratio }),
-      ...verdict(row, row.base === undefined ? ours : ratio),
+      ...(row.goal === undefined ? {} : { goal: row.goal }),
+      missed: isMissed(row.base === undefined ? ours : ratio, row.goal),
       ...(theirs === undefined ? {} : { theirs }),
       ...(theirRatio === undefined ? {} : { theirRatio }),
       ...(theirs === undefined || ours === undefined ? {} : { oursToTheirs: ours / theirs }),

@@ -2,6 +2,12 @@
 import { median } from "../stats.ts";
 import type { World } from "./world.ts";
 
+/** How long a row runs, and before that without being counted. */
+export interface Time {
+  ms: number;
+  warmMs: number;
+}
+
 /** What a row's load showed over some time. */
 export interface Outcome {
   /** Median over the refills, for rows that drain their rings. */
@@ -42,8 +48,8 @@ function passOnce({ rig }: World): number {
   return (performance.now() - begin) * 1e6;
 }
 
-/** Runs a world's load for so long, after `warmMs` that do not count. */
-export function measure(world: World, drain: boolean, ms: number, warmMs: number): Outcome {
+/** Runs a world's load until its rings are empty (`drain`), or a pass at a time with rings that are always full. */
+export function measure(world: World, drain: boolean, { ms, warmMs }: Time): Outcome {
   const once = () => {
     world.refill();
     return drain ? drainOnce(world) : passOnce(world);

@@ -3,6 +3,8 @@
  * engine is best at, one flow between two virtqueues. Warm caches, 64 B unless the name says otherwise.
  */
 import { besideHostile } from "./hostile.ts";
+import { measure } from "./measure.ts";
+import { patchPause } from "./patch.ts";
 import type { Row } from "./row.ts";
 import { type Format, type Kit, LARGE, QUEUE, type Seat, SMALL, World } from "./world.ts";
 
@@ -13,12 +15,12 @@ const VLAN = 100;
 const LARGE_SEAT: Seat = { queueSize: LARGE.slots, buffers: LARGE };
 
 /** Rows that drain full rings differ only in their load. */
-function drained(name: string, atMost: number | undefined, build: Row["build"], more: Partial<Row> = {}): Row {
+function drained(name: string, atMost: number | undefined, build: (kit: Kit) => World, more: Partial<Row> = {}): Row {
   const base = name === ONE_FLOW ? {} : { base: ONE_FLOW };
   return {
-    ...{ name, unit: "ns/frame", drain: true, build, value: ({ nsPerFrame }) => nsPerFrame },
+    ...{ name, unit: "ns/frame", run: (kit, time) => measure(build(kit), true, time).nsPerFrame },
     ...base,
-    ...(atMost === undefined ? {} : { atMost }),
+    ...(atMost === undefined ? {} : { goal: { atMost } }),
     ...more,
   };
 }
@@ -82,10 +84,8 @@ function manyQueues(bytes: number): Row {
   return {
     name: `16 queues against one, ${bytes} B: frames each got`,
     unit: "times",
-    atMost: 1.1,
-    atLeast: 0.9,
-    drain: false,
-    build(kit) {
+    goal: { atMost: 1.1, atLeast: 0.9 },
+    run(kit, time) {
       const world = new World(kit, 4);
       // Buffers are used by many descriptors: what counts is frames, not caches.
       const buffers = { strideBytes: bytes + 192, slots: 16 };
@@ -93,9 +93,9 @@ function manyQueues(bytes: number): Row {
       world.sender(0, world.frames(world.mac(0), [world.mac(2)], bytes), { ...seat, queueSize: 256, queuePairs: 16 });
       world.sender(1, world.frames(world.mac(1), [world.mac(3)], bytes), { ...seat, queueSize: 4096 });
       for (const pool of [2, 3]) world.receiver(pool, { ...seat, queueSize: 4096 });
-      return world;
+      const { gained } = measure(world, false, time);
+      return gained(0, "tx_frames") / gained(1, "tx_frames");
     },
-    value: ({ gained }) => gained(0, "tx_frames") / gained(1, "tx_frames"),
   };
 }
 
@@ -118,17 +118,15 @@ function beside(vfs: number, minTxRate: number, base?: string): Row {
   return {
     name: minTxRate === 0 ? "a sender alone, 1514 B" : `a sender beside a silent VF with minTxRate, ${vfs} VFs, 1514 B`,
     unit: "Gbit/s",
-    ...(base === undefined ? {} : { base, atLeast: 0.9 }),
-    drain: true,
+    ...(base === undefined ? {} : { base, goal: { atLeast: 0.9 } }),
     heavy: vfs > 100,
-    build(kit) {
+    run(kit, time) {
       const world = new World(kit, vfs, { [SILENT]: { minTxRate } });
       world.sender(0, world.frames(world.mac(0), [world.mac(1)], 1514), LARGE_SEAT);
       world.receiver(1, LARGE_SEAT);
       for (let vf = SILENT; vf < vfs; vf++) world.receiver(vf, { queueSize: 64, buffers: { ...LARGE, slots: 64 } });
-      return world;
+      return 1514 * 8 / measure(world, true, time).nsPerFrame;
     },
-    value: ({ nsPerFrame }) => 1514 * 8 / nsPerFrame,
   };
 }
 
@@ -166,8 +164,9 @@ export const ROWS: readonly Row[] = [
   attached(2, 32, undefined),
   attached(250, 32, TWO(32)),
   besideHostile(HONEST, 0),
-  { ...besideHostile("a neighbour beside a hostile receiver, 1 region", 1), base: HONEST, atLeast: 0.5 },
-  { ...besideHostile("a neighbour beside a hostile receiver, 64 regions", 64), base: HONEST, atLeast: 0.5 },
+  { ...besideHostile("a neighbour beside a hostile receiver, 1 region", 1), base: HONEST, goal: { atLeast: 0.5 } },
+  { ...besideHostile("a neighbour beside a hostile receiver, 64 regions", 64), base: HONEST, goal: { atLeast: 0.5 } },
   beside(3, 0),
   ...[3, 64, 250].map((vfs) => beside(vfs, 1000, ALONE)),
+  patchPause(250),
 ];

@@ -3,6 +3,7 @@
  * mock guests are imported from that checkout's folder, so that two versions of the engine run under the same load.
  */
 import type { VfPolicy } from "../../../shared/api/mod.ts";
+import type * as Engine from "../../../shared/engine/mod.ts";
 import type * as Advanced from "../../support/advanced_guest.ts";
 import type * as Rig from "../../support/engine_rig.ts";
 import type * as Mock from "../../support/mock_guest.ts";
@@ -16,6 +17,7 @@ export interface Kit {
   rig: typeof Rig;
   mock: typeof Mock;
   advanced: typeof Advanced;
+  engine: typeof Engine;
   constant(name: string): number;
   /** Whether its rig knows this ring format. */
   has(format: Format): boolean;
@@ -37,6 +39,7 @@ export async function loadKit(root: URL): Promise<Kit> {
     rig,
     mock: await load("tests/support/mock_guest.ts"),
     advanced: await load("tests/support/advanced_guest.ts"),
+    engine: await load("shared/engine/mod.ts"),
     constant(name) {
       const value = constants[name];
       if (value === undefined) throw new Error(`Cannot find ${name} in ${root.pathname}: add its file to LAYOUTS`);
