@@ -29,37 +29,36 @@ function clockNs(): number {
   return median(takes);
 }
 
-/** The engine's time until it has taken everything. */
-function drainOnce(world: World): number {
-  const { wasm } = world.rig;
-  const begin = performance.now();
-  // A pass a call: a pass that finds nothing would count as the frames' time.
-  for (let passes = 0; passes < PASSES_MAX; passes++) {
-    wasm.run(begin * 1e6, 1);
-    if (world.drained()) break;
-  }
-  return (performance.now() - begin) * 1e6;
-}
-
-/** The engine's time for one pass. */
-function passOnce({ rig }: World): number {
+/** The engine's time for one pass, in nanoseconds. */
+function passOnce({ rig }: World, overheadNs: number): number {
   const begin = performance.now();
   rig.wasm.run(begin * 1e6, 1);
-  return (performance.now() - begin) * 1e6;
+  return Math.max(0, (performance.now() - begin) * 1e6 - overheadNs);
+}
+
+/** The engine's time until it has taken everything. A pass a time: what finds nothing would count as the frames' time. */
+function drainOnce(world: World, overheadNs: number): number {
+  let ns = 0;
+  for (let passes = 0; passes < PASSES_MAX; passes++) {
+    ns += passOnce(world, overheadNs);
+    if (world.drained()) break;
+  }
+  return ns;
 }
 
 /** Runs a world's load until its rings are empty (`drain`), or a pass at a time with rings that are always full. */
 export function measure(world: World, drain: boolean, { ms, warmMs }: Time): Outcome {
+  const overheadNs = clockNs();
   const once = () => {
     world.refill();
-    return drain ? drainOnce(world) : passOnce(world);
+    return drain ? drainOnce(world, overheadNs) : passOnce(world, overheadNs);
   };
   for (const end = performance.now() + warmMs; performance.now() < end;) once();
   const pools = [...world.rig.guests.keys()];
   const counters = () => new Map(pools.map((pool) => [pool, world.rig.counters(pool)]));
-  const [before, totalsBefore, overheadNs] = [counters(), world.totals(), clockNs()];
+  const [before, totalsBefore] = [counters(), world.totals()];
   const takes: number[] = [];
-  for (const end = performance.now() + ms; performance.now() < end;) takes.push(Math.max(0, once() - overheadNs));
+  for (const end = performance.now() + ms; performance.now() < end;) takes.push(once());
   const [after, totals] = [counters(), world.totals()];
   const sent = totals.sent - totalsBefore.sent;
   const received = totals.received - totalsBefore.received;

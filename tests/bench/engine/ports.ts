@@ -22,7 +22,7 @@ export interface Buffers {
 }
 
 /** Offset of buffer `slot` of ring number `ring`. */
-function place(heap: number, { strideBytes, slots, alternateBytes = 0 }: Buffers, slot: number): number {
+export function place(heap: number, { strideBytes, slots, alternateBytes = 0 }: Buffers, slot: number): number {
   return heap + (slot % slots) * strideBytes + (slot % 2) * alternateBytes;
 }
 
@@ -100,30 +100,4 @@ export function advancedRx(guest: AdvancedGuest, buffers: Buffers): Port {
   const ring = guest.rx();
   for (let slot = 0; slot < ring.size; slot++) ring.write(slot, guest.iova(place(guest.heap, buffers, slot)), 0n);
   return advancedPort(guest, ring);
-}
-
-/** A guest of any other ring format, by the face that all mock guests have. Slower to refill, which is not timed. */
-export function anyTx(guest: MockGuest, frames: readonly Uint8Array[]): Port {
-  let sent = 0;
-  return {
-    refill() {
-      const room = guest.room();
-      guest.send(Array.from({ length: room }, (_, i) => frames[(sent + i) % frames.length] ?? new Uint8Array()));
-      sent += room;
-    },
-    drained: () => guest.unsent() === 0,
-  };
-}
-
-/** The receiving side of such a guest. */
-export function anyRx(guest: MockGuest): Port {
-  let posted = 0;
-  return {
-    refill() {
-      posted -= guest.receive().length;
-      guest.fill(guest.options.queueSize - posted);
-      posted = guest.options.queueSize;
-    },
-    drained: () => true,
-  };
 }

@@ -148,8 +148,12 @@ export const ROWS: readonly Row[] = [
   mixed("advanced", "split"),
   mixed("advanced", "advanced"),
   mixed("packed", "packed"),
+  mixed("packed in-order", "packed in-order"),
+  mixed("split in-order", "split in-order"),
   mixed("split", "packed"),
   mixed("packed", "split"),
+  mixed("advanced", "packed"),
+  mixed("packed", "advanced"),
   drained("guest RAM in two regions", 1.1, twoRegions),
   drained("one flow, 1514 B", undefined, (kit) => {
     const world = new World(kit, 2);

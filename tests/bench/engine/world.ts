@@ -7,7 +7,8 @@ import type * as Engine from "../../../shared/engine/mod.ts";
 import type * as Advanced from "../../support/advanced_guest.ts";
 import type * as Rig from "../../support/engine_rig.ts";
 import type * as Mock from "../../support/mock_guest.ts";
-import { advancedRx, advancedTx, anyRx, anyTx, type Buffers, type Port, splitRx, splitTx } from "./ports.ts";
+import { type PackedGuest, packedRx, packedTx } from "./packed_port.ts";
+import { advancedRx, advancedTx, type Buffers, type Port, splitRx, splitTx } from "./ports.ts";
 
 /** Where checkouts keep the constants that the rows need. */
 const LAYOUTS = ["shared/layout/nic.ts", "shared/engine/layout.ts", "shared/layout/queue.ts"];
@@ -19,15 +20,22 @@ export interface Kit {
   advanced: typeof Advanced;
   engine: typeof Engine;
   constant(name: string): number;
-  /** Whether its rig knows this ring format. */
+  /** Whether its engine knows this ring format. */
   has(format: Format): boolean;
 }
 
 /** Ring formats of guests. */
-export type Format = "split" | "advanced" | "packed";
+export type Format = "split" | "split in-order" | "packed" | "packed in-order" | "advanced";
 
-/** A rig that may be able to attach guests with packed rings. */
-type PackedRig = Rig.EngineRig & { attachPacked?(pool: number, options?: Partial<Mock.GuestOptions>): Rig.RigGuest };
+/** A rig that may be able to attach guests with packed rings, and may say which formats the engine knows. */
+type PackedRig = Rig.EngineRig & {
+  attachPacked?(pool: number, options: Partial<Mock.GuestOptions>, flags: number): Rig.RigGuest & PackedGuest;
+};
+interface Formats {
+  FORMATS?: readonly string[];
+}
+/** What every engine knows. */
+const OLD_FORMATS: readonly string[] = ["split", "advanced"] satisfies Format[];
 
 /** Loads the test rig of the checkout at `root`. */
 export async function loadKit(root: URL): Promise<Kit> {
@@ -45,7 +53,7 @@ export async function loadKit(root: URL): Promise<Kit> {
       if (value === undefined) throw new Error(`Cannot find ${name} in ${root.pathname}: add its file to LAYOUTS`);
       return value;
     },
-    has: (format) => format !== "packed" || "attachPacked" in rig.EngineRig.prototype,
+    has: (format) => ((rig as Formats).FORMATS ?? OLD_FORMATS).includes(format),
   };
 }
 
@@ -89,35 +97,40 @@ export class World {
 
   /** Attaches a guest that sends these frames again and again. */
   sender(pool: number, frames: readonly Uint8Array[], seat: Seat = {}): void {
-    const { buffers = SMALL, queuePairs = 1 } = seat;
+    const { format, buffers = SMALL, queuePairs = 1 } = seat;
     const guest = this.#attach(pool, seat);
+    if (guest instanceof this.kit.advanced.AdvancedGuest) {
+      this.senders.push(advancedTx(guest, frames, buffers, this.kit.advanced.txMeta));
+      return;
+    }
+    const packed = asPacked(guest, format);
     for (let pair = 0; pair < queuePairs; pair++) {
-      if (guest instanceof this.kit.advanced.AdvancedGuest) {
-        this.senders.push(advancedTx(guest, frames, buffers, this.kit.advanced.txMeta));
-      } else if (seat.format === "packed") this.senders.push(anyTx(guest, frames));
-      else this.senders.push(splitTx(guest, frames, buffers, pair));
+      this.senders.push(packed ? packedTx(packed, frames, buffers, pair) : splitTx(guest, frames, buffers, pair));
     }
   }
 
   /** Attaches a guest that receives. */
   receiver(pool: number, seat: Seat = {}): Rig.AnyRigGuest {
-    const { buffers = SMALL } = seat;
+    const { format, buffers = SMALL } = seat;
     const guest = this.#attach(pool, seat);
     if (guest instanceof this.kit.advanced.AdvancedGuest) this.ports.push(advancedRx(guest, buffers));
-    else if (seat.format === "packed") this.ports.push(anyRx(guest));
-    else this.ports.push(splitRx(guest, buffers));
+    else {
+      const packed = asPacked(guest, format);
+      this.ports.push(packed ? packedRx(packed, buffers) : splitRx(guest, buffers));
+    }
     return guest;
   }
 
-  #attach(pool: number, { format = "split", queueSize = QUEUE, queuePairs = 1, buffers = SMALL, flags }: Seat) {
+  #attach(pool: number, seat: Seat): Rig.AnyRigGuest {
+    const { format = "split", queueSize = QUEUE, queuePairs = 1, buffers = SMALL } = seat;
     const options = { queueSize, queuePairs, bufferBytes: buffers.strideBytes };
     if (format === "advanced") return this.rig.attachAdvanced(pool, options);
-    if (format === "packed") {
-      const guest = (this.rig as PackedRig).attachPacked?.(pool, options);
-      if (!guest) throw new Error("Cannot attach a guest with packed rings: the rig has no attachPacked");
-      return guest;
-    }
-    return this.rig.attach(pool, options, flags ?? this.kit.constant("QUEUE_F_INDIRECT"));
+    const flags = (seat.flags ?? this.kit.constant("QUEUE_F_INDIRECT")) |
+      (format.endsWith("in-order") ? this.kit.constant("QUEUE_F_IN_ORDER") : 0);
+    if (format.startsWith("split")) return this.rig.attach(pool, options, flags);
+    const guest = (this.rig as PackedRig).attachPacked?.(pool, options, flags);
+    if (!guest) throw new Error("Cannot attach a guest with packed rings: the rig has no attachPacked");
+    return guest;
   }
 
   /** Refills every ring. */
@@ -145,4 +158,9 @@ export class World {
     }
     return { sent, received };
   }
+}
+
+/** A guest as one with packed rings, if it was attached as such. */
+function asPacked(guest: PackedGuest, format: Format | undefined): PackedGuest | undefined {
+  return format?.startsWith("packed") ? guest : undefined;
 }
