@@ -32,6 +32,7 @@ export interface EngineResult {
   theirRatio?: number;
   /** Ours in relation to theirs. */
   oursToTheirs?: number;
+  goalAgainst?: Goal;
   /** Why there is no figure. */
   error?: string;
 }
@@ -122,15 +123,17 @@ export async function engineRows({ against, only, rounds }: EngineOptions): Prom
       return value === undefined || base === undefined ? undefined : value / base;
     };
     const [ratio, theirRatio] = [ratioOf(own), ratioOf(other)];
+    const oursToTheirs = theirs === undefined || ours === undefined ? undefined : ours / theirs;
     const error = errors.get(row.name);
     return {
       ...{ name: row.name, unit: row.unit, ours: ours ?? NaN },
       ...(ratio === undefined ? {} : { ratio }),
       ...(row.goal === undefined ? {} : { goal: row.goal }),
-      missed: isMissed(row.base === undefined ? ours : ratio, row.goal),
+      ...(row.goalAgainst === undefined ? {} : { goalAgainst: row.goalAgainst }),
+      missed: isMissed(row.base === undefined ? ours : ratio, row.goal) || isMissed(oursToTheirs, row.goalAgainst),
       ...(theirs === undefined ? {} : { theirs }),
       ...(theirRatio === undefined ? {} : { theirRatio }),
-      ...(theirs === undefined || ours === undefined ? {} : { oursToTheirs: ours / theirs }),
+      ...(oursToTheirs === undefined ? {} : { oursToTheirs }),
       ...(error === undefined ? {} : { error }),
     };
   });

@@ -11,6 +11,8 @@ export interface Row {
   base?: string;
   /** What the ratio to the base row, or the value itself, shall be. */
   goal?: Goal;
+  /** What our figure shall be in relation to the other checkout's. */
+  goalAgainst?: Goal;
   /** Takes long to set up: fewer rounds. */
   heavy?: boolean;
   /** Ring formats that the checkout's rig must know. */

@@ -3,11 +3,13 @@ import { table } from "../../../services/cli/views.ts";
 import { figureText, goalText, missedFirst } from "../judged.ts";
 import type { EngineResult } from "./compare.ts";
 
+const COMPARED = ["THEIRS", "RATIO", "OURS/THEIRS", "GOAL"];
+
 /** The rows in a table, those that miss their goals first. */
 export function engineTable(results: readonly EngineResult[]): string {
   const isCompared = results.some(({ theirs }) => theirs !== undefined);
   return table(
-    ["", "ENGINE ALONE", "OURS", "UNIT", "RATIO", "GOAL", ...(isCompared ? ["THEIRS", "RATIO", "OURS/THEIRS"] : [])],
+    ["", "ENGINE ALONE", "OURS", "UNIT", "RATIO", "GOAL", ...(isCompared ? COMPARED : [])],
     missedFirst(results, ({ missed }) => missed).map((row) => [
       row.missed ? "MISSED" : "",
       row.name,
@@ -20,6 +22,7 @@ export function engineTable(results: readonly EngineResult[]): string {
           figureText(row.theirs, row.unit === "Gbit/s" ? 3 : 2),
           figureText(row.theirRatio),
           figureText(row.oursToTheirs),
+          goalText(row.goalAgainst),
         ]
         : []),
     ]),

@@ -97,27 +97,26 @@ export class World {
 
   /** Attaches a guest that sends these frames again and again. */
   sender(pool: number, frames: readonly Uint8Array[], seat: Seat = {}): void {
-    const { format, buffers = SMALL, queuePairs = 1 } = seat;
+    const { buffers = SMALL, queuePairs = 1 } = seat;
     const guest = this.#attach(pool, seat);
-    if (guest instanceof this.kit.advanced.AdvancedGuest) {
-      this.senders.push(advancedTx(guest, frames, buffers, this.kit.advanced.txMeta));
-      return;
-    }
-    const packed = asPacked(guest, format);
-    for (let pair = 0; pair < queuePairs; pair++) {
-      this.senders.push(packed ? packedTx(packed, frames, buffers, pair) : splitTx(guest, frames, buffers, pair));
-    }
+    for (let pair = 0; pair < queuePairs; pair++) this.senders.push(this.#txPort(guest, frames, buffers, pair));
+  }
+
+  #txPort(guest: Rig.AnyRigGuest, frames: readonly Uint8Array[], buffers: Buffers, pair: number): Port {
+    const { mock, advanced } = this.kit;
+    if (guest instanceof advanced.AdvancedGuest) return advancedTx(guest, frames, buffers, advanced.txMeta);
+    if (guest instanceof mock.MockGuest) return splitTx(guest, frames, buffers, pair);
+    return packedTx(guest as PackedGuest, frames, buffers, pair);
   }
 
   /** Attaches a guest that receives. */
   receiver(pool: number, seat: Seat = {}): Rig.AnyRigGuest {
-    const { format, buffers = SMALL } = seat;
+    const { mock, advanced } = this.kit;
+    const { buffers = SMALL } = seat;
     const guest = this.#attach(pool, seat);
-    if (guest instanceof this.kit.advanced.AdvancedGuest) this.ports.push(advancedRx(guest, buffers));
-    else {
-      const packed = asPacked(guest, format);
-      this.ports.push(packed ? packedRx(packed, buffers) : splitRx(guest, buffers));
-    }
+    if (guest instanceof advanced.AdvancedGuest) this.ports.push(advancedRx(guest, buffers));
+    else if (guest instanceof mock.MockGuest) this.ports.push(splitRx(guest, buffers));
+    else this.ports.push(packedRx(guest as PackedGuest, buffers));
     return guest;
   }
 
@@ -158,9 +157,4 @@ export class World {
     }
     return { sent, received };
   }
-}
-
-/** A guest as one with packed rings, if it was attached as such. */
-function asPacked(guest: PackedGuest, format: Format | undefined): PackedGuest | undefined {
-  return format?.startsWith("packed") ? guest : undefined;
 }
