@@ -23,7 +23,6 @@ import {
   Q_WIRE,
   QUEUE_RUNNING,
   R_DELIVERY,
-  RECORD_STRIDE,
 } from "../../shared/layout/nic.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { batch, control, poolAt } from "./context.ts";
@@ -60,17 +59,13 @@ function blocked(): u32 {
   return 0;
 }
 
-/** Chains the deliveries of records `from` … `end`-1, as they are; answers the first. */
+/** A delivery of records `from` … `end`-1, as they are. */
 function chain(from: u32, end: u32): usize {
-  let record = recordAt(from);
-  const first = record + R_DELIVERY;
-  for (let i = from; i < end; i++, record += RECORD_STRIDE) {
-    const delivery = record + R_DELIVERY;
-    const next: usize = i + 1 < end ? delivery + RECORD_STRIDE : 0;
-    store<u64>(delivery, <u64> (<u32> record) | (<u64> (<u32> next) << 32), N_RECORD);
-    store<u64>(delivery, HEAD_AS_IS, N_HEAD);
-  }
-  return first;
+  const record = recordAt(from);
+  const delivery = record + R_DELIVERY;
+  store<u64>(delivery, <u32> record, N_RECORD);
+  store<u64>(delivery, <u64> HEAD_AS_IS | (<u64> (end - from) << 16), N_HEAD);
+  return delivery;
 }
 
 /** Frames of the guest into the VF's transmit ring; answers how many went in. */

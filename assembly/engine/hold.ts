@@ -52,6 +52,9 @@ import { markDirty } from "./queue/interrupts.ts";
 import { tagOf } from "./switch/admit.ts";
 import { hashOf, steer } from "./switch/steer.ts";
 
+/** N_COUNT of a delivery of one record, beside its N_HEAD. */
+const ONE_RECORD: u64 = 1 << 16;
+
 /**
  * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
  * answers how many buffers are left. Frames were counted when they came: what is dropped now is taken off. A receiver
@@ -122,11 +125,11 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     const delivery = record + R_DELIVERY;
     let rx = steer(pool, hashOf(record));
     store<u64>(delivery, <u32> record, N_RECORD);
-    store<u64>(delivery, HEAD_AS_IS, N_HEAD);
+    store<u64>(delivery, <u64> HEAD_AS_IS | ONE_RECORD, N_HEAD);
     if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
       // Its guest is behind the PF's pool now, where the tag is seen that the PF sets.
       rx = steer(POOL_PF, 0);
-      if (load<u32>(p, P_VLAN) != 0) store<u64>(delivery, <u64> HEAD_INSERT | (<u64> tagOf(p) << 32), N_HEAD);
+      if (load<u32>(p, P_VLAN) != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tagOf(p) << 32), N_HEAD);
     }
     clearResults();
     if (rx == 0) {

@@ -445,7 +445,9 @@ export const R_HEAD2 = 16;
 /** u32: where the frame lies, if R_SEGMENTS is 1; otherwise its list of segments. */
 export const R_DATA = 20;
 export const R_LENGTH = 24;
+/** u16: segments; then u16: RECORD_F_*. */
 export const R_SEGMENTS = 28;
+export const R_FLAGS = 30;
 /** u32: the counter (C_*) of what is wrong with the frame whatever its addresses, 0 for nothing. */
 export const R_DROP = 32;
 /** u32: descriptors of the ring, or heads of a split one, that the frame takes. */
@@ -457,17 +459,23 @@ export const R_REPORT = 40;
 /** The frame's own delivery. */
 export const R_DELIVERY = 48;
 
-// A delivery (16 bytes): the record, the next delivery of the group, HEAD_*, the tag that is put in.
+/** The frame lies in one piece, is not tiny, and nothing is wrong with it. */
+export const RECORD_F_PLAIN = 1;
+/** Plain, and its first 16 bytes are those of the record before. */
+export const RECORD_F_SAME = 2;
+
+// A delivery (16 bytes): the first record, the next delivery of the group; u16 HEAD_*, u16 how many records, one after
+// the other, are delivered alike; the tag that is put in.
 export const N_RECORD = 0;
 export const N_NEXT = 4;
 export const N_HEAD = 8;
+export const N_COUNT = 10;
 export const N_TAG = 12;
 
-// A group (16 bytes): receive queue, first and last delivery, frames.
+// A group (16 bytes): receive queue, first and last delivery.
 export const G_QUEUE = 0;
 export const G_FIRST = 4;
 export const G_LAST = 8;
-export const G_FRAMES = 12;
 
 // The batch
 /** u32: units spent; of them on the receive side of the group in hand. */

@@ -21,6 +21,8 @@ import {
   R_ID,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_PLAIN,
+  RECORD_F_SAME,
   RECORD_STRIDE,
   RECORDS,
   SEGMENT_STRIDE,
@@ -49,15 +51,27 @@ export function beginGather(): void {
 
 /**
  * Fills a record with a frame of one piece at `frame`, of RECORD_HEAD_BYTES or more, that asks for nothing and takes one
- * descriptor.
+ * descriptor. `before`: the first bytes of the record before. Answers the frame's own.
  */
 @inline
-export function recordSimple(record: usize, frame: usize, frameBytes: u32, id: u32): void {
-  v128.store(record, v128.load(frame));
+export function recordPlain(record: usize, frame: usize, frameBytes: u32, id: u32, before: v128): v128 {
+  const head = v128.load(frame);
+  const differs: u64 = v128.any_true(v128.xor(head, before)) ? 1 : 0;
+  v128.store(record, head);
   store<u32>(record, load<u32>(frame, 16), R_HEAD2);
   store<u64>(record, <u64> (<u32> frame) | (<u64> frameBytes << 32), R_DATA);
-  store<u64>(record, 1, R_SEGMENTS);
+  store<u64>(record, PLAIN_AND_SAME - (differs << 17), R_SEGMENTS);
   store<u64>(record, <u64> 1 | (<u64> id << 32), R_DESCRIPTORS);
+  return head;
+}
+
+/** R_SEGMENTS, R_FLAGS and R_DROP of a plain record that is as the one before. */
+export const PLAIN_AND_SAME: u64 = 1 | (<u64> (RECORD_F_PLAIN | RECORD_F_SAME) << 16);
+
+/** What stands for the first bytes of the record before the first one, which is never taken for the same. */
+@inline
+export function noHead(): v128 {
+  return i64x2.splat(-1);
 }
 
 /**
@@ -94,8 +108,10 @@ export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: 
   const whole = length == 0 || load<u32>(segment, 4) >= length;
   store<u32>(record, whole ? load<u32>(segment) : <u32> segment, R_DATA);
   store<u32>(record, length, R_LENGTH);
-  store<u32>(record, whole ? 1 : count, R_SEGMENTS);
-  store<u32>(record, faultOf(record, length, asks), R_DROP);
+  const fault = faultOf(record, length, asks);
+  const plain: u32 = whole && fault == 0 && length >= RECORD_HEAD_BYTES ? RECORD_F_PLAIN : 0;
+  store<u32>(record, (whole ? 1 : count) | (plain << 16), R_SEGMENTS);
+  store<u32>(record, fault, R_DROP);
 }
 
 /** The counter of what is wrong with a frame whatever its addresses, 0 for nothing. */
@@ -118,7 +134,7 @@ export function recordDescriptors(record: usize, count: u32, id: u32): void {
 export function copyHead(record: usize, dst: usize, most: u32): u32 {
   const n = min(load<u32>(record, R_LENGTH), most);
   const data: usize = load<u32>(record, R_DATA);
-  if (load<u32>(record, R_SEGMENTS) == 1) memory.copy(dst, data, n);
+  if (<u32> load<u16>(record, R_SEGMENTS) == 1) memory.copy(dst, data, n);
   else peek(data, 0, n, dst);
   return n;
 }
@@ -126,7 +142,7 @@ export function copyHead(record: usize, dst: usize, most: u32): u32 {
 /** Where the frame's first bytes can be read, and how many (HEAD_BYTES_MAX at the most): a hint, not to be trusted. */
 @inline
 export function headOf(record: usize): usize {
-  if (load<u32>(record, R_SEGMENTS) == 1) return load<u32>(record, R_DATA);
+  if (<u32> load<u16>(record, R_SEGMENTS) == 1) return load<u32>(record, R_DATA);
   copyHead(record, context + FRAME_HEAD, HEAD_BYTES_MAX);
   return context + FRAME_HEAD;
 }

@@ -16,6 +16,7 @@ import {
   C_RX_TOO_SMALL,
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
+  N_COUNT,
   N_NEXT,
   P_COUNTERS,
 } from "../../../shared/layout/nic.ts";
@@ -63,10 +64,15 @@ export function resultOf(counter: u32): u32 {
   return counter == C_RX_NO_BUFFER ? B_NO_BUFFER : counter == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR;
 }
 
-/** Gives up a group's deliveries from `at` on, since its queue has stopped; answers how many there were. */
-export function failRest(at: usize): u32 {
-  let n: u32 = 0;
-  for (let delivery = at; delivery != 0; delivery = load<u32>(delivery, N_NEXT)) n++;
+/**
+ * Gives up a group's frames, since its queue has stopped: the first `here`, and those of the deliveries behind `at`.
+ * Answers how many there were.
+ */
+export function failRest(at: usize, here: u32): u32 {
+  let n = here;
+  for (let delivery: usize = load<u32>(at, N_NEXT); delivery != 0; delivery = load<u32>(delivery, N_NEXT)) {
+    n += load<u16>(delivery, N_COUNT);
+  }
   note(B_QUEUE_ERROR, n);
   return n;
 }

@@ -42,7 +42,7 @@ import {
   RECORD_STRIDE,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
-import { recordAt, recordSegments, recordSimple } from "../batch/record.ts";
+import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
 import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FRAME } from "../schedule/cost.ts";
@@ -75,6 +75,7 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
   let units = load<u32>(batch(), B_UNITS);
   let taken: u32 = 0;
   let n: u32 = 0;
+  let before = noHead();
   let record = recordAt(0);
   for (; n < most && taken < end && bytes < byteLimit && units < unitLimit; n++, record += RECORD_STRIDE) {
     const descriptor = ring + ((head + taken) & mask) * ADV_DESC_BYTES;
@@ -87,7 +88,7 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
       at = offset < reach ? window + <usize> offset : inSecond(q, address);
     }
     if (at != 0) {
-      recordSimple(record, at, frameBytes, 0);
+      before = recordPlain(record, at, frameBytes, 0, before);
       store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
       bytes += frameBytes;
       taken++;
@@ -95,6 +96,7 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
     } else {
       store<u32>(batch(), units, B_UNITS);
       if (!gatherDescriptors(q, (head + taken) & mask, end - taken, record, n == 0)) break;
+      before = v128.load(record);
       bytes += load<u32>(record, R_LENGTH);
       taken += load<u32>(record, R_DESCRIPTORS);
       units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;

@@ -21,9 +21,11 @@ import {
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  N_COUNT,
   N_HEAD,
   N_NEXT,
   N_RECORD,
+  N_TAG,
   PERM_WRITE,
   Q_DESC,
   Q_HEADER_BYTES,
@@ -34,6 +36,7 @@ import {
   Q_REGION_WINDOW,
   Q_SIZE,
   R_LENGTH,
+  RECORD_STRIDE,
   RX_SEGMENTS,
   SPLIT_HEAD,
   SPLIT_HEAD_BYTES,
@@ -62,10 +65,19 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
   let done: u32 = 0;
   let frames: u32 = 0;
   let bytes: u32 = 0;
-  for (let at = first; at != 0; at = load<u32>(at, N_NEXT), done++) {
+  let at = first;
+  let record: usize = load<u32>(at, N_RECORD);
+  let head: u32 = load<u16>(at, N_HEAD);
+  let left: u32 = load<u16>(at, N_COUNT);
+  for (;; record += RECORD_STRIDE, left--, done++) {
+    if (left == 0) {
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      head = load<u16>(at, N_HEAD);
+      left = load<u16>(at, N_COUNT);
+    }
     if (free - 1 >= mask) free = pendingAdvanced(rx);
-    const record: usize = load<u32>(at, N_RECORD);
-    const head = load<u32>(at, N_HEAD);
     const length = outLength(head, load<u32>(record, R_LENGTH));
     const slot = load<u32>(rx, Q_LAST_AVAIL);
     const descriptor = ring + slot * ADV_DESC_BYTES;
@@ -76,18 +88,18 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
       buffer = offset < reach ? window + <usize> offset : inSecond(rx, address);
     }
     if (buffer != 0) {
-      putPlain(buffer, at);
+      putPlain(buffer, record, head, load<u32>(at, N_TAG));
       writeBack(descriptor, 0, length, ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP);
       store<u32>(rx, (slot + 1) & mask, Q_LAST_AVAIL);
       free--;
     } else {
-      const refused = receiveAdvanced(rx, at, length);
+      const refused = receiveAdvanced(rx, record, head, load<u32>(at, N_TAG));
       free = pendingAdvanced(rx);
       if (refused == C_RX_NO_BUFFER && wait) break;
       if (refused != 0) {
         note(resultOf(refused), 1);
         if (refused != C_RX_QUEUE_ERROR) continue;
-        done += 1 + failRest(load<u32>(at, N_NEXT));
+        done += 1 + failRest(at, left - 1);
         break;
       }
     }
@@ -106,8 +118,9 @@ function writeBack(descriptor: usize, info: u64, length: u32, status: u32): void
   atomic.store<u64>(descriptor, <u64> status | (<u64> length << 32), 8);
 }
 
-/** Puts one frame of `frameBytes` into as many descriptors as it needs; 0, or the counter that tells why not. */
-function receiveAdvanced(rx: usize, at: usize, frameBytes: u32): u32 {
+/** Puts one frame into as many descriptors as it needs; 0, or the counter that tells why not. */
+function receiveAdvanced(rx: usize, record: usize, head: u32, tag: u32): u32 {
+  const frameBytes = outLength(head, load<u32>(record, R_LENGTH));
   const mask = load<u32>(rx, Q_SIZE) - 1;
   const free = pendingAdvanced(rx);
   if (free > mask) {
@@ -119,7 +132,7 @@ function receiveAdvanced(rx: usize, at: usize, frameBytes: u32): u32 {
   let split: u32 = 0;
   if (headerRoom != 0) {
     const known = min(frameBytes, <u32> SPLIT_HEAD_BYTES);
-    peekFrame(at, known, context + SPLIT_HEAD);
+    peekFrame(record, head, tag, known, context + SPLIT_HEAD);
     split = headerLength(known);
     if (split > headerRoom) split = 0;
   }
@@ -132,9 +145,9 @@ function receiveAdvanced(rx: usize, at: usize, frameBytes: u32): u32 {
   rewindOut();
   if (split != 0) {
     put(context + SPLIT_HEAD, split);
-    putRest(at, split);
+    putRest(record, head, split);
   } else {
-    putFrame(at);
+    putFrame(record, head, tag);
   }
   const ring: usize = load<u32>(rx, Q_DESC);
   const first = load<u32>(rx, Q_LAST_AVAIL);

@@ -32,9 +32,11 @@ import {
   C_RX_NO_BUFFER,
   C_RX_TOO_SMALL,
   C_TX_BAD_OFFLOAD,
+  N_COUNT,
   N_HEAD,
   N_NEXT,
   N_RECORD,
+  N_TAG,
   OK,
   Q_BUFFERS,
   Q_BUFFERS_IOVA,
@@ -50,7 +52,7 @@ import {
   TRUNK_BUFFER_BYTES,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
-import { recordAt, recordSegments, recordSimple } from "../batch/record.ts";
+import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
 import { appendSegment, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { isPlain, outLength, putFrame, putPlain } from "../deliver/head.ts";
@@ -91,11 +93,20 @@ export function scatterDriver(tx: usize, first: usize, wait: bool): u32 {
   let done: u32 = 0;
   let frames: u32 = 0;
   let bytes: u32 = 0;
-  for (let at = first; at != 0; at = load<u32>(at, N_NEXT), done++) {
-    const record: usize = load<u32>(at, N_RECORD);
-    const head = load<u32>(at, N_HEAD);
+  let at = first;
+  let record: usize = load<u32>(at, N_RECORD);
+  let head: u32 = load<u16>(at, N_HEAD);
+  let left: u32 = load<u16>(at, N_COUNT);
+  for (;; record += RECORD_STRIDE, left--, done++) {
+    if (left == 0) {
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      head = load<u16>(at, N_HEAD);
+      left = load<u16>(at, N_COUNT);
+    }
     const length = outLength(head, load<u32>(record, R_LENGTH));
-    const refused = send(tx, at, length);
+    const refused = send(tx, record, head, load<u32>(at, N_TAG), length);
     if (refused == C_RX_NO_BUFFER && wait) break;
     if (refused != 0) {
       note(resultOf(refused), 1);
@@ -113,21 +124,20 @@ export function scatterDriver(tx: usize, first: usize, wait: bool): u32 {
  * Puts one frame of `frameBytes` into the ring; 0, or the counter that tells why it did not go in. An offload that nobody
  * negotiated is asked for in the ring's own words (TSE), so that the NIC refuses and counts it.
  */
-function send(tx: usize, at: usize, frameBytes: u32): u32 {
+function send(tx: usize, record: usize, head: u32, tag: u32, frameBytes: u32): u32 {
   const mask = load<u32>(tx, Q_SIZE) - 1;
   const count = max(1, (frameBytes + TRUNK_BUFFER_BYTES - 1) / TRUNK_BUFFER_BYTES);
   if (count > <u32> ADV_CHAIN_MAX) return C_RX_TOO_SMALL;
   const tail = load<u32>(tx, Q_LAST_AVAIL);
   if (count > freeToSend(tx)) return C_RX_NO_BUFFER;
-  const record: usize = load<u32>(at, N_RECORD);
   if (count == 1 && isPlain(record)) {
-    putPlain(bufferOf(tx, tail), at);
+    putPlain(bufferOf(tx, tail), record, head, tag);
   } else {
     for (let i: u32 = 0; i < count; i++) {
       appendSegment(context + RX_SEGMENTS, i, bufferOf(tx, (tail + i) & mask), TRUNK_BUFFER_BYTES);
     }
     rewindOut();
-    putFrame(at);
+    putFrame(record, head, tag);
   }
   let command: u32 = ADV_TXD_DTYP_DATA | ADV_TXD_DCMD_DEXT | ADV_TXD_DCMD_IFCS;
   if (load<u32>(record, R_DROP) == C_TX_BAD_OFFLOAD) command |= <u32> ADV_TXD_DCMD_TSE;
@@ -186,13 +196,14 @@ export function gatherDriver(rx: usize, most: u32, byteLimit: u32, unitLimit: u3
   let units = load<u32>(batch(), B_UNITS);
   let taken: u32 = 0;
   let n: u32 = 0;
+  let before = noHead();
   let record = recordAt(0);
   for (; n < most && taken < there && bytes < byteLimit && units < unitLimit; n++, record += RECORD_STRIDE) {
     const slot = (next + taken) & mask;
     const meta = load<u64>(descriptorOf(rx, slot), 8);
     const length = <u32> (meta >> 32) & 0xffff;
     if ((<u32> meta & ADV_RXD_STAT_EOP) != 0 && length <= <u32> TRUNK_BUFFER_BYTES && isPlainLength(length)) {
-      recordSimple(record, bufferOf(rx, slot), length, 0);
+      before = recordPlain(record, bufferOf(rx, slot), length, 0, before);
       bytes += length;
       taken++;
       units += UNITS_FRAME + (length >> UNITS_BYTES_SHIFT);
@@ -204,6 +215,7 @@ export function gatherDriver(rx: usize, most: u32, byteLimit: u32, unitLimit: u3
       if (n == 0 && verdict != BAD_CHAIN_LENGTH) failQueue(rx, verdict, load<u64>(batch(), B_BAD_DETAIL));
       break;
     }
+    before = v128.load(record);
     bytes += load<u32>(record, R_LENGTH);
     taken += load<u32>(record, R_DESCRIPTORS);
     units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;

@@ -12,6 +12,7 @@ import {
   FLAVOUR_PACKED,
   FLAVOUR_SINK,
   FLAVOUR_SPLIT,
+  N_COUNT,
   Q_DIRTY,
   Q_FLAVOUR,
   Q_SIZE,
@@ -101,7 +102,7 @@ export function complete(q: usize, n: u32): void {
  * the first for which there is no room, instead of dropping it.
  */
 export function scatter(rx: usize, first: usize, wait: bool): u32 {
-  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return failRest(first);
+  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return failRest(first, load<u16>(first, N_COUNT));
   const flavour = load<u32>(rx, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return scatterSplit(rx, first, wait);
   if (flavour == FLAVOUR_PACKED) return scatterPacked(rx, first, wait);

@@ -25,7 +25,7 @@ import {
   WRAP_AVAIL,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
-import { recordAt, recordDescriptors, recordSegments, recordSimple } from "../batch/record.ts";
+import { noHead, recordAt, recordDescriptors, recordPlain, recordSegments } from "../batch/record.ts";
 import { batch } from "../context.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
@@ -49,6 +49,7 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
   let units = load<u32>(batch(), B_UNITS);
   let taken: u32 = 0;
   let n: u32 = 0;
+  let before = noHead();
   for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
     const descriptor = ring + slot * VIRTQ_DESC_BYTES;
     const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
@@ -64,12 +65,13 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
     }
     let step: u32 = 1;
     if (at != 0 && load<u16>(at) == 0) {
-      recordSimple(record, at + hdrBytes, frameBytes, <u32> (meta >> 32) & 0xffff);
+      before = recordPlain(record, at + hdrBytes, frameBytes, <u32> (meta >> 32) & 0xffff, before);
       bytes += frameBytes;
       units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
     } else {
       store<u32>(batch(), units, B_UNITS);
       if (!gatherChain(q, slot | (wrap << 16), record, size - taken, n == 0)) break;
+      before = v128.load(record);
       step = load<u32>(record, R_DESCRIPTORS);
       bytes += load<u32>(record, R_LENGTH);
       units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;

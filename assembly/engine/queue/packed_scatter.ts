@@ -13,9 +13,11 @@ import {
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  N_COUNT,
   N_HEAD,
   N_NEXT,
   N_RECORD,
+  N_TAG,
   OK,
   OUT_VIRTIO_HDR,
   Q_DESC,
@@ -29,6 +31,7 @@ import {
   Q_WRAP,
   QUEUE_F_MRG_RXBUF,
   R_LENGTH,
+  RECORD_STRIDE,
   RX_CHAINS,
   RX_CHAINS_MAX,
   RX_WALK_MAX,
@@ -59,9 +62,18 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
   let done: u32 = 0;
   let frames: u32 = 0;
   let bytes: u32 = 0;
-  for (let at = first; at != 0; at = load<u32>(at, N_NEXT), done++) {
-    const record: usize = load<u32>(at, N_RECORD);
-    const head = load<u32>(at, N_HEAD);
+  let at = first;
+  let record: usize = load<u32>(at, N_RECORD);
+  let head: u32 = load<u16>(at, N_HEAD);
+  let left: u32 = load<u16>(at, N_COUNT);
+  for (;; record += RECORD_STRIDE, left--, done++) {
+    if (left == 0) {
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      head = load<u16>(at, N_HEAD);
+      left = load<u16>(at, N_COUNT);
+    }
     const length = outLength(head, load<u32>(record, R_LENGTH));
     const need = hdrBytes + length;
     const descriptor = ring + load<u32>(rx, Q_LAST_AVAIL) * VIRTQ_DESC_BYTES;
@@ -75,16 +87,16 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
     }
     if (buffer != 0) {
       putVirtioHeader(buffer, hdrBytes, 1);
-      putPlain(buffer + hdrBytes, at);
+      putPlain(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       pushUsedPacked(rx, <u32> (meta >> 32) & 0xffff, need, VIRTQ_DESC_F_WRITE, 1);
       advanceAvail(rx, 1);
     } else {
-      const refused = receiveChains(rx, at, need);
+      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), need);
       if (refused == C_RX_NO_BUFFER && wait) break;
       if (refused != 0) {
         note(resultOf(refused), 1);
         if (refused != C_RX_QUEUE_ERROR) continue;
-        done += 1 + failRest(load<u32>(at, N_NEXT));
+        done += 1 + failRest(at, left - 1);
         break;
       }
     }
@@ -97,7 +109,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
 }
 
 /** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */
-function receiveChains(rx: usize, at: usize, need: u32): u32 {
+function receiveChains(rx: usize, record: usize, head: u32, tag: u32, need: u32): u32 {
   spendReceive(UNITS_UNUSUAL);
   const before = load<u32>(batch(), B_UNITS);
   const refused = reserveChains(rx, need);
@@ -109,7 +121,7 @@ function receiveChains(rx: usize, at: usize, need: u32): u32 {
   rewindOut();
   putVirtioHeader(header, hdrBytes, chains);
   put(header, hdrBytes);
-  putFrame(at);
+  putFrame(record, head, tag);
   let left = need;
   for (let i: u32 = 0; i < chains; i++) {
     const entry = context + RX_CHAINS + i * CHAIN_ENTRY_BYTES;

@@ -24,7 +24,7 @@ import {
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_AVAIL_RING } from "../../../shared/layout/virtio.ts";
-import { recordAt, recordDescriptors, RECORD_HEAD_BYTES, recordSegments, recordSimple } from "../batch/record.ts";
+import { noHead, recordAt, recordDescriptors, RECORD_HEAD_BYTES, recordPlain, recordSegments } from "../batch/record.ts";
 import { batch } from "../context.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
@@ -47,6 +47,7 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
   let bytes: u32 = 0;
   let units = load<u32>(batch(), B_UNITS);
   let n: u32 = 0;
+  let before = noHead();
   for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
     const head: u32 = load<u16>(ring + ((last + n) & mask) * 2);
     const descriptor: usize = table + ((head & mask) << 4);
@@ -60,12 +61,13 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
       at = offset < reach ? window + <usize> offset : inSecond(q, address);
     }
     if (at != 0 && load<u16>(at) == 0) {
-      recordSimple(record, at + hdrBytes, frameBytes, head);
+      before = recordPlain(record, at + hdrBytes, frameBytes, head, before);
       bytes += frameBytes;
       units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
     } else {
       store<u32>(batch(), units, B_UNITS);
       if (!gatherChain(q, head, record, n == 0)) break;
+      before = v128.load(record);
       bytes += load<u32>(record, R_LENGTH);
       units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;
       iova = load<u64>(q, Q_REGION_IOVA);

@@ -89,6 +89,12 @@ export function decide(pool: u32, record: usize): usize {
 /** The VLAN id in bytes 12–15 of a frame as loaded. */
 const VID_MASK: u32 = 0xff0f0000;
 
+/** What becomes of the head of a frame that is delivered, and the tag that is put in << 32. */
+@inline
+export function headAndTag(entry: usize): u64 {
+  return <u64> load<u8>(entry, D_HEAD) | (<u64> load<u32>(entry, D_OUT_TAG) << 32);
+}
+
 /** Makes `entry` a drop, counted on `pool`. `sent`: the frame passed its sender's policy. */
 function drop(entry: usize, pool: u32, counter: u32, sent: bool): void {
   store<u16>(entry, <u16> pool, D_POOL);

@@ -4,9 +4,7 @@ import {
   CTL_PROMISC_COUNT,
   CTL_VF_COUNT,
   D_COUNTER,
-  D_HEAD,
   D_KIND,
-  D_OUT_TAG,
   D_POOL,
   DECIDED_DELIVER,
   MULTICAST_TABLE_STRIDE,
@@ -24,7 +22,7 @@ import { context, control, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { spend, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
 import { dst, vlan } from "./admit.ts";
-import { deliver, prunedPool } from "./decide.ts";
+import { deliver, headAndTag, prunedPool } from "./decide.ts";
 import { isMember } from "./filter.ts";
 import { append, nextDelivery } from "./group.ts";
 import { hashOf, steer } from "./steer.ts";
@@ -87,5 +85,5 @@ function sendTo(from: u32, pool: u32, record: usize): void {
     return;
   }
   const rx = steer(to, load<u32>(poolAt(to), P_RX_COUNT) > 1 ? hashOf(record) : 0);
-  if (rx != 0) append(rx, nextDelivery(), record, load<u8>(entry, D_HEAD), load<u32>(entry, D_OUT_TAG));
+  if (rx != 0) append(rx, nextDelivery(), record, headAndTag(entry));
 }

@@ -12,13 +12,12 @@ import {
   D_COUNTER,
   D_F_SENT,
   D_FLAGS,
-  D_HEAD,
   D_KIND,
-  D_OUT_TAG,
   D_POOL,
   DECIDED_DELIVER,
   DECIDED_DROP,
   DECIDED_FLOOD,
+  N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -27,13 +26,14 @@ import {
   R_DELIVERY,
   R_DROP,
   R_LENGTH,
+  R_SEGMENTS,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
-import { recordAt } from "../batch/record.ts";
+import { PLAIN_AND_SAME, recordAt } from "../batch/record.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
-import { decide, tagKey } from "./decide.ts";
+import { decide, headAndTag } from "./decide.ts";
 import { flood, floodUnknown } from "./flood.ts";
 import { append, flush } from "./group.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
@@ -47,11 +47,9 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const p = poolAt(pool);
   const manyQueues = load<u32>(p, P_RX_COUNT) > 1;
   const once = context + ONE_DECISION;
-  let dst: u64 = 0;
-  let src: u32 = 0;
-  let key: u32 = 0;
   let entry: usize = once;
   let rx: usize = 0;
+  let delivery: usize = 0;
   let cost: u32 = 0;
   let expected: u32 = 0;
   let sent: u32 = 0;
@@ -59,37 +57,38 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   let record = recordAt(0);
   let i: u32 = 0;
   store<u64>(batch(), 0, B_GROUPS);
-  while (i < n && expected < unitLimit) {
+  for (; i < n && expected < unitLimit; i++, record += RECORD_STRIDE) {
+    if (load<u64>(record, R_SEGMENTS) == PLAIN_AND_SAME && delivery != 0) {
+      // As the one before it, to the same queue.
+      store<u16>(delivery, load<u16>(delivery, N_COUNT) + 1, N_COUNT);
+      sent++;
+      bytes += load<u32>(record, R_LENGTH);
+      expected += cost;
+      continue;
+    }
+    delivery = 0;
     if (load<u32>(record, R_DROP) != 0) {
       count(p, load<u32>(record, R_DROP), 1);
-    } else {
-      const d = load<u64>(record);
-      const s = load<u32>(record, 8);
-      const k = tagKey(record);
-      if (d != dst || s != src || k != key || entry == once) {
-        entry = decide(pool, record);
-        dst = d;
-        src = s;
-        key = k;
-        rx = onlyQueue(entry);
-        cost = rx != 0 ? load<u32>(rx, Q_RECEIVE_COST) : 0;
-      }
-      const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
-      if (isSent) {
-        sent++;
-        bytes += load<u32>(record, R_LENGTH);
-        if (manyQueues) noteFlow(pool, hashOf(record), q);
-      }
-      if (rx != 0) {
-        append(rx, record + R_DELIVERY, record, load<u8>(entry, D_HEAD), load<u32>(entry, D_OUT_TAG));
-        expected += cost;
-      } else {
-        expected += unusual(pool, record, entry);
-      }
-      if (isSent && (d & 1) != 0) countGroupAddress(p, d & MAC_MASK);
+      continue;
     }
-    record += RECORD_STRIDE;
-    i++;
+    entry = decide(pool, record);
+    const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
+    if (isSent) {
+      sent++;
+      bytes += load<u32>(record, R_LENGTH);
+      if (manyQueues) noteFlow(pool, hashOf(record), q);
+      if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
+    }
+    rx = onlyQueue(entry);
+    if (rx == 0) {
+      expected += unusual(pool, record, entry);
+      continue;
+    }
+    append(rx, record + R_DELIVERY, record, headAndTag(entry));
+    cost = load<u32>(rx, Q_RECEIVE_COST);
+    expected += cost;
+    // What was decided for this frame alone says nothing about the next.
+    if (entry != once && !manyQueues) delivery = record + R_DELIVERY;
   }
   flush();
   if (sent != 0) {
@@ -118,7 +117,7 @@ function unusual(from: u32, record: usize, entry: usize): u32 {
   if (kind == DECIDED_DELIVER) {
     const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
     if (rx == 0) return 0;
-    append(rx, record + R_DELIVERY, record, load<u8>(entry, D_HEAD), load<u32>(entry, D_OUT_TAG));
+    append(rx, record + R_DELIVERY, record, headAndTag(entry));
     return load<u32>(rx, Q_RECEIVE_COST);
   }
   const before = load<u32>(batch(), B_UNITS);

@@ -12,7 +12,6 @@ import {
   DELIVERY_COUNT,
   DELIVERY_STRIDE,
   G_FIRST,
-  G_FRAMES,
   G_LAST,
   G_QUEUE,
   GROUP_COUNT,
@@ -32,11 +31,14 @@ import { scatter } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
 
-/** Adds a delivery of `record` to the group of receive queue `rx`. */
+/**
+ * Adds a delivery of `record` to the group of receive queue `rx`. It stands for as many records as `extend` adds. `head`:
+ * HEAD_*, and the tag that is put in << 32.
+ */
 @inline
-export function append(rx: usize, delivery: usize, record: usize, head: u32, tag: u32): void {
+export function append(rx: usize, delivery: usize, record: usize, head: u64): void {
   store<u64>(delivery, <u32> record, N_RECORD);
-  store<u64>(delivery, <u64> head | (<u64> tag << 32), N_HEAD);
+  store<u64>(delivery, head | ONE_RECORD, N_HEAD);
   const group: usize = load<u32>(rx, Q_GROUP);
   if (group == 0) {
     open(rx, delivery);
@@ -44,8 +46,10 @@ export function append(rx: usize, delivery: usize, record: usize, head: u32, tag
   }
   store<u32>(load<u32>(group, G_LAST), <u32> delivery, N_NEXT);
   store<u32>(group, <u32> delivery, G_LAST);
-  store<u32>(group, load<u32>(group, G_FRAMES) + 1, G_FRAMES);
 }
+
+/** N_COUNT of a delivery of one record, beside its N_HEAD. */
+const ONE_RECORD: u64 = 1 << 16;
 
 function open(rx: usize, delivery: usize): void {
   if (load<u32>(batch(), B_GROUPS) == GROUP_COUNT) flush();
@@ -55,7 +59,6 @@ function open(rx: usize, delivery: usize): void {
   store<u32>(group, <u32> rx, G_QUEUE);
   store<u32>(group, <u32> delivery, G_FIRST);
   store<u32>(group, <u32> delivery, G_LAST);
-  store<u32>(group, 1, G_FRAMES);
   store<u32>(rx, <u32> group, Q_GROUP);
   spend(UNITS_GROUP);
 }
@@ -77,10 +80,10 @@ export function flush(): void {
     store<u32>(rx, 0, Q_GROUP);
     store<u32>(batch(), 0, B_RECEIVE_UNITS);
     clearResults();
-    scatter(rx, load<u32>(group, G_FIRST), false);
+    const frames = scatter(rx, load<u32>(group, G_FIRST), false);
     if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
     bookResults(poolAt(load<u32>(rx, Q_POOL)));
-    noteCost(rx, load<u32>(group, G_FRAMES));
+    noteCost(rx, frames);
   }
   store<u64>(batch(), 0, B_GROUPS);
 }
