@@ -27,7 +27,9 @@ export { arm, disarm, hasWork } from "../lib/idle.ts";
 export { fillSource, isSinkEmpty } from "../lib/trunk.ts";
 export { bindRings, forgetRegion, startQueue } from "../lib/start.ts";
 export { hasRoom, releaseHeld } from "./hold.ts";
-export { ageFilters, clearFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./filter.ts";
+export { clearFilters, findPool, insertFilter, removeFilter } from "./filter.ts";
+export { filterHome } from "./filter_table.ts";
+export { ageFilters, claimAddress } from "./learn.ts";
 
 /** Nanoseconds of a monotonic clock; called for a sample of passes, never per packet. */
 @external("env", "now")

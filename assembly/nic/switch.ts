@@ -23,26 +23,22 @@ import {
   C_TX_TO_SELF,
   C_TX_VLAN_DENIED,
   C_TX_VLAN_TAGGED,
+  CLAIM_LEARNED,
+  CLAIM_REFUSED,
   CTL,
   CTL_PROMISC_COUNT,
   CTL_SWITCH_MODE,
   CTL_VF_COUNT,
-  FILTER_F_LEARNED,
-  FILTER_FLAGS,
-  FILTER_POOL,
   FLAVOUR_ADVANCED,
   FLAVOUR_SPLIT,
   FRAME_BYTES_MAX,
   FRAME_BYTES_MIN,
   FRAME_HEAD,
   HEAD_BYTES_MAX,
-  LEARNED_PER_POOL_MAX,
-  LEARNED_PF_MAX,
   MULTICAST_TABLE_STRIDE,
   MULTICAST_TABLES,
   OUT_HEAD,
   P_FLAGS,
-  P_LEARNED,
   P_MAC,
   P_QOS,
   P_RX_COUNT,
@@ -69,7 +65,6 @@ import {
   QUEUE_SIZE_MAX,
   SWITCH_VEPA,
   TX_SEGMENTS,
-  VLAN_ANY,
   VLAN_KEY_AD,
 } from "../../shared/layout/nic.ts";
 import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../lib/ethernet.ts";
@@ -80,7 +75,8 @@ import { failQueue } from "../lib/interrupts.ts";
 import { badDetail, clearSegments, peek, segmentCount } from "../lib/segments.ts";
 import { availHead, chainBytes, chainLength, gatherChain, pushUsed } from "../lib/split_ring.ts";
 import { completeSource, gatherSource, sourceBytes, sourceLength } from "../lib/trunk.ts";
-import { findEntry, findPool, insertFilter, isMember, touchEntry } from "./filter.ts";
+import { findPool, isMember } from "./filter.ts";
+import { claimAddress } from "./learn.ts";
 import { rememberDecision } from "./run.ts";
 import { flowHash, noteFlow, steer } from "./steer.ts";
 
@@ -258,25 +254,10 @@ function classify(p: usize, flags: u32, ethertype: u32, tciBytes: u16, innerType
 /** Spoof check, and what a trusted VF may learn by it. Answers 0 or the drop counter. */
 function checkSource(p: usize, flags: u32): u32 {
   if (src == load<u64>(p, P_MAC)) return 0;
-  let entry = findEntry(src, vlan);
-  if (entry == 0) entry = findEntry(src, VLAN_ANY);
-  if (entry != 0) {
-    if (<u32> load<u16>(entry, FILTER_POOL) == source) {
-      learnedSource = (load<u16>(entry, FILTER_FLAGS) & FILTER_F_LEARNED) != 0;
-      if (learnedSource) touchEntry(entry);
-      return 0;
-    }
-  } else if ((flags & POOL_F_TRUST) != 0 && load<u32>(p, P_LEARNED) < learnedMax()) {
-    learnedSource = insertFilter(src, vlan, source, FILTER_F_LEARNED);
-    if (learnedSource) return 0;
-  }
+  const claim = claimAddress(src, vlan, source, (flags & POOL_F_TRUST) != 0);
+  learnedSource = claim == CLAIM_LEARNED;
+  if (claim != CLAIM_REFUSED) return 0;
   return flags & POOL_F_SPOOF_CHECK ? C_TX_SPOOFED : 0;
-}
-
-/** Behind the PF's pool is a switch with many guests; behind a VF's is one. */
-@inline
-function learnedMax(): u32 {
-  return source == POOL_PF ? LEARNED_PF_MAX : LEARNED_PER_POOL_MAX;
 }
 
 /** Sends the admitted frame where it belongs. */

@@ -112,6 +112,11 @@ export const CTL_PROMISC_COUNT = 132;
 /** f64, ns: time asleep in epoll since start. */
 export const CTL_SLEPT_NS = 136;
 
+/** u64: the secret in the filter table's hash; it changes only while the table is empty. */
+export const CTL_FILTER_SEED = 152;
+/** u32: learned entries of the filter table, of all pools together. */
+export const CTL_LEARNED_COUNT = 160;
+
 export const PAUSE_END = -1;
 
 export const SWITCH_VEB = 0;
@@ -308,11 +313,16 @@ export const FILTER_KEY = 0;
 export const FILTER_POOL = 8;
 export const FILTER_FLAGS = 10;
 export const FILTER_SEEN_SECONDS = 12;
+/** flags: whether the entry is learned, and above it the second, modulo 2^15, in which its pool has got it. */
 export const FILTER_F_LEARNED = 1;
+/** What `claimAddress` answers: the address is not the pool's; the PF has set it for the pool; the pool has learned it. */
+export const CLAIM_REFUSED = 0;
+export const CLAIM_SET = 1;
+export const CLAIM_LEARNED = 2;
 /** VLAN key of an S-VLAN (802.1ad) has this bit; VLAN_ANY matches whatever VLANs the pool is a member of. */
 export const VLAN_KEY_AD = 0x1000;
 export const VLAN_ANY = 0x1fff;
-/** A probe sequence longer than this is not searched: inserting fails instead. */
+/** An entry lies within this many slots from its home, or is refused. */
 export const FILTER_PROBES_MAX = 64;
 /** MACs a trusted VF may add by using them, and how long an unused one is kept. */
 export const LEARNED_PER_POOL_MAX = 64;
