@@ -11,4 +11,6 @@ export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
 export { coolAll, hasWork, heat } from "./schedule/heat.ts";
 export { run } from "./schedule/pass.ts";
-export { ageFilters, clearFilters, findPoolExact, insertFilter, removeFilter, removeFiltersOf } from "./switch/filter.ts";
+export { clearFilters, findPool, insertFilter, removeFilter } from "./switch/filter.ts";
+export { filterHome } from "./switch/filter_table.ts";
+export { ageFilters, claimAddress } from "./switch/learn.ts";

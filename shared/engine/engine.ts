@@ -18,7 +18,6 @@ import {
   CTL_HOT_COUNT,
   CTL_PARKED,
   CTL_PAUSE,
-  CTL_SEED,
   HEAT_COLD,
   HEAT_HOT,
   HEAT_NONE,
@@ -110,7 +109,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.#words = new Int32Array(arena.buffer);
     this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
-    this.view.setBigUint64(CTL + CTL_SEED, crypto.getRandomValues(new BigUint64Array(1))[0] as bigint, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
     this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;

@@ -29,6 +29,7 @@ export const COUNTERS = [
   ["tx_no_destination", "Frames of the VF dropped because nobody has their destination"],
   ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
   ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],
+  ["tx_pruned", "Frames of the uplink dropped because they came from the VF they are for (VEPA)"],
 ] as const;
 
 /** The name of one pool counter. */

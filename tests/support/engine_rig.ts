@@ -116,7 +116,8 @@ export class EngineRig {
         return result;
       },
     };
-    this.pools = new Pools(access);
+    // The same addresses collide in every run of a test.
+    this.pools = new Pools(access, 0x5eedn);
     this.#programme = {
       switchMode: "veb",
       link: "up",

@@ -8,13 +8,9 @@ import {
   C_TX_SPOOFED,
   C_TX_VLAN_DENIED,
   C_TX_VLAN_TAGGED,
-  FILTER_F_LEARNED,
-  FILTER_FLAGS,
-  FILTER_POOL,
-  LEARNED_PER_POOL_MAX,
-  LEARNED_PF_MAX,
+  CLAIM_LEARNED,
+  CLAIM_REFUSED,
   P_FLAGS,
-  P_LEARNED,
   P_MAC,
   P_QOS,
   P_VLAN,
@@ -24,14 +20,13 @@ import {
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
   POOL_F_TRUST,
-  POOL_PF,
   R_HEAD2,
-  VLAN_ANY,
   VLAN_KEY_AD,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, isTag, MAC_MASK, TPID_C, TPID_S } from "../../lib/ethernet.ts";
 import { poolAt } from "../context.ts";
-import { findEntry, insertFilter, isMember, refreshEntry } from "./filter.ts";
+import { isMember } from "./filter.ts";
+import { claimAddress } from "./learn.ts";
 
 /** Of the frame that was admitted last: its addresses. */
 export let dst: u64 = 0;
@@ -102,23 +97,8 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
 function checkSource(pool: u32, flags: u32): u32 {
   const p = poolAt(pool);
   if (src == load<u64>(p, P_MAC)) return 0;
-  let entry = findEntry(src, vlan);
-  if (entry == 0) entry = findEntry(src, VLAN_ANY);
-  if (entry != 0) {
-    if (<u32> load<u16>(entry, FILTER_POOL) == pool) {
-      learnedSource = (load<u16>(entry, FILTER_FLAGS) & FILTER_F_LEARNED) != 0;
-      if (learnedSource) refreshEntry(entry);
-      return 0;
-    }
-  } else if ((flags & POOL_F_TRUST) != 0 && load<u32>(p, P_LEARNED) < learnedMax(pool)) {
-    learnedSource = insertFilter(src, vlan, pool, FILTER_F_LEARNED);
-    if (learnedSource) return 0;
-  }
+  const claim = claimAddress(src, vlan, pool, (flags & POOL_F_TRUST) != 0);
+  learnedSource = claim == CLAIM_LEARNED;
+  if (claim != CLAIM_REFUSED) return 0;
   return flags & POOL_F_SPOOF_CHECK ? C_TX_SPOOFED : 0;
-}
-
-/** Behind the PF's pool is a switch with many guests; behind a VF's is one. */
-@inline
-function learnedMax(pool: u32): u32 {
-  return pool == POOL_PF ? LEARNED_PF_MAX : LEARNED_PER_POOL_MAX;
 }

@@ -50,7 +50,8 @@ import { context, control, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
 import { admit, dst, learnedSource, src, tag, tagInFrame, vlan } from "./admit.ts";
 import { recall, remember } from "./decisions.ts";
-import { findPool, nowSeconds } from "./filter.ts";
+import { findPool } from "./filter.ts";
+import { nowSeconds } from "./filter_table.ts";
 
 /** Bytes 12–15 of a frame if they are a tag, else 0: with the addresses, what a decision depends on. */
 @inline

@@ -4,8 +4,8 @@
  * seeded hash, so a guest's peers do not fight for a slot.
  */
 import {
+  CTL_FILTER_SEED,
   CTL_GENERATION,
-  CTL_SEED,
   D_DST,
   D_FLAGS,
   D_F_LEARNED,
@@ -20,11 +20,11 @@ import {
   DECISIONS_PER_POOL,
 } from "../../../shared/layout/nic.ts";
 import { context, control } from "../context.ts";
-import { nowSeconds } from "./filter.ts";
+import { nowSeconds } from "./filter_table.ts";
 
 @inline
 function hashOfKey(dst: u64, src: u32, tag: u32): u64 {
-  const x = (dst ^ load<u64>(control(), CTL_SEED)) * 0x9e3779b97f4a7c15;
+  const x = (dst ^ load<u64>(control(), CTL_FILTER_SEED)) * 0x9e3779b97f4a7c15;
   return (x ^ (x >> 29) ^ (<u64> src << 32) ^ <u64> tag) * 0xbf58476d1ce4e5b9;
 }
 
