@@ -21,8 +21,8 @@ export class Lease extends Tenant {
   readonly plugin: string | undefined;
   readonly hold: Hold | undefined;
   readonly graceMs: number;
-  /** The rings that ran when the lease was taken over from a dead owner. */
-  inherited: ReadonlySet<string> = new Set();
+  /** The rings that ran when the lease was taken over from a dead owner, and where they go on. */
+  readonly inherited = new Map<string, number>();
   /** Ends it when its owner has died and nobody has taken it over. */
   orphanTimer: ReturnType<typeof setTimeout> | undefined;
   /** Told why, when the NIC ends the lease: its connection ends with it. */

@@ -98,11 +98,10 @@ export class Leases {
     if (held && held.orphanTimer === undefined) {
       throw new DeviceRefusal("vf-in-use", `${name} is driven by ${held.owner}`);
     }
-    const inherited = held?.queues.rings() ?? new Set();
     if (held) this.#end(held, "taken over");
     const graceMs = fromGuest ? 0 : this.#options.graceMs;
     const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
-    lease.inherited = inherited;
+    for (const [ring, position] of held?.queues.left ?? []) lease.inherited.set(ring, position);
     lease.queues.divert(this.holds.of(pool)?.queue);
     this.#leases.set(pool, lease);
     this.#tenants.add(lease);
@@ -232,12 +231,12 @@ export class Leases {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }
     const ring = ringName(request.index, request.desc);
-    const takenOver = lease.inherited.has(ring);
+    const inherited = lease.inherited.get(ring);
     const kick = request.kick ? fds[0] : undefined;
     const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, [kick, call]);
+    this.#tenants.startQueue(lease, { ...request, base: inherited ?? request.base }, [kick, call]);
     // The queue owns them now.
     fds.length = 0;
-    if (takenOver) lease.inherited = new Set([...lease.inherited].filter((name) => name !== ring));
+    lease.inherited.delete(ring);
   }
 }

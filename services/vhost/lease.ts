@@ -4,6 +4,8 @@
  * never told what is not true.
  */
 import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
+import { ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import { type Driver, type DriverEvents, poolOf, type PortContext } from "./driver.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
@@ -13,6 +15,8 @@ export class NicLease implements Driver {
   readonly #context: PortContext;
   readonly #events: DriverEvents;
   #device: DeviceClient | undefined;
+  /** The pool's register page, where the NIC keeps the positions of packed rings; it outlives the NIC. */
+  #registers: Fd | undefined;
   /** Pending while the NIC is away. */
   #reattaching: Promise<void> | undefined;
   #ended = false;
@@ -61,6 +65,7 @@ export class NicLease implements Driver {
       const device = this.#device;
       if (!device) throw new DeviceRefusal("nic-gone", "the NIC is gone");
       try {
+        if (body.op === "queueStart" && body.flavour === "packed") this.#registers ??= await registersOf(device);
         return await device.request(body, fds);
       } catch (error) {
         if (!(error instanceof DeviceRefusal) || error.code !== "nic-gone" || this.#ended) throw error;
@@ -84,7 +89,10 @@ export class NicLease implements Driver {
       let device: DeviceClient | undefined;
       try {
         ({ device } = await this.#connect());
-        await this.#events.resume((body, fds) => (device as DeviceClient).request(body, fds));
+        const before = this.#registers;
+        this.#registers = before && await registersOf(device);
+        await this.#events.resume((body, fds) => (device as DeviceClient).request(continued(body, before), fds));
+        before?.close();
         if (this.#ended) {
           await device.request({ op: "detach" });
           device.close();
@@ -112,5 +120,23 @@ export class NicLease implements Driver {
       // The NIC is gone, and with it everything that a detach would end.
     }
     this.#device?.close();
+    this.#registers?.close();
+    this.#registers = undefined;
   }
+}
+
+function registersOf(device: DeviceClient): Promise<Fd> {
+  return device.requestFd({ op: "region", name: "registers" });
+}
+
+/**
+ * A packed ring does not say where it goes on; the NIC that died has kept it in its register page. NEXT is right if the
+ * used descriptor at POSITION has been written: then the driver has seen what the NIC had done last.
+ */
+function continued(body: RequestInput, page: Fd | undefined): RequestInput {
+  if (body.op !== "queueStart" || body.flavour !== "packed" || !page) return body;
+  const view = new DataView(Deno.readFileSync(`/proc/self/fd/${page.number}`).buffer);
+  const at = body.index * ADV_REGISTER_STRIDE;
+  const [position, next] = [ADV_REG_POSITION, ADV_REG_NEXT].map((field) => view.getUint32(at + field, true));
+  return { ...body, base: position ?? 0, next: next ?? 0 };
 }

@@ -7,6 +7,7 @@ import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
 import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
+import { VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 import type { Ask, Driver, PortContext } from "./driver.ts";
@@ -45,6 +46,16 @@ export class Rings {
 
   get all(): Vring[] {
     return [...this.#vrings.values()];
+  }
+
+  /** Whether the rings are packed ones. */
+  get isPacked(): boolean {
+    return ((this.features >> BigInt(VIRTIO_F_RING_PACKED)) & 1n) === 1n;
+  }
+
+  /** Where a stopped ring goes on. */
+  baseOf(ring: Vring): number {
+    return ring.base ?? (this.isPacked ? VIRTQ_PACKED_BASE_INITIAL : 0);
   }
 
   /** Ring `index`, which may be new. */
@@ -126,7 +137,7 @@ export class Rings {
     try {
       await this.#driver?.drain();
     } catch (error) {
-      for (const ring of transmit) await this.#start(ring, ring.base);
+      for (const ring of transmit) await this.#start(ring);
       throw error;
     }
     for (const ring of running) await this.stop(ring);
@@ -212,13 +223,13 @@ export class Rings {
     // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
     const enabled = ring.enabled || ((this.features >> BigInt(VHOST_USER_F_PROTOCOL_FEATURES)) & 1n) === 0n;
     if (ring.running && !enabled) return await this.stop(ring);
-    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
+    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring);
   }
 
-  #start(ring: Vring, base: number): Promise<void> {
+  #start(ring: Vring): Promise<void> {
     // A guest that drives its VF itself leaves its virtio rings alone; they wait where they are.
     if (!this.#driver) return Promise.resolve();
-    return this.#startWith((body, fds) => this.ask(body, fds), ring, base);
+    return this.#startWith((body, fds) => this.ask(body, fds), ring, this.baseOf(ring));
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
@@ -232,7 +243,7 @@ export class Rings {
     await ask({
       op: "queueStart",
       index: ring.index,
-      flavour: "split",
+      flavour: this.isPacked ? "packed" : "split",
       size: ring.size,
       desc,
       avail,

@@ -304,7 +304,9 @@ export class Session {
       case "VHOST_USER_SET_VRING_BASE": {
         const ring = this.#vring(payload.getUint32(0, true));
         if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
-        if (value > 0xffff) throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
+        if (value > 0xffff && !this.#rings.isPacked) {
+          throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
+        }
         ring.base = value;
         return;
       }
@@ -314,7 +316,7 @@ export class Session {
         ring.kicked = false;
         ring.kick?.close();
         ring.kick = undefined;
-        const answer = new Uint32Array([ring.index, ring.base]);
+        const answer = new Uint32Array([ring.index, this.#rings.baseOf(ring)]);
         return this.#connection.reply(name, new Uint8Array(answer.buffer));
       }
       case "VHOST_USER_SET_VRING_ENABLE": {
@@ -333,8 +335,10 @@ export class Session {
   }
 
   #setNum(ring: Vring, size: number): void {
-    if (size < 2 || size > VRING_SIZE_MAX || (size & (size - 1)) !== 0) {
-      throw new ProtocolError(`size ${size} of vring ${ring.index}: sizes are powers of two, 2–${VRING_SIZE_MAX}`);
+    // A packed ring may have any size (virtio 1.2 §2.8.10.1).
+    const [min, sizes] = this.#rings.isPacked ? [1, "sizes are"] : [2, "sizes are powers of two,"];
+    if (size < min || size > VRING_SIZE_MAX || (!this.#rings.isPacked && (size & (size - 1)) !== 0)) {
+      throw new ProtocolError(`size ${size} of vring ${ring.index}: ${sizes} ${min}–${VRING_SIZE_MAX}`);
     }
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;

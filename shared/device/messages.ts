@@ -74,6 +74,8 @@ export const Request = z.discriminatedUnion("op", [
      * used index, or its head register, says, after a crash.
      */
     base: z.number().int().min(-1).max(0xffff_ffff),
+    /** A packed queue whose NIC has died: where it goes on if its driver has seen what was used last, at `base`. */
+    next: z.number().int().min(0).max(0xffff_ffff).optional(),
     features: iova.default(0n),
     /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
     packetBytes: z.number().int().min(0).default(2048),

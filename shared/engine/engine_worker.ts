@@ -66,6 +66,7 @@ export interface EngineExports {
   hasWork(queue: number): number;
   bindRings(queue: number): number;
   startQueue(queue: number, base: number): number;
+  continueQueue(queue: number, position: number, next: number): number;
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;

@@ -180,6 +180,8 @@ export class Queues {
   readonly #running = new Map<number, Running>();
   /** The pool's register page is mapped: advanced queues have their doorbells there, packed ones keep their position. */
   hasRegisters = false;
+  /** The rings that ran until all were stopped, and where they go on: a successor of a dead owner goes on there. */
+  readonly left = new Map<string, number>();
 
   constructor(engine: Engine, pool: number) {
     this.#engine = engine;
@@ -246,7 +248,10 @@ export class Queues {
     this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
     if (request.flavour === "advanced") this.#setAdvanced(at, request);
     if (request.flavour === "packed") this.#setPacked(at, request);
-    const verdict = this.#engine.wasm.startQueue(at, request.base);
+    const { wasm } = this.#engine;
+    const verdict = request.next !== undefined && request.flavour === "packed"
+      ? wasm.continueQueue(at, request.base, request.next)
+      : wasm.startQueue(at, request.base);
     if (verdict !== OK) {
       this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
@@ -315,9 +320,20 @@ export class Queues {
     return flavour === FLAVOUR_ADVANCED ? "advanced" : flavour === FLAVOUR_PACKED ? "packed" : "split";
   }
 
-  /** Stops all queues. */
+  /** Stops all queues, and notes in `left` where they go on. */
   stopAll(): void {
+    for (const [ring, position] of this.rings()) this.left.set(ring, position);
     for (const index of [...this.#running.keys()]) this.stop(index);
+  }
+
+  /** Which queues run on which rings, by name, and where they go on. */
+  rings(): Map<string, number> {
+    return new Map(
+      this.#sorted().map(({ pointer, index }) => [
+        ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true)),
+        this.#engine.wasm.positionOf(pointer) >>> 0,
+      ]),
+    );
   }
 
   /** Gives a running queue another call eventfd, which becomes the queue's. */
@@ -380,13 +396,6 @@ export class Queues {
       : [this.#diverted];
     receivers.forEach((pointer, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, pointer, true));
     this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
-  }
-
-  /** Which queues run on which rings, so that a successor of a dead owner can go on exactly there. */
-  rings(): Set<string> {
-    return new Set(
-      this.#sorted().map(({ pointer, index }) => ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true))),
-    );
   }
 
   /**

@@ -45,6 +45,7 @@ import {
   VIRTQ_DESC_BYTES,
   VIRTQ_EVENT_ALIGN,
   VIRTQ_EVENT_BYTES,
+  VIRTQ_PACKED_DESC_F_USED,
   VIRTQ_USED_ALIGN,
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_IDX,
@@ -53,7 +54,7 @@ import {
 import { disarmAdvanced, pendingAdvanced } from "./advanced.ts";
 import { translateWhole } from "./domain.ts";
 import { pending, pendingUpTo } from "./format.ts";
-import { disarmPacked, NO_SLOT, positionPacked } from "./packed.ts";
+import { disarmPacked, metaOf, NO_SLOT, positionPacked } from "./packed.ts";
 import { availIdx, disarmSplitAtStart } from "./split.ts";
 
 /** Finds the rings of `q` from their IOVAs: OK, or RING_UNMAPPED with nothing changed. */
@@ -144,6 +145,19 @@ function startAdvanced(q: usize, position: i32): u32 {
   disarmAdvanced(q);
   atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
   return OK;
+}
+
+/**
+ * Starts the packed queue `q` after whoever served it has died: at `next` if the used descriptor at `position` is there,
+ * for then the driver has seen all that was done, and else at `position`.
+ */
+export function continueQueue(q: usize, position: u32, next: u32): u32 {
+  const verdict = bindRings(q);
+  if (verdict != OK) return verdict;
+  const slot = (position >> 16) & 0x7fff;
+  if (slot >= load<u32>(q, Q_SIZE)) return BAD_AVAIL_IDX;
+  const isUsed = (<u32> (metaOf(q, slot) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0;
+  return startPacked(q, isUsed == (position >> 31 != 0) ? next : position);
 }
 
 /** Where a queue goes on: what `startQueue` takes. */
