@@ -1,5 +1,5 @@
 /**
- * Copying frame bytes. A copy of a few hundred bytes is a loop of 16-byte moves, since `memory.copy` is a call out of
+ * Copying frame bytes. A copy of up to a frame is a loop of 16-byte moves, since `memory.copy` is a call out of
  * compiled code; beyond that the C library's moves win. The last 16 bytes are copied as one move that may overlap the
  * one before: if the source changes meanwhile the bytes come from different moments, which is its owner's own doing.
  */
@@ -14,10 +14,24 @@ export function copyBytes(dst: usize, src: usize, n: u32): void {
   else copyFew(dst, src, n);
 }
 
+/** 16 bytes or more: in blocks of 64, and what is left with moves of which the last ends at the end. */
 @inline
 function copyMoves(dst: usize, src: usize, n: u32): void {
+  let i: u32 = 0;
+  for (; i + 64 < n; i += 64) {
+    v128.store(dst + i, v128.load(src + i));
+    v128.store(dst + i, v128.load(src + i, 16), 16);
+    v128.store(dst + i, v128.load(src + i, 32), 32);
+    v128.store(dst + i, v128.load(src + i, 48), 48);
+  }
   const end = n - 16;
-  for (let i: u32 = 0; i < end; i += 16) v128.store(dst + i, v128.load(src + i));
+  if (i < end) {
+    v128.store(dst + i, v128.load(src + i));
+    if (i + 16 < end) {
+      v128.store(dst + i, v128.load(src + i, 16), 16);
+      if (i + 32 < end) v128.store(dst + i, v128.load(src + i, 32), 32);
+    }
+  }
   v128.store(dst + end, v128.load(src + end));
 }
 

@@ -50,22 +50,21 @@ export function beginGather(): void {
 }
 
 /**
- * Fills a record with a frame of one piece at `frame`, of RECORD_HEAD_BYTES or more, that asks for nothing and takes one
- * descriptor. `before`: the first bytes of the record before. Answers the frame's own.
+ * Fills a record with a frame of one piece at `frame`, of RECORD_HEAD_BYTES or more, that asks for nothing; what it takes
+ * of the ring is the caller's to note. `before`: the first bytes of the record before. Answers the frame's own.
  */
 @inline
-export function recordPlain(record: usize, frame: usize, frameBytes: u32, id: u32, before: v128): v128 {
+export function recordPlain(record: usize, frame: usize, frameBytes: u32, before: v128): v128 {
   const head = v128.load(frame);
-  const differs: u64 = v128.any_true(v128.xor(head, before)) ? 1 : 0;
+  const kind = v128.any_true(v128.xor(head, before)) ? PLAIN : PLAIN_AND_SAME;
   v128.store(record, head);
-  store<u32>(record, load<u32>(frame, 16), R_HEAD2);
-  store<u64>(record, <u64> (<u32> frame) | (<u64> frameBytes << 32), R_DATA);
-  store<u64>(record, PLAIN_AND_SAME - (differs << 17), R_SEGMENTS);
-  store<u64>(record, <u64> 1 | (<u64> id << 32), R_DESCRIPTORS);
+  const where = <u64> (<u32> frame) | (<u64> frameBytes << 32);
+  v128.store(record, i64x2.replace_lane(i64x2.splat(kind), 0, where), R_DATA);
   return head;
 }
 
-/** R_SEGMENTS, R_FLAGS and R_DROP of a plain record that is as the one before. */
+/** R_SEGMENTS, R_FLAGS and R_DROP of a plain record, and of one that is as the one before. */
+const PLAIN: u64 = 1 | (<u64> RECORD_F_PLAIN << 16);
 export const PLAIN_AND_SAME: u64 = 1 | (<u64> (RECORD_F_PLAIN | RECORD_F_SAME) << 16);
 
 /** What stands for the first bytes of the record before the first one, which is never taken for the same. */
@@ -127,7 +126,8 @@ function faultOf(record: usize, length: u32, offload: bool): u32 {
 /** What a frame's descriptors are: how many, and what is given back for them. */
 @inline
 export function recordDescriptors(record: usize, count: u32, id: u32): void {
-  store<u64>(record, <u64> count | (<u64> id << 32), R_DESCRIPTORS);
+  store<u32>(record, count, R_DESCRIPTORS);
+  store<u32>(record, id, R_ID);
 }
 
 /** A copy of the frame's first bytes (HEAD_BYTES_MAX, if there are so many) for who looks into its headers. */

@@ -3,8 +3,8 @@
  * record, which was checked; the rest from the sender's memory.
  */
 import {
+  HEAD_CHECKED,
   HEAD_INSERT,
-  HEAD_KEEP_TAG,
   HEAD_MASK,
   HEAD_STRIP,
   ONE_SEGMENT,
@@ -37,19 +37,16 @@ export function isPlain(record: usize): bool {
   return (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) != 0;
 }
 
-/** Writes a plain record's frame to `dst`, where there is room for all of it. */
+/** Writes a plain record's frame to `dst`, where there is room for all of it, as it is. */
 @inline
-export function putPlain(dst: usize, record: usize, head: u32, tag: u32): void {
-  if (head & HEAD_MASK) {
-    putTagged(dst, record, head, tag);
-    return;
-  }
-  const where = load<u64>(record, R_DATA);
+export function putPlain(dst: usize, record: usize): void {
+  const data: usize = load<u32>(record, R_DATA);
   v128.store(dst, v128.load(record));
-  copyBytes(dst + 16, <usize> (<u32> where) + 16, <u32> (where >> 32) - 16);
+  copyBytes(dst + 16, data + 16, load<u32>(record, R_LENGTH) - 16);
 }
 
-function putTagged(dst: usize, record: usize, head: u32, tag: u32): void {
+/** As `putPlain`, with what `head` says done to its tag. */
+export function putTagged(dst: usize, record: usize, head: u32, tag: u32): void {
   const data: usize = load<u32>(record, R_DATA);
   const length = load<u32>(record, R_LENGTH);
   const what = head & HEAD_MASK;
@@ -59,11 +56,11 @@ function putTagged(dst: usize, record: usize, head: u32, tag: u32): void {
     store<u32>(dst, load<u32>(record, 12), 16);
     copyBytes(dst + 20, data + 16, length - 16);
   } else if (what == HEAD_STRIP) {
-    store<u32>(dst, load<u32>(record, R_HEAD2), 12);
-    copyBytes(dst + 16, data + 20, length - 20);
+    // What is behind the tag nobody has looked at, as with all that follows.
+    copyBytes(dst + 12, data + 16, length - 16);
   } else {
-    store<u32>(dst, load<u32>(record, R_HEAD2), 16);
-    copyBytes(dst + 20, data + 20, length - 20);
+    copyBytes(dst + 16, data + 16, length - 16);
+    if (what == HEAD_CHECKED) store<u32>(dst, load<u32>(record, R_HEAD2), 16);
   }
 }
 
@@ -78,16 +75,10 @@ function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
     store<u32>(out, load<u32>(record, 12), 16);
     return (known + TAG_BYTES) | (known << 8);
   }
-  const known = min(length, RECORD_HEAD_BYTES);
-  if (what == HEAD_STRIP) {
-    store<u32>(out, load<u32>(record, R_HEAD2), 12);
-    return (known - TAG_BYTES) | (known << 8);
-  }
-  if (what == HEAD_KEEP_TAG) {
-    store<u32>(out, load<u32>(record, R_HEAD2), 16);
-    return known | (known << 8);
-  }
-  return min(length, 16) | (min(length, 16) << 8);
+  if (what == HEAD_STRIP) return 12 | (16 << 8);
+  const known = min(length, what == HEAD_CHECKED ? RECORD_HEAD_BYTES : 16);
+  if (what == HEAD_CHECKED) store<u32>(out, load<u32>(record, R_HEAD2), 16);
+  return known | (known << 8);
 }
 
 /** The segments of a record's frame, also if it lies in one piece. */

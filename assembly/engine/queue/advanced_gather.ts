@@ -88,7 +88,8 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
       at = offset < reach ? window + <usize> offset : inSecond(q, address);
     }
     if (at != 0) {
-      before = recordPlain(record, at, frameBytes, 0, before);
+      before = recordPlain(record, at, frameBytes, before);
+      store<u32>(record, 1, R_DESCRIPTORS);
       store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
       bytes += frameBytes;
       taken++;

@@ -44,7 +44,7 @@ import {
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
 import { appendBuffer, NOT_APPENDED, put, rewindOut } from "../batch/segments.ts";
 import { context } from "../context.ts";
-import { isPlain, outLength, peekFrame, putFrame, putPlain, putRest } from "../deliver/head.ts";
+import { isPlain, outLength, peekFrame, putFrame, putTagged, putRest } from "../deliver/head.ts";
 import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
 import { spendReceive, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { pendingAdvanced } from "./advanced.ts";
@@ -88,7 +88,7 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
       buffer = offset < reach ? window + <usize> offset : inSecond(rx, address);
     }
     if (buffer != 0) {
-      putPlain(buffer, record, head, load<u32>(at, N_TAG));
+      putTagged(buffer, record, head, load<u32>(at, N_TAG));
       writeBack(descriptor, 0, length, ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP);
       store<u32>(rx, (slot + 1) & mask, Q_LAST_AVAIL);
       free--;

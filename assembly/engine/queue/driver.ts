@@ -55,7 +55,7 @@ import {
 import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
 import { appendSegment, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
-import { isPlain, outLength, putFrame, putPlain } from "../deliver/head.ts";
+import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
 import { note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { failQueue, raiseCall } from "./interrupts.ts";
@@ -131,7 +131,7 @@ function send(tx: usize, record: usize, head: u32, tag: u32, frameBytes: u32): u
   const tail = load<u32>(tx, Q_LAST_AVAIL);
   if (count > freeToSend(tx)) return C_RX_NO_BUFFER;
   if (count == 1 && isPlain(record)) {
-    putPlain(bufferOf(tx, tail), record, head, tag);
+    putTagged(bufferOf(tx, tail), record, head, tag);
   } else {
     for (let i: u32 = 0; i < count; i++) {
       appendSegment(context + RX_SEGMENTS, i, bufferOf(tx, (tail + i) & mask), TRUNK_BUFFER_BYTES);
@@ -203,7 +203,8 @@ export function gatherDriver(rx: usize, most: u32, byteLimit: u32, unitLimit: u3
     const meta = load<u64>(descriptorOf(rx, slot), 8);
     const length = <u32> (meta >> 32) & 0xffff;
     if ((<u32> meta & ADV_RXD_STAT_EOP) != 0 && length <= <u32> TRUNK_BUFFER_BYTES && isPlainLength(length)) {
-      before = recordPlain(record, bufferOf(rx, slot), length, 0, before);
+      before = recordPlain(record, bufferOf(rx, slot), length, before);
+      store<u32>(record, 1, R_DESCRIPTORS);
       bytes += length;
       taken++;
       units += UNITS_FRAME + (length >> UNITS_BYTES_SHIFT);

@@ -65,7 +65,8 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
     }
     let step: u32 = 1;
     if (at != 0 && load<u16>(at) == 0) {
-      before = recordPlain(record, at + hdrBytes, frameBytes, <u32> (meta >> 32) & 0xffff, before);
+      before = recordPlain(record, at + hdrBytes, frameBytes, before);
+      recordDescriptors(record, 1, <u32> (meta >> 32) & 0xffff);
       bytes += frameBytes;
       units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
     } else {

@@ -40,7 +40,7 @@ import {
 import { VIRTQ_DESC_BYTES, VIRTQ_DESC_F_WRITE, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
-import { isPlain, outLength, putFrame, putPlain } from "../deliver/head.ts";
+import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
 import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
 import { putVirtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
@@ -87,7 +87,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
     }
     if (buffer != 0) {
       putVirtioHeader(buffer, hdrBytes, 1);
-      putPlain(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       pushUsedPacked(rx, <u32> (meta >> 32) & 0xffff, need, VIRTQ_DESC_F_WRITE, 1);
       advanceAvail(rx, 1);
     } else {

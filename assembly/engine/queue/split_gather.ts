@@ -3,7 +3,6 @@ import {
   B_BAD_DETAIL,
   B_BYTES,
   B_CHAIN_BYTES,
-  B_PREFETCHED,
   B_SEGMENTS,
   B_UNITS,
   BAD_HEADER,
@@ -21,6 +20,7 @@ import {
   Q_REGION_WINDOW,
   Q_SIZE,
   QUEUE_SIZE_MAX,
+  R_ID,
   R_LENGTH,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
@@ -48,7 +48,6 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
   let bytes: u32 = 0;
   let units = load<u32>(batch(), B_UNITS);
   let n: u32 = 0;
-  prefetch(q, most);
   let before = noHead();
   for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
     const head: u32 = load<u16>(ring + ((last + n) & mask) * 2);
@@ -63,7 +62,8 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
       at = offset < reach ? window + <usize> offset : inSecond(q, address);
     }
     if (at != 0 && load<u16>(at) == 0) {
-      before = recordPlain(record, at + hdrBytes, frameBytes, head, before);
+      before = recordPlain(record, at + hdrBytes, frameBytes, before);
+      store<u32>(record, head, R_ID);
       bytes += frameBytes;
       units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
     } else {
@@ -81,28 +81,6 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
   store<u32>(batch(), units, B_UNITS);
   store<u32>(batch(), bytes, B_BYTES);
   return n;
-}
-
-/**
- * Reads the first lines of the next `n` frames and throws them away. Another CPU has just written them: asked for all at
- * once they come together, asked for one by one in the loop each is waited for.
- */
-function prefetch(q: usize, n: u32): void {
-  const mask = load<u32>(q, Q_SIZE) - 1;
-  const table: usize = load<u32>(q, Q_DESC);
-  const ring: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
-  const last = load<u32>(q, Q_LAST_AVAIL);
-  const iova = load<u64>(q, Q_REGION_IOVA);
-  const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
-  const window: usize = load<u32>(q, Q_REGION_WINDOW);
-  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
-  let sum: u64 = 0;
-  for (let i: u32 = 0; i < n; i++) {
-    const head: u32 = load<u16>(ring + ((last + i) & mask) * 2);
-    const offset = load<u64>(table + ((head & mask) << 4)) - iova;
-    if (offset < reach) sum += load<u64>(window + <usize> offset + hdrBytes) + load<u16>(window + <usize> offset);
-  }
-  store<u64>(batch(), sum, B_PREFETCHED);
 }
 
 /** Whether a frame of this length can be a simple record. */

@@ -14,6 +14,10 @@ import {
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  HEAD_F_BROADCAST,
+  HEAD_F_MULTICAST,
+  HEAD_F_PLAIN,
+  HEAD_MASK,
   N_COUNT,
   N_HEAD,
   N_NEXT,
@@ -47,15 +51,18 @@ import {
 } from "../../../shared/layout/virtio.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
-import { isPlain, outLength, putFrame, putPlain } from "../deliver/head.ts";
+import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
 import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
-import { putVirtioHeader } from "../deliver/virtio_header.ts";
+import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
 import { availHead, availIdx, pushUsed } from "./split.ts";
 import { walkSplit } from "./split_chain.ts";
 import { inSecond } from "./split_gather.ts";
+
+/** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
+export const COMMON_MASK: u32 = HEAD_F_PLAIN | HEAD_F_MULTICAST | HEAD_F_BROADCAST;
 
 /**
  * Puts the deliveries from `first` on into RX queue `rx`; answers how many of them are done with. `wait`: it stops at the
@@ -67,6 +74,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   const ring: usize = load<u32>(rx, Q_AVAIL) + VIRTQ_AVAIL_RING;
   const used: usize = load<u32>(rx, Q_USED) + VIRTQ_USED_RING;
   const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const header = virtioHeader(hdrBytes);
   const iova = load<u64>(rx, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(rx, Q_REGION_SIZE));
   const window: usize = load<u32>(rx, Q_REGION_WINDOW);
@@ -77,56 +85,67 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   let frames: u32 = 0;
   let bytes: u32 = 0;
   let at = first;
-  let record: usize = load<u32>(at, N_RECORD);
-  let head: u32 = load<u16>(at, N_HEAD);
-  let left: u32 = load<u16>(at, N_COUNT);
-  for (;; record += RECORD_STRIDE, left--, done++) {
-    if (left == 0) {
-      at = load<u32>(at, N_NEXT);
-      if (at == 0) break;
-      record = load<u32>(at, N_RECORD);
-      head = load<u16>(at, N_HEAD);
-      left = load<u16>(at, N_COUNT);
-    }
-    // Nothing there, or more than there can be: what the loop takes is read again before it is believed.
-    if (((end - last) & 0xffff) - 1 > mask) end = availIdx(rx);
-    const length = outLength(head, load<u32>(record, R_LENGTH));
-    const id: u32 = load<u16>(ring + (last & mask) * 2);
-    const descriptor = table + ((id & mask) << 4);
-    const address = load<u64>(descriptor);
-    const meta = load<u64>(descriptor, 8);
-    const need = hdrBytes + length;
-    let buffer: usize = 0;
-    if (
-      (<u32> (meta >> 32) & 0xffff) == VIRTQ_DESC_F_WRITE && <u32> meta >= need && id <= mask && isPlain(record) &&
-      ((end - last) & 0xffff) - 1 <= mask
-    ) {
-      const offset = address - iova;
-      buffer = offset < reach ? window + <usize> offset : inSecond(rx, address);
-    }
-    if (buffer != 0) {
-      putVirtioHeader(buffer, hdrBytes, 1);
-      putPlain(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
-      store<u64>(used + (usedIdx & mask) * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
-      last++;
-      usedIdx++;
-    } else {
+  while (at != 0) {
+    const head: u32 = load<u16>(at, N_HEAD);
+    const grows = outLength(head, 0);
+    let left: u32 = load<u16>(at, N_COUNT);
+    let record: usize = load<u32>(at, N_RECORD);
+    while (left != 0) {
+      let free = (end - last) & 0xffff;
+      if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
+      // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the rest of the loop.
+      const common = (head & COMMON_MASK) == HEAD_F_PLAIN && free <= mask + 1 && ((usedIdx ^ last) & mask) == 0;
+      const most: u32 = common ? min(free, left) : 0;
+      let n: u32 = 0;
+      for (; n < most; n++, record += RECORD_STRIDE) {
+        const slot = (last + n) & mask;
+        const length = load<u32>(record, R_LENGTH) + grows;
+        const id: u32 = load<u16>(ring + slot * 2);
+        const descriptor = table + ((id & mask) << 4);
+        const offset = load<u64>(descriptor) - iova;
+        const meta = load<u64>(descriptor, 8);
+        const need = hdrBytes + length;
+        if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
+        const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
+        if (buffer == 0) break;
+        v128.store(buffer, header);
+        if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+        else putPlain(buffer + hdrBytes, record);
+        store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
+        bytes += length;
+      }
+      frames += n;
+      last += n;
+      usedIdx += n;
+      left -= n;
+      if (left == 0) break;
       store<u32>(rx, last, Q_LAST_AVAIL);
       store<u32>(rx, usedIdx, Q_USED_IDX);
-      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), need);
-      if (refused == C_RX_NO_BUFFER && wait) break;
-      if (refused != 0) {
+      const length = load<u32>(record, R_LENGTH) + grows;
+      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
+      if (refused == C_RX_NO_BUFFER && wait) {
+        noteDelivered(frames, bytes);
+        return done + load<u16>(at, N_COUNT) - left;
+      }
+      if (refused == 0) {
+        bytes += length;
+        frames++;
+        noteGroupAddress(head);
+      } else {
         note(resultOf(refused), 1);
-        if (refused != C_RX_QUEUE_ERROR) continue;
-        done += 1 + failRest(at, left - 1);
-        break;
+        if (refused == C_RX_QUEUE_ERROR) {
+          noteDelivered(frames, bytes);
+          return done + load<u16>(at, N_COUNT) + failRest(at, left - 1) - (left - 1);
+        }
       }
       last = load<u32>(rx, Q_LAST_AVAIL);
       usedIdx = load<u32>(rx, Q_USED_IDX);
+      end = availIdx(rx);
+      left--;
+      record += RECORD_STRIDE;
     }
-    if (head != 0) noteGroupAddress(head);
-    bytes += length;
-    frames++;
+    done += load<u16>(at, N_COUNT);
+    at = load<u32>(at, N_NEXT);
   }
   store<u32>(rx, last, Q_LAST_AVAIL);
   store<u32>(rx, usedIdx, Q_USED_IDX);

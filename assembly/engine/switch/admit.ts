@@ -20,7 +20,10 @@ import {
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
   POOL_F_TRUST,
+  R_DATA,
+  R_FLAGS,
   R_HEAD2,
+  RECORD_F_PLAIN,
   VLAN_KEY_AD,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, isTag, MAC_MASK, TPID_C, TPID_S } from "../../lib/ethernet.ts";
@@ -35,6 +38,8 @@ export let src: u64 = 0;
 export let vlan: u32 = 0;
 export let tag: u32 = 0;
 export let tagInFrame: bool = false;
+/** It is of VID 0: what is behind its tag was looked at, in the record's copy. */
+export let lookedBehind: bool = false;
 /** Its source was learned, not set. */
 export let learnedSource: bool = false;
 
@@ -69,6 +74,7 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
   const tciBytes = load<u16>(record, 14);
   vlan = 0;
   tag = 0;
+  lookedBehind = false;
   const own = load<u32>(p, P_VLAN);
   if (own != 0) {
     // VST: the PF's tag goes on. A guest's own tag is refused, but a C-tag may travel inside an S-tag (802.1ad).
@@ -83,14 +89,23 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
   const vid = <u32> bswap<u16>(tciBytes) & 0xfff;
   if (vid == 0xfff) return C_TX_VLAN_DENIED;
   tag = ethertype | (<u32> tciBytes << 16);
+  lookedBehind = vid == 0 && (flags & POOL_F_TRUNK_ALL) == 0;
   if (vid != 0) {
     vlan = vid | (ethertype == TPID_S ? VLAN_KEY_AD : 0);
-  } else if ((flags & POOL_F_TRUNK_ALL) == 0 && isTag(load<u16>(record, R_HEAD2))) {
+  } else if ((flags & POOL_F_TRUNK_ALL) == 0 && isTag(typeBehindTag(record))) {
     // VID 0 carries a priority only, and the frame belongs to the untagged VLAN; but whoever takes that tag off finds
     // the one behind it, and would be in a VLAN that nobody checked.
     return C_TX_VLAN_DENIED;
   }
   return isMember(pool, vlan) ? 0 : C_TX_VLAN_DENIED;
+}
+
+/** The type behind a frame's tag, out of the record's copy, which holds from now on. */
+function typeBehindTag(record: usize): u32 {
+  if (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) {
+    store<u32>(record, load<u32>(load<u32>(record, R_DATA), 16), R_HEAD2);
+  }
+  return load<u16>(record, R_HEAD2);
 }
 
 /** Spoof check, and what a trusted VF may learn by it. Answers 0 or the drop counter. */

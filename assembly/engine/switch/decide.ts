@@ -26,10 +26,10 @@ import {
   DECIDED_FLOOD,
   DECIDED_UNKNOWN,
   HEAD_AS_IS,
+  HEAD_CHECKED,
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
   HEAD_INSERT,
-  HEAD_KEEP_TAG,
   HEAD_STRIP,
   ONE_DECISION,
   P_FLAGS,
@@ -48,7 +48,7 @@ import {
 import { isMulticast, isTag, MAC_BROADCAST } from "../../lib/ethernet.ts";
 import { context, control, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
-import { admit, dst, learnedSource, src, tag, tagInFrame, vlan } from "./admit.ts";
+import { admit, dst, learnedSource, lookedBehind, src, tag, tagInFrame, vlan } from "./admit.ts";
 import { recall, remember } from "./decisions.ts";
 import { findPool } from "./filter.ts";
 import { nowSeconds } from "./filter_table.ts";
@@ -157,7 +157,8 @@ export function deliver(entry: usize, from: u32, to: u32): void {
   }
   // Where the PF sets the VLAN no tag is seen.
   const tagged = tag != 0 && load<u32>(p, P_VLAN) == 0;
-  const head: u32 = tagInFrame ? (tagged ? HEAD_KEEP_TAG : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
+  const kept: u32 = lookedBehind ? HEAD_CHECKED : HEAD_AS_IS;
+  const head: u32 = tagInFrame ? (tagged ? kept : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
   const group: u32 = dst == MAC_BROADCAST ? HEAD_F_BROADCAST : isMulticast(dst) ? HEAD_F_MULTICAST : 0;
   store<u16>(entry, <u16> to, D_POOL);
   store<u8>(entry, DECIDED_DELIVER, D_KIND);

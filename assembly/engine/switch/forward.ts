@@ -17,6 +17,7 @@ import {
   DECIDED_DELIVER,
   DECIDED_DROP,
   DECIDED_FLOOD,
+  HEAD_F_PLAIN,
   N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
@@ -25,8 +26,10 @@ import {
   Q_RECEIVE_COST,
   R_DELIVERY,
   R_DROP,
+  R_FLAGS,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_PLAIN,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
@@ -49,7 +52,6 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const once = context + ONE_DECISION;
   let entry: usize = once;
   let rx: usize = 0;
-  let delivery: usize = 0;
   let cost: u32 = 0;
   let expected: u32 = 0;
   let sent: u32 = 0;
@@ -58,15 +60,6 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   let i: u32 = 0;
   store<u64>(batch(), 0, B_GROUPS);
   for (; i < n && expected < unitLimit; i++, record += RECORD_STRIDE) {
-    if (load<u64>(record, R_SEGMENTS) == PLAIN_AND_SAME && delivery != 0) {
-      // As the one before it, to the same queue.
-      store<u16>(delivery, load<u16>(delivery, N_COUNT) + 1, N_COUNT);
-      sent++;
-      bytes += load<u32>(record, R_LENGTH);
-      expected += cost;
-      continue;
-    }
-    delivery = 0;
     if (load<u32>(record, R_DROP) != 0) {
       count(p, load<u32>(record, R_DROP), 1);
       continue;
@@ -84,11 +77,23 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       expected += unusual(pool, record, entry);
       continue;
     }
-    append(rx, record + R_DELIVERY, record, headAndTag(entry));
+    const plain: u64 = load<u16>(record, R_FLAGS) & RECORD_F_PLAIN ? HEAD_F_PLAIN : 0;
+    append(rx, record + R_DELIVERY, record, headAndTag(entry) | plain);
     cost = load<u32>(rx, Q_RECEIVE_COST);
     expected += cost;
     // What was decided for this frame alone says nothing about the next.
-    if (entry != once && !manyQueues) delivery = record + R_DELIVERY;
+    if (entry == once || manyQueues) continue;
+    const first = record;
+    const most = cost == 0 ? n : min(n, i + 1 + (unitLimit - min(expected, unitLimit)) / cost);
+    while (i + 1 < most && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
+      record += RECORD_STRIDE;
+      bytes += load<u32>(record, R_LENGTH);
+      i++;
+    }
+    const more = <u32> (record - first) / RECORD_STRIDE;
+    store<u16>(first, <u16> (more + 1), R_DELIVERY + N_COUNT);
+    sent += more;
+    expected += more * cost;
   }
   flush();
   if (sent != 0) {

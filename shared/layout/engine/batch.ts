@@ -37,19 +37,20 @@ export const GROUP_COUNT = 256;
 export const GROUP_STRIDE = 16;
 
 // A frame's record: checked copies of what its owner could change.
-/** 16 bytes: the frame's first ones; then four more as u32. */
+/** 16 bytes: the frame's first ones. */
 export const R_HEAD = 0;
-export const R_HEAD2 = 16;
 /** u32: where the frame lies, if R_SEGMENTS is 1; otherwise its list of segments. */
-export const R_DATA = 20;
-export const R_LENGTH = 24;
+export const R_DATA = 16;
+export const R_LENGTH = 20;
 /** u16: segments; then u16: RECORD_F_*. */
-export const R_SEGMENTS = 28;
-export const R_FLAGS = 30;
+export const R_SEGMENTS = 24;
+export const R_FLAGS = 26;
 /** u32: the counter (C_*) of what is wrong with the frame whatever its addresses, 0 for nothing. */
-export const R_DROP = 32;
-/** u32: descriptors of the ring, or heads of a split one, that the frame takes. */
-export const R_DESCRIPTORS = 36;
+export const R_DROP = 28;
+/** u32: descriptors of the ring that the frame takes; not filled in for a split ring, where each takes one head. */
+export const R_DESCRIPTORS = 32;
+/** u32: the frame's bytes 16–19, if they are looked at. */
+export const R_HEAD2 = 36;
 /** u32: what is given back: a split ring's head, a packed buffer id. */
 export const R_ID = 40;
 /** u64, advanced, in the same place: the descriptors whose driver wants a report, a bit each. */
@@ -57,7 +58,7 @@ export const R_REPORT = 40;
 /** The frame's own delivery. */
 export const R_DELIVERY = 48;
 
-/** The frame lies in one piece, is not tiny, and nothing is wrong with it. */
+/** The frame lies in one piece, is not tiny, and nothing is wrong with it. Of such a frame R_HEAD2 is only filled in when it is looked at. */
 export const RECORD_F_PLAIN = 1;
 /** Plain, and its first 16 bytes are those of the record before. */
 export const RECORD_F_SAME = 2;

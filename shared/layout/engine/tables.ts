@@ -53,12 +53,14 @@ export const DECIDED_UNKNOWN = 3;
 export const D_F_SENT = 1;
 export const D_F_LEARNED = 2;
 
-/** What becomes of a frame's head: as it is; tag put in; tag taken out; its own tag kept, out of the checked copy. */
+/** What becomes of a frame's head: as it is; tag put in; tag taken out; 20 bytes of it out of the checked copy. */
 export const HEAD_AS_IS = 0;
 export const HEAD_INSERT = 1;
 export const HEAD_STRIP = 2;
-export const HEAD_KEEP_TAG = 3;
+export const HEAD_CHECKED = 3;
 export const HEAD_MASK = 3;
 /** Beside these, so that the receiver's counters tell. */
 export const HEAD_F_MULTICAST = 4;
 export const HEAD_F_BROADCAST = 8;
+/** Of a delivery, not of a decision: all its records are plain. */
+export const HEAD_F_PLAIN = 16;
