@@ -9,8 +9,6 @@ import {
   CTL,
   CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
-  CTL_CALLING_FD,
-  CTL_CALLING_SEQUENCE,
   CTL_FAULTS,
   CTL_GENERATION,
   CTL_PARKED,
@@ -22,11 +20,9 @@ import {
 import {
   Arena,
   createEventFd,
-  drainEventFd,
   Epoll,
   EPOLLIN,
   installSigbusGuard,
-  isWritable,
   monotonicNs,
   signalEventFd,
   takeFaults,
@@ -37,7 +33,6 @@ import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.t
 /** How long the worker may take to stand still before it counts as dead. */
 const PARK_DEADLINE_MS = 5000;
 const PARK_CHECK_MS = 20;
-const WATCHDOG_MS = 200;
 
 /** Settings of an engine. */
 export interface EngineOptions {
@@ -68,7 +63,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   readonly #wasm: Exports;
   readonly #wake = createEventFd();
   readonly #worker: Worker;
-  readonly #watchdog: ReturnType<typeof setInterval>;
   #paused = false;
   /** Odd while the worker is to stand still, even while it may run. */
   #ticket = 0;
@@ -77,13 +71,11 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.arena = arena;
     this.view = new DataView(arena.buffer);
     this.#words = new Int32Array(arena.buffer);
-    this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
     this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
     this.epoll.add(this.#wake.number, EPOLLIN, 0);
     this.#worker = worker;
-    this.#watchdog = setInterval(() => this.#freeBlockedCall(), WATCHDOG_MS);
   }
 
   /** Builds the arena and starts the worker; resolves when it polls. */
@@ -147,7 +139,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       const seen = Atomics.load(this.#words, parked);
       if (seen === ticket) break;
       if (Atomics.wait(this.#words, parked, seen, PARK_CHECK_MS) !== "timed-out") continue;
-      this.#freeBlockedCall();
       if (performance.now() > deadline) {
         this.onDeath(`the engine did not stand still within ${PARK_DEADLINE_MS} ms`);
         throw new Error(`Cannot change the engine: it did not stand still within ${PARK_DEADLINE_MS} ms`);
@@ -178,24 +169,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.view.setUint32(at + Q_CALL_PENDING, 0, true);
   }
 
-  #lastSequence = -1;
-  /** Told which call eventfd held the worker. */
-  onBlockedCall: (fd: number) => void = () => {};
-
-  /**
-   * A call eventfd in whose write the worker has been since the last look, and which is full, is drained, which lets
-   * the write through; its queue is then taken out of service.
-   */
-  #freeBlockedCall(): void {
-    const fd = Atomics.load(this.#words, (CTL + CTL_CALLING_FD) / 4);
-    const sequence = Atomics.load(this.#words, (CTL + CTL_CALLING_SEQUENCE) / 4);
-    if (fd >= 0 && sequence === this.#lastSequence && !isWritable(fd)) {
-      drainEventFd(fd);
-      queueMicrotask(() => this.onBlockedCall(fd));
-    }
-    this.#lastSequence = sequence;
-  }
-
   /** The TX queues that are polled, as arena offsets. Only inside `between`. */
   setActive(queues: readonly number[]): void {
     queues.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
@@ -219,7 +192,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
 
   /** Stops the worker and closes everything. */
   async close(): Promise<void> {
-    clearInterval(this.#watchdog);
     const ended = Promise.withResolvers<void>();
     this.#worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
       if (event.data === "ended") ended.resolve();

@@ -15,8 +15,9 @@ import {
   BAD_TAIL,
   BURST_FRAMES,
   C_TX_UNFETCHED,
-  CALL_BLOCKED,
+  CALL_EVENTFD,
   CALL_LIST,
+  CALL_SOCKET,
   CTL,
   CTL_CALL_COUNT,
   FLAVOUR_ADVANCED,
@@ -31,6 +32,7 @@ import {
   Q_AVAIL,
   Q_AVAIL_IOVA,
   Q_CALL_FD,
+  Q_CALL_KIND,
   Q_CALL_PENDING,
   Q_CALLS,
   Q_DESC_IOVA,
@@ -85,8 +87,9 @@ import {
   ADV_REGISTER_STRIDE,
 } from "../layout/advanced.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
-import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../os/mod.ts";
+import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
+import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 
 /** Features a split queue of this NIC can do; the vhost service adds what the protocol needs. */
 export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
@@ -107,7 +110,6 @@ export const QUEUE_REASONS: Record<number, string> = {
   [BAD_HEADER]: "chain is shorter than the virtio-net header",
   [MEMORY_GONE]: "the guest's memory file was truncated",
   [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
-  [CALL_BLOCKED]: "the call eventfd blocks its writer",
   [BAD_TAIL]: "doorbell is not below the queue size",
   [BAD_DESCRIPTOR]: "descriptor is malformed, or a frame's last one is missing",
 };
@@ -116,7 +118,7 @@ export const QUEUE_REASONS: Record<number, string> = {
 const VISIT_FRAMES_MIN = 8;
 
 /** State of one queue, for APIs. */
-export interface QueueState {
+export interface QueueState extends KickRecord {
   index: number;
   kind: "rx" | "tx";
   flavour: "split" | "advanced";
@@ -160,6 +162,19 @@ function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequ
   }
 }
 
+/** Throws unless the engine can wait for `kick` and raise `call` without being held by whoever has them too. */
+function checkDescriptors(index: number, kick: Fd | undefined, call: Fd | undefined): void {
+  if (kick && kick.kind !== "eventfd") {
+    throw new DeviceRefusal(
+      "bad-fd",
+      `queue ${index}: its kick is not an eventfd. It must be one: kicks are never read, and anything else fills up`,
+    );
+  }
+  if (call && call.kind !== "eventfd" && call.kind !== "socket") {
+    throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd, nor a Unix socket`);
+  }
+}
+
 /** Frames one visit may take from each of `count` TX queues of a pool: together a burst, whatever their number. */
 export function visitFrames(count: number): number {
   return Math.max(VISIT_FRAMES_MIN, Math.floor(BURST_FRAMES / Math.max(1, count)));
@@ -176,6 +191,8 @@ export class Queues {
   readonly #view: DataView;
   readonly #pool: number;
   readonly #running = new Map<number, Running>();
+  /** What is held against queues that have been stopped. */
+  readonly #records = new Map<number, KickRecord>();
 
   constructor(engine: Engine, pool: number) {
     this.#engine = engine;
@@ -218,11 +235,7 @@ export class Queues {
     }
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
     checkSize(request);
-    for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
-      if (fd && !isEventFd(fd.number)) {
-        throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
-      }
-    }
+    checkDescriptors(index, kick, call);
     const at = this.#pointer(index);
     new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
     const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
@@ -234,12 +247,14 @@ export class Queues {
     this.#view.setUint32(at + Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
     this.#view.setUint32(at + Q_POOL, this.#pool, true);
     this.#view.setUint32(at + Q_INDEX, index, true);
-    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(at, call);
     this.#view.setInt32(at + Q_KICK_FD, kick?.number ?? -1, true);
     this.#view.setBigUint64(at + Q_DESC_IOVA, request.desc, true);
     this.#view.setBigUint64(at + Q_AVAIL_IOVA, request.avail, true);
     this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
     if (request.flavour === "advanced") this.#setAdvanced(at, request);
+    const record = this.#records.get(index);
+    if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const verdict = this.#engine.wasm.startQueue(at, request.base);
     if (verdict !== OK) {
       this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
@@ -260,9 +275,14 @@ export class Queues {
     this.#view.setUint32(at + Q_HDR_BYTES, 0, true);
   }
 
+  #writeCall(at: number, call: Fd | undefined): void {
+    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#view.setUint32(at + Q_CALL_KIND, call?.kind === "socket" ? CALL_SOCKET : CALL_EVENTFD, true);
+  }
+
   /**
-   * Has the worker raise one interrupt: what was added before a ring or its eventfd was handed over may have gone
-   * unannounced. Never written here: somebody else's eventfd may block its writer.
+   * Has the worker raise one interrupt: what was added before a ring or its descriptor was handed over may have gone
+   * unannounced.
    */
   #call(at: number): void {
     if (this.#view.getInt32(at + Q_CALL_FD, true) < 0 || this.#view.getUint32(at + Q_CALL_PENDING, true)) return;
@@ -282,6 +302,7 @@ export class Queues {
     const split = this.#view.getUint32(at + Q_FLAVOUR, true) !== FLAVOUR_ADVANCED;
     if (!inError && split) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
+    this.#records.set(index, kickRecord(this.#view, at, monotonicNs()));
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
     this.#engine.forgetCall(at);
     this.#view.setInt32(at + Q_KICK_FD, -1, true);
@@ -298,16 +319,14 @@ export class Queues {
     for (const index of [...this.#running.keys()]) this.stop(index);
   }
 
-  /** Gives a running queue another call eventfd, which becomes the queue's. */
+  /** Gives a running queue another call descriptor, which becomes the queue's. */
   setCall(index: number, call: Fd | undefined): void {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
-    if (call && !isEventFd(call.number)) {
-      throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
-    }
+    checkDescriptors(index, undefined, call);
     queue.call?.close();
     queue.call = call;
-    this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(queue.pointer, call);
     this.#call(queue.pointer);
   }
 
@@ -325,15 +344,6 @@ export class Queues {
       if (found && unmapped) this.#view.setUint32(pointer + Q_STATE, QUEUE_RUNNING, true);
     }
     this.#writeLists();
-  }
-
-  /** Stops the queue whose call eventfd has held the worker. */
-  failCall(fd: number): void {
-    for (const { pointer, call } of this.#running.values()) {
-      if (call?.number !== fd) continue;
-      this.#view.setInt32(pointer + Q_CALL_FD, -1, true);
-      this.#fail(pointer, CALL_BLOCKED);
-    }
   }
 
   /** Stops all queues in place, with a reason that the API shows. */
@@ -390,6 +400,7 @@ export class Queues {
 
   /** State of all queues, for the API. */
   states(): QueueState[] {
+    const nowNs = monotonicNs();
     return this.#sorted().map(({ pointer, index }) => {
       const error = this.#view.getUint32(pointer + Q_STATE, true) === QUEUE_ERROR;
       const reason = QUEUE_REASONS[this.#view.getUint32(pointer + Q_ERROR, true)] ?? "unknown";
@@ -402,6 +413,7 @@ export class Queues {
         size: this.#view.getUint32(pointer + Q_SIZE, true),
         ...(error ? { reason, detail } : {}),
         calls: Number(this.#view.getBigUint64(pointer + Q_CALLS, true)),
+        ...kickRecord(this.#view, pointer, nowNs),
       };
     });
   }

@@ -96,10 +96,6 @@ export const CTL_START_NS = 80;
 export const CTL_SLEEPS = 88;
 export const CTL_CALLS = 96;
 export const CTL_SPURIOUS_KICKS = 104;
-/** i32: file descriptor whose eventfd the worker is writing right now, -1 for none (the watchdog reads it). */
-export const CTL_CALLING_FD = 112;
-/** i32: counts those writes, so that two of them to one descriptor are told apart. */
-export const CTL_CALLING_SEQUENCE = 144;
 /** u32: SWITCH_VEB or SWITCH_VEPA. */
 export const CTL_SWITCH_MODE = 116;
 /** u32: VFs that exist (pools 0 … n-1 are enabled). */
@@ -182,6 +178,16 @@ export const Q_BUFFERS_IOVA = 184;
 /** u32: a hold ring's buffers that have been handed on. */
 export const Q_RELEASED = 192;
 
+/** u32: how the call descriptor is raised, CALL_EVENTFD or CALL_SOCKET. */
+export const Q_CALL_KIND = 196;
+/** The queue's quarantine (shared/engine/quarantine.ts): u32 length of the last one, u32 offences, f64 when it ends. */
+export const Q_QUARANTINE_MS = 200;
+export const Q_OFFENCES = 204;
+export const Q_QUARANTINE_END_NS = 208;
+
+export const CALL_EVENTFD = 0;
+export const CALL_SOCKET = 1;
+
 export const FLAVOUR_SPLIT = 0;
 export const FLAVOUR_ADVANCED = 1;
 /** The driver's side of an advanced pair: its transmit ring, and its receive ring. */
@@ -214,7 +220,6 @@ export const BAD_INDIRECT = 7;
 export const BAD_HEADER = 8;
 export const MEMORY_GONE = 9;
 export const RING_UNMAPPED = 10;
-export const CALL_BLOCKED = 11;
 export const BAD_TAIL = 12;
 export const BAD_DESCRIPTOR = 13;
 

@@ -42,9 +42,23 @@ export class Fd implements Disposable {
     this.#fd = -1;
   }
 
+  /** Gives the descriptor away: the number's new owner closes it. */
+  detach(): number {
+    const { number } = this;
+    this.#fd = -1;
+    return number;
+  }
+
   /** Another descriptor of the same open file, with an owner of its own. */
   duplicate(): Fd {
     return duplicateFd(this.number);
+  }
+
+  #kind: FdKind | undefined;
+
+  /** What kind of file it is, looked up once. */
+  get kind(): FdKind {
+    return this.#kind ??= kindOf(this.number);
   }
 
   [Symbol.dispose](): void {
@@ -64,34 +78,15 @@ export function createEventFd(): Fd {
 
 const ONE = new BigUint64Array([1n]);
 
-/** Adds one to an eventfd. False if its counter is full, which is as good: its reader has been told. */
+/**
+ * Adds one to an eventfd of our own. False if its counter is full, which is as good: its reader has been told. Somebody
+ * else's eventfd may make its writer wait: that is for a `Notifier`.
+ */
 export function signalEventFd(fd: number): boolean {
   if (libc().write(fd, ONE, 8n) === 8n) return true;
   const code = errno();
   if (code === EAGAIN) return false;
   throw new OsError("write", `eventfd ${fd}`, code);
-}
-
-/**
- * As `signalEventFd`, for somebody else's eventfd on a thread that must not wait: its owner can make it block. The
- * write runs on the thread pool, and what it would wait for is drained after `deadlineMs`.
- */
-export async function signalForeignEventFd(fd: Fd, deadlineMs = 100): Promise<void> {
-  using own = fd.duplicate();
-  const written = libc().write_async(own.number, ONE, 8n);
-  const timer = setInterval(() => drainEventFd(own.number), deadlineMs);
-  await written;
-  clearInterval(timer);
-}
-
-const POLLOUT = 4;
-const POLL_FD = new Int32Array(2);
-
-/** Whether a write to `fd` would go through at once. */
-export function isWritable(fd: number): boolean {
-  POLL_FD[0] = fd;
-  POLL_FD[1] = POLLOUT;
-  return libc().poll(POLL_FD, 1n, 0) === 1 && ((POLL_FD[1] ?? 0) >>> 16 & POLLOUT) !== 0;
 }
 
 const RWF_NOWAIT = 0x8;
@@ -117,9 +112,29 @@ export function fdTarget(fd: number): string {
   return new TextDecoder().decode(target.subarray(0, length));
 }
 
-/** Whether a descriptor that somebody sent is an eventfd. */
-export function isEventFd(fd: number): boolean {
-  return fdTarget(fd).startsWith("anon_inode:[eventfd]");
+/** What kind of file a descriptor is that somebody sent. A socket is a Unix socket; of other families it is "other". */
+export type FdKind = "eventfd" | "socket" | "pipe" | "other";
+
+// sys/socket.h
+const SOL_SOCKET = 1;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
+
+/**
+ * The kind of a descriptor that somebody sent. Asks nothing of the file itself: fstat of a file on FUSE, for example,
+ * waits for as long as the sender likes.
+ */
+export function kindOf(fd: number): FdKind {
+  const target = fdTarget(fd);
+  if (target.startsWith("anon_inode:[eventfd]")) return "eventfd";
+  if (target.startsWith("pipe:[")) return "pipe";
+  return target.startsWith("socket:[") && isUnixSocket(fd) ? "socket" : "other";
+}
+
+function isUnixSocket(fd: number): boolean {
+  const domain = new Int32Array(1);
+  check(libc().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, domain, new Uint32Array([4])), "getsockopt SO_DOMAIN", `fd ${fd}`);
+  return domain[0] === AF_UNIX;
 }
 
 /** A new memory file of `bytes` bytes that may be sealed and shared. */

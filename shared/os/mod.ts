@@ -3,6 +3,8 @@ export * from "./arena.ts";
 export * from "./epoll.ts";
 export * from "./fd.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
+export * from "./notifier.ts";
+export * from "./pipe_relay.ts";
 export * from "./sigbus.ts";
 export * from "./socket.ts";
 export * from "./wasm_memory.ts";
