@@ -133,9 +133,9 @@ export class FrontEnd implements AsyncDisposable {
   readonly memory: SharedMemory;
   readonly guest: MockGuest;
   readonly kicks: Fd[];
-  /** Its call descriptors, as it sends them; `takeCalls` reads their other ends. */
+  /** Its call descriptors, as it sends them, and with the ends that it reads. */
   readonly calls: Fd[];
-  readonly #wakeups: Wakeup[];
+  readonly wakeups: Wakeup[];
   readonly features: bigint;
 
   private constructor(socketPath: string, options: FrontEndOptions) {
@@ -157,8 +157,8 @@ export class FrontEnd implements AsyncDisposable {
       bufferBytes,
     });
     this.kicks = this.guest.queues.map(() => createEventFd());
-    this.#wakeups = this.guest.queues.map(() => new Wakeup(callKind));
-    this.calls = this.#wakeups.map(({ sent }) => sent);
+    this.wakeups = this.guest.queues.map(() => new Wakeup(callKind));
+    this.calls = this.wakeups.map(({ sent }) => sent);
     this.features = features;
     this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
   }
@@ -301,13 +301,13 @@ export class FrontEnd implements AsyncDisposable {
 
   /** How often queue `index` was interrupted since the last look. */
   takeCalls(index = 0): bigint {
-    return this.#wakeups[index]?.take() ?? 0n;
+    return this.wakeups[index]?.take() ?? 0n;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.socket.close();
     await this.reactor.close();
-    for (const end of [...this.kicks, ...this.#wakeups]) end[Symbol.dispose]();
+    for (const end of [...this.kicks, ...this.wakeups]) end[Symbol.dispose]();
     this.memory[Symbol.dispose]();
   }
 }

@@ -151,9 +151,19 @@ export const PROTOCOL_ATTACKS: ProtocolAttack[] = [
     attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_KICK", u64(0n), [f.memory.fd.number])),
   },
   {
-    name: "13 call that is a socket",
-    reason: /not an eventfd/,
-    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [f.socket.fd.number])),
+    name: "13 kick that is a socket",
+    reason: /vring 0: its kick is not an eventfd/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_KICK", u64(0n), [f.socket.fd.number])),
+  },
+  {
+    name: "13 call that is a file",
+    reason: /vring 0: its descriptor is not an eventfd, a Unix socket or a pipe/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [f.memory.fd.number])),
+  },
+  {
+    name: "13 err that is a file",
+    reason: /vring 1: its descriptor is not an eventfd, a Unix socket or a pipe/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_ERR", u64(1n), [f.memory.fd.number])),
   },
   {
     name: "13 memory that is a socket",
