@@ -3,10 +3,10 @@
  * for those that the engine cannot raise by itself.
  *
  * A kick is an eventfd: nobody reads kicks, and anything else would fill up. A call or an error descriptor may be an
- * eventfd, a Unix socket (User-Mode Linux sends those) or a pipe. The owner of a pipe can hold whoever writes or closes
+ * eventfd, a connected Unix stream socket (User-Mode Linux sends those) or a pipe. The owner of a pipe can hold whoever writes or closes
  * it, so a front-end's pipes go to a thread of their own, and the engine has eventfds in their place.
  */
-import { type Fd, PipeRelay } from "../../shared/os/mod.ts";
+import { type Fd, PipeRelay, socketFault } from "../../shared/os/mod.ts";
 import { ProtocolError } from "../../shared/vhost_user/mod.ts";
 
 /** Threads of one port: its front-end's, and that of one before which still holds its pipes. */
@@ -48,7 +48,12 @@ export class Wakeups {
 
   /** What a call or error descriptor is raised by: `fd`, or what stands in for it; it is the caller's. */
   raisable(fd: Fd | undefined): Fd | undefined {
-    if (fd === undefined || fd.kind === "eventfd" || fd.kind === "socket") return fd;
+    if (fd === undefined || fd.kind === "eventfd") return fd;
+    if (fd.kind === "socket") {
+      const fault = socketFault(fd.number);
+      if (fault) throw new ProtocolError(`its descriptor is a socket that cannot be used: ${fault}`);
+      return fd;
+    }
     if (fd.kind !== "pipe") throw new ProtocolError("its descriptor is not an eventfd, a Unix socket or a pipe");
     this.#relay ??= this.#threads.start();
     return this.#relay.take(fd);

@@ -2,6 +2,7 @@
  * File descriptors as values with an owner. A descriptor that reaches this process belongs to one `Fd`, which closes
  * it once; `using fd = …` closes it on every path.
  */
+import { type FdKind, kindOf } from "./kinds.ts";
 import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
@@ -101,40 +102,6 @@ export function drainEventFd(fd: number): bigint {
   DRAIN_IOV[0] = addressOf(DRAIN);
   DRAIN_IOV[1] = 8n;
   return libc().preadv2(fd, DRAIN_IOV, 1, -1n, RWF_NOWAIT) === 8n ? DRAIN[0] ?? 0n : 0n;
-}
-
-/** What kind of file a descriptor is, as `/proc/self/fd` names it. */
-export function fdTarget(fd: number): string {
-  const path = new TextEncoder().encode(`/proc/self/fd/${fd}\0`);
-  const target = new Uint8Array(256);
-  const length = Number(libc().readlink(path, target, BigInt(target.length)));
-  if (length < 0) throw new OsError("readlink", `/proc/self/fd/${fd}`, errno());
-  return new TextDecoder().decode(target.subarray(0, length));
-}
-
-/** What kind of file a descriptor is that somebody sent. A socket is a Unix socket; of other families it is "other". */
-export type FdKind = "eventfd" | "socket" | "pipe" | "other";
-
-// sys/socket.h
-const SOL_SOCKET = 1;
-const SO_DOMAIN = 39;
-const AF_UNIX = 1;
-
-/**
- * The kind of a descriptor that somebody sent. Asks nothing of the file itself: fstat of a file on FUSE, for example,
- * waits for as long as the sender likes.
- */
-export function kindOf(fd: number): FdKind {
-  const target = fdTarget(fd);
-  if (target.startsWith("anon_inode:[eventfd]")) return "eventfd";
-  if (target.startsWith("pipe:[")) return "pipe";
-  return target.startsWith("socket:[") && isUnixSocket(fd) ? "socket" : "other";
-}
-
-function isUnixSocket(fd: number): boolean {
-  const domain = new Int32Array(1);
-  check(libc().getsockopt(fd, SOL_SOCKET, SO_DOMAIN, domain, new Uint32Array([4])), "getsockopt SO_DOMAIN", `fd ${fd}`);
-  return domain[0] === AF_UNIX;
 }
 
 /** A new memory file of `bytes` bytes that may be sealed and shared. */

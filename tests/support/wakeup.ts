@@ -1,5 +1,5 @@
 /** Descriptors that somebody is woken by, of every kind, with the end that reads them and what their owner can do. */
-import { createEventFd, drainEventFd, Fd } from "../../shared/os/mod.ts";
+import { createEventFd, drainEventFd, Fd, type Reactor, UnixSocket } from "../../shared/os/mod.ts";
 import { check, libc } from "../../shared/os/libc.ts";
 
 const AF_UNIX = 1;
@@ -51,6 +51,11 @@ export class Wakeup implements Disposable {
     const full = new BigUint64Array([this.kind === "eventfd" ? 0xffff_ffff_ffff_fffen : 1n]);
     while (libc().write(this.sent.number, full, 8n) === 8n);
     libc().fcntl(this.sent.number, F_SETFL, 0n);
+  }
+
+  /** Puts a descriptor into what is sent, by the other end. */
+  put(fd: number, reactor: Reactor): void {
+    new UnixSocket(this.#read, reactor).send(new Uint8Array(1), [fd]);
   }
 
   /** Nobody reads it any more. */
