@@ -4,7 +4,7 @@
  */
 import { libc } from "../../shared/os/libc.ts";
 import { blockWriters } from "./eventfd.ts";
-import { WORD_RAISED } from "./raise_worker.ts";
+import { WORD_BLOCKED, WORD_RAISED } from "./raise_worker.ts";
 
 /** Whose eventfd, and words: when to end, how often it was blocked, how often it was raised. */
 export interface BlockStart {
@@ -21,7 +21,7 @@ self.addEventListener("message", (event) => {
     // Only the filling needs it non-blocking, so that this thread does not wait for itself.
     libc().fcntl(fd, F_SETFL, O_NONBLOCK);
     blockWriters(fd);
-    Atomics.add(words, 1, 1);
+    Atomics.add(words, WORD_BLOCKED, 1);
     const raised = Atomics.load(words, WORD_RAISED);
     while (Atomics.load(words, WORD_RAISED) === raised && Atomics.load(words, 0) === 0);
   }

@@ -1,22 +1,23 @@
 /** A thread that raises descriptors with a notifier, so that a test can tell whether it is held. */
 import { Notifier } from "../../shared/os/notifier.ts";
 
-/** What to raise, and how often. */
+/** What to raise, and how often: so many times, and until its owner has blocked it so often. */
 export interface RaiseStart {
   fds: { number: number; socket: boolean }[];
   times: number;
-  /** Counts the times, for whoever watches. */
+  blocks: number;
+  /** Count both: WORD_BLOCKED, WORD_RAISED. */
   words: Int32Array<SharedArrayBuffer>;
 }
 
-/** Which word counts. */
+export const WORD_BLOCKED = 1;
 export const WORD_RAISED = 2;
 
 if (self.name === "raise") {
   self.addEventListener("message", (event) => {
-    const { fds, times, words } = (event as MessageEvent<RaiseStart>).data;
+    const { fds, times, blocks, words } = (event as MessageEvent<RaiseStart>).data;
     using notifier = new Notifier();
-    for (let i = 0; i < times; i++) {
+    for (let i = 0; i < times || Atomics.load(words, WORD_BLOCKED) < blocks; i++) {
       for (const { number, socket } of fds) {
         if (socket) notifier.addSocket(number);
         else notifier.addEventFd(number);
