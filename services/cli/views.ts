@@ -144,11 +144,13 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     queue.size,
     queue.state,
     queue.calls,
+    queue.kickOffences > 0 ? `${queue.quarantineMs} ms, ${queue.kickOffences} offences` : "",
     queue.reason ? `${queue.reason} (${queue.detail})` : "",
   ]);
   const moved = Object.entries(counters).filter(([name, value]) => value > 0 || /^(rx|tx)_(frames|bytes)$/.test(name));
   const parts = [`VF ${vf.id}`, ...lines];
-  if (queues.length > 0) parts.push("", table(["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "REASON"], queues));
+  const heads = ["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "QUARANTINE", "REASON"];
+  if (queues.length > 0) parts.push("", table(heads, queues));
   parts.push("", table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])));
   return parts.join("\n");
 }

@@ -7,7 +7,8 @@ import type { RequestInput } from "../../shared/device/mod.ts";
 import type { PoolName } from "../../shared/device/mod.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import type { Pace } from "../../shared/async/mod.ts";
-import type { Reactor } from "../../shared/os/mod.ts";
+import type { Notifier, Reactor } from "../../shared/os/mod.ts";
+import type { PipeThreads } from "./wakeups.ts";
 
 /** What a port belongs to: a VF, the uplink, or a guest without a VF. */
 export type PortName = number | "uplink" | `vport${number}`;
@@ -22,6 +23,10 @@ export interface PortContext {
   reactor: Reactor;
   /** What the port's front-ends may ask of engines: the port's, so that a new connection has no new budget. */
   pace: Pace;
+  /** Raises error descriptors. */
+  notifier: Notifier;
+  /** For front-ends that send pipes; the port's, so that new connections get no more of them. */
+  pipeThreads: PipeThreads;
   log(level: "info" | "warn", message: string): void;
   /** Makes the driver of a data path; none where the guest drives its VF by itself. */
   makeDriver(path: DataPath, events: DriverEvents): Driver | undefined;

@@ -7,12 +7,13 @@ import { DeviceClient } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import { ApiError, type DataPath, log, oneLine } from "../../shared/api/mod.ts";
-import type { Reactor } from "../../shared/os/mod.ts";
+import { Notifier, type Reactor } from "../../shared/os/mod.ts";
 import type { Driver, DriverEvents, PortContext, PortName } from "./driver.ts";
 import { EmulatedDriver, SwitchDriver } from "./emulated.ts";
 import type { Emulation } from "./emulation.ts";
 import { NicLease } from "./lease.ts";
 import { Port, type PortConfig, type PortState } from "./port.ts";
+import { PipeThreads } from "./wakeups.ts";
 
 const RECONNECT_MS = 200;
 
@@ -34,6 +35,7 @@ export class Ports {
   readonly #turns = new Turns();
   /** What all ports' front-ends together may ask of engines. */
   readonly #pace = new Pace(ALL_GUESTS_PACE);
+  readonly #notifier = new Notifier();
   /** Whether the NIC has been heard since the last connection to it. */
   ready = false;
 
@@ -125,6 +127,8 @@ export class Ports {
       deviceSocket,
       reactor,
       pace: new Pace(GUEST_PACE, this.#pace),
+      notifier: this.#notifier,
+      pipeThreads: new PipeThreads(),
       log: (level, message) => log(level, "vhost", `${label}: ${message}`),
       makeDriver: (path, events) => this.#makeDriver(context, path, events),
     };
@@ -190,5 +194,6 @@ export class Ports {
     this.#watch?.close();
     await this.#turns.settled;
     for (const port of this.#ports.values()) await port.close();
+    this.#notifier.close();
   }
 }

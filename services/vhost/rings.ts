@@ -5,7 +5,7 @@
  */
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
-import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
 import { VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
@@ -184,7 +184,7 @@ export class Rings {
     ring.error = reason;
     if (isMemoryLost(reason)) this.#context.pace.exhaust(LOST_MEMORY_COST);
     this.#context.log("warn", `queue ${index} stopped: ${reason}`);
-    if (ring.err) void signalForeignEventFd(ring.err);
+    if (ring.err) this.#context.notifier.raise(ring.err);
   }
 
   // Memory ---------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ export class Rings {
     ring.base = Number(base);
   }
 
-  /** Gives a running ring its new call eventfd. */
+  /** Gives a running ring its new call descriptor. */
   async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
     if (!ring.running) return;
     await this.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);

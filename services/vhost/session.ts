@@ -7,7 +7,7 @@
  * were.
  */
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type Fd, isEventFd } from "../../shared/os/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import {
   type Message,
   ProtocolError,
@@ -31,6 +31,7 @@ import type { PortContext } from "./driver.ts";
 import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
 import { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
+import { Wakeups } from "./wakeups.ts";
 
 const PROTOCOL_FEATURES = [
   VHOST_USER_PROTOCOL_F_MQ,
@@ -84,6 +85,7 @@ export class Session {
   readonly #connection: VhostUserConnection;
   readonly #context: PortContext;
   readonly #rings: Rings;
+  readonly #wakeups: Wakeups;
   readonly #offered = QUEUE_FEATURES | BACK_END_FEATURES;
   #protocolFeatures = 0n;
   #status = 0;
@@ -93,6 +95,7 @@ export class Session {
     this.#connection = connection;
     this.#context = context;
     this.#rings = new Rings(context, path, () => connection.close());
+    this.#wakeups = new Wakeups(context.pipeThreads);
   }
 
   get path(): DataPath {
@@ -126,6 +129,7 @@ export class Session {
     const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
     this.#connection.close();
     await this.#rings.close(reason);
+    this.#wakeups.close();
     return reason;
   }
 
@@ -364,14 +368,25 @@ export class Session {
         `vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`,
       );
     }
-    const fd = message.fds[0];
-    if (fd && !isEventFd(fd.number)) throw new ProtocolError(`vring ${ring.index}: the descriptor is not an eventfd`);
+    const isKick = name === "VHOST_USER_SET_VRING_KICK";
+    const fd = this.#checked(ring, isKick, message.fds[0]);
     message.fds.length = 0;
-    if (name === "VHOST_USER_SET_VRING_KICK") return await this.#setKick(ring, fd);
+    if (isKick) return await this.#setKick(ring, fd);
     const role = name === "VHOST_USER_SET_VRING_CALL" ? "call" : "err";
     ring[role]?.close();
     ring[role] = fd;
     if (role === "call") await this.#rings.setCall(ring, fd);
+  }
+
+  /** The descriptor to use for `fd`, which is still the caller's if this throws. */
+  #checked(ring: Vring, isKick: boolean, fd: Fd | undefined): Fd | undefined {
+    try {
+      if (!isKick) return this.#wakeups.raisable(fd);
+      this.#wakeups.checkKick(fd);
+      return fd;
+    } catch (error) {
+      throw new ProtocolError(`vring ${ring.index}: ${(error as Error).message}`);
+    }
   }
 
   async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {

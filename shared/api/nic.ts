@@ -29,6 +29,10 @@ export const QueueState = z.object({
   reason: z.string().optional(),
   detail: z.string().optional(),
   calls: z.int().openapi({ description: "Interrupts raised" }),
+  quarantineMs: z.int().openapi({
+    description: "How long its kicks were last not listened to, because they brought no work; it halves with time",
+  }),
+  kickOffences: z.int().openapi({ description: "How often its kicks were not listened to" }),
 }).openapi("QueueState");
 export type QueueState = z.output<typeof QueueState>;
 

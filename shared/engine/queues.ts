@@ -14,8 +14,9 @@ import {
   BAD_NEXT,
   BAD_TAIL,
   C_TX_UNFETCHED,
-  CALL_BLOCKED,
+  CALL_EVENTFD,
   CALL_LIST,
+  CALL_SOCKET,
   CTL,
   CTL_CALL_COUNT,
   FLAVOUR_ADVANCED,
@@ -29,6 +30,7 @@ import {
   POOLS,
   Q_AVAIL_IOVA,
   Q_CALL_FD,
+  Q_CALL_KIND,
   Q_CALL_PENDING,
   Q_CALLS,
   Q_DESC_IOVA,
@@ -85,8 +87,9 @@ import {
   ADV_REGISTER_STRIDE,
 } from "../layout/advanced.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
-import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../os/mod.ts";
+import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
+import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 
 /** Features a virtqueue of this NIC can do; the vhost service adds what the protocol needs. */
 export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
@@ -109,13 +112,12 @@ export const QUEUE_REASONS: Record<number, string> = {
   [BAD_HEADER]: "chain is shorter than the virtio-net header",
   [MEMORY_GONE]: "the guest's memory file was truncated",
   [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
-  [CALL_BLOCKED]: "the call eventfd blocks its writer",
   [BAD_TAIL]: "doorbell is not below the queue size",
   [BAD_DESCRIPTOR]: "descriptor is malformed, or a frame's last one is missing",
 };
 
 /** State of one queue, for APIs. */
-export interface QueueState {
+export interface QueueState extends KickRecord {
   index: number;
   kind: "rx" | "tx";
   flavour: "split" | "packed" | "advanced";
@@ -167,6 +169,19 @@ function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequ
   }
 }
 
+/** Throws unless the engine can wait for `kick` and raise `call` without being held by whoever has them too. */
+function checkDescriptors(index: number, kick: Fd | undefined, call: Fd | undefined): void {
+  if (kick && kick.kind !== "eventfd") {
+    throw new DeviceRefusal(
+      "bad-fd",
+      `queue ${index}: its kick is not an eventfd. It must be one: kicks are never read, and anything else fills up`,
+    );
+  }
+  if (call && call.kind !== "eventfd" && call.kind !== "socket") {
+    throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd, nor a Unix socket`);
+  }
+}
+
 /** A queue on its ring, by name. */
 export function ringName(index: number, desc: bigint): string {
   return `${index} at 0x${desc.toString(16)}`;
@@ -182,6 +197,8 @@ export class Queues {
   hasRegisters = false;
   /** The rings that ran until all were stopped, and where they go on: a successor of a dead owner goes on there. */
   readonly left = new Map<string, number>();
+  /** What is held against queues that have been stopped. */
+  readonly #records = new Map<number, KickRecord>();
 
   constructor(engine: Engine, pool: number) {
     this.#engine = engine;
@@ -224,11 +241,7 @@ export class Queues {
     }
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
     checkSize(request);
-    for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
-      if (fd && !isEventFd(fd.number)) {
-        throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
-      }
-    }
+    checkDescriptors(index, kick, call);
     const at = this.#pointer(index);
     new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
     const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
@@ -241,13 +254,15 @@ export class Queues {
     this.#view.setUint32(at + Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
     this.#view.setUint32(at + Q_POOL, this.#pool, true);
     this.#view.setUint32(at + Q_INDEX, index, true);
-    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(at, call);
     this.#view.setInt32(at + Q_KICK_FD, kick?.number ?? -1, true);
     this.#view.setBigUint64(at + Q_DESC_IOVA, request.desc, true);
     this.#view.setBigUint64(at + Q_AVAIL_IOVA, request.avail, true);
     this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
     if (request.flavour === "advanced") this.#setAdvanced(at, request);
     if (request.flavour === "packed") this.#setPacked(at, request);
+    const record = this.#records.get(index);
+    if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const { wasm } = this.#engine;
     const verdict = request.next !== undefined && request.flavour === "packed"
       ? wasm.continueQueue(at, request.base, request.next)
@@ -279,9 +294,14 @@ export class Queues {
     return REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
   }
 
+  #writeCall(at: number, call: Fd | undefined): void {
+    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#view.setUint32(at + Q_CALL_KIND, call?.kind === "socket" ? CALL_SOCKET : CALL_EVENTFD, true);
+  }
+
   /**
-   * Has the worker raise one interrupt: what was added before a ring or its eventfd was handed over may have gone
-   * unannounced. Never written here: somebody else's eventfd may block its writer.
+   * Has the worker raise one interrupt: what was added before a ring or its descriptor was handed over may have gone
+   * unannounced.
    */
   #call(at: number): void {
     if (this.#view.getInt32(at + Q_CALL_FD, true) < 0 || this.#view.getUint32(at + Q_CALL_PENDING, true)) return;
@@ -304,6 +324,7 @@ export class Queues {
       this.#view.setUint16(used + VIRTQ_EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE, true);
     }
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
+    this.#records.set(index, kickRecord(this.#view, at, monotonicNs()));
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
     this.#engine.forgetCall(at);
     this.#view.setInt32(at + Q_KICK_FD, -1, true);
@@ -336,16 +357,14 @@ export class Queues {
     );
   }
 
-  /** Gives a running queue another call eventfd, which becomes the queue's. */
+  /** Gives a running queue another call descriptor, which becomes the queue's. */
   setCall(index: number, call: Fd | undefined): void {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
-    if (call && !isEventFd(call.number)) {
-      throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
-    }
+    checkDescriptors(index, undefined, call);
     queue.call?.close();
     queue.call = call;
-    this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(queue.pointer, call);
     this.#call(queue.pointer);
   }
 
@@ -366,15 +385,6 @@ export class Queues {
       this.#engine.wasm.heat(pointer);
     }
     this.#writeLists();
-  }
-
-  /** Stops the queue whose call eventfd has held the worker. */
-  failCall(fd: number): void {
-    for (const { pointer, call } of this.#running.values()) {
-      if (call?.number !== fd) continue;
-      this.#view.setInt32(pointer + Q_CALL_FD, -1, true);
-      this.#fail(pointer, CALL_BLOCKED);
-    }
   }
 
   /** Stops all queues in place, with a reason that the API shows. */
@@ -411,6 +421,7 @@ export class Queues {
 
   /** State of all queues, for the API. */
   states(): QueueState[] {
+    const nowNs = monotonicNs();
     return this.#sorted().map(({ pointer, index }) => {
       const error = this.#view.getUint32(pointer + Q_STATE, true) === QUEUE_ERROR;
       const reason = QUEUE_REASONS[this.#view.getUint32(pointer + Q_ERROR, true)] ?? "unknown";
@@ -423,6 +434,7 @@ export class Queues {
         size: this.#view.getUint32(pointer + Q_SIZE, true),
         ...(error ? { reason, detail } : {}),
         calls: Number(this.#view.getBigUint64(pointer + Q_CALLS, true)),
+        ...kickRecord(this.#view, pointer, nowNs),
       };
     });
   }

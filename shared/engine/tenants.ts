@@ -1,7 +1,7 @@
 /**
  * Who drives an engine's pools: a tenant has one pool's memory table and queues. The NIC's leases are tenants, and so
  * are the guests of emulated mode. Here is what every tenant may ask, and what happens when one breaks its memory, its
- * rings or its eventfds: it stops, with a reason, and nobody else notices.
+ * rings: it stops, with a reason, and nobody else notices.
  */
 import { MEMORY_GONE } from "../layout/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
@@ -46,7 +46,6 @@ export class Tenants {
       this.reportErrors();
     };
     engine.onMemoryFaults = (offsets) => this.#memoryFaults(offsets);
-    engine.onBlockedCall = (fd) => this.#blockedCall(fd);
   }
 
   /** Whether the pool has a tenant. */
@@ -170,13 +169,5 @@ export class Tenants {
     for (const { domain, queues } of this.#tenants.values()) {
       if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
     }
-  }
-
-  /** A call eventfd held the engine: its queue stops. */
-  #blockedCall(fd: number): void {
-    this.#engine.between(() => {
-      for (const { queues } of this.#tenants.values()) queues.failCall(fd);
-    });
-    this.reportErrors();
   }
 }

@@ -58,7 +58,7 @@ export const R_REPORT = 40;
 /** The frame's own delivery. */
 export const R_DELIVERY = 48;
 
-/** The frame lies in one piece, is not tiny, and nothing is wrong with it. Of such a frame R_HEAD2 is only filled in when it is looked at. */
+/** The frame lies in one piece, is not tiny, and nothing is wrong with it. Its R_HEAD2 is filled in when it is looked at. */
 export const RECORD_F_PLAIN = 1;
 /** Plain, and its first 16 bytes are those of the record before. */
 export const RECORD_F_SAME = 2;

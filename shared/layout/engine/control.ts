@@ -28,10 +28,6 @@ export const CTL_START_NS = 80;
 export const CTL_SLEEPS = 88;
 export const CTL_CALLS = 96;
 export const CTL_SPURIOUS_KICKS = 104;
-/** i32: file descriptor whose eventfd the worker is writing right now, -1 for none (the watchdog reads it). */
-export const CTL_CALLING_FD = 112;
-/** i32: counts those writes, so that two of them to one descriptor are told apart. */
-export const CTL_CALLING_SEQUENCE = 144;
 /** u32: SWITCH_VEB or SWITCH_VEPA. */
 export const CTL_SWITCH_MODE = 116;
 /** u32: VFs that exist (pools 0 … n-1 are enabled). */

@@ -66,6 +66,16 @@ export const Q_WORKED_NS = 216;
 /** u32: HEAT_HOT: polled; HEAT_COLD: its driver was asked for a kick, nobody looks before that; HEAT_NONE: not active. */
 export const Q_HEAT = 224;
 
+/** u32: how the call descriptor is raised, CALL_EVENTFD or CALL_SOCKET. */
+export const Q_CALL_KIND = 228;
+/** The queue's quarantine (shared/engine/quarantine.ts): u32 length of the last one, u32 offences, f64 when it ends. */
+export const Q_QUARANTINE_MS = 232;
+export const Q_OFFENCES = 236;
+export const Q_QUARANTINE_END_NS = 240;
+
+export const CALL_EVENTFD = 0;
+export const CALL_SOCKET = 1;
+
 export const WRAP_AVAIL = 1;
 export const WRAP_USED = 2;
 export const WRAP_SIGNALLED = 4;
@@ -106,6 +116,5 @@ export const BAD_INDIRECT = 7;
 export const BAD_HEADER = 8;
 export const MEMORY_GONE = 9;
 export const RING_UNMAPPED = 10;
-export const CALL_BLOCKED = 11;
 export const BAD_TAIL = 12;
 export const BAD_DESCRIPTOR = 13;
