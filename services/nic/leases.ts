@@ -54,6 +54,7 @@ export class Leases {
     this.#options = options;
     this.#events = events;
     this.#tenants = new Tenants(engine, ({ pool }, index, reason) => events.queueError(pool, index, reason));
+    this.#tenants.poolsMax = () => this.policies.length;
     this.holds = new Holds({
       engine,
       divert: (pool, queue) => (this.#leases.get(pool)?.queues ?? new Queues(engine, pool)).divert(queue),

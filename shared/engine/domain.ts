@@ -96,6 +96,11 @@ export class Domain {
     return this.#regions.reduce((sum, region) => sum + region.size, 0);
   }
 
+  /** Bytes of the arena that its windows take. */
+  get windowBytes(): number {
+    return this.#regions.reduce((sum, { window }) => sum + window.bytes, 0);
+  }
+
   /** Whether part of the memory has been lost since it was shared. */
   get poisoned(): boolean {
     return this.#regions.some((region) => region.poisoned);
