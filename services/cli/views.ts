@@ -180,11 +180,17 @@ export function statsTable(now: Sample, before?: Sample): string {
   const seconds = before ? (now.atMs - before.atMs) / 1000 : 1;
   const rows = now.counters.map((counters, vf) => {
     const delta = (name: string) => (counters[name] ?? 0) - (before?.counters[vf]?.[name] ?? 0);
-    const drops = Object.keys(counters).filter((name) => !/^(rx|tx)_(frames|bytes|multicast|broadcast)$/.test(name))
+    const drops = Object.keys(counters).filter((name) =>
+      !/^((rx|tx)_(frames|bytes|multicast|broadcast)|engine_.*)$/.test(name)
+    )
       .reduce((sum, name) => sum + delta(name), 0);
     const per = (n: number) => (n / seconds).toFixed(0);
     const mbps = (n: number) => (n * 8 / 1e6 / seconds).toFixed(1);
-    if (!before) return [vf, delta("rx_frames"), delta("rx_bytes"), delta("tx_frames"), delta("tx_bytes"), drops];
+    const engineMs = delta("engine_ns") / 1e6;
+    if (!before) {
+      const totals = ["rx_frames", "rx_bytes", "tx_frames", "tx_bytes"].map(delta);
+      return [vf, ...totals, drops, engineMs.toFixed(0)];
+    }
     return [
       vf,
       per(delta("rx_frames")),
@@ -192,12 +198,13 @@ export function statsTable(now: Sample, before?: Sample): string {
       per(delta("tx_frames")),
       mbps(delta("tx_bytes")),
       per(drops),
+      (engineMs / seconds / 10).toFixed(1),
     ];
   });
   return table(
     before
-      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S"]
-      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"],
+      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S", "ENGINE %"]
+      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS", "ENGINE MS"],
     rows,
   );
 }

@@ -5,7 +5,7 @@
  * and learned addresses of the other VFs stay.
  */
 import * as L from "../layout/nic.ts";
-import { COUNTERS } from "../layout/counter_names.ts";
+import { COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
 import type { Filter } from "../api/nic.ts";
 import { vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
@@ -125,10 +125,14 @@ export class Pools {
     return this.#view.getUint32(this.#at(pool) + L.P_LEARNED, true);
   }
 
-  /** The counters of a pool by name. */
+  /** The counters of a pool by name, and its times in nanoseconds. */
   counters(pool: number): Record<string, number> {
-    const at = this.#at(pool) + L.P_COUNTERS;
-    return Object.fromEntries(COUNTERS.map(([name], i) => [name, Number(this.#view.getBigUint64(at + i * 8, true))]));
+    const at = this.#at(pool);
+    const count = (i: number) => Number(this.#view.getBigUint64(at + L.P_COUNTERS + i * 8, true));
+    return Object.fromEntries([
+      ...COUNTERS.map(([name], i) => [name, count(i)]),
+      ...ENGINE_TIMES.map(([name, , offset]) => [name, Math.round(this.#view.getFloat64(at + offset, true))]),
+    ]);
   }
 }
 
