@@ -7,7 +7,7 @@ import { QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../sh
 import { ADV_TXD_DCMD_EOP, ADV_TXD_DCMD_RS } from "../../shared/layout/advanced.ts";
 import { txMeta } from "../support/advanced_guest.ts";
 import { type AdvancedRigGuest, type AnyRigGuest, EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
-import { BROADCAST, frame, writeDescriptor } from "../support/mock_guest.ts";
+import { BROADCAST, frame, SplitDriver, writeDescriptor } from "../support/mock_guest.ts";
 import { Random } from "./random.ts";
 
 const STEPS_PER_RIG = 400;
@@ -148,7 +148,7 @@ function resetQueue(guest: AnyRigGuest, index: number): number {
     return 0;
   }
   const queue = guest.queues[index];
-  if (!queue) return 0;
+  if (!(queue instanceof SplitDriver)) return queue?.reset() ?? 0;
   queue.availIdx = queue.view.getUint16(queue.avail + 2, true);
   return queue.availIdx;
 }
