@@ -185,7 +185,7 @@ function oneRig(random: Random): number {
       while (peer.tx().popUsed());
       const [ping] = [frame({ dst: rigMac(1), src: rigMac(3), etherType: 0x1111, bytes: 100 })];
       honest.receive();
-      honest.fill(32 - ((honest.rx().availIdx - honest.rx().usedIdx) & 0xffff));
+      honest.fill(32 - honest.posted());
       peer.send([ping]);
       rig.run(2000);
       const got = honest.receive().filter((bytes) => bytes[12] === 0x11 && bytes[13] === 0x11 && bytes[11] === 4);

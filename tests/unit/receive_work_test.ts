@@ -60,7 +60,7 @@ for (const [regions, most] of [[1, PASSES / 8], [64, PASSES / 40]] as const) {
       sender.send(Array<Uint8Array>(Math.min(sender.room(), BURST)).fill(toHostile));
       neighbour.send(Array<Uint8Array>(neighbour.room()).fill(honest));
       receiver.receive();
-      receiver.fill(BURST - ((receiver.rx().availIdx - receiver.rx().usedIdx) & 0xffff));
+      receiver.fill(BURST - receiver.posted());
       const ring = hostile.rx();
       while (ring.availIdx !== ((ring.usedIdx + ring.size) & 0xffff)) ring.offer(ring.availIdx % ring.size);
       ring.publish();
