@@ -212,8 +212,11 @@ export function frame({ dst, src, bytes = 64, tags = [], etherType = 0x88b5, pay
     head.push(tpid >> 8, tpid & 0xff, tci >> 8, tci & 0xff);
   }
   head.push(etherType >> 8, etherType & 0xff);
-  const body = payload ?? Uint8Array.from({ length: Math.max(0, bytes - head.length) }, (_, i) => i & 0xff);
-  return Uint8Array.from([...head, ...body]);
+  const made = new Uint8Array(head.length + (payload?.length ?? Math.max(0, bytes - head.length)));
+  made.set(head);
+  if (payload) made.set(payload, head.length);
+  else for (let i = head.length; i < made.length; i++) made[i] = (i - head.length) & 0xff;
+  return made;
 }
 
 /** The broadcast address. */
