@@ -149,9 +149,11 @@ Deno.test("3 a split ring's indirect descriptor has no direction either", () => 
 test("9 a position that the ring has not got is refused", ({ rig, evil }) => {
   const { size } = evil.tx();
   const [first, last] = [{ index: 0, wrap: true }, { index: size - 1, wrap: false }];
-  for (const [avail, used] of [[size, 0], [0, size], [0x7fff, 0x7fff], [size, size]]) {
-    const base = ((avail ?? 0) | 0x8000 | ((used ?? 0) | 0x8000) << 16) >>> 0;
-    assert(rig.wasm.startQueue(evil.queuePointer(1), base) !== 0, `0x${base.toString(16)}`);
+  for (const index of [size, size + 1, 0x7ffe]) {
+    for (const wrap of [false, true]) {
+      const base = baseAt({ index, wrap });
+      assert(rig.wasm.startQueue(evil.queuePointer(1), base) !== 0, `0x${base.toString(16)}`);
+    }
   }
   for (const position of [first, last]) {
     assertEquals(evil.tx().moveTo(position), baseAt(position));
