@@ -1,23 +1,46 @@
-/** `deno task fuzz --seconds N [--seed S] [--only rings|protocol]`: both fuzzers for as long as one likes. */
-import { Command } from "commander";
+/**
+ * `deno task fuzz [rings|protocol] [--seconds N] [--descriptors N] [--seed S]`: one fuzzer or both, for as long as one
+ * likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many.
+ */
+import { Argument, Command } from "commander";
 import { buildWasm } from "../../shared/wasm/build.ts";
 
-const options = new Command("fuzz")
+const TELL_MS = 10_000;
+
+const command = new Command("fuzz")
+  .addArgument(new Argument("[which]", "which fuzzer; both if none is named").choices(["rings", "protocol"]))
   .option("--seconds <n>", "how long, for each fuzzer", "60")
+  .option("--descriptors <n>", "how many descriptors, for the ring fuzzer, however long that takes")
   .option("--seed <n>", "where to begin; a failure prints the seed that repeats it", String(Date.now() % 2 ** 31))
-  .option("--only <which>", "rings or protocol")
-  .parse().opts<{ seconds: string; seed: string; only?: string }>();
+  .parse();
+const options = command.opts<{ seconds: string; descriptors?: string; seed: string }>();
+const [which] = command.args;
+
+/** The ring fuzzer, which says every now and then how far it is. */
+async function rings(seed: number, seconds: number): Promise<void> {
+  const { fuzzRings } = await import("./rings.ts");
+  const { descriptors } = options;
+  let told = performance.now();
+  const show = (done: ReturnType<typeof fuzzRings>) =>
+    `rings: ${done.rigs} fabrics, ${done.descriptors} descriptors, ${done.stops} queues stopped or reset`;
+  const done = fuzzRings(
+    seed,
+    descriptors === undefined ? { seconds } : { descriptors: Number(descriptors) },
+    (far) => {
+      if (performance.now() - told < TELL_MS) return;
+      told = performance.now();
+      console.log(show(far));
+    },
+  );
+  console.log(`${show(done)}, nothing else touched`);
+}
 
 await buildWasm();
 const [seed, seconds] = [Number(options.seed), Number(options.seconds)];
 console.log(`seed ${seed}`);
 try {
-  if (options.only !== "protocol") {
-    const { fuzzRings } = await import("./rings.ts");
-    const { rigs, stops } = fuzzRings(seed, seconds);
-    console.log(`rings: ${rigs} fabrics, ${stops} queues stopped or reset, nothing else touched`);
-  }
-  if (options.only !== "rings") {
+  if (which !== "protocol") await rings(seed, seconds);
+  if (which !== "rings") {
     const { fuzzProtocol } = await import("./protocol.ts");
     console.log(`protocol: ${await fuzzProtocol(seed, seconds)} connections, everything else went on`);
   }

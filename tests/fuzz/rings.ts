@@ -1,214 +1,141 @@
 /**
- * Fuzzer for rings: a hostile guest writes seeded nonsense, much of it nearly right, into its rings, tables and frames
- * while the engine polls. No trap, no endless loop, no byte outside its own memory: its neighbours' memory is compared
- * whole, the gaps between guests hold canaries, and an honest pair exchanges frames all the while.
+ * Fuzzer for rings: two hostile guests, each of any format, write seeded nonsense, much of it nearly right, into their
+ * rings, tables and frames while the engine polls. No trap, no endless loop, no byte outside their own memory: their
+ * neighbours' memory is compared whole, the gaps between guests hold canaries, and an honest pair exchanges frames all
+ * the while.
  */
 import { QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
-import { ADV_TXD_DCMD_EOP, ADV_TXD_DCMD_RS } from "../../shared/layout/advanced.ts";
-import { txMeta } from "../support/advanced_guest.ts";
-import { type AdvancedRigGuest, type AnyRigGuest, EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
-import { BROADCAST, frame, writeDescriptor } from "../support/mock_guest.ts";
-import { Random } from "./random.ts";
+import {
+  type AdvancedRigGuest,
+  type AnyRigGuest,
+  EngineRig,
+  FORMATS,
+  type PackedRigGuest,
+  type RigGuest,
+  rigMac,
+} from "../support/engine_rig.ts";
+import type { FormatName } from "../support/formats.ts";
+import { frame } from "../support/mock_guest.ts";
+import type { Hostile, Targets } from "./hostile.ts";
+import { HostileAdvanced } from "./hostile_advanced.ts";
+import { HostilePacked } from "./hostile_packed.ts";
+import { HostileSplit } from "./hostile_split.ts";
+import type { Random } from "./random.ts";
+import { Random as Seeded } from "./random.ts";
 
-const STEPS_PER_RIG = 400;
+const STEPS_PER_RIG = 2000;
+const STEPS_PER_CHECK = 40;
+const ACTS_MAX = 6;
+const [SILENT, HONEST, PEER] = [0, 1, 3];
+const HOSTILE = [2, 4];
+/** Frames of the honest pair, which nobody else sends. */
+const PING = 0x1111;
 
-/** An address in or near the guest's memory, or anywhere. */
-function address(random: Random, guest: AnyRigGuest): bigint {
-  const { iova, bytes } = guest.options;
-  if (random.chance(8)) return random.u64();
-  const edge = random.chance(4) ? BigInt(random.pick([0, bytes])) : BigInt(random.below(bytes));
-  return BigInt.asUintN(64, iova + edge + BigInt(random.chance(4) ? random.below(200) - 100 : 0));
+/** How far fuzzing has come: rigs, queues that stopped or were reset, and descriptors that hostile guests offered. */
+export interface Fuzzed {
+  rigs: number;
+  stops: number;
+  descriptors: number;
 }
 
-function descriptor(random: Random, guest: RigGuest) {
-  return {
-    addr: address(random, guest),
-    len: random.u32(),
-    flags: random.chance(4) ? random.u16() : random.below(8),
-    next: random.chance(2) ? random.below(guest.options.queueSize) : random.u16(),
-  };
-}
+/** Fuzzes until so many seconds have passed, or so many descriptors were offered. */
+export type Until = { seconds: number } | { descriptors: number };
 
-/** One hostile act. */
-function act(random: Random, guest: RigGuest): void {
-  const queue = guest.queues[random.below(guest.queues.length)];
-  if (!queue) return;
-  const heap = guest.heap + random.below(200_000);
-  switch (random.below(8)) {
-    case 0:
-      return queue.writeDescriptor(random.below(queue.size), descriptor(random, guest));
-    case 1:
-      queue.offer(random.chance(4) ? random.u16() : random.below(queue.size));
-      return queue.publish();
-    case 2:
-      return queue.publish(random.chance(3) ? random.u16() : queue.availIdx);
-    case 3: {
-      const entries = 1 + random.below(8);
-      for (let i = 0; i < entries; i++) writeDescriptor(guest.view, heap + i * 16, descriptor(random, guest));
-      const len = entries * 16 + (random.chance(4) ? random.below(20) : 0);
-      const index = random.below(queue.size);
-      queue.writeDescriptor(index, { addr: guest.iova(heap), len, flags: random.chance(4) ? random.below(8) : 4 });
-      queue.offer(index);
-      return queue.publish();
-    }
-    case 4: {
-      const dst = random.pick([rigMac(0), rigMac(1), BROADCAST, "02:00:00:00:00:77"]);
-      const tags = Array.from(
-        { length: random.below(3) },
-        () => ({ vid: random.below(4096), tpid: random.pick([0x8100, 0x88a8]) }),
-      );
-      const bytes = frame({ dst, src: random.chance(4) ? rigMac(0) : rigMac(2), bytes: random.below(3000), tags });
-      const len = guest.writeFrame(heap, bytes, random.chance(3) ? random.bytes(12) : undefined);
-      guest.tx().add([{ addr: guest.iova(heap), len: random.chance(4) ? random.u32() : len }]);
-      return guest.tx().publish();
-    }
-    case 5:
-      guest.rx().add([{ addr: address(random, guest), len: random.u32(), write: !random.chance(8) }]);
-      return guest.rx().publish();
-    case 6:
-      return guest.view.setUint16(queue.avail + queue.size * 2 + 4, random.u16(), true);
-    default:
-      // Anything anywhere in the rings: 16 bits at a time.
-      return guest.view.setUint16(
-        guest.options.offset + random.below((guest.heap - guest.options.offset) / 2) * 2,
-        random.u16(),
-        true,
-      );
-  }
-}
-
-/** One hostile act with advanced rings. */
-function actAdvanced(random: Random, guest: AdvancedRigGuest): void {
-  const ring = guest.rings[random.below(guest.rings.length)];
-  if (!ring) return;
-  const any = () => random.chance(3) ? random.u64() : BigInt(random.u32());
-  switch (random.below(7)) {
-    case 0:
-      return ring.write(random.below(ring.size), address(random, guest), any());
-    case 1:
-      return ring.doorbell(random.chance(3) ? random.u32() : random.below(ring.size + 1));
-    case 2: {
-      // Nearly right: a frame of some descriptors, one of which may be bent.
-      const bytes = frame({
-        dst: random.pick([rigMac(0), rigMac(1), BROADCAST, "02:00:00:00:00:77"]),
-        src: random.chance(4) ? rigMac(0) : rigMac(2),
-        bytes: random.below(3000),
-        tags: random.chance(3) ? [{ vid: random.below(4096) }] : [],
-      });
-      const at = guest.heap + random.below(200_000);
-      const length = guest.writeFrame(at, bytes);
-      const parts = 1 + random.below(4);
-      const tx = guest.tx();
-      for (let i = 0; i < parts; i++) {
-        const last = i + 1 === parts;
-        const meta = txMeta(Math.floor(length / parts), last ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0);
-        tx.add(
-          guest.iova(at + i * Math.floor(length / parts)),
-          random.chance(8) ? meta ^ (1n << BigInt(random.below(64))) : meta,
-        );
-      }
-      return tx.doorbell();
-    }
-    case 3:
-      guest.rx().add(address(random, guest), random.chance(2) ? 0n : address(random, guest));
-      return guest.rx().doorbell();
-    case 4:
-      // Anything in the registers, the device's own among them.
-      return ring.registerView.setUint32(
-        ring.registers + random.below(32) * 4,
-        random.chance(2) ? random.below(70) : random.u32(),
-        true,
-      );
-    default:
-      return guest.view.setUint32(
-        guest.options.offset + random.below((guest.heap - guest.options.offset) / 4) * 4,
-        random.u32(),
-        true,
-      );
-  }
-}
-
-/** Compares a bystander's memory with what it was; its rings' NO_NOTIFY flags were set before. */
-function checkUntouched(guest: AnyRigGuest, before: Uint8Array): void {
-  const now = guest.bytes(guest.options.offset, guest.options.bytes);
-  for (let i = 0; i < now.length; i += 8192) {
-    const [a, b] = [before.subarray(i, i + 8192), now.subarray(i, i + 8192)];
-    const at = a.findIndex((byte, k) => byte !== b[k]);
-    if (at >= 0) throw new Error(`byte ${i + at} of a bystander changed`);
-  }
-}
-
-/** Makes a stopped queue fit to start again; answers its position. */
-function resetQueue(guest: AnyRigGuest, index: number): number {
-  if ("rings" in guest) {
-    const ring = guest.rings[index];
-    if (!ring) return 0;
-    ring.tail = ring.clean = 0;
-    ring.doorbell();
-    return 0;
-  }
-  const queue = guest.queues[index];
-  if (!queue) return 0;
-  queue.availIdx = queue.view.getUint16(queue.avail + 2, true);
-  return queue.availIdx;
-}
-
-function oneRig(random: Random): number {
-  const rig = new EngineRig(4, { 2: { trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] } });
+function attachHostile(rig: EngineRig, random: Random, vf: number): Hostile {
+  const format = random.pick(FORMATS);
   const flags = (random.chance(2) ? QUEUE_F_INDIRECT : 0) | (random.chance(2) ? QUEUE_F_MRG_RXBUF : 0) |
     (random.chance(2) ? QUEUE_F_EVENT_IDX : 0);
-  const queueSize = random.pick([2, 4, 64, 256]);
-  const advanced = random.chance(2);
-  const [silent, honest] = [rig.attach(0), rig.attach(1)];
-  const evil = advanced
-    ? rig.attachAdvanced(2, { queueSize: random.pick([8, 64, 256]) }, random.pick([0, 128]))
-    : rig.attach(2, { queueSize }, flags);
-  const peer = rig.attach(3);
-  // The silent one posts no buffer: nothing may be written to it at all. Beside it, an honest pair.
+  const targets: Targets = { own: rigMac(vf), others: [0, 1, 2, 3, 4].filter((other) => other !== vf).map(rigMac) };
+  if (format === "advanced") {
+    const guest = rig.attachAdvanced(vf, { queueSize: random.pick([8, 64, 256]) }, random.pick([0, 128]));
+    return new HostileAdvanced(random, guest as AdvancedRigGuest, targets);
+  }
+  const isPacked = format.startsWith("packed");
+  const queueSize = isPacked
+    ? random.pick([1, 2, 3, 1 + random.below(70), 1 + random.below(300), 1000])
+    : random.pick([1, 2, 4, 64, 256]);
+  const guest = rig.attachVirtqueues(format, vf, { queueSize }, flags);
+  return isPacked
+    ? new HostilePacked(random, guest as PackedRigGuest, targets)
+    : new HostileSplit(random, guest as RigGuest, targets);
+}
+
+function attachHonest(rig: EngineRig, random: Random, vf: number): AnyRigGuest {
+  const format: FormatName = random.pick(FORMATS);
+  const queueSize = format.startsWith("packed") ? 40 + random.below(60) : 64;
+  return rig.attachAs(format, vf, { queueSize });
+}
+
+/** Compares a bystander's memory with what it was. */
+function checkUntouched(guest: AnyRigGuest, before: Uint8Array): void {
+  const now = new Uint8Array(guest.view.buffer, guest.options.offset, guest.options.bytes);
+  for (let i = 0; i < now.length; i++) if (now[i] !== before[i]) throw new Error(`byte ${i} of a bystander changed`);
+}
+
+/** The honest pair exchanges a frame, whatever the others do. */
+function checkHonest(rig: EngineRig, honest: AnyRigGuest, peer: AnyRigGuest): void {
+  peer.room();
+  honest.receive();
+  honest.fill(32 - honest.posted());
+  peer.send([frame({ dst: rigMac(HONEST), src: rigMac(PEER), etherType: PING, bytes: 100 })]);
+  rig.run(2000);
+  const got = honest.receive().filter((bytes) => bytes[12] === PING >> 8 && bytes[11] === PEER + 1);
+  if (got.length !== 1) throw new Error(`an honest frame arrived ${got.length} times`);
+}
+
+/** One engine with its guests; answers what was done to it. */
+function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
+  const policy = () => ({ trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] });
+  const rig = new EngineRig(5, { 2: policy(), 4: policy() });
+  const silent = rig.attach(SILENT);
+  const [honest, peer] = [attachHonest(rig, random, HONEST), attachHonest(rig, random, PEER)];
+  const hostile = HOSTILE.map((vf) => attachHostile(rig, random, vf));
+  // The silent one posts no buffer: nothing may be written to it at all.
   const before = silent.bytes(silent.options.offset, silent.options.bytes);
-  evil.fill(Math.min(advanced ? 7 : 8, queueSize));
-  let stops = 0;
+  const done = { stops: 0, descriptors: 0 };
   for (let step = 0; step < STEPS_PER_RIG; step++) {
-    for (let i = random.below(6); i >= 0; i--) {
-      if ("rings" in evil) actAdvanced(random, evil);
-      else act(random, evil);
+    let offered = 0;
+    for (const evil of hostile) {
+      for (let i = random.below(ACTS_MAX); i >= 0; i--) offered += evil.act();
     }
-    if (random.chance(4)) peer.send([frame({ dst: rigMac(2), src: rigMac(3), bytes: 60 + random.below(1500) })]);
+    if (random.chance(4)) {
+      const to = random.pick(HOSTILE);
+      if (peer.room() > 8) peer.send([frame({ dst: rigMac(to), src: rigMac(PEER), bytes: 60 + random.below(1500) })]);
+    }
     rig.run(10);
-    for (const index of [0, 1]) {
-      if (rig.error(2, index) === 0 && !random.chance(50)) continue;
-      stops++;
-      // Its guest resets it, wherever its own indices stand.
-      rig.wasm.startQueue(evil.queuePointer(index), resetQueue(evil, index));
+    const stopped = hostile.flatMap((evil) => [0, 1].filter((index) => rig.error(evil.guest.pool, index) !== 0)).length;
+    // Of what is behind the descriptor that stopped a queue the engine has seen nothing.
+    done.descriptors += stopped > 0 ? stopped : offered;
+    for (const evil of hostile) {
+      for (const index of [0, 1]) {
+        if (rig.error(evil.guest.pool, index) === 0 && !random.chance(50)) continue;
+        done.stops++;
+        evil.restart(rig, index);
+      }
     }
-    if (step % 40 === 0) {
-      while (peer.tx().popUsed());
-      const [ping] = [frame({ dst: rigMac(1), src: rigMac(3), etherType: 0x1111, bytes: 100 })];
-      honest.receive();
-      honest.fill(32 - ((honest.rx().availIdx - honest.rx().usedIdx) & 0xffff));
-      peer.send([ping]);
-      rig.run(2000);
-      const got = honest.receive().filter((bytes) => bytes[12] === 0x11 && bytes[13] === 0x11 && bytes[11] === 4);
-      if (got.length !== 1) throw new Error(`an honest frame arrived ${got.length} times`);
-    }
+    if (step % STEPS_PER_CHECK === 0) checkHonest(rig, honest, peer);
   }
   checkUntouched(silent, before);
   rig.checkCanaries();
-  return stops;
+  return done;
 }
 
-/** Fuzzes until the time is up; answers rigs and queue stops. Throws with the seed that repeats what it found. */
-export function fuzzRings(seed: number, seconds: number): { rigs: number; stops: number } {
-  const end = performance.now() + seconds * 1000;
-  let [rigs, stops] = [0, 0];
-  while (performance.now() < end) {
-    const thisSeed = (seed + rigs) >>> 0;
+/** Fuzzes; throws with the seed that repeats what it found. `tell` hears of the progress. */
+export function fuzzRings(seed: number, until: Until, tell: (done: Fuzzed) => void = () => {}): Fuzzed {
+  const end = "seconds" in until ? performance.now() + until.seconds * 1000 : Infinity;
+  const most = "descriptors" in until ? until.descriptors : Infinity;
+  const done: Fuzzed = { rigs: 0, stops: 0, descriptors: 0 };
+  while (performance.now() < end && done.descriptors < most) {
+    const thisSeed = (seed + done.rigs) >>> 0;
     try {
-      stops += oneRig(new Random(thisSeed));
+      const { stops, descriptors } = oneRig(new Seeded(thisSeed));
+      done.stops += stops;
+      done.descriptors += descriptors;
     } catch (cause) {
       throw new Error(`ring fuzzer, seed ${thisSeed}: ${cause instanceof Error ? cause.message : cause}`, { cause });
     }
-    rigs++;
+    done.rigs++;
+    tell(done);
   }
-  return { rigs, stops };
+  return done;
 }

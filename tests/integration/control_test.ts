@@ -146,7 +146,7 @@ Deno.test("killing pf under traffic loses no frame; the queues never stop", asyn
   let killed = false;
   const end = performance.now() + 3000;
   while (performance.now() < end) {
-    b.guest.fill(32 - ((b.guest.rx().availIdx - b.guest.rx().usedIdx) & 0xffff));
+    b.guest.fill(32 - b.guest.posted());
     const batch = Array.from({ length: 16 }, (_, i) => {
       const payload = new Uint8Array(60);
       new DataView(payload.buffer).setUint32(0, sent + i);

@@ -58,7 +58,7 @@ Deno.test("double fetch: frames that flicker get nothing past the checks", async
   let received = 0;
   const end = performance.now() + 2000;
   while (performance.now() < end) {
-    victim.fill(32 - ((victim.rx().availIdx - victim.rx().usedIdx) & 0xffff));
+    victim.fill(32 - victim.posted());
     const first = tx.tail;
     evil.guest.send(Array.from({ length: 16 }, () => honest));
     evil.signal();

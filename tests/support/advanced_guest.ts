@@ -16,7 +16,7 @@ import {
   ADV_TXD_DCMD_RS,
   ADV_TXD_DTYP_DATA,
 } from "../../shared/layout/advanced.ts";
-import type { GuestOptions } from "./mock_guest.ts";
+import { cutAt, type GuestOptions, type RingGuest, type Shape } from "./virtio_guest.ts";
 
 /** A transmit descriptor's second half. */
 export function txMeta(length: number, flags = ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS): bigint {
@@ -73,7 +73,7 @@ export class AdvancedDriver {
 }
 
 /** A guest with queue pairs of advanced rings. */
-export class AdvancedGuest {
+export class AdvancedGuest implements RingGuest {
   readonly view: DataView;
   readonly options: Required<GuestOptions>;
   readonly rings: AdvancedDriver[];
@@ -82,7 +82,8 @@ export class AdvancedGuest {
 
   constructor(view: DataView, registerView: DataView, registers: number, options: GuestOptions) {
     this.view = view;
-    this.options = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, ...options, hdrBytes: 0 };
+    const defaults = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, inOrder: false, eventIdx: false };
+    this.options = { ...defaults, ...options, hdrBytes: 0 };
     let at = options.offset;
     this.rings = Array.from({ length: this.options.queuePairs * 2 }, (_, index) => {
       const ring = at;
@@ -121,6 +122,16 @@ export class AdvancedGuest {
     ring.doorbell();
   }
 
+  /** A receive buffer has one piece: the sizes say nothing here. */
+  post(_sizes: readonly number[], { pair = 0 }: Shape = {}): void {
+    this.fill(1, pair);
+  }
+
+  posted(pair = 0): number {
+    const ring = this.rx(pair);
+    return (ring.tail - ring.head + ring.size) % ring.size;
+  }
+
   /** Writes a frame at view offset `at`. */
   writeFrame(at: number, frame: Uint8Array): number {
     new Uint8Array(this.view.buffer, this.view.byteOffset).set(frame, at);
@@ -129,17 +140,27 @@ export class AdvancedGuest {
 
   /** Offers frames for transmission, each in as many descriptors as it needs. */
   send(frames: readonly Uint8Array[], pair = 0): void {
+    for (const frame of frames) this.#transmit(frame, [], pair);
+    this.tx(pair).doorbell();
+  }
+
+  sendPieces(frame: Uint8Array, cuts: readonly number[], { pair = 0 }: Shape = {}): void {
+    this.#transmit(frame, cuts, pair);
+    this.tx(pair).doorbell();
+  }
+
+  #transmit(frame: Uint8Array, cuts: readonly number[], pair: number): void {
     const ring = this.tx(pair);
-    for (const frame of frames) {
-      for (let at = 0; at === 0 || at < frame.length; at += this.options.bufferBytes) {
-        const part = frame.subarray(at, at + this.options.bufferBytes);
-        const slot = this.#slot(pair * 2 + 1, ring.tail);
-        this.writeFrame(slot, part);
-        const last = at + this.options.bufferBytes >= frame.length;
-        ring.add(this.iova(slot), txMeta(part.length, last ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0));
-      }
-    }
-    ring.doorbell();
+    const { bufferBytes } = this.options;
+    // A descriptor's bytes lie in its slot: whatever is cut, a slot is the longest piece.
+    const slots = Array.from({ length: Math.floor(frame.length / bufferBytes) }, (_, i) => (i + 1) * bufferBytes);
+    const parts = cutAt(frame.length, [...cuts, ...slots]);
+    parts.forEach(({ at, len }, i) => {
+      const slot = this.#slot(pair * 2 + 1, ring.tail);
+      this.writeFrame(slot, frame.subarray(at, at + len));
+      const isLast = i + 1 === parts.length;
+      ring.add(this.iova(slot), txMeta(len, isLast ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0));
+    });
   }
 
   /** How many more frames there is room for. */

@@ -1,7 +1,8 @@
 /** Two honest guests beside a hostile one: they must keep talking, and not a byte of theirs may change. */
 import { assertEquals } from "@std/assert";
 import type { TestFabric } from "./fabric.ts";
-import { FrontEnd } from "./front_end.ts";
+import type { VirtqueueName } from "./formats.ts";
+import { FrontEnd, type FrontEndGuest } from "./front_end.ts";
 import { frame } from "./mock_guest.ts";
 import { until } from "./wait.ts";
 
@@ -9,11 +10,11 @@ const CANARY = 0x5a;
 
 /** Guests on VF 0 and VF 1. */
 export class Bystanders implements AsyncDisposable {
-  readonly guests: [FrontEnd, FrontEnd];
+  readonly guests: [FrontEnd<FrontEndGuest>, FrontEnd<FrontEndGuest>];
   readonly #macs: [string, string];
   readonly #canaries: [number, number][];
 
-  private constructor(guests: [FrontEnd, FrontEnd], macs: [string, string]) {
+  private constructor(guests: Bystanders["guests"], macs: [string, string]) {
     this.guests = guests;
     this.#macs = macs;
     this.#canaries = guests.map(({ guest, memory }) => {
@@ -27,10 +28,11 @@ export class Bystanders implements AsyncDisposable {
     });
   }
 
-  static async attach(fabric: TestFabric): Promise<Bystanders> {
+  /** Attaches both, with rings of one format. */
+  static async attach(fabric: TestFabric, format: VirtqueueName = "split"): Promise<Bystanders> {
     const vfs = [fabric.vf(0), fabric.vf(1)];
-    const guests = await Promise.all(vfs.map((vf) => FrontEnd.connect(vf.socket).start()));
-    return new Bystanders(guests as [FrontEnd, FrontEnd], vfs.map((vf) => vf.mac) as [string, string]);
+    const guests = await Promise.all(vfs.map((vf) => FrontEnd.connectAs(format, vf.socket).start()));
+    return new Bystanders(guests as Bystanders["guests"], vfs.map((vf) => vf.mac) as [string, string]);
   }
 
   /** Sends `count` frames each way and checks that exactly they arrive; then the canaries. */
@@ -38,10 +40,8 @@ export class Bystanders implements AsyncDisposable {
     for (const [from, to] of [[0, 1], [1, 0]] as const) {
       const [sender, receiver] = [this.guests[from], this.guests[to]];
       // Strays of an attack (a broadcast) are not what is counted here.
-      while (sender.guest.tx().popUsed());
       receiver.guest.receive();
-      const posted = (receiver.guest.rx().availIdx - receiver.guest.rx().usedIdx) & 0xffff;
-      receiver.guest.fill(32 - posted);
+      receiver.guest.fill(32 - receiver.guest.posted());
       const sent = Array.from(
         { length: count },
         (_, i) => frame({ dst: this.#macs[to], src: this.#macs[from], bytes: 60 + i * 100 }),

@@ -9,7 +9,6 @@ import {
   CTL_GENERATION,
   DOMAIN_STRIDE,
   DOMAINS,
-  FLAVOUR_ADVANCED,
   HEAT_COLD,
   P_REGION_COUNT,
   P_RX_COUNT,
@@ -19,24 +18,10 @@ import {
   POOL_STRIDE,
   POOL_UPLINK,
   POOLS,
-  Q_AVAIL_IOVA,
-  Q_CALL_FD,
   Q_CALL_PENDING,
-  Q_DESC_IOVA,
   Q_ERROR,
-  Q_FLAGS,
-  Q_FLAVOUR,
-  Q_HDR_BYTES,
-  Q_HEADER_BYTES,
   Q_HEAT,
-  Q_INDEX,
-  Q_KICK_FD,
-  Q_PACKET_BYTES,
-  Q_POOL,
-  Q_REGISTERS,
-  Q_SIZE,
   Q_STATE,
-  Q_USED_IOVA,
   QUEUE_ERROR,
   QUEUE_F_INDIRECT,
   QUEUE_STRIDE,
@@ -50,21 +35,29 @@ import {
   REGISTER_PAGES,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
-import { ADV_PAGE_BYTES, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
+import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { Pools, writeActive } from "../../shared/engine/mod.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { AdvancedGuest } from "./advanced_guest.ts";
-import { type GuestOptions, MockGuest } from "./mock_guest.ts";
+import {
+  describeAdvanced,
+  describeVirtqueue,
+  driverOptions,
+  type FormatName,
+  type VirtqueueName,
+  VIRTQUEUES,
+} from "./formats.ts";
+import { frame, type MockGuest } from "./mock_guest.ts";
+import type { PackedGuest, PackedGuestOptions } from "./packed_guest.ts";
+import type { GuestOptions } from "./virtio_guest.ts";
 
 const GUEST_STRIDE = 16 * 1024 ** 2;
 const GUEST_BYTES = 4 * 1024 ** 2;
 const CANARY_BYTES = 64 * 1024;
 const CANARY = 0xa5;
-/** That a driver has a kick; nobody reads it. */
-const KICK_FD = 0;
 /** How long an idle queue is polled, where many are. */
 const COOL_NS = 200_000;
 
@@ -72,20 +65,20 @@ const module = await loadWasm("engine");
 // One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back.
 const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
 
-/** A guest of the rig with virtqueues. */
-export interface RigGuest extends MockGuest {
+/** Where a guest's queues are in the engine's tables. */
+interface Attached {
   pool: number;
   queuePointer(index: number): number;
 }
 
-/** A guest of the rig with advanced rings. */
-export interface AdvancedRigGuest extends AdvancedGuest {
-  pool: number;
-  queuePointer(index: number): number;
-}
-
+/** Guests of the rig: with split rings, with packed ones, with advanced ones. */
+export type RigGuest = MockGuest & Attached;
+export type PackedRigGuest = PackedGuest & Attached;
+export type AdvancedRigGuest = AdvancedGuest & Attached;
+/** A guest of the rig with virtqueues, whatever their format. */
+export type VirtioRigGuest = RigGuest | PackedRigGuest;
 /** A guest of the rig, whatever its rings. */
-export type AnyRigGuest = RigGuest | AdvancedRigGuest;
+export type AnyRigGuest = VirtioRigGuest | AdvancedRigGuest;
 
 /** MAC of VF `vf` in rigs. */
 export function rigMac(vf: number): string {
@@ -150,29 +143,33 @@ export class EngineRig {
     return WINDOWS + slot * GUEST_STRIDE + CANARY_BYTES;
   }
 
-  /** Attaches a guest to a pool, all queues running. `flags` are QUEUE_F_*. */
+  /** Attaches a guest with split rings to a pool, all queues running. `flags` are QUEUE_F_*. */
   attach(pool: number, options: Partial<GuestOptions> = {}, flags = QUEUE_F_INDIRECT): RigGuest {
-    const { offset, iova } = this.#memory();
-    const guest = new MockGuest(this.view, { offset, bytes: GUEST_BYTES, iova, ...options }) as RigGuest;
-    guest.pool = pool;
-    guest.queuePointer = (index) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
-    this.guests.set(pool, guest);
-    this.setRegions(pool, [{ iova: guest.options.iova, size: GUEST_BYTES, window: offset }]);
-    guest.queues.forEach((queue, index) => {
-      const at = guest.queuePointer(index);
-      new Uint8Array(memory.buffer, at, QUEUE_STRIDE).fill(0);
-      this.view.setUint32(at + Q_SIZE, queue.size, true);
-      this.view.setUint32(at + Q_FLAGS, flags, true);
-      this.view.setUint32(at + Q_HDR_BYTES, guest.options.hdrBytes, true);
-      this.view.setUint32(at + Q_POOL, pool, true);
-      this.view.setUint32(at + Q_INDEX, index, true);
-      this.view.setInt32(at + Q_CALL_FD, -1, true);
-      this.view.setInt32(at + Q_KICK_FD, KICK_FD, true);
-      this.view.setBigUint64(at + Q_DESC_IOVA, guest.iova(queue.desc), true);
-      this.view.setBigUint64(at + Q_AVAIL_IOVA, guest.iova(queue.avail), true);
-      this.view.setBigUint64(at + Q_USED_IOVA, guest.iova(queue.used), true);
-      const verdict = this.wasm.startQueue(at, 0);
-      if (verdict !== 0) throw new Error(`queue ${index} did not start: ${verdict}`);
+    return this.attachVirtqueues("split", pool, options, flags) as RigGuest;
+  }
+
+  /** As `attach`, with packed rings. */
+  attachPacked(pool: number, options: Partial<PackedGuestOptions> = {}, flags = QUEUE_F_INDIRECT): PackedRigGuest {
+    return this.attachVirtqueues("packed", pool, options, flags) as PackedRigGuest;
+  }
+
+  /** As `attach`, with virtqueues of any format. */
+  attachVirtqueues(
+    name: VirtqueueName,
+    pool: number,
+    options: Partial<PackedGuestOptions> = {},
+    flags = QUEUE_F_INDIRECT,
+  ): VirtioRigGuest {
+    const format = VIRTQUEUES[name];
+    const all = flags | format.flags;
+    const made = format.make(this.view, { ...this.#memory(), ...driverOptions(all), ...options });
+    const guest = this.#adopt(pool, made);
+    guest.queues.forEach((_, index) => {
+      this.#start(
+        index,
+        describeVirtqueue(this.view, { at: guest.queuePointer(index), pool, index }, guest, all),
+        guest,
+      );
     });
     this.#lists();
     return guest;
@@ -180,44 +177,52 @@ export class EngineRig {
 
   /** Attaches a guest with advanced rings. `headerBytes`: its headers go into buffers of their own. */
   attachAdvanced(pool: number, options: Partial<GuestOptions> = {}, headerBytes = 0): AdvancedRigGuest {
-    const { offset, iova } = this.#memory();
     const registers = REGISTER_PAGES + pool * ADV_PAGE_BYTES;
-    const guest = new AdvancedGuest(this.view, this.view, registers, {
-      ...{ offset, bytes: GUEST_BYTES, iova },
-      ...options,
-    }) as AdvancedRigGuest;
-    guest.pool = pool;
-    guest.queuePointer = (index) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
-    this.guests.set(pool, guest);
-    this.setRegions(pool, [{ iova: guest.options.iova, size: GUEST_BYTES, window: offset }]);
-    guest.rings.forEach((ring, index) => {
-      const at = guest.queuePointer(index);
-      new Uint8Array(memory.buffer, at, QUEUE_STRIDE).fill(0);
-      this.view.setUint32(at + Q_SIZE, ring.size, true);
-      this.view.setUint32(at + Q_FLAVOUR, FLAVOUR_ADVANCED, true);
-      this.view.setUint32(at + Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
-      this.view.setUint32(at + Q_PACKET_BYTES, guest.packetBytes, true);
-      this.view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
-      this.view.setUint32(at + Q_POOL, pool, true);
-      this.view.setUint32(at + Q_INDEX, index, true);
-      this.view.setInt32(at + Q_CALL_FD, -1, true);
-      this.view.setInt32(at + Q_KICK_FD, KICK_FD, true);
-      this.view.setBigUint64(at + Q_DESC_IOVA, guest.iova(ring.ring), true);
-      const verdict = this.wasm.startQueue(at, 0);
-      if (verdict !== 0) throw new Error(`queue ${index} did not start: ${verdict}`);
+    const made = new AdvancedGuest(this.view, this.view, registers, { ...this.#memory(), ...options });
+    const guest = this.#adopt(pool, made);
+    guest.rings.forEach((_, index) => {
+      const entry = { at: guest.queuePointer(index), pool, index };
+      this.#start(index, describeAdvanced(this.view, entry, guest, headerBytes), guest);
     });
     this.#lists();
     return guest;
   }
 
+  /** Attaches a guest of any format. */
+  attachAs(
+    name: FormatName,
+    pool: number,
+    options: Partial<PackedGuestOptions> = {},
+    flags = QUEUE_F_INDIRECT,
+  ): AnyRigGuest {
+    return name === "advanced" ? this.attachAdvanced(pool, options) : this.attachVirtqueues(name, pool, options, flags);
+  }
+
+  /** Makes a guest the rig's: its memory is its pool's whole domain. */
+  #adopt<G extends MockGuest | PackedGuest | AdvancedGuest>(pool: number, made: G): G & Attached {
+    const queuePointer = (index: number) => QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
+    const guest = Object.assign(made, { pool, queuePointer });
+    this.guests.set(pool, guest);
+    const { iova, bytes, offset } = guest.options;
+    this.setRegions(pool, [{ iova, size: bytes, window: offset }]);
+    return guest;
+  }
+
+  #start(index: number, position: number, guest: AnyRigGuest): void {
+    const verdict = this.wasm.startQueue(guest.queuePointer(index), position);
+    if (verdict === 0) return;
+    this.guests.delete(guest.pool);
+    throw new Error(`queue ${index} did not start: ${verdict}`);
+  }
+
   /** Memory for one more guest, with canaries around it. Different guests use the same addresses, as real ones do. */
-  #memory(): { offset: number; iova: bigint } {
+  #memory(): { offset: number; bytes: number; iova: bigint } {
     const offset = EngineRig.guestOffset(this.guests.size);
     const arena = new Uint8Array(memory.buffer);
     arena.fill(0, offset, offset + GUEST_BYTES);
     arena.fill(CANARY, offset - CANARY_BYTES, offset);
     arena.fill(CANARY, offset + GUEST_BYTES, offset + GUEST_BYTES + CANARY_BYTES);
-    return { offset, iova: 0x4000_0000n };
+    return { offset, bytes: GUEST_BYTES, iova: 0x4000_0000n };
   }
 
   /** Attaches a guest to the uplink. */
@@ -312,3 +317,22 @@ export class EngineRig {
     }
   }
 }
+
+/** Whether the engine forwards frames between guests of a format. */
+function isKnown(name: VirtqueueName): boolean {
+  const rig = new EngineRig(2);
+  try {
+    const [from, to] = [rig.attachVirtqueues(name, 0), rig.attachVirtqueues(name, 1)];
+    to.fill(1);
+    from.send([frame({ dst: rigMac(1), src: rigMac(0) })]);
+    rig.run();
+    return to.receive().length === 1;
+  } catch {
+    return false;
+  }
+}
+
+/** The formats of virtqueues that the engine knows. */
+export const VIRTQUEUE_FORMATS = (Object.keys(VIRTQUEUES) as VirtqueueName[]).filter(isKnown);
+/** All formats that the engine knows. */
+export const FORMATS: readonly FormatName[] = [...VIRTQUEUE_FORMATS, "advanced"];

@@ -1,6 +1,6 @@
 /**
  * A vhost-user front-end for tests, honest or not: it can send any message, whole or broken, with any descriptors, and
- * its guest is a MockGuest over a memfd that the back-end maps.
+ * its guest is one with split or packed rings over a memfd that the back-end maps.
  */
 import { createEventFd, createMemfd, type Fd, Reactor, signalEventFd, UnixSocket } from "../../shared/os/mod.ts";
 import { errno, libc, OsError } from "../../shared/os/libc.ts";
@@ -20,12 +20,17 @@ import {
   writeRegion,
 } from "../../shared/vhost_user/mod.ts";
 import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from "../../shared/layout/virtio.ts";
-import { MockGuest } from "./mock_guest.ts";
+import { type VirtqueueName, VIRTQUEUES } from "./formats.ts";
+import type { MockGuest } from "./mock_guest.ts";
+import type { PackedGuest, PackedGuestOptions } from "./packed_guest.ts";
 import { within } from "./wait.ts";
 import { Wakeup, type WakeupKind } from "./wakeup.ts";
 
@@ -48,6 +53,17 @@ export const PROTOCOL_FEATURES = bits(
   VHOST_USER_PROTOCOL_F_STATUS,
 );
 export { VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF };
+
+/** Features that say which format a guest's rings have. */
+export const FORMAT_FEATURES: Record<VirtqueueName, bigint> = {
+  "split": 0n,
+  "split in-order": bits(VIRTIO_F_IN_ORDER),
+  "packed": bits(VIRTIO_F_RING_PACKED),
+  "packed in-order": bits(VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER),
+};
+
+/** Guests of a front-end. */
+export type FrontEndGuest = MockGuest | PackedGuest;
 
 /** The back-end closed the connection. */
 export class BackEndClosed extends Error {
@@ -127,18 +143,22 @@ export const GUEST_BASE = 0x1_0000_0000n;
 export const USER_BASE = 0x7f00_0000_0000n;
 
 /** A front-end on a VF's socket. */
-export class FrontEnd implements AsyncDisposable {
+export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDisposable {
   readonly reactor = new Reactor();
-  readonly socket: UnixSocket;
+  socket: UnixSocket;
   readonly memory: SharedMemory;
-  readonly guest: MockGuest;
+  readonly guest: G;
   readonly kicks: Fd[];
   /** Its call descriptors, as it sends them, and with the ends that it reads. */
   readonly calls: Fd[];
   readonly wakeups: Wakeup[];
   readonly features: bigint;
 
-  private constructor(socketPath: string, options: FrontEndOptions) {
+  private constructor(
+    socketPath: string,
+    options: FrontEndOptions,
+    make: (view: DataView, options: PackedGuestOptions) => G,
+  ) {
     const {
       bytes = 4 * 1024 ** 2,
       queueSize = 64,
@@ -148,13 +168,11 @@ export class FrontEnd implements AsyncDisposable {
       callKind = "eventfd",
     } = options;
     this.memory = new SharedMemory(bytes);
-    this.guest = new MockGuest(this.memory.view, {
-      offset: 0,
-      bytes,
-      iova: GUEST_BASE,
-      queueSize,
-      queuePairs,
-      bufferBytes,
+    this.guest = make(this.memory.view, {
+      ...{ offset: 0, bytes, iova: GUEST_BASE },
+      ...{ queueSize, queuePairs, bufferBytes },
+      inOrder: (features & bits(VIRTIO_F_IN_ORDER)) !== 0n,
+      eventIdx: (features & bits(VIRTIO_RING_F_EVENT_IDX)) !== 0n,
     });
     this.kicks = this.guest.queues.map(() => createEventFd());
     this.wakeups = this.guest.queues.map(() => new Wakeup(callKind));
@@ -164,7 +182,19 @@ export class FrontEnd implements AsyncDisposable {
   }
 
   static connect(socketPath: string, options: FrontEndOptions = {}): FrontEnd {
-    return new FrontEnd(socketPath, options);
+    return new FrontEnd(socketPath, options, VIRTQUEUES.split.make);
+  }
+
+  /** A front-end whose guest has packed rings. */
+  static connectPacked(socketPath: string, options: FrontEndOptions = {}): FrontEnd<PackedGuest> {
+    const features = (options.features ?? FEATURES) | FORMAT_FEATURES.packed;
+    return new FrontEnd(socketPath, { ...options, features }, VIRTQUEUES.packed.make);
+  }
+
+  /** A front-end whose guest has rings of any format. */
+  static connectAs(format: VirtqueueName, socketPath: string, options: FrontEndOptions = {}): FrontEnd<FrontEndGuest> {
+    const features = (options.features ?? FEATURES) | FORMAT_FEATURES[format];
+    return new FrontEnd<FrontEndGuest>(socketPath, { ...options, features }, VIRTQUEUES[format].make);
   }
 
   /** Its one region. */
@@ -265,10 +295,9 @@ export class FrontEnd implements AsyncDisposable {
     return USER_BASE + BigInt(at);
   }
 
-  /** Describes vring `index` and enables it; answers the acknowledgement of the enable. */
-  async startVring(index: number, base = 0): Promise<bigint> {
-    const queue = this.guest.queues[index];
-    if (!queue) throw new Error(`no queue ${index}`);
+  /** Describes vring `index` and enables it at `base`; answers the acknowledgement of the enable. */
+  async startVring(index: number, base = this.#queue(index).base): Promise<bigint> {
+    const queue = this.#queue(index);
     this.send("VHOST_USER_SET_VRING_NUM", vringState(index, queue.size));
     this.send("VHOST_USER_SET_VRING_BASE", vringState(index, base));
     this.send(
@@ -280,7 +309,13 @@ export class FrontEnd implements AsyncDisposable {
     return await this.acknowledged("VHOST_USER_SET_VRING_ENABLE", vringState(index, 1));
   }
 
-  /** The whole handshake; all queues run afterwards. */
+  #queue(index: number): G["queues"][number] {
+    const queue = this.guest.queues[index];
+    if (!queue) throw new Error(`no queue ${index}`);
+    return queue;
+  }
+
+  /** The whole handshake; all queues run afterwards, from where their drivers are. */
   async start(): Promise<this> {
     await this.negotiate();
     await this.shareMemory();
@@ -288,7 +323,14 @@ export class FrontEnd implements AsyncDisposable {
     return this;
   }
 
-  /** Stops vring `index`; answers its next avail index. */
+  /** Connects again after the back-end has gone, as a front-end does that keeps its guest running. */
+  async reconnect(socketPath: string): Promise<void> {
+    this.socket.close();
+    this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
+    await this.start();
+  }
+
+  /** Stops vring `index`; answers its base: its next avail index, or both positions of a packed one. */
   async stopVring(index: number): Promise<number> {
     this.send("VHOST_USER_GET_VRING_BASE", vringState(index, 0));
     return (await this.reply()).getUint32(4, true);
@@ -297,6 +339,11 @@ export class FrontEnd implements AsyncDisposable {
   kick(index = 1): void {
     const fd = this.kicks[index];
     if (fd) signalEventFd(fd.number);
+  }
+
+  /** Kicks if the device wants to be kicked. */
+  kickIfWanted(index = 1): void {
+    if (this.#queue(index).takeKick()) this.kick(index);
   }
 
   /** How often queue `index` was interrupted since the last look. */

@@ -3,32 +3,58 @@
  * arena (unit, property and fuzz tests) and a real NIC over a memfd (hostile and integration tests), so what a hostile
  * guest does is written once.
  */
-import { VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
+import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
+import { type GuestOptions, VirtioGuest } from "./virtio_guest.ts";
+import {
+  DeviceLied,
+  type DriverOptions,
+  type Piece,
+  type RawDescriptor,
+  type Table,
+  type UsedBuffer,
+  type Virtqueue,
+  writableBytes,
+} from "./virtqueue.ts";
+
+export type { GuestOptions };
 
 /** A descriptor as written to the table. */
-export interface Descriptor {
-  addr: bigint;
-  len: number;
-  flags?: number;
+export interface Descriptor extends RawDescriptor {
   next?: number;
 }
 
+/** A chain that the device has, as the driver remembers it. */
+interface Chain {
+  head: number;
+  descriptors: number;
+  writable: number;
+}
+
 /** The driver's side of one split virtqueue, every field of it within reach. */
-export class SplitDriver {
+export class SplitDriver implements Virtqueue {
   readonly view: DataView;
   readonly size: number;
   readonly desc: number;
   readonly avail: number;
   readonly used: number;
-  /** Bytes that the rings take from `offset` on. */
   readonly bytes: number;
+  readonly options: DriverOptions;
   availIdx = 0;
   lastUsed = 0;
   #nextFree = 0;
+  #kickedAt = 0;
+  /** What `add` has made of the descriptors, by head; how many of them the device has. */
+  #made = new Map<number, Chain>();
+  #taken = 0;
+  /** IN_ORDER: what the device has, in the order in which it was offered. */
+  #offered: Chain[] = [];
+  /** Buffers that were returned by one used element and are still to be popped. */
+  #batch: UsedBuffer[] = [];
 
-  constructor(view: DataView, offset: number, size: number) {
+  constructor(view: DataView, offset: number, size: number, options: DriverOptions = {}) {
     this.view = view;
     this.size = size;
+    this.options = options;
     this.desc = offset;
     this.avail = offset + 16 * size;
     this.used = Math.ceil((this.avail + 6 + 2 * size) / 64) * 64;
@@ -43,45 +69,107 @@ export class SplitDriver {
   offer(head: number): void {
     this.view.setUint16(this.avail + 4 + (this.availIdx % this.size) * 2, head, true);
     this.availIdx = (this.availIdx + 1) & 0xffff;
+    const chain = this.#made.get(head) ?? { head, descriptors: 1, writable: 0 };
+    this.#taken += chain.descriptors;
+    if (this.options.inOrder) this.#offered.push(chain);
   }
 
   publish(idx = this.availIdx): void {
     this.view.setUint16(this.avail + 2, idx, true);
   }
 
-  /** Writes a chain of buffers into free descriptors and offers it. Answers its head. */
-  add(buffers: { addr: bigint; len: number; write?: boolean }[]): number {
-    const head = this.#nextFree;
-    buffers.forEach((buffer, i) => {
-      const index = (head + i) % this.size;
-      const last = i === buffers.length - 1;
-      const flags = (buffer.write ? VIRTQ_DESC_F_WRITE : 0) | (last ? 0 : VIRTQ_DESC_F_NEXT);
-      this.writeDescriptor(index, {
-        addr: buffer.addr,
-        len: buffer.len,
-        flags,
-        next: last ? 0 : (index + 1) % this.size,
-      });
+  add(pieces: readonly Piece[], table?: Table): number {
+    const writable = writableBytes(pieces);
+    const chain = pieces.map(({ addr, len, write }, i) => ({
+      addr,
+      len,
+      flags: (write ? VIRTQ_DESC_F_WRITE : 0) | (i + 1 < pieces.length ? VIRTQ_DESC_F_NEXT : 0),
+    }));
+    if (!table) return this.#chain(chain, writable);
+    chain.forEach((one, i) => {
+      writeDescriptor(this.view, table.at + i * 16, { ...one, next: i + 1 < chain.length ? i + 1 : 0 });
     });
-    this.#nextFree = (head + buffers.length) % this.size;
+    return this.#chain([{ addr: table.iova, len: chain.length * 16, flags: VIRTQ_DESC_F_INDIRECT }], writable);
+  }
+
+  addRaw(descriptors: readonly RawDescriptor[]): number {
+    return this.#chain(descriptors, 0);
+  }
+
+  /** Writes descriptors that follow each other and offers them. IN_ORDER drivers use descriptors in ring order too. */
+  #chain(descriptors: readonly RawDescriptor[], writable: number): number {
+    const head = this.#nextFree;
+    descriptors.forEach(({ addr, len, flags = 0 }, i) => {
+      const index = (head + i) % this.size;
+      this.writeDescriptor(index, { addr, len, flags, next: flags & VIRTQ_DESC_F_NEXT ? (index + 1) % this.size : 0 });
+    });
+    this.#nextFree = (head + descriptors.length) % this.size;
+    this.#made.set(head, { head, descriptors: descriptors.length, writable });
     this.offer(head);
     return head;
   }
 
-  /** The next used element that the driver has not seen. */
-  popUsed(): { id: number; len: number } | undefined {
-    if (this.view.getUint16(this.used + 2, true) === this.lastUsed) return undefined;
+  popUsed(): UsedBuffer | undefined {
+    if (this.#batch.length > 0) return this.#batch.shift();
+    const returned = (this.usedIdx - this.lastUsed) & 0xffff;
+    if (returned === 0) return undefined;
     const at = this.used + 4 + (this.lastUsed % this.size) * 8;
-    this.lastUsed = (this.lastUsed + 1) & 0xffff;
-    return { id: this.view.getUint32(at, true), len: this.view.getUint32(at + 4, true) };
+    const last = { id: this.view.getUint32(at, true), len: this.view.getUint32(at + 4, true) };
+    if (!this.options.inOrder) {
+      this.lastUsed = (this.lastUsed + 1) & 0xffff;
+      this.#taken -= this.#made.get(last.id)?.descriptors ?? 1;
+      return last;
+    }
+    // One element stands for all buffers up to the one that it names; those before it have been used whole (2.7.9).
+    const count = this.#offered.findIndex(({ head }) => head === last.id) + 1;
+    if (count === 0) throw new DeviceLied(`the used element names descriptor ${last.id}, which the device has not got`);
+    if (count > returned) throw new DeviceLied(`a batch of ${count} buffers, and the used index moved by ${returned}`);
+    this.lastUsed = (this.lastUsed + count) & 0xffff;
+    const batch = this.#offered.splice(0, count);
+    this.#taken -= batch.reduce((sum, { descriptors }) => sum + descriptors, 0);
+    this.#batch = [...batch.slice(0, -1).map(({ head, writable }) => ({ id: head, len: writable })), last];
+    return this.#batch.shift();
   }
 
   get usedIdx(): number {
     return this.view.getUint16(this.used + 2, true);
   }
 
+  get inFlight(): number {
+    return (this.availIdx - this.usedIdx) & 0xffff;
+  }
+
+  get free(): number {
+    return Math.max(0, this.size - this.#taken);
+  }
+
+  get base(): number {
+    return this.usedIdx;
+  }
+
+  reset(): number {
+    this.availIdx = this.lastUsed = this.usedIdx;
+    this.#offered = [];
+    this.#batch = [];
+    this.#taken = 0;
+    this.publish();
+    return this.usedIdx;
+  }
+
+  get noInterrupt(): boolean {
+    return this.view.getUint16(this.avail, true) !== 0;
+  }
+
   set noInterrupt(on: boolean) {
     this.view.setUint16(this.avail, on ? 1 : 0, true);
+  }
+
+  takeKick(): boolean {
+    const [from, to] = [this.#kickedAt, this.availIdx];
+    this.#kickedAt = to;
+    if (!this.options.eventIdx) return from !== to && (this.view.getUint16(this.used, true) & 1) === 0;
+    const event = this.view.getUint16(this.used + 4 + 8 * this.size, true);
+    return ((to - event - 1) & 0xffff) < ((to - from) & 0xffff);
   }
 }
 
@@ -93,119 +181,10 @@ export function writeDescriptor(view: DataView, at: number, { addr, len, flags =
   view.setUint16(at + 14, next, true);
 }
 
-/** How a mock guest is laid out. */
-export interface GuestOptions {
-  /** Where its memory begins in the view, how long it is, and the IOVA of its first byte. */
-  offset: number;
-  bytes: number;
-  iova: bigint;
-  queueSize?: number;
-  queuePairs?: number;
-  bufferBytes?: number;
-  hdrBytes?: number;
-}
-
-/** A guest with queue pairs, receive buffers posted on demand, and frames as byte arrays. */
-export class MockGuest {
-  readonly view: DataView;
-  readonly options: Required<GuestOptions>;
-  readonly queues: SplitDriver[];
-  /** First byte that no ring uses: buffers, and scratch for tests. */
-  readonly heap: number;
-  #rxSlots = new Map<number, Map<number, number>>();
-
+/** A guest with split rings. */
+export class MockGuest extends VirtioGuest<SplitDriver> {
   constructor(view: DataView, options: GuestOptions) {
-    this.view = view;
-    this.options = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, hdrBytes: 12, ...options };
-    let at = options.offset;
-    this.queues = Array.from({ length: this.options.queuePairs * 2 }, () => {
-      const queue = new SplitDriver(view, at, this.options.queueSize);
-      at = Math.ceil((at + queue.bytes) / 4096) * 4096;
-      return queue;
-    });
-    this.heap = at;
-  }
-
-  rx(pair = 0): SplitDriver {
-    return this.queues[pair * 2] as SplitDriver;
-  }
-
-  tx(pair = 0): SplitDriver {
-    return this.queues[pair * 2 + 1] as SplitDriver;
-  }
-
-  /** The IOVA of view offset `at`. */
-  iova(at: number): bigint {
-    return this.options.iova + BigInt(at - this.options.offset);
-  }
-
-  #slot(queue: number, slot: number): number {
-    const { queueSize, bufferBytes } = this.options;
-    return this.heap + (queue * queueSize + (slot % queueSize)) * bufferBytes;
-  }
-
-  /** Posts `count` receive buffers. */
-  fill(count: number, pair = 0, bufferBytes = this.options.bufferBytes): void {
-    const queue = this.rx(pair);
-    const slots = this.#rxSlots.get(pair) ?? new Map<number, number>();
-    this.#rxSlots.set(pair, slots);
-    for (let i = 0; i < count; i++) {
-      const at = this.#slot(pair * 2, queue.availIdx);
-      slots.set(queue.add([{ addr: this.iova(at), len: bufferBytes, write: true }]), at);
-    }
-    queue.publish();
-  }
-
-  /** Writes a frame behind an all-zero virtio-net header at view offset `at`. */
-  writeFrame(at: number, frame: Uint8Array, header?: Uint8Array): number {
-    const { hdrBytes } = this.options;
-    const bytes = new Uint8Array(this.view.buffer, this.view.byteOffset);
-    bytes.fill(0, at, at + hdrBytes);
-    if (header) bytes.set(header, at);
-    bytes.set(frame, at + hdrBytes);
-    return hdrBytes + frame.byteLength;
-  }
-
-  /** Offers frames for transmission, each in one descriptor. Answers how many descriptors were used. */
-  send(frames: readonly Uint8Array[], pair = 0): void {
-    const queue = this.tx(pair);
-    for (const frame of frames) {
-      const at = this.#slot(pair * 2 + 1, queue.availIdx);
-      const len = this.writeFrame(at, frame);
-      queue.add([{ addr: this.iova(at), len }]);
-    }
-    queue.publish();
-  }
-
-  /** Takes back what has been sent; answers how many more frames there is room for. */
-  room(pair = 0): number {
-    const queue = this.tx(pair);
-    while (queue.popUsed());
-    return queue.size - this.unsent(pair);
-  }
-
-  /** Frames that wait to be sent still. */
-  unsent(pair = 0): number {
-    const queue = this.tx(pair);
-    return (queue.availIdx - queue.usedIdx) & 0xffff;
-  }
-
-  /** Takes the frames that have come in (single-buffer ones), without their headers. */
-  receive(pair = 0): Uint8Array[] {
-    const queue = this.rx(pair);
-    const slots = this.#rxSlots.get(pair);
-    const frames: Uint8Array[] = [];
-    for (let used = queue.popUsed(); used; used = queue.popUsed()) {
-      const at = slots?.get(used.id);
-      if (at === undefined) throw new Error(`used element names descriptor ${used.id}, which was not offered`);
-      frames.push(this.bytes(at + this.options.hdrBytes, used.len - this.options.hdrBytes));
-    }
-    return frames;
-  }
-
-  /** A copy of guest memory. */
-  bytes(at: number, length: number): Uint8Array {
-    return new Uint8Array(this.view.buffer, this.view.byteOffset + at, length).slice();
+    super(view, options, (offset, size, driver) => new SplitDriver(view, offset, size, driver));
   }
 }
 
@@ -233,8 +212,11 @@ export function frame({ dst, src, bytes = 64, tags = [], etherType = 0x88b5, pay
     head.push(tpid >> 8, tpid & 0xff, tci >> 8, tci & 0xff);
   }
   head.push(etherType >> 8, etherType & 0xff);
-  const body = payload ?? Uint8Array.from({ length: Math.max(0, bytes - head.length) }, (_, i) => i & 0xff);
-  return Uint8Array.from([...head, ...body]);
+  const made = new Uint8Array(head.length + (payload?.length ?? Math.max(0, bytes - head.length)));
+  made.set(head);
+  if (payload) made.set(payload, head.length);
+  else for (let i = head.length; i < made.length; i++) made[i] = (i - head.length) & 0xff;
+  return made;
 }
 
 /** The broadcast address. */

@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Hold, HOLD_BUFFERS } from "../../services/nic/hold.ts";
 import { CTL, CTL_GENERATION, P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
 import type { Arena } from "../../shared/os/mod.ts";
-import { type AnyRigGuest, EngineRig, rigMac } from "../support/engine_rig.ts";
+import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import { frame } from "../support/mock_guest.ts";
 
 /** Behind every guest of a rig. */
@@ -52,12 +52,8 @@ function held(attach: (rig: EngineRig) => AnyRigGuest) {
   return { rig, receiver, divert, send, take, release, counters: () => rig.counters(1) };
 }
 
-const KINDS: Record<string, (rig: EngineRig) => AnyRigGuest> = {
-  "virtqueues": (rig) => rig.attach(1, { queueSize: 64 }),
-  "advanced rings": (rig) => rig.attachAdvanced(1, { queueSize: 64 }),
-};
-
-for (const [kind, attach] of Object.entries(KINDS)) {
+for (const kind of FORMATS) {
+  const attach = (rig: EngineRig) => rig.attachAs(kind, 1, { queueSize: 64 });
   Deno.test(`a hold hands on in order, several times as much as it has room for (${kind})`, () => {
     const { rig, receiver, send, take, release, counters } = held(attach);
     // Two thirds are full before the receiver takes any; from then on as much comes as it takes.

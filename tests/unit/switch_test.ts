@@ -1,10 +1,11 @@
 /**
  * The embedded switch: who gets a frame, how it is tagged, and which counter tells if nobody does. One table of tests,
- * run over guests with virtqueues, guests with advanced rings, and both kinds beside each other.
+ * run over guests of each ring format, and of several beside each other.
  */
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_PASSES, POOL_UPLINK, SWITCH_VEPA } from "../../shared/layout/nic.ts";
-import { type AnyRigGuest, EngineRig, rigMac } from "../support/engine_rig.ts";
+import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
+import type { FormatName } from "../support/formats.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
 import type { VfPolicy } from "../../shared/api/mod.ts";
 
@@ -17,26 +18,44 @@ interface Bench {
   guests: AnyRigGuest[];
 }
 
-/** Whether the guest of VF `vf` has advanced rings, by the mix that is tested. */
-const MIXES: Record<string, (vf: number) => boolean> = {
-  "virtqueues": () => false,
-  "advanced rings": () => true,
-  "virtqueues and advanced rings": (vf) => vf % 2 === 1,
+/** Formats of the guests of VFs 0, 1, 2 … by the mix that is tested, and over again. */
+const MIXES: Record<string, readonly FormatName[]> = {
+  "virtqueues": ["split"],
+  "in-order virtqueues": ["split in-order"],
+  "packed virtqueues": ["packed"],
+  "in-order packed virtqueues": ["packed in-order"],
+  "advanced rings": ["advanced"],
+  "virtqueues and advanced rings": ["split", "advanced"],
+  "packed and split virtqueues": ["packed", "split"],
+  "all formats": ["packed", "advanced", "split in-order", "packed in-order", "split"],
 };
-let isAdvanced = (_vf: number): boolean => false;
+/** Sizes that only packed rings may have. */
+const PACKED_SIZE = 100;
+let formats: readonly FormatName[] = ["split"];
 
 /** A test for each mix. */
 function test(name: string, fn: () => void): void {
   for (const [mix, chosen] of Object.entries(MIXES)) {
+    if (!chosen.every((format) => FORMATS.includes(format))) continue;
     Deno.test(`${name} (${mix})`, () => {
-      isAdvanced = chosen;
+      formats = chosen;
       fn();
     });
   }
 }
 
-function attach(rig: EngineRig, vf: number, options: { queueSize?: number; queuePairs?: number } = {}): AnyRigGuest {
-  return isAdvanced(vf) ? rig.attachAdvanced(vf, { queueSize: 128, ...options }) : rig.attach(vf, options);
+function formatOf(vf: number): FormatName {
+  return formats[vf % formats.length] as FormatName;
+}
+
+function attach(
+  rig: EngineRig,
+  vf: number,
+  options: { queueSize?: number; queuePairs?: number } = {},
+  format = formatOf(vf),
+): AnyRigGuest {
+  const queueSize = format === "advanced" ? 128 : format.startsWith("packed") ? PACKED_SIZE : 64;
+  return rig.attachAs(format, vf, { queueSize, ...options });
 }
 
 /** A rig with `vfs` attached guests, each with receive buffers. */
@@ -353,9 +372,9 @@ test("four transmit queues are no larger share of a busy engine than one", () =>
   // All on rings of one kind: frames between two kinds cost more, and what costs more is a smaller share.
   const rig = new EngineRig(5);
   const [many, one] = [
-    attach(rig, 0, { queuePairs: 4, queueSize: 128 }),
-    attach(rig, 2, { queueSize: 512 }),
-    attach(rig, 4),
+    attach(rig, 0, { queuePairs: 4, queueSize: 128 }, formatOf(0)),
+    attach(rig, 2, { queueSize: 512 }, formatOf(0)),
+    attach(rig, 4, {}, formatOf(0)),
   ];
   for (let round = 0; round < 100; round++) {
     for (const [guest, vf] of [[many, 0], [one, 2]] as const) {

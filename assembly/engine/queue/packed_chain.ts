@@ -69,7 +69,7 @@ export function walkPacked(q: usize, position: u32, start: u32, writable: bool, 
     if (flags & VIRTQ_DESC_F_INDIRECT) {
       // §2.8.7: an indirect descriptor is a chain of its own.
       if (walked > 1 || (flags & VIRTQ_DESC_F_NEXT) != 0) return bad(BAD_INDIRECT, slot);
-      if (length / VIRTQ_DESC_BYTES > longest) return bad(BAD_CHAIN_LENGTH, slot);
+      if (length / VIRTQ_DESC_BYTES > longest) return bad(length / VIRTQ_DESC_BYTES > size ? BAD_INDIRECT : BAD_CHAIN_LENGTH, slot);
       const verdict = walkTable(q, iova, length, segments, writable);
       if (verdict != OK) return verdict;
     } else {
@@ -110,7 +110,6 @@ function walkTable(q: usize, table: u64, tableBytes: u32, start: u32, writable: 
     const meta = load<u64>(descriptor, 8);
     const flags = <u32> (meta >> 48);
     if (((flags & VIRTQ_DESC_F_WRITE) != 0) != writable) return bad(BAD_DIRECTION, i);
-    if (flags & VIRTQ_DESC_F_INDIRECT) return bad(BAD_INDIRECT, i);
     segments = appendBuffer(q, list, segments, iova, <u32> meta, perm);
     if (segments == NOT_APPENDED) return bad(BAD_ADDRESS, iova);
     bytes += <u32> meta;

@@ -1,0 +1,87 @@
+/**
+ * Numbered frames from one front-end's guest to another's, as fast as a test's loop goes: each must come once and in
+ * order. What a crash may do to frames (lose them, or repeat the last ones) is counted; what it may not do to buffers
+ * (lose them, or return them twice) the drivers themselves find out.
+ */
+import type { FrontEnd, FrontEndGuest } from "./front_end.ts";
+import { frame } from "./mock_guest.ts";
+import { until } from "./wait.ts";
+
+const BURST = 8;
+/** Frames whose buffers the device may have at a time. */
+const IN_FLIGHT_MAX = 16;
+const NUMBER_AT = 14;
+const ETHER_TYPE = 0x88b6;
+
+/** One direction. */
+export class NumberedStream {
+  readonly #from: FrontEnd<FrontEndGuest>;
+  readonly #to: FrontEnd<FrontEndGuest>;
+  readonly #addresses: { dst: string; src: string };
+  sent = 0;
+  received = 0;
+  /** Frames that came again, and frames behind which a later one has come. */
+  repeated = 0;
+  lost = 0;
+  #next = 0;
+
+  constructor(from: FrontEnd<FrontEndGuest>, to: FrontEnd<FrontEndGuest>, addresses: { dst: string; src: string }) {
+    this.#from = from;
+    this.#to = to;
+    this.#addresses = addresses;
+  }
+
+  /** Sends some, if what was sent before has been taken, and takes what has come. */
+  step(frames = BURST): void {
+    this.take();
+    const { guest } = this.#from;
+    const count = Math.min(frames, guest.room(), IN_FLIGHT_MAX - guest.unsent());
+    if (count <= 0) return this.#from.kickIfWanted();
+    guest.send(Array.from({ length: count }, () => {
+      const payload = new Uint8Array(50);
+      new DataView(payload.buffer).setUint32(0, this.sent++);
+      return frame({ ...this.#addresses, etherType: ETHER_TYPE, payload });
+    }));
+    this.#from.kickIfWanted();
+  }
+
+  /** Takes what has come, and has room for more. */
+  take(): void {
+    const { guest } = this.#to;
+    for (const bytes of guest.receive()) {
+      if (((bytes[12] ?? 0) << 8 | (bytes[13] ?? 0)) !== ETHER_TYPE) continue;
+      const number = new DataView(bytes.buffer, bytes.byteOffset).getUint32(NUMBER_AT);
+      this.received++;
+      if (number < this.#next) this.repeated++;
+      else this.lost += number - this.#next;
+      this.#next = Math.max(this.#next, number + 1);
+    }
+    guest.fill(Math.floor(guest.options.queueSize * 3 / 4) - guest.posted());
+  }
+
+  /** Steps while `condition` does not hold. */
+  async during(what: string, condition: () => Promise<boolean> | boolean, deadlineMs = 20_000): Promise<void> {
+    let isOver = false;
+    const over = until(what, async () => isOver = await condition(), deadlineMs).finally(() => isOver = true);
+    while (!isOver) {
+      this.step();
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await over;
+  }
+
+  /** Steps until so many frames more have come. */
+  async more(frames: number): Promise<void> {
+    const goal = this.received + frames;
+    await this.during(`${frames} more frames`, () => this.received >= goal);
+  }
+
+  /** Sends no more, and waits until everything that was sent has come. */
+  async end(): Promise<void> {
+    await until(`frame ${this.sent - 1}; ${this.lost} were lost, ${this.received} came`, () => {
+      this.take();
+      return this.#next === this.sent && this.#from.guest.unsent() === 0;
+    });
+    this.#from.guest.room();
+  }
+}
