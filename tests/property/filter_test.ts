@@ -243,15 +243,17 @@ Deno.test("which addresses collide depends on the seed: those that do under one 
   assert(both.length < 5, `${both.length} of ${first.length} pairs collide under both seeds`);
 });
 
-Deno.test("a station that moves voids cached decisions, once for each move", () => {
+Deno.test("a station that is learned or moves voids cached decisions, once each time", () => {
   const rig = emptyTable(3n);
   const generation = () => rig.view.getUint32(CTL + CTL_GENERATION, true);
   const claim = (pool: number, second: number) => {
     rig.view.setFloat64(CTL + CTL_NOW_NS, second * 1e9, true);
     return rig.wasm.claimAddress(0x0a_0000_0002n, 0, pool, 1);
   };
-  const before = generation();
+  const unlearned = generation();
   assertEquals(claim(1, 10), CLAIM_LEARNED);
+  const before = generation();
+  assertEquals(before, unlearned + 1);
   assertEquals(claim(2, 10), CLAIM_REFUSED);
   assertEquals(generation(), before);
   assertEquals(claim(2, 11), CLAIM_LEARNED);

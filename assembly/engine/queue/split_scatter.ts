@@ -85,67 +85,76 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   let frames: u32 = 0;
   let bytes: u32 = 0;
   let at = first;
-  while (at != 0) {
-    const head: u32 = load<u16>(at, N_HEAD);
-    const grows = outLength(head, 0);
-    let left: u32 = load<u16>(at, N_COUNT);
-    let record: usize = load<u32>(at, N_RECORD);
-    while (left != 0) {
-      let free = (end - last) & 0xffff;
-      if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
-      // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the rest of the loop.
-      const common = (head & COMMON_MASK) == HEAD_F_PLAIN && free <= mask + 1 && ((usedIdx ^ last) & mask) == 0;
-      const most: u32 = common ? min(free, left) : 0;
-      let n: u32 = 0;
-      for (; n < most; n++, record += RECORD_STRIDE) {
-        const slot = (last + n) & mask;
-        const length = load<u32>(record, R_LENGTH) + grows;
-        const id: u32 = load<u16>(ring + slot * 2);
-        const descriptor = table + ((id & mask) << 4);
-        const offset = load<u64>(descriptor) - iova;
-        const meta = load<u64>(descriptor, 8);
-        const need = hdrBytes + length;
-        if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
-        const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
-        if (buffer == 0) break;
-        v128.store(buffer, header);
-        if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
-        else putPlain(buffer + hdrBytes, record);
-        store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
-        bytes += length;
-      }
-      frames += n;
-      last += n;
-      usedIdx += n;
-      left -= n;
-      if (left == 0) break;
-      store<u32>(rx, last, Q_LAST_AVAIL);
-      store<u32>(rx, usedIdx, Q_USED_IDX);
+  let record: usize = load<u32>(at, N_RECORD);
+  let left: u32 = load<u16>(at, N_COUNT);
+  let head: u32 = load<u16>(at, N_HEAD);
+  let grows = outLength(head, 0);
+  for (;;) {
+    let free = (end - last) & 0xffff;
+    if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
+    // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the end of the loop.
+    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0) free = 0;
+    let n: u32 = 0;
+    while (n < free && (head & COMMON_MASK) == HEAD_F_PLAIN) {
+      const slot = (last + n) & mask;
       const length = load<u32>(record, R_LENGTH) + grows;
-      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
-      if (refused == C_RX_NO_BUFFER && wait) {
-        noteDelivered(frames, bytes);
-        return done + load<u16>(at, N_COUNT) - left;
-      }
-      if (refused == 0) {
-        bytes += length;
-        frames++;
-        noteGroupAddress(head);
-      } else {
-        note(resultOf(refused), 1);
-        if (refused == C_RX_QUEUE_ERROR) {
-          noteDelivered(frames, bytes);
-          return done + load<u16>(at, N_COUNT) + failRest(at, left - 1) - (left - 1);
-        }
-      }
-      last = load<u32>(rx, Q_LAST_AVAIL);
-      usedIdx = load<u32>(rx, Q_USED_IDX);
-      end = availIdx(rx);
-      left--;
+      const id: u32 = load<u16>(ring + slot * 2);
+      const descriptor = table + ((id & mask) << 4);
+      const offset = load<u64>(descriptor) - iova;
+      const meta = load<u64>(descriptor, 8);
+      const need = hdrBytes + length;
+      if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
+      const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
+      if (buffer == 0) break;
+      v128.store(buffer, header);
+      if (grows != 0 || (head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      else putPlain(buffer + hdrBytes, record);
+      store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
+      bytes += length;
+      n++;
       record += RECORD_STRIDE;
+      if (--left != 0) continue;
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      left = load<u16>(at, N_COUNT);
+      if (<u32> load<u16>(at, N_HEAD) == head) continue;
+      head = load<u16>(at, N_HEAD);
+      grows = outLength(head, 0);
     }
-    done += load<u16>(at, N_COUNT);
+    frames += n;
+    done += n;
+    last += n;
+    usedIdx += n;
+    if (at == 0) break;
+    store<u32>(rx, last, Q_LAST_AVAIL);
+    store<u32>(rx, usedIdx, Q_USED_IDX);
+    const length = load<u32>(record, R_LENGTH) + grows;
+    const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
+    if (refused == C_RX_NO_BUFFER && wait) break;
+    done++;
+    if (refused == 0) {
+      bytes += length;
+      frames++;
+      noteGroupAddress(head);
+    } else {
+      note(resultOf(refused), 1);
+      if (refused == C_RX_QUEUE_ERROR) {
+        done += failRest(at, left - 1);
+        break;
+      }
+    }
+    last = load<u32>(rx, Q_LAST_AVAIL);
+    usedIdx = load<u32>(rx, Q_USED_IDX);
+    end = availIdx(rx);
+    record += RECORD_STRIDE;
+    if (--left != 0) continue;
     at = load<u32>(at, N_NEXT);
+    if (at == 0) break;
+    record = load<u32>(at, N_RECORD);
+    left = load<u16>(at, N_COUNT);
+    head = load<u16>(at, N_HEAD);
+    grows = outLength(head, 0);
   }
   store<u32>(rx, last, Q_LAST_AVAIL);
   store<u32>(rx, usedIdx, Q_USED_IDX);

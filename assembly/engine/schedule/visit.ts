@@ -41,7 +41,7 @@ export function visit(q: usize, pass: u32): u32 {
     store<u32>(control(), load<u32>(control(), CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
     return 0;
   }
-  const share = shareOf(p, pass);
+  const share = shareOf(p, q, pass);
   if (share == 0) return 0;
   store<u32>(batch(), UNITS_VISIT, B_UNITS);
   const taken = load<u32>(q, Q_WIRE) != 0 ? carry(q, share) : send(q, p, byteLimit, share);

@@ -11,6 +11,7 @@ import {
   C_TX_PRUNED,
   C_TX_SPOOFED,
   C_TX_TO_SELF,
+  CTL_PROMISC_COUNT,
   CTL_SWITCH_MODE,
   D_COUNTER,
   D_F_LEARNED,
@@ -20,6 +21,7 @@ import {
   D_KIND,
   D_OUT_TAG,
   D_POOL,
+  D_QUEUE,
   D_SECOND,
   DECIDED_DELIVER,
   DECIDED_DROP,
@@ -34,6 +36,7 @@ import {
   ONE_DECISION,
   P_FLAGS,
   P_RX_COUNT,
+  P_RX_QUEUES,
   P_VLAN,
   POOL_F_ENABLED,
   POOL_F_FALLBACK_PF,
@@ -45,7 +48,7 @@ import {
   QUEUE_PAIRS_MAX,
   SWITCH_VEPA,
 } from "../../../shared/layout/nic.ts";
-import { isMulticast, isTag, MAC_BROADCAST } from "../../lib/ethernet.ts";
+import { isMulticast, MAC_BROADCAST } from "../../lib/ethernet.ts";
 import { context, control, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
 import { admit, dst, learnedSource, lookedBehind, src, tag, tagInFrame, vlan } from "./admit.ts";
@@ -53,19 +56,9 @@ import { recall, remember } from "./decisions.ts";
 import { findPool } from "./filter.ts";
 import { nowSeconds } from "./filter_table.ts";
 
-/** Bytes 12–15 of a frame if they are a tag, else 0: with the addresses, what a decision depends on. */
-@inline
-export function tagKey(record: usize): u32 {
-  const bytes = load<u32>(record, 12);
-  return isTag(bytes & 0xffff) ? bytes : 0;
-}
-
 /** The decision on a record's frame: an entry of the cache, or one that holds until the next call. */
-export function decide(pool: u32, record: usize): usize {
-  const key = tagKey(record);
-  const first = load<u64>(record);
-  const second = load<u32>(record, 8);
-  const known = recall(pool, first, second, key);
+export function decide(pool: u32, record: usize, key: v128): usize {
+  const known = recall(pool, key);
   if (known != 0) return known;
   spend(UNITS_DECISION);
   const made = context + ONE_DECISION;
@@ -77,13 +70,14 @@ export function decide(pool: u32, record: usize): usize {
     store<u16>(made, <u16> nowSeconds(), D_SECOND);
   }
   // What is for many is decided each time, and so is a frame of VID 0: what lies behind its tag was looked at, too. What
-  // a trusted pool may not use as source now it may learn later.
+  // a trusted pool may not use as source now it may learn later; what somebody learns makes all decisions void.
   if (<u32> load<u8>(made, D_KIND) > <u32> DECIDED_DELIVER || isMulticast(dst)) return made;
-  if (key != 0 && (key & VID_MASK) == 0) return made;
+  const tagBytes = v128.extract_lane<u32>(key, 3);
+  if (tagBytes != 0 && (tagBytes & VID_MASK) == 0) return made;
   if (denied == C_TX_SPOOFED && (load<u32>(poolAt(pool), P_FLAGS) & POOL_F_TRUST) != 0) return made;
-  const entry = remember(pool, first, second, key);
+  const entry = remember(pool, key);
   store<u64>(entry, load<u64>(made, D_POOL), D_POOL);
-  store<u32>(entry, load<u32>(made, D_COUNTER), D_COUNTER);
+  store<u64>(entry, load<u64>(made, D_COUNTER), D_COUNTER);
   return entry;
 }
 
@@ -102,6 +96,14 @@ function drop(entry: usize, pool: u32, counter: u32, sent: bool): void {
   store<u8>(entry, DECIDED_DROP, D_KIND);
   store<u8>(entry, <u8> (counter >> 3), D_COUNTER);
   store<u8>(entry, sent ? D_F_SENT : 0, D_FLAGS);
+  store<u32>(entry, 0, D_QUEUE);
+}
+
+/** Makes `entry` a delivery to many. */
+function share(entry: usize, kind: u32): void {
+  store<u8>(entry, <u8> kind, D_KIND);
+  store<u8>(entry, D_F_SENT, D_FLAGS);
+  store<u32>(entry, 0, D_QUEUE);
 }
 
 /** Decides where the admitted frame belongs. */
@@ -113,20 +115,29 @@ function route(entry: usize, from: u32): void {
     return;
   }
   if (isMulticast(dst)) {
-    store<u8>(entry, DECIDED_FLOOD, D_KIND);
-    store<u8>(entry, D_F_SENT, D_FLAGS);
+    share(entry, DECIDED_FLOOD);
     return;
   }
   const to = findPool(dst, vlan);
   if (to < 0) {
-    store<u8>(entry, DECIDED_UNKNOWN, D_KIND);
-    store<u8>(entry, D_F_SENT, D_FLAGS);
+    unknown(entry, from);
   } else if (<u32> to == from) {
     drop(entry, from, C_TX_TO_SELF, true);
   } else if (to == prunedPool(from) && to != POOL_PF) {
     drop(entry, from, C_TX_PRUNED, true);
   } else {
     deliver(entry, from, to);
+  }
+}
+
+/** Unknown unicast: to the uplink, if somebody drives it; if there are promiscuous VFs, to whom it concerns of them too. */
+function unknown(entry: usize, from: u32): void {
+  if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
+    share(entry, DECIDED_UNKNOWN);
+  } else if (from == POOL_UPLINK || load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) == 0) {
+    drop(entry, from, C_TX_NO_DESTINATION, true);
+  } else {
+    deliver(entry, from, POOL_UPLINK);
   }
 }
 
@@ -165,4 +176,5 @@ export function deliver(entry: usize, from: u32, to: u32): void {
   store<u8>(entry, <u8> (head | group), D_HEAD);
   store<u32>(entry, tag, D_OUT_TAG);
   store<u8>(entry, D_F_SENT, D_FLAGS);
+  store<u32>(entry, queues == 1 ? load<u32>(p, P_RX_QUEUES) : 0, D_QUEUE);
 }

@@ -14,6 +14,7 @@ import {
   D_FLAGS,
   D_KIND,
   D_POOL,
+  D_QUEUE,
   DECIDED_DELIVER,
   DECIDED_DROP,
   DECIDED_FLOOD,
@@ -21,7 +22,6 @@ import {
   N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
-  P_RX_QUEUES,
   Q_POOL,
   Q_RECEIVE_COST,
   R_DELIVERY,
@@ -33,10 +33,11 @@ import {
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
-import { PLAIN_AND_SAME, recordAt } from "../batch/record.ts";
+import { noHead, PLAIN_AND_SAME, recordAt } from "../batch/record.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { decide, headAndTag } from "./decide.ts";
+import { isSame, keyOf } from "./decisions.ts";
 import { flood, floodUnknown } from "./flood.ts";
 import { append, flush } from "./group.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
@@ -50,7 +51,11 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const p = poolAt(pool);
   const manyQueues = load<u32>(p, P_RX_COUNT) > 1;
   const once = context + ONE_DECISION;
+  // The two decisions that were used last: most traffic is between few.
   let entry: usize = once;
+  let key = noHead();
+  let entry2: usize = once;
+  let key2 = noHead();
   let rx: usize = 0;
   let cost: u32 = 0;
   let expected: u32 = 0;
@@ -64,7 +69,15 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       count(p, load<u32>(record, R_DROP), 1);
       continue;
     }
-    entry = decide(pool, record);
+    const next = keyOf(record);
+    if (entry == once || !isSame(next, key)) {
+      const before = entry;
+      entry = entry2 != once && isSame(next, key2) ? entry2 : decide(pool, record, next);
+      // A new decision may have taken the place of the one before.
+      entry2 = before == entry ? once : before;
+      key2 = key;
+      key = next;
+    }
     const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
     if (isSent) {
       sent++;
@@ -72,7 +85,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       if (manyQueues) noteFlow(pool, hashOf(record), q);
       if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
     }
-    rx = onlyQueue(entry);
+    rx = load<u32>(entry, D_QUEUE);
     if (rx == 0) {
       expected += unusual(pool, record, entry);
       continue;
@@ -101,15 +114,6 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     count(p, C_TX_BYTES, bytes);
   }
   return i;
-}
-
-/** The receive queue of all frames of a decision, 0 if that depends on the frame or nobody receives it. */
-@inline
-function onlyQueue(entry: usize): usize {
-  if (load<u8>(entry, D_KIND) != DECIDED_DELIVER) return 0;
-  const to = poolAt(load<u16>(entry, D_POOL));
-  if (load<u32>(to, P_RX_COUNT) != 1) return 0;
-  return load<u32>(to, P_RX_QUEUES);
 }
 
 /** A frame that is dropped, flooded, or steered; answers what that costs beside the usual. */

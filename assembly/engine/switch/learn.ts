@@ -41,7 +41,7 @@ import {
 
 /**
  * Whether (mac, vlan), in a VLAN of its own, is `pool`'s to send from: CLAIM_*. A trusted pool learns an address that
- * nobody has, and takes over one that another pool has learned: then every cached decision is void (CTL_GENERATION).
+ * nobody has, and takes over one that another pool has learned: either makes every cached decision void (CTL_GENERATION).
  * A learned address stays for LEARNED_AGE_SECONDS after the last claim.
  */
 export function claimAddress(mac: u64, vlan: u32, pool: u32, trusted: bool): u32 {
@@ -62,9 +62,15 @@ function learn(mac: u64, vlan: u32, pool: u32): bool {
     if (load<u64>(entry, FILTER_KEY) != 0) continue;
     fill(entry, keyOf(mac, vlan), pool, FILTER_F_LEARNED | arrivalNow());
     countLearned(pool, 1);
+    forgetDecisions();
     return true;
   }
   return false;
+}
+
+/** Who is found where has changed. */
+function forgetDecisions(): void {
+  store<u32>(control(), load<u32>(control(), CTL_GENERATION) + 1, CTL_GENERATION);
 }
 
 /** Gives a learned entry to another pool, unless it has come to its present one in this very second. */
@@ -75,7 +81,7 @@ function takeOver(entry: usize, pool: u32): bool {
   store<u16>(entry, <u16> pool, FILTER_POOL);
   store<u16>(entry, <u16> (FILTER_F_LEARNED | arrivalNow()), FILTER_FLAGS);
   countLearned(pool, 1);
-  store<u32>(control(), load<u32>(control(), CTL_GENERATION) + 1, CTL_GENERATION);
+  forgetDecisions();
   return true;
 }
 

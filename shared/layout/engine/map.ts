@@ -21,8 +21,8 @@
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
  *      0x00cb_0000  trunks             512 B   each: source and sink of a pool, for an engine that is a driver itself
- *      0x00d0_0000  decision caches      8 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
- *      0x0100_0000  windows                      guests' memory is mapped from here up
+ *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
+ *      0x0160_0000  windows                      guests' memory is mapped from here up
  */
 
 // Sections -----------------------------------------------------------------------------------------------------
@@ -41,8 +41,8 @@ export const SCRATCH = 0x900000;
 export const REGISTER_PAGES = 0xb00000;
 export const MULTICAST_TABLES = 0xc80000;
 export const TRUNKS = 0xcb0000;
-export const DECISIONS = 0xd00000;
-export const WINDOWS = 0x1000000;
+export const DECISIONS = 0x1000000;
+export const WINDOWS = 0x1600000;
 
 // Counts and strides -------------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ export const POOL_COUNT = 258;
 
 export const POOL_STRIDE = 1024;
 export const FLOW_TABLE_STRIDE = 256;
-export const DECISION_STRIDE = 32;
+export const DECISION_STRIDE = 64;
 export const DECISION_SETS = 64;
 export const DECISION_WAYS = 4;
 export const DECISIONS_PER_POOL = 256;

@@ -37,6 +37,8 @@ export const P_CREDITED_PASS = 136;
 /** u32: queues of the pool that had work in this pass; i32, units: what one of them may spend. */
 export const P_WORKING = 140;
 export const P_PART = 144;
+/** u32: in every how many passes one of its queues has its turn. */
+export const P_STRIDE = 148;
 /** f64, ns: engine time spent on what the pool sent, and on putting frames into its receive queues. */
 export const P_ENGINE_NS = 152;
 export const P_RECEIVE_NS = 160;

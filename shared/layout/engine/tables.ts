@@ -23,7 +23,7 @@ export const LEARNED_PER_POOL_MAX = 64;
 export const LEARNED_PF_MAX = 4096;
 export const LEARNED_AGE_SECONDS = 300;
 
-// Decision cache entry (32 bytes) ----------------------------------------------------------------------------------
+// Decision cache entry (64 bytes, a line) ----------------------------------------------------------------------------------
 
 /** Key: the frame's first 12 bytes, and its tag as it is in the frame (0: none). */
 export const D_DST = 0;
@@ -41,6 +41,8 @@ export const D_OUT_TAG = 24;
 export const D_COUNTER = 28;
 /** u8: D_F_*. */
 export const D_FLAGS = 29;
+/** u32: the receive queue (arena offset) of all its frames; 0 if that depends on the frame, or nobody receives it. */
+export const D_QUEUE = 32;
 /** u16: the second (its low half) in which a learned source was last seen to be in use. */
 export const D_SECOND = 30;
 
