@@ -1,6 +1,7 @@
 /** Two unmodified Linux guests in QEMU on VFs 0 and 1: they ping, exchange files, and are kept apart by HTTP. */
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
+import { setMode } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { QemuGuest } from "../support/qemu.ts";
 import { until } from "../support/wait.ts";
@@ -80,6 +81,47 @@ judgedTest(["qemu"], "a QEMU guest with two queue pairs talks to one with one", 
   const output = await b.check("ping -c 20 -i 0.05 10.0.0.1");
   assert(/20 packets transmitted, 20 packets received/.test(output), output);
 });
+
+judgedTest(
+  ["qemu"],
+  "QEMU guests with packed=on ping, copy a file and change hands; one without talks to them",
+  async () => {
+    await using fabric = await TestFabric.start(3);
+    const [a, b, c] = await Promise.all([
+      QemuGuest.boot(fabric.vf(0), { device: "packed=on" }),
+      QemuGuest.boot(fabric.vf(1), { device: "packed=on" }),
+      QemuGuest.boot(fabric.vf(2)),
+    ]);
+    await using _a = a;
+    await using _b = b;
+    await using _c = c;
+    await a.address("10.0.0.1/24");
+    await b.address("10.0.0.2/24");
+    await c.address("10.0.0.3/24");
+    for (const [address, flavour] of [["10.0.0.2", "packed"], ["10.0.0.3", "split"]] as const) {
+      await until("the first ping", () => pings(a, address), 20_000);
+      const output = await a.check(`ping -c 20 -i 0.05 ${address}`);
+      assert(/20 packets transmitted, 20 packets received/.test(output), output);
+      const { queues } = await fabric.get(`/api/v1/vfs/${address.endsWith("2") ? 1 : 2}`);
+      for (const queue of queues) assertEquals([queue.state, queue.flavour], ["running", flavour]);
+    }
+    // The file is on its way while both guests' data paths change.
+    await a.check("dd if=/dev/urandom of=/tmp/sent bs=1M count=32", 120_000);
+    const sent = (await a.check("sha256sum < /tmp/sent", 120_000)).trim();
+    const receiving = b.check("nc -l -p 5000 > /tmp/received && sha256sum < /tmp/received", 300_000);
+    let isSent = false;
+    const sending = until(
+      "the receiver to listen",
+      async () => (await a.run("nc 10.0.0.2 5000 < /tmp/sent", 300_000)).code === 0,
+      300_000,
+    ).finally(() => isSent = true);
+    for (let i = 0; !isSent || i < 8; i++) {
+      await setMode(fabric, i % 2, { mode: (i >> 1) % 2 === 0 ? "emulated" : "passthrough" });
+    }
+    await sending;
+    assertEquals((await receiving).trim(), sent);
+  },
+);
 
 judgedTest(["qemu"], "memory plugged into a running QEMU guest is mapped while it pings", async () => {
   await using fabric = await TestFabric.start(2);

@@ -83,6 +83,8 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
 export interface BootOptions {
   memory?: string;
   queuePairs?: number;
+  /** More properties of its network device, such as `packed=on`. */
+  device?: string;
   /** Path of a Unix socket for its monitor. */
   monitor?: string;
   /** More arguments of QEMU. */
@@ -105,9 +107,12 @@ export class QemuGuest implements AsyncDisposable {
     options: BootOptions = {},
   ): Promise<QemuGuest> {
     const { kernel, initrd } = await guestImage();
-    const { monitor } = options;
+    const { monitor, device, memory = "256M", queuePairs = 1 } = options;
+    const hardware = qemuArguments(vf, { memory, queuePairs }).map((argument) =>
+      device !== undefined && argument.startsWith("virtio-net-pci,") ? `${argument},${device}` : argument
+    );
     const process = new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
-      ...qemuArguments(vf, { memory: options.memory ?? "256M", queuePairs: options.queuePairs ?? 1 }),
+      ...hardware,
       ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],
       ...["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1"],
       ...(monitor === undefined ? [] : ["-qmp", `unix:${monitor},server=on,wait=off`]),
