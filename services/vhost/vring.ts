@@ -8,7 +8,7 @@ export class Vring {
   descUser: bigint | undefined;
   availUser: bigint | undefined;
   usedUser: bigint | undefined;
-  /** Index of the next available entry to read. While the ring runs its driver knows better. */
+  /** Index of the next available entry to read. While the ring runs its backend knows better. */
   base = 0;
   kick: Fd | undefined;
   /** A kick message has come: the ring may start, with or without a descriptor to wait on. */
@@ -16,7 +16,7 @@ export class Vring {
   call: Fd | undefined;
   err: Fd | undefined;
   enabled = false;
-  /** Whether the NIC drives it now. */
+  /** Whether a backend serves it now. */
   running = false;
   error: string | undefined;
 
