@@ -16,7 +16,7 @@ const HOLD_DEADLINE_MS = 10_000;
 export const LEAVE_MS = 2000;
 const ENTER_MS = 5000;
 /** And to send again. */
-const RESUME_MS = 1000;
+const ALLOW_TX_MS = 1000;
 
 /** What changes of mode are made with. */
 export interface ModeParts {
@@ -59,7 +59,7 @@ export class Handover {
     await change.step(
       "the guest stops sending",
       () => change.askGuest((ms) => guest.quiesce(ms)),
-      () => change.askGuest((ms) => guest.resume(ms)),
+      () => change.askGuest((ms) => guest.allowTx(ms)),
     );
     // Whatever the guest will have answered: it may have taken the VF, or still be about to.
     const takeBack = async () => {
@@ -111,8 +111,8 @@ export class Handover {
 
   /** Has a guest send again. One that was not asked for its VF goes back to its own path by itself, or never. */
   async #sendAgain(port: Port, guest: Shell | undefined, change: Change): Promise<void> {
-    if (guest) await change.attempt("the guest sends again", () => guest.resume(RESUME_MS));
-    else void this.#parts.guests.find(String(port))?.resume(RESUME_MS).catch(() => {});
+    if (guest) await change.attempt("the guest sends again", () => guest.allowTx(ALLOW_TX_MS));
+    else void this.#parts.guests.find(String(port))?.allowTx(ALLOW_TX_MS).catch(() => {});
   }
 
   /** A guest without a shell: its rings go from one driver to the other, and it need not know. */

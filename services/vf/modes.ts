@@ -40,7 +40,7 @@ export class Modes {
   readonly #registry: ModeParts["registry"];
   readonly #handover: Handover;
   readonly #changes = new PortTurns();
-  /** When a guest's reports were last held against how its port is wired. */
+  /** When a guest's reports were last compared with its port's data path. */
   readonly #lookedMs = new Map<Port, number>();
   readonly #memory = new Map<Port, Memory>();
 
@@ -223,7 +223,7 @@ export class Modes {
   }
 
   /**
-   * Whether a port is wired as its guest reports. That it drives its VF is the NIC's to say: a guest that says so, and
+   * Whether a port's data path is as its guest reports. That it drives its VF is the NIC's to say: a guest that says so, and
    * does not, has lost its VF and has not noticed, or lies.
    */
   async #agrees(port: Port, guest: Shell): Promise<boolean> {
@@ -232,7 +232,7 @@ export class Modes {
     return (dataPath === "guest") === driven;
   }
 
-  /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
+  /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): set it up again. */
   async reconcile(port: Port): Promise<void> {
     const guest = this.#guests.find(String(port));
     const nowMs = performance.now();
