@@ -52,10 +52,11 @@ export class GuestShell {
   async #ask<T extends z.ZodType>(schema: T, ms: number, path: string, body?: unknown): Promise<z.output<T>> {
     const method = path === MODE_PATH ? "GET" : body instanceof Uint8Array ? "PUT" : "POST";
     const said = await this.#peer.ask(method, path, body, ms).catch((error) => {
+      if (!(error instanceof ApiError)) throw error;
       // Names for programs are this side's to give, but for the one that a shell has to tell.
-      if (!(error instanceof ApiError) || error.status === 503) throw error;
-      const reason = error.reason === "plugin-failed" ? error.reason : undefined;
-      throw new ApiError(error.status, error.message, error.field === "plugin" ? "plugin" : undefined, reason);
+      const { status, message, field, reason } = error;
+      const named = reason === "plugin-failed" || reason === "unreachable" ? reason : undefined;
+      throw new ApiError(status, message, field === "plugin" ? field : undefined, named);
     });
     const answer = schema.safeParse(said);
     if (answer.success) return answer.data;
@@ -92,9 +93,12 @@ export class GuestShell {
   }
 }
 
+/** What guests need of the PF, and the token with which services speak to each other. */
+export type GuestPeers = Pick<Peers, "token" | "config" | "nicLink" | "wish" | "leaveGroups">;
+
 /** All guests that report. */
 export class Guests {
-  readonly #peers: Peers;
+  readonly #peers: GuestPeers;
   readonly #tokens: ReadonlyMap<string, string>;
   readonly #guests = new Map<string, GuestShell>();
   readonly #configs = new Map<string, GuestConfig>();
@@ -102,7 +106,7 @@ export class Guests {
   readonly #allowing = new Set<string>();
 
   /** `tokens`: with which the guest on a port shows that it is the one, and the vf service to it; port to token. */
-  constructor(peers: Peers, tokens: ReadonlyMap<string, string> = new Map()) {
+  constructor(peers: GuestPeers, tokens: ReadonlyMap<string, string> = new Map()) {
     this.#peers = peers;
     this.#tokens = tokens;
   }

@@ -200,7 +200,7 @@ export class Session {
     const value = payload.byteLength >= 8 ? payload.getUint32(4, true) : 0;
     switch (name) {
       case "VHOST_USER_SET_VRING_NUM":
-        return this.#setNum(this.#vring(payload.getUint32(0, true)), value);
+        return await this.#setNum(this.#vring(payload.getUint32(0, true)), value);
       case "VHOST_USER_SET_VRING_ADDR":
         return await this.#setAddr(this.#vring(payload.getUint32(0, true)), payload);
       case "VHOST_USER_SET_VRING_BASE": {
@@ -234,12 +234,13 @@ export class Session {
     }
   }
 
-  #setNum(ring: Vring, size: number): void {
+  async #setNum(ring: Vring, size: number): Promise<void> {
     if (size < 2 || size > VRING_SIZE_MAX || (size & (size - 1)) !== 0) {
       throw new ProtocolError(`size ${size} of vring ${ring.index}: sizes are powers of two, 2–${VRING_SIZE_MAX}`);
     }
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;
+    await this.#rings.settle(ring);
   }
 
   async #setAddr(ring: Vring, payload: DataView): Promise<void> {

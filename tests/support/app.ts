@@ -12,6 +12,12 @@ export interface Answer<T> {
   body: T;
 }
 
+/** What is said to whoever is refused, in a line: `409 mac (mac-fixed): vf 0 may not …`. */
+export function refusalOf({ status, body }: Answer<Problem>): string {
+  const { field, reason, detail } = body;
+  return [String(status), field, reason && `(${reason})`].filter((part) => part).join(" ") + `: ${detail}`;
+}
+
 /** Asks an app; `body` is sent as JSON, or as it is if it is text or bytes. */
 export async function ask<T = Problem>(app: App, method: string, path: string, body?: unknown): Promise<Answer<T>> {
   const isRaw = typeof body === "string" || body instanceof Uint8Array;

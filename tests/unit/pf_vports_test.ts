@@ -2,13 +2,8 @@
 import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
 import { ApiError, VPORTS_MAX, type VportView } from "../../shared/api/mod.ts";
+import { refusalOf } from "../support/app.ts";
 import { TestPf } from "../support/test_pf.ts";
-
-/** The answer to a request as a test reads it. */
-async function refusal(pf: TestPf, method: string, path: string, body?: unknown) {
-  const { status, body: { field, detail, reason } } = await pf.ask(method, path, body);
-  return { status, field, detail, ...(reason === undefined ? {} : { reason }) };
-}
 
 Deno.test("a vport has the first number that is free, or the one it is given, and an address of its own", async () => {
   await using pf = await TestPf.start(1);
@@ -22,22 +17,16 @@ Deno.test("a vport has the first number that is free, or the one it is given, an
     [2, "/run/test/vport2.sock", null],
   ]);
   assertEquals(new Set(vports.map(({ mac }) => mac)).size, 3);
-  assertEquals(await refusal(pf, "POST", "vports", { id: 2 }), {
-    ...{ status: 409, field: "id", detail: "there is a vport 2 already" },
-  });
+  assertEquals(refusalOf(await pf.ask("POST", "vports", { id: 2 })), "409 id: there is a vport 2 already");
   for (const id of [-1, VPORTS_MAX]) {
-    assertEquals(await refusal(pf, "POST", "vports", { id }), {
-      ...{ status: 422, field: "id", detail: "id: vports are 0–127" },
-    });
+    assertEquals(refusalOf(await pf.ask("POST", "vports", { id })), "422 id: id: vports are 0–127");
   }
 });
 
 Deno.test("there are 128 vports at most", async () => {
   await using pf = await TestPf.start(0);
   for (let i = 0; i < VPORTS_MAX; i++) await pf.addVport();
-  assertEquals(await refusal(pf, "POST", "vports", {}), {
-    ...{ status: 409, field: "id", detail: "there are 128 vports already: remove one first" },
-  });
+  assertEquals(refusalOf(await pf.ask("POST", "vports", {})), "409 id: there are 128 vports already: remove one first");
   assertEquals((await pf.ask("DELETE", "vports/77")).status, 200);
   assertEquals((await pf.addVport()).id, 77);
 });
@@ -45,25 +34,26 @@ Deno.test("there are 128 vports at most", async () => {
 Deno.test("a vport's policy has a VF's rules, and speaks of the vport", async () => {
   await using pf = await TestPf.start(1);
   const { mac } = await pf.addVport();
-  assertEquals(await refusal(pf, "PATCH", "vports/0", { qos: 3 }), {
-    ...{ status: 422, field: "qos", detail: "cannot set qos 3 on vport 0: it has no VLAN to carry it; set vlan too" },
-  });
-  assertEquals(await refusal(pf, "PATCH", "vports/0", { promisc: true }), {
-    ...{ status: 422, field: "promisc", detail: "cannot make vport 0 promiscuous: it is not trusted; set trust too" },
-  });
-  assertEquals(await refusal(pf, "PATCH", "vfs/0", { mac }), {
-    ...{ status: 409, field: "mac", detail: `cannot give vf 0 the address ${mac}: vport 0 has it without a VLAN` },
-  });
   assertEquals(
-    (await refusal(pf, "PATCH", "vports/0", { hardware: "virtio" })).field,
+    refusalOf(await pf.ask("PATCH", "vports/0", { qos: 3 })),
+    "422 qos: cannot set qos 3 on vport 0: it has no VLAN to carry it; set vlan too",
+  );
+  assertEquals(
+    refusalOf(await pf.ask("PATCH", "vports/0", { promisc: true })),
+    "422 promisc: cannot make vport 0 promiscuous: it is not trusted; set trust too",
+  );
+  assertEquals(
+    refusalOf(await pf.ask("PATCH", "vfs/0", { mac })),
+    `409 mac: cannot give vf 0 the address ${mac}: vport 0 has it without a VLAN`,
+  );
+  assertEquals(
+    (await pf.ask("PATCH", "vports/0", { hardware: "virtio" })).body.field,
     "hardware",
     "it has no hardware",
   );
-  assertEquals((await refusal(pf, "PATCH", "vports/0", { vf: 0 })).field, "vf", "a VF is allotted, not set");
+  assertEquals((await pf.ask("PATCH", "vports/0", { vf: 0 })).body.field, "vf", "a VF is allotted, not set");
   assertEquals((await pf.set<VportView>("vports/0", { vlan: 7, qos: 3, maxTxRate: 100 })).qos, 3);
-  assertEquals(await refusal(pf, "PATCH", "vports/5", { vlan: 7 }), {
-    ...{ status: 404, field: "id", detail: "there is no vport 5; there are: 0" },
-  });
+  assertEquals(refusalOf(await pf.ask("PATCH", "vports/5", { vlan: 7 })), "404 id: there is no vport 5; there are: 0");
 });
 
 Deno.test("whether its guest is there, and what was counted, is the switch's to say", async () => {
@@ -90,10 +80,10 @@ Deno.test("a guest is allotted the last VF that nobody drives, is about to drive
   assertEquals((await pf.get("vfs/4")).vport, 0);
   assertEquals(pf.nic.takenBack, [4, 1, 0], "whoever had it before cannot come back to it");
   await pf.addVport();
-  assertEquals(await refusal(pf, "POST", "vports/3/vf"), {
-    ...{ status: 409, field: "mode", reason: "no-vf-left" },
-    detail: "no VF is left for the guest of vport 3: all 6 are in use",
-  });
+  assertEquals(
+    refusalOf(await pf.ask("POST", "vports/3/vf")),
+    "409 mode (no-vf-left): no VF is left for the guest of vport 3: all 6 are in use",
+  );
 });
 
 Deno.test("a guest that has a VF keeps it, and is not taken it from when it asks again", async () => {
@@ -121,12 +111,12 @@ Deno.test("if the NIC does not take a VF back it stays whose it is", async () =>
   const refuse = () => Promise.reject(new ApiError(503, "the NIC does not answer", undefined, "unreachable"));
   const takeBack = pf.nic.takeBack.bind(pf.nic);
   pf.nic.takeBack = refuse;
-  assertEquals((await refusal(pf, "POST", "vports/0/vf")).reason, "unreachable");
+  assertEquals((await pf.ask("POST", "vports/0/vf")).body.reason, "unreachable");
   assertEquals((await pf.get<VportView>("vports/0")).vf, null);
   pf.nic.takeBack = takeBack;
   await pf.ask("POST", "vports/0/vf");
   pf.nic.takeBack = refuse;
-  assertEquals((await refusal(pf, "DELETE", "vports/0/vf")).reason, "unreachable");
+  assertEquals((await pf.ask("DELETE", "vports/0/vf")).body.reason, "unreachable");
   assertEquals((await pf.get<VportView>("vports/0")).vf, 1);
 });
 
@@ -134,18 +124,18 @@ Deno.test("while a VF is allotted, its own policy rests, its vport stays, and it
   await using pf = await TestPf.start(2);
   await pf.addVport();
   await pf.ask("POST", "vports/0/vf");
-  assertEquals(await refusal(pf, "PATCH", "vfs/1", { vlan: 7 }), {
-    ...{ status: 409, field: "id", reason: "vf-allotted" },
-    detail: "vf 1 is allotted to the guest of vport 0: set the vport's policy instead",
-  });
-  assertEquals(await refusal(pf, "DELETE", "vports/0"), {
-    ...{ status: 409, field: "id", reason: "vf-allotted" },
-    detail: "vport 0 has vf 1: put its guest into emulated mode first (fabric vport mode 0 emulated)",
-  });
-  assertEquals(await refusal(pf, "PATCH", "nic", { numVfs: 1 }), {
-    ...{ status: 409, field: "numVfs" },
-    detail: "vf 1 cannot be removed: put the guest of vport 0 into emulated mode first",
-  });
+  assertEquals(
+    refusalOf(await pf.ask("PATCH", "vfs/1", { vlan: 7 })),
+    "409 id (vf-allotted): vf 1 is allotted to the guest of vport 0: set the vport's policy instead",
+  );
+  assertEquals(
+    refusalOf(await pf.ask("DELETE", "vports/0")),
+    "409 id (vf-allotted): vport 0 has vf 1: put its guest into emulated mode first (fabric vport mode 0 emulated)",
+  );
+  assertEquals(
+    refusalOf(await pf.ask("PATCH", "nic", { numVfs: 1 })),
+    "409 numVfs: vf 1 cannot be removed: put the guest of vport 0 into emulated mode first",
+  );
   await pf.ask("DELETE", "vports/0/vf");
   assertEquals((await pf.set("nic", { numVfs: 1 }), (await pf.ask("DELETE", "vports/0")).status), 200);
 });
