@@ -95,14 +95,14 @@ export class Leases {
     if (fromGuest && !hold) {
       throw new DeviceRefusal("bad-token", `${name}: the token is not good (any more); ask for another one`);
     }
-    const held = this.#leases.get(pool);
-    if (held && held.orphanTimer === undefined) {
-      throw new DeviceRefusal("vf-in-use", `${name} is driven by ${held.owner}`);
+    const before = this.#leases.get(pool);
+    if (before && before.orphanTimer === undefined) {
+      throw new DeviceRefusal("vf-in-use", `${name} is driven by ${before.owner}`);
     }
-    if (held) this.#end(held, "taken over");
+    if (before) this.#end(before, "taken over");
     const graceMs = fromGuest ? 0 : this.#options.graceMs;
     const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
-    for (const [ring, position] of held?.queues.left ?? []) lease.inherited.set(ring, position);
+    for (const [ring, position] of before?.queues.left ?? []) lease.inherited.set(ring, position);
     lease.queues.divert(this.holds.of(pool)?.queue);
     this.#leases.set(pool, lease);
     this.#tenants.add(lease);
@@ -184,7 +184,7 @@ export class Leases {
         reply.push(lease.registers());
         return {};
       case "resume":
-        return this.#resume(lease);
+        return this.#endHold(lease);
       case "dmaSet":
         this.#tenants.setMemory(lease, request, fds);
         return {};
@@ -208,7 +208,7 @@ export class Leases {
   }
 
   /** Ends the hold with which the VF came to this owner; a guest has no say in any other. */
-  async #resume({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
+  async #endHold({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
     if (!byGuest || this.holds.of(pool) === hold) await this.holds.end(pool);
     return {};
   }

@@ -10,7 +10,7 @@ export class Vring {
   usedUser: bigint | undefined;
   /**
    * Where the ring goes on, as SET_VRING_BASE says it; a ring that nobody has said it of begins anew. While the ring runs
-   * whoever serves it knows better.
+   * its backend knows better.
    */
   base: number | undefined;
   kick: Fd | undefined;
@@ -19,7 +19,7 @@ export class Vring {
   call: Fd | undefined;
   err: Fd | undefined;
   enabled = false;
-  /** Whether the NIC drives it now. */
+  /** Whether a backend serves it now. */
   running = false;
   error: string | undefined;
 

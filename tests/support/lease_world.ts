@@ -172,7 +172,7 @@ export class TestShell {
     return this.#answer("send");
   }
 
-  resume(): Promise<void> {
+  allowTx(): Promise<void> {
     return this.#answer("send");
   }
 }

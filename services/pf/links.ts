@@ -76,3 +76,10 @@ export class ModeLink {
     return this.#peer.ask("PUT", `/api/v1/${port}/mode`, request);
   }
 }
+
+/** The services that the PF programmes and asks. */
+export interface Links {
+  nic: Pick<NicLink, keyof NicLink>;
+  software: Pick<SwitchLink, keyof SwitchLink>;
+  modes: Pick<ModeLink, keyof ModeLink>;
+}

@@ -1,19 +1,21 @@
 /**
- * A session's hold on its VF: the connection to the NIC's device socket. If the NIC goes away the lease attaches to
- * its successor and lets the session put everything in force again; requests wait for that, so that a front-end is
- * never told what is not true.
+ * The NIC as a session's ring backend: the connection to its device socket, which has the lease of one VF. If the NIC
+ * goes away the client attaches to its successor and has the session put everything in force again; requests wait for
+ * that, so that a front-end is never told what is not true.
  */
 import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import type { Fd } from "../../shared/os/mod.ts";
-import { type Driver, type DriverEvents, poolOf, type PortContext } from "./driver.ts";
+import { poolOf, type PortContext } from "./port_context.ts";
+import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
 const REATTACH_PAUSE_MS = 100;
-/** One VF's lease. */
-export class NicLease implements Driver {
+
+/** A session's end of one VF's lease. */
+export class NicClient implements RingBackend {
   readonly #context: PortContext;
-  readonly #events: DriverEvents;
+  readonly #events: RingBackendEvents;
   #device: DeviceClient | undefined;
   /** The pool's register page, where the NIC keeps the positions of packed rings; it outlives the NIC. */
   #registers: Fd | undefined;
@@ -21,7 +23,7 @@ export class NicLease implements Driver {
   #reattaching: Promise<void> | undefined;
   #ended = false;
 
-  constructor(context: PortContext, events: DriverEvents) {
+  constructor(context: PortContext, events: RingBackendEvents) {
     this.#context = context;
     this.#events = events;
   }
@@ -29,7 +31,7 @@ export class NicLease implements Driver {
   /** Takes the lease; answers the features of the NIC's queues. Throws DeviceRefusal or what connecting threw. */
   async attach(): Promise<bigint> {
     const { device, features } = await this.#connect();
-    this.#hold(device);
+    this.#keep(device);
     return features;
   }
 
@@ -48,7 +50,7 @@ export class NicLease implements Driver {
     }
   }
 
-  #hold(device: DeviceClient): void {
+  #keep(device: DeviceClient): void {
     this.#device = device;
     void device.closed.then(() => {
       if (this.#ended || this.#device !== device) return;
@@ -91,14 +93,14 @@ export class NicLease implements Driver {
         ({ device } = await this.#connect());
         const before = this.#registers;
         this.#registers = before && await registersOf(device);
-        await this.#events.resume((body, fds) => (device as DeviceClient).request(continued(body, before), fds));
+        await this.#events.restoreRings((body, fds) => (device as DeviceClient).request(continued(body, before), fds));
         before?.close();
         if (this.#ended) {
           await device.request({ op: "detach" });
           device.close();
           return;
         }
-        this.#hold(device);
+        this.#keep(device);
         this.#context.log("info", "attached to the NIC again");
         return;
       } catch (error) {

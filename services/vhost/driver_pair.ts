@@ -1,7 +1,7 @@
 /**
- * A trunk: this service's engine as the driver of a pool of the NIC, with an advanced queue pair in memory of its own.
- * Emulated guests and the software switch reach the NIC through one each. If the NIC restarts the trunk attaches again;
- * what was in it is lost, as on a cable that was pulled.
+ * A driver pair: this service's engine as the driver of a pool of the NIC, with an advanced queue pair in memory of its
+ * own. Emulated guests and the software switch reach the NIC through one each. If the NIC restarts the pair attaches
+ * again; what was in it is lost, as on a cable that was pulled.
  */
 import { ADV_DESC_BYTES, ADV_PAGE_BYTES, ADV_REG_TAIL, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import {
@@ -47,7 +47,7 @@ const RING_BYTES = SIZE * ADV_DESC_BYTES;
 const BUFFERS_BYTES = SIZE * TRUNK_BUFFER_BYTES;
 const FIRST_BUFFER = 0x10000;
 const MEMORY_BYTES = FIRST_BUFFER + 2 * BUFFERS_BYTES;
-/** Where the NIC sees the trunk's memory. */
+/** Where the NIC sees the pair's memory. */
 const IOVA = 0x1000_0000n;
 const RX = 0;
 const TX = 1;
@@ -56,28 +56,28 @@ const DRAIN_DEADLINE_MS = 2000;
 const RECEIVE_DRAIN_DEADLINE_MS = 300;
 const DRAIN_PAUSE_MS = 1;
 
-/** Where a trunk leads, and who is told. */
-export interface TrunkOptions {
+/** Where a driver pair leads, and who is told. */
+export interface DriverPairOptions {
   deviceSocket: string;
   reactor: Reactor;
   /** The NIC's pool that it drives, and the pool of this engine that its frames belong to. */
   remote: PoolName;
   pool: number;
   owner: string;
-  /** Its frames go straight to the pool's receive queues, past the switch. */
-  wired: boolean;
-  /** Whether there is anybody for the frames from the NIC; while there is not, the source is not polled. */
+  /** Emulated mode's path: frames go straight between the pair and the pool's queues, past the switch. */
+  emulated: boolean;
+  /** Whether there is anybody for the frames from the NIC; while there is not, rx is not polled. */
   isReceiving(): boolean;
   log(level: "info" | "warn", message: string): void;
 }
 
 /** A queue pair of the NIC, driven from here. */
-export class Trunk {
-  /** Arena offsets: frames from the NIC, frames to it. */
-  readonly source: number;
-  readonly sink: number;
+export class DriverPair {
+  /** Its queues, as arena offsets: frames from the NIC, frames to it. */
+  readonly rx: number;
+  readonly tx: number;
   readonly #engine: Engine<SwitchExports>;
-  readonly #options: TrunkOptions;
+  readonly #options: DriverPairOptions;
   readonly #memory: Fd;
   readonly #window: Window;
   readonly #kick = createEventFd();
@@ -87,11 +87,11 @@ export class Trunk {
   #mapped = false;
   #closed = false;
 
-  private constructor(engine: Engine<SwitchExports>, options: TrunkOptions) {
+  private constructor(engine: Engine<SwitchExports>, options: DriverPairOptions) {
     this.#engine = engine;
     this.#options = options;
-    this.source = TRUNKS + options.pool * TRUNK_STRIDE;
-    this.sink = this.source + QUEUE_STRIDE;
+    this.rx = TRUNKS + options.pool * TRUNK_STRIDE;
+    this.tx = this.rx + QUEUE_STRIDE;
     try {
       this.#window = engine.arena.allocate(MEMORY_BYTES);
     } catch (error) {
@@ -99,10 +99,10 @@ export class Trunk {
       if (error instanceof ArenaFullError) throw new DeviceRefusal("arena-full", `emulated mode: ${error.message}`);
       throw error;
     }
-    this.#memory = createMemfd("ringfabric-trunk", MEMORY_BYTES);
+    this.#memory = createMemfd("ringfabric-driver-pair", MEMORY_BYTES);
     sealShrink(this.#memory.number);
     engine.arena.map(this.#window, this.#memory.number, 0, MEMORY_BYTES);
-    engine.epoll.add(this.#call.number, EPOLLIN | EPOLLET, this.source);
+    engine.epoll.add(this.#call.number, EPOLLIN | EPOLLET, this.rx);
   }
 
   get isReceiving(): boolean {
@@ -110,13 +110,13 @@ export class Trunk {
   }
 
   /** Attaches to the NIC and starts both queues. Throws what the NIC refuses with. */
-  static async connect(engine: Engine<SwitchExports>, options: TrunkOptions): Promise<Trunk> {
-    const trunk = new Trunk(engine, options);
+  static async connect(engine: Engine<SwitchExports>, options: DriverPairOptions): Promise<DriverPair> {
+    const pair = new DriverPair(engine, options);
     try {
-      await trunk.#attach();
-      return trunk;
+      await pair.#attach();
+      return pair;
     } catch (error) {
-      await trunk.close((error as Error).message);
+      await pair.close((error as Error).message);
       throw error;
     }
   }
@@ -132,7 +132,7 @@ export class Trunk {
       await device.request({ op: "dmaSet", regions: [region] }, [this.#memory.number]);
       await this.#start(device, RX, IOVA, this.#call);
       await this.#start(device, TX, IOVA + BigInt(RING_BYTES), this.#kick);
-      if (this.#closed) throw new Error("the trunk is closed");
+      if (this.#closed) throw new Error("the driver pair is closed");
       this.#setState(QUEUE_RUNNING);
     } catch (error) {
       device.close();
@@ -160,7 +160,7 @@ export class Trunk {
 
   /** Begins anew: empty rings, the NIC's doorbells mapped. */
   #reset(page: Fd): void {
-    if (this.#closed) throw new Error("the trunk is closed");
+    if (this.#closed) throw new Error("the driver pair is closed");
     const { arena, view, wasm } = this.#engine;
     const registers = REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES;
     // Both queues are stopped, so the engine reads no doorbell while its page is exchanged.
@@ -179,21 +179,21 @@ export class Trunk {
         view.setUint32(at + Q_BUFFERS, this.#window.offset + FIRST_BUFFER + index * BUFFERS_BYTES, true);
         view.setBigUint64(at + Q_BUFFERS_IOVA, IOVA + BigInt(FIRST_BUFFER + index * BUFFERS_BYTES), true);
         view.setInt32(at + Q_CALL_FD, index === TX ? this.#kick.number : -1, true);
-        // A source that is wired names itself: its frames go to its pool's receive queues.
-        view.setUint32(at + Q_WIRE, this.#options.wired && index === RX ? at : 0, true);
+        // In emulated mode rx names itself: its frames go to its pool's receive queues.
+        view.setUint32(at + Q_WIRE, this.#options.emulated && index === RX ? at : 0, true);
         view.setInt32(at + Q_KICK_FD, index === RX ? this.#call.number : -1, true);
       };
-      describe(this.source, RX, FLAVOUR_SOURCE);
-      describe(this.sink, TX, FLAVOUR_SINK);
+      describe(this.rx, RX, FLAVOUR_SOURCE);
+      describe(this.tx, TX, FLAVOUR_SINK);
       view.setUint32(registers + TX * ADV_REGISTER_STRIDE + ADV_REG_TAIL, 0, true);
-      wasm.fillSource(this.source);
+      wasm.fillSource(this.rx);
     });
   }
 
   #setState(state: number): void {
     this.#engine.between(() => {
-      for (const at of [this.source, this.sink]) this.#engine.view.setUint32(at + Q_STATE, state, true);
-      if (state === QUEUE_RUNNING) this.#engine.wasm.heat(this.source);
+      for (const at of [this.rx, this.tx]) this.#engine.view.setUint32(at + Q_STATE, state, true);
+      if (state === QUEUE_RUNNING) this.#engine.wasm.heat(this.rx);
     });
   }
 
@@ -216,23 +216,23 @@ export class Trunk {
 
   /**
    * Waits until the NIC has taken what was sent, and the guest what was received. Throws if the NIC does not (its
-   * transmit rate is limited, say); a guest that does not take its frames loses them, as it would on a wire.
+   * transmit rate is limited, say); a guest that does not take its frames loses them, as it would on a cable.
    */
   async drain(): Promise<void> {
     const { wasm } = this.#engine;
     const start = performance.now();
-    while (this.#device && !wasm.isSinkEmpty(this.sink)) {
+    while (this.#device && !wasm.isSinkEmpty(this.tx)) {
       if (performance.now() - start > DRAIN_DEADLINE_MS) {
         throw new Error(`the VF's transmit queue did not run empty within ${DRAIN_DEADLINE_MS} ms`);
       }
       await new Promise((resolve) => setTimeout(resolve, DRAIN_PAUSE_MS));
     }
-    while (this.#device && wasm.hasWork(this.source) && performance.now() - start < RECEIVE_DRAIN_DEADLINE_MS) {
+    while (this.#device && wasm.hasWork(this.rx) && performance.now() - start < RECEIVE_DRAIN_DEADLINE_MS) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_PAUSE_MS));
     }
   }
 
-  /** Detaches and gives the memory back. The engine no longer polls the source. */
+  /** Detaches and gives the memory back. The engine no longer polls rx. */
   async close(reason: string): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -242,7 +242,7 @@ export class Trunk {
     this.#device?.close();
     this.#engine.between(() => {
       this.#engine.epoll.remove(this.#call.number);
-      for (const at of [this.source, this.sink]) {
+      for (const at of [this.rx, this.tx]) {
         this.#engine.forgetCall(at);
         new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
       }
