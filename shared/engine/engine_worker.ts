@@ -53,6 +53,8 @@ export type WorkerReport = "ready" | "queue-error" | "memory-fault" | "ended";
 
 /** What every engine exports. */
 export interface EngineExports {
+  /** Has the instance work on the state at this base of the arena. */
+  setContext(base: number): void;
   calibrate(): void;
   run(nowNs: number, passes: number): number;
   /** Arms the queues without work; answers how many have work after all. */

@@ -85,6 +85,12 @@ export function rigMac(vf: number): string {
   return `02:00:00:00:00:${(vf + 1).toString(16).padStart(2, "0")}`;
 }
 
+/** An engine over the rigs' memory. */
+export function engineInstance(): NicExports {
+  const imports = { env: { memory, now: () => performance.now() * 1e6 } };
+  return new WebAssembly.Instance(module, imports).exports as unknown as NicExports;
+}
+
 /** The engine and its guests. */
 export class EngineRig {
   readonly view = new DataView(memory.buffer);
@@ -93,11 +99,13 @@ export class EngineRig {
   readonly guests = new Map<number, AnyRigGuest>();
   nowNs = 1e9;
   #programme: Programme;
+  readonly #firstSlot: number;
 
-  constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}) {
+  /** `firstSlot`: where its guests' memory begins, for rigs beside each other. */
+  constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}, firstSlot = 0) {
+    this.#firstSlot = firstSlot;
     new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
-    const imports = { env: { memory, now: () => performance.now() * 1e6 } };
-    this.wasm = new WebAssembly.Instance(module, imports).exports as unknown as NicExports;
+    this.wasm = engineInstance();
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     const access = {
       view: this.view,
@@ -217,7 +225,7 @@ export class EngineRig {
 
   /** Memory for one more guest, with canaries around it. Different guests use the same addresses, as real ones do. */
   #memory(): { offset: number; bytes: number; iova: bigint } {
-    const offset = EngineRig.guestOffset(this.guests.size);
+    const offset = EngineRig.guestOffset(this.#firstSlot + this.guests.size);
     const arena = new Uint8Array(memory.buffer);
     arena.fill(0, offset, offset + GUEST_BYTES);
     arena.fill(CANARY, offset - CANARY_BYTES, offset);
@@ -308,7 +316,7 @@ export class EngineRig {
   /** Throws if a byte beside any guest's memory has changed. */
   checkCanaries(): void {
     for (let slot = 0; slot < this.guests.size; slot++) {
-      const offset = EngineRig.guestOffset(slot);
+      const offset = EngineRig.guestOffset(this.#firstSlot + slot);
       for (const at of [offset - CANARY_BYTES, offset + GUEST_BYTES]) {
         const bytes = new Uint8Array(memory.buffer, at, CANARY_BYTES);
         const bad = bytes.findIndex((byte) => byte !== CANARY);
