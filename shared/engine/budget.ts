@@ -4,7 +4,7 @@
  */
 import { MEMORY_GONE } from "../layout/nic.ts";
 import type { RequestInput } from "../device/mod.ts";
-import { QUEUE_REASONS } from "./queues.ts";
+import { QUEUE_REASONS } from "./queue_state.ts";
 
 /** One guest: a change of mode or a start takes some dozen units at once. */
 export const GUEST_PACE = { perSecond: 1280, burst: 256 };
