@@ -3,6 +3,7 @@ import {
   B_BROADCAST,
   B_DELIVERED,
   B_DELIVERED_BYTES,
+  B_DONE,
   B_MULTICAST,
   B_NO_BUFFER,
   B_QUEUE_ERROR,
@@ -17,6 +18,7 @@ import {
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
   N_COUNT,
+  N_HEAD,
   N_NEXT,
   P_COUNTERS,
 } from "../../../shared/layout/nic.ts";
@@ -36,7 +38,7 @@ export function clearResults(): void {
   store<u64>(at, 0, B_DELIVERED);
   store<u64>(at, 0, B_NO_BUFFER);
   store<u64>(at, 0, B_QUEUE_ERROR);
-  store<u32>(at, 0, B_BROADCAST);
+  store<u64>(at, 0, B_BROADCAST);
 }
 
 /** Notes that `n` frames met this fate. */
@@ -52,16 +54,25 @@ export function noteDelivered(frames: u32, bytes: u32): void {
   note(B_DELIVERED_BYTES, bytes);
 }
 
-/** Notes what a delivered frame was beside unicast. */
-@inline
-export function noteGroupAddress(head: u32): void {
-  if (head & HEAD_F_BROADCAST) note(B_BROADCAST, 1);
-  else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
-}
-
-/** The B_* place of a frame's fate, by its receiver's counter. */
-export function resultOf(counter: u32): u32 {
-  return counter == C_RX_NO_BUFFER ? B_NO_BUFFER : counter == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR;
+/**
+ * Notes what became of a frame of delivery `at`, `length` bytes long, that is not of the common kind: `refused` is 0, or
+ * the counter that tells why it did not go in. `here`: frames of its delivery from it on. False if the scatter ends with
+ * it: its queue has stopped, or it waits for buffers.
+ */
+export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bool): bool {
+  if (refused == C_RX_NO_BUFFER && wait) return false;
+  note(B_DONE, 1);
+  if (refused == 0) {
+    noteDelivered(1, length);
+    const head: u32 = load<u16>(at, N_HEAD);
+    if (head & HEAD_F_BROADCAST) note(B_BROADCAST, 1);
+    else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
+    return true;
+  }
+  note(refused == C_RX_NO_BUFFER ? B_NO_BUFFER : refused == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR, 1);
+  if (refused != C_RX_QUEUE_ERROR) return true;
+  note(B_DONE, failRest(at, here - 1));
+  return false;
 }
 
 /**

@@ -16,11 +16,14 @@ import {
   ADV_RXD_STAT_EOP,
 } from "../../../shared/layout/advanced.ts";
 import {
+  B_DONE,
   BAD_ADDRESS,
   BAD_TAIL,
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  HEAD_F_PLAIN,
+  HEAD_MASK,
   N_COUNT,
   N_HEAD,
   N_NEXT,
@@ -43,14 +46,15 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
 import { appendBuffer, NOT_APPENDED, put, rewindOut } from "../batch/segments.ts";
-import { context } from "../context.ts";
-import { isPlain, outLength, peekFrame, putFrame, putTagged, putRest } from "../deliver/head.ts";
-import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
+import { batch, context } from "../context.ts";
+import { outLength, peekFrame, putFrame, putPlain, putRest, putTagged } from "../deliver/head.ts";
+import { noteDelivered, settle } from "../deliver/results.ts";
 import { spendReceive, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { pendingAdvanced } from "./advanced.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
 import { inSecond } from "./split_gather.ts";
+import { COMMON_MASK } from "./split_scatter.ts";
 
 /** As `scatterSplit`, into an advanced ring. */
 export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
@@ -61,54 +65,49 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
   const iova = load<u64>(rx, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(rx, Q_REGION_SIZE));
   const window: usize = load<u32>(rx, Q_REGION_WINDOW);
-  let free = pendingAdvanced(rx);
   let done: u32 = 0;
-  let frames: u32 = 0;
   let bytes: u32 = 0;
   let at = first;
   let record: usize = load<u32>(at, N_RECORD);
-  let head: u32 = load<u16>(at, N_HEAD);
   let left: u32 = load<u16>(at, N_COUNT);
-  for (;; record += RECORD_STRIDE, left--, done++) {
-    if (left == 0) {
-      at = load<u32>(at, N_NEXT);
-      if (at == 0) break;
-      record = load<u32>(at, N_RECORD);
-      head = load<u16>(at, N_HEAD);
-      left = load<u16>(at, N_COUNT);
-    }
-    if (free - 1 >= mask) free = pendingAdvanced(rx);
-    const length = outLength(head, load<u32>(record, R_LENGTH));
-    const slot = load<u32>(rx, Q_LAST_AVAIL);
-    const descriptor = ring + slot * ADV_DESC_BYTES;
-    let buffer: usize = 0;
-    if (whole && free - 1 < mask && length <= packetBytes && isPlain(record)) {
-      const address = load<u64>(descriptor);
-      const offset = address - iova;
-      buffer = offset < reach ? window + <usize> offset : inSecond(rx, address);
-    }
-    if (buffer != 0) {
-      putTagged(buffer, record, head, load<u32>(at, N_TAG));
+  let head: u32 = load<u16>(at, N_HEAD);
+  for (;;) {
+    const grows = outLength(head, 0);
+    const free = pendingAdvanced(rx);
+    const start = load<u32>(rx, Q_LAST_AVAIL);
+    const common = whole && free <= mask && (head & COMMON_MASK) == HEAD_F_PLAIN;
+    const most: u32 = common ? min(free, left) : 0;
+    let n: u32 = 0;
+    for (; n < most; n++, record += RECORD_STRIDE) {
+      const descriptor = ring + ((start + n) & mask) * ADV_DESC_BYTES;
+      const length = load<u32>(record, R_LENGTH) + grows;
+      if (length > packetBytes) break;
+      const offset = load<u64>(descriptor) - iova;
+      const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
+      if (buffer == 0) break;
+      if (head & HEAD_MASK) putTagged(buffer, record, head, load<u32>(at, N_TAG));
+      else putPlain(buffer, record);
       writeBack(descriptor, 0, length, ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP);
-      store<u32>(rx, (slot + 1) & mask, Q_LAST_AVAIL);
-      free--;
-    } else {
-      const refused = receiveAdvanced(rx, record, head, load<u32>(at, N_TAG));
-      free = pendingAdvanced(rx);
-      if (refused == C_RX_NO_BUFFER && wait) break;
-      if (refused != 0) {
-        note(resultOf(refused), 1);
-        if (refused != C_RX_QUEUE_ERROR) continue;
-        done += 1 + failRest(at, left - 1);
-        break;
-      }
+      bytes += length;
     }
-    if (head != 0) noteGroupAddress(head);
-    bytes += length;
-    frames++;
+    store<u32>(rx, (start + n) & mask, Q_LAST_AVAIL);
+    done += n;
+    left -= n;
+    if (left != 0) {
+      const refused = receiveAdvanced(rx, record, head, load<u32>(at, N_TAG));
+      if (!settle(refused, at, left, load<u32>(record, R_LENGTH) + grows, wait)) break;
+      record += RECORD_STRIDE;
+      left--;
+    }
+    if (left != 0) continue;
+    at = load<u32>(at, N_NEXT);
+    if (at == 0) break;
+    record = load<u32>(at, N_RECORD);
+    left = load<u16>(at, N_COUNT);
+    head = load<u16>(at, N_HEAD);
   }
-  noteDelivered(frames, bytes);
-  return done;
+  noteDelivered(done, bytes);
+  return done + load<u32>(batch(), B_DONE);
 }
 
 /** Writes a descriptor back. Its status comes last: the driver may look at any moment. */

@@ -25,6 +25,7 @@ import {
   B_BYTES,
   B_CHAIN_DESCRIPTORS,
   B_CHAIN_SEGMENTS,
+  B_DONE,
   B_SEGMENTS,
   B_UNITS,
   BAD_CHAIN_LENGTH,
@@ -56,7 +57,7 @@ import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.t
 import { appendSegment, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
-import { note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
+import { settle } from "../deliver/results.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { failQueue, raiseCall } from "./interrupts.ts";
 import { isPlainLength } from "./split_gather.ts";
@@ -90,34 +91,22 @@ function freeToSend(q: usize): u32 {
 
 /** As `scatterSplit`, into the transmit ring of a device. */
 export function scatterDriver(tx: usize, first: usize, wait: bool): u32 {
-  let done: u32 = 0;
-  let frames: u32 = 0;
-  let bytes: u32 = 0;
   let at = first;
   let record: usize = load<u32>(at, N_RECORD);
   let head: u32 = load<u16>(at, N_HEAD);
   let left: u32 = load<u16>(at, N_COUNT);
-  for (;; record += RECORD_STRIDE, left--, done++) {
-    if (left == 0) {
-      at = load<u32>(at, N_NEXT);
-      if (at == 0) break;
-      record = load<u32>(at, N_RECORD);
-      head = load<u16>(at, N_HEAD);
-      left = load<u16>(at, N_COUNT);
-    }
+  for (;;) {
     const length = outLength(head, load<u32>(record, R_LENGTH));
-    const refused = send(tx, record, head, load<u32>(at, N_TAG), length);
-    if (refused == C_RX_NO_BUFFER && wait) break;
-    if (refused != 0) {
-      note(resultOf(refused), 1);
-      continue;
-    }
-    if (head != 0) noteGroupAddress(head);
-    bytes += length;
-    frames++;
+    if (!settle(send(tx, record, head, load<u32>(at, N_TAG), length), at, left, length, wait)) break;
+    record += RECORD_STRIDE;
+    if (--left != 0) continue;
+    at = load<u32>(at, N_NEXT);
+    if (at == 0) break;
+    record = load<u32>(at, N_RECORD);
+    head = load<u16>(at, N_HEAD);
+    left = load<u16>(at, N_COUNT);
   }
-  noteDelivered(frames, bytes);
-  return done;
+  return load<u32>(batch(), B_DONE);
 }
 
 /**

@@ -89,6 +89,34 @@ export function advanceAvail(q: usize, n: u32): void {
   store<u32>(q, slot, Q_LAST_AVAIL);
 }
 
+/** Whether used descriptors go where available ones are taken: so they do unless somebody else began otherwise. */
+@inline
+export function isInStep(q: usize): bool {
+  const wraps = load<u32>(q, Q_WRAP);
+  return load<u32>(q, Q_LAST_AVAIL) == load<u32>(q, Q_USED_IDX) && ((wraps ^ (wraps >> 1)) & 1) == 0;
+}
+
+/** Moves both positions of a queue that is in step by `n`, which does not lead beyond the ring's end. */
+export function advanceBoth(q: usize, n: u32): void {
+  const slot = load<u32>(q, Q_LAST_AVAIL) + n;
+  const wraps = slot == load<u32>(q, Q_SIZE);
+  const next = wraps ? 0 : slot;
+  store<u32>(q, next, Q_LAST_AVAIL);
+  store<u32>(q, next, Q_USED_IDX);
+  if (wraps) store<u32>(q, load<u32>(q, Q_WRAP) ^ (WRAP_AVAIL | WRAP_USED), Q_WRAP);
+}
+
+/** Writes a used descriptor, {len u32, id u16, flags u16}; the burst's first is kept until it is published. */
+@inline
+export function stageUsed(q: usize, slot: u32, element: u64): void {
+  if (load<u32>(q, Q_FIRST_SLOT) == NO_SLOT) {
+    store<u32>(q, slot, Q_FIRST_SLOT);
+    store<u64>(q, element, Q_FIRST_USED);
+  } else {
+    store<u64>(load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES, element, VIRTQ_PACKED_DESC_LEN);
+  }
+}
+
 /**
  * Writes a used descriptor for a chain of `descriptors`, `length` bytes of which were written, with `flags` beside the
  * owner's.
@@ -98,12 +126,7 @@ export function pushUsedPacked(q: usize, id: u32, length: u32, flags: u32, descr
   const wraps = load<u32>(q, Q_WRAP);
   const owner: u32 = wraps & WRAP_USED ? OWNER_FLAGS : 0;
   const element = <u64> length | (<u64> id << 32) | (<u64> (flags | owner) << 48);
-  if (load<u32>(q, Q_FIRST_SLOT) == NO_SLOT) {
-    store<u32>(q, slot, Q_FIRST_SLOT);
-    store<u64>(q, element, Q_FIRST_USED);
-  } else {
-    store<u64>(load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES, element, VIRTQ_PACKED_DESC_LEN);
-  }
+  stageUsed(q, slot, element);
   const size = load<u32>(q, Q_SIZE);
   const next = slot + descriptors;
   store<u32>(q, next >= size ? next - size : next, Q_USED_IDX);

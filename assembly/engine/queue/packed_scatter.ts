@@ -7,12 +7,15 @@ import {
   B_CHAIN_SEGMENTS,
   B_CHAIN_WALKED,
   B_CHAINS,
+  B_DONE,
   B_RECEIVE_UNITS,
   B_UNITS,
   BAD_CHAIN_LENGTH,
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
   C_RX_TOO_SMALL,
+  HEAD_F_PLAIN,
+  HEAD_MASK,
   N_COUNT,
   N_HEAD,
   N_NEXT,
@@ -36,76 +39,95 @@ import {
   RX_CHAINS_MAX,
   RX_WALK_MAX,
   WRAP_AVAIL,
+  WRAP_USED,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES, VIRTQ_DESC_F_WRITE, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
-import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
-import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
-import { putVirtioHeader } from "../deliver/virtio_header.ts";
+import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
+import { note, noteDelivered, settle } from "../deliver/results.ts";
+import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { advanceAvail, availableFlags, metaOf, OWNER_FLAGS, pushUsedPacked } from "./packed.ts";
+import {
+  advanceAvail,
+  advanceBoth,
+  availableFlags,
+  isInStep,
+  metaOf,
+  OWNER_FLAGS,
+  pushUsedPacked,
+  stageUsed,
+} from "./packed.ts";
 import { walkPacked } from "./packed_chain.ts";
 import { inSecond } from "./split_gather.ts";
+import { COMMON_MASK } from "./split_scatter.ts";
 
 const CHAIN_ENTRY_BYTES: u32 = 12;
 
 /** As `scatterSplit`, into a packed ring. */
 export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
   const ring: usize = load<u32>(rx, Q_DESC);
+  const size = load<u32>(rx, Q_SIZE);
   const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const header = virtioHeader(hdrBytes);
   const iova = load<u64>(rx, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(rx, Q_REGION_SIZE));
   const window: usize = load<u32>(rx, Q_REGION_WINDOW);
   let done: u32 = 0;
-  let frames: u32 = 0;
   let bytes: u32 = 0;
   let at = first;
   let record: usize = load<u32>(at, N_RECORD);
-  let head: u32 = load<u16>(at, N_HEAD);
   let left: u32 = load<u16>(at, N_COUNT);
-  for (;; record += RECORD_STRIDE, left--, done++) {
-    if (left == 0) {
-      at = load<u32>(at, N_NEXT);
-      if (at == 0) break;
-      record = load<u32>(at, N_RECORD);
-      head = load<u16>(at, N_HEAD);
-      left = load<u16>(at, N_COUNT);
+  let head: u32 = load<u16>(at, N_HEAD);
+  for (;;) {
+    const grows = outLength(head, 0);
+    const common = (head & COMMON_MASK) == HEAD_F_PLAIN && isInStep(rx);
+    const wraps = load<u32>(rx, Q_WRAP);
+    let slot = load<u32>(rx, Q_LAST_AVAIL);
+    // Up to the ring's end, so that one wrap counter holds.
+    const end = common ? min(slot + left, size) : slot;
+    const wanted = availableFlags(wraps & WRAP_AVAIL) | VIRTQ_DESC_F_WRITE;
+    const used: u64 = <u64> ((wraps & WRAP_USED ? OWNER_FLAGS : 0) | VIRTQ_DESC_F_WRITE) << 48;
+    const start = slot;
+    for (; slot < end; slot++, record += RECORD_STRIDE) {
+      const descriptor = ring + slot * VIRTQ_DESC_BYTES;
+      const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
+      const length = load<u32>(record, R_LENGTH) + grows;
+      const need = hdrBytes + length;
+      if (<u32> (meta >> 48) != wanted || <u32> meta < need) break;
+      const offset = load<u64>(descriptor) - iova;
+      const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
+      if (buffer == 0) break;
+      v128.store(buffer, header);
+      if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      else putPlain(buffer + hdrBytes, record);
+      const element = used | (meta & 0xffff00000000) | <u64> need;
+      if (slot == start) stageUsed(rx, slot, element);
+      else store<u64>(descriptor, element, VIRTQ_PACKED_DESC_LEN);
+      bytes += length;
     }
-    const length = outLength(head, load<u32>(record, R_LENGTH));
-    const need = hdrBytes + length;
-    const descriptor = ring + load<u32>(rx, Q_LAST_AVAIL) * VIRTQ_DESC_BYTES;
-    const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
-    const wanted = availableFlags(load<u32>(rx, Q_WRAP) & WRAP_AVAIL) | VIRTQ_DESC_F_WRITE;
-    let buffer: usize = 0;
-    if (<u32> (meta >> 48) == wanted && <u32> meta >= need && isPlain(record)) {
-      const address = load<u64>(descriptor);
-      const offset = address - iova;
-      buffer = offset < reach ? window + <usize> offset : inSecond(rx, address);
+    const n = slot - start;
+    if (n != 0) advanceBoth(rx, n);
+    done += n;
+    left -= n;
+    if (left != 0 && n == 0) {
+      const length = load<u32>(record, R_LENGTH) + grows;
+      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
+      if (!settle(refused, at, left, length, wait)) break;
+      record += RECORD_STRIDE;
+      left--;
     }
-    if (buffer != 0) {
-      putVirtioHeader(buffer, hdrBytes, 1);
-      putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
-      pushUsedPacked(rx, <u32> (meta >> 32) & 0xffff, need, VIRTQ_DESC_F_WRITE, 1);
-      advanceAvail(rx, 1);
-    } else {
-      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), need);
-      if (refused == C_RX_NO_BUFFER && wait) break;
-      if (refused != 0) {
-        note(resultOf(refused), 1);
-        if (refused != C_RX_QUEUE_ERROR) continue;
-        done += 1 + failRest(at, left - 1);
-        break;
-      }
-    }
-    if (head != 0) noteGroupAddress(head);
-    bytes += length;
-    frames++;
+    if (left != 0) continue;
+    at = load<u32>(at, N_NEXT);
+    if (at == 0) break;
+    record = load<u32>(at, N_RECORD);
+    left = load<u16>(at, N_COUNT);
+    head = load<u16>(at, N_HEAD);
   }
-  noteDelivered(frames, bytes);
-  return done;
+  noteDelivered(done, bytes);
+  return done + load<u32>(batch(), B_DONE);
 }
 
 /** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */

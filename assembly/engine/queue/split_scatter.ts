@@ -8,6 +8,7 @@ import {
   B_CHAIN_DESCRIPTORS,
   B_CHAIN_SEGMENTS,
   B_CHAINS,
+  B_DONE,
   B_RECEIVE_UNITS,
   B_UNITS,
   BAD_AVAIL_IDX,
@@ -52,7 +53,7 @@ import {
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
-import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
+import { note, noteDelivered, settle } from "../deliver/results.ts";
 import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
@@ -82,7 +83,6 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   let usedIdx = load<u32>(rx, Q_USED_IDX);
   let end = availIdx(rx);
   let done: u32 = 0;
-  let frames: u32 = 0;
   let bytes: u32 = 0;
   let at = first;
   let record: usize = load<u32>(at, N_RECORD);
@@ -122,7 +122,6 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
       head = load<u16>(at, N_HEAD);
       grows = outLength(head, 0);
     }
-    frames += n;
     done += n;
     last += n;
     usedIdx += n;
@@ -131,19 +130,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
     store<u32>(rx, usedIdx, Q_USED_IDX);
     const length = load<u32>(record, R_LENGTH) + grows;
     const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
-    if (refused == C_RX_NO_BUFFER && wait) break;
-    done++;
-    if (refused == 0) {
-      bytes += length;
-      frames++;
-      noteGroupAddress(head);
-    } else {
-      note(resultOf(refused), 1);
-      if (refused == C_RX_QUEUE_ERROR) {
-        done += failRest(at, left - 1);
-        break;
-      }
-    }
+    if (!settle(refused, at, left, length, wait)) break;
     last = load<u32>(rx, Q_LAST_AVAIL);
     usedIdx = load<u32>(rx, Q_USED_IDX);
     end = availIdx(rx);
@@ -158,8 +145,8 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   }
   store<u32>(rx, last, Q_LAST_AVAIL);
   store<u32>(rx, usedIdx, Q_USED_IDX);
-  noteDelivered(frames, bytes);
-  return done;
+  noteDelivered(done, bytes);
+  return done + load<u32>(batch(), B_DONE);
 }
 
 /** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */

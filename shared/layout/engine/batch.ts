@@ -95,6 +95,8 @@ export const B_TOO_SMALL = 116;
 export const B_QUEUE_ERROR = 120;
 export const B_MULTICAST = 124;
 export const B_BROADCAST = 128;
+/** u32: frames of the group that are done with, beside those of the common kind. */
+export const B_DONE = 132;
 /** u64: what was wrong: a descriptor's index, or an address. */
 export const B_BAD_DETAIL = 56;
 /** What the last walk of a chain found: u64 bytes, u32 descriptors, u32 segments of the list, u32 its buffer id. */
