@@ -64,13 +64,13 @@ Deno.test("guests that leave no room in the NIC's memory lose their VFs all the 
   withEvil(3, async (fabric, evil) => {
     const mib = 1024 ** 2;
     await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes: 2000 * mib }).start();
-    await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes: 2000 * mib }).start();
+    await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes: 1300 * mib }).start();
     void [first, second];
     // It fills what is left, until nothing is that a hold would fit into.
     const device = evil.direct?.device;
     using file = createMemfd("filler", 64 * mib);
     let iova = 1n << 40n;
-    for (let size = 64 * mib; size >= 8 * mib; size /= 2) {
+    for (let size = 64 * mib; size >= 2 * mib; size /= 2) {
       const region = () => ({ iova: iova += 1n << 32n, size, offset: 0 });
       while (await device?.request({ op: "dmaMap", region: region() }, [file.number]).then(() => true, () => false));
     }

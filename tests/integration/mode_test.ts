@@ -133,13 +133,14 @@ Deno.test("why passthrough cannot be is named, and the guest stays on the path i
 
 Deno.test("guest memory that the NIC cannot take: the guest stays emulated, and the reason is named", async () => {
   await using fabric = await TestFabric.start(3);
-  // Two large guests in passthrough leave no room in the NIC's 4 GiB; a third one finds room in emulated mode only.
-  const bytes = 1900 * 1024 ** 2;
-  await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes }).start();
-  await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes }).start();
+  // Two large guests in passthrough leave the third one its part of the NIC's 4 GiB; it wants more, and finds that in
+  // emulated mode only.
+  const mib = 1024 ** 2;
+  await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes: 1900 * mib }).start();
+  await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes: 1300 * mib }).start();
   void [first, second];
   await setMode(fabric, 2, { mode: "emulated" });
-  await using third = await FrontEnd.connect(fabric.vf(2).socket, { bytes: 600 * 1024 ** 2 }).start();
+  await using third = await FrontEnd.connect(fabric.vf(2).socket, { bytes: 1000 * mib }).start();
   void third;
   const { status, body } = await ask(`${fabric.info.api}/api/v1/vfs/2/mode`, "PUT", { mode: "passthrough" });
   assertEquals([status, body.reason], [409, "memory-not-shareable"], JSON.stringify(body));
