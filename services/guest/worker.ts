@@ -20,6 +20,7 @@ import { LIST_MAX, PLUGIN_BUFFER_COUNT } from "../../shared/layout/plugin.ts";
 import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
 import { libc } from "../../shared/os/libc.ts";
+import { whyNotBelieved } from "./reports.ts";
 
 /** What the control thread hands over at the start. */
 export interface GuestStart {
@@ -166,7 +167,7 @@ class GuestLoop {
     const done = plugin.txDone(pair, LIST_MAX);
     mustLive(path);
     if (done !== 0) {
-      if (host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
+      if (host.txCompleted(pair, done) === 0) throw new Error(whyNotBelieved(this.#view, "txDone", pair, done));
       this.#sentNs = nowNs;
     }
     const filled = this.#receive(path, pair);
@@ -186,7 +187,7 @@ class GuestLoop {
     const filled = path.plugin.rx(pair, LIST_MAX);
     mustLive(path);
     if (filled !== 0 && this.#host.received(pair, filled) === 0) {
-      throw new Error(`rx reported ${filled} entries that cannot be (queue pair ${pair})`);
+      throw new Error(whyNotBelieved(this.#view, "rx", pair, filled));
     }
     return filled;
   }

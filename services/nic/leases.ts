@@ -227,7 +227,7 @@ export class Leases {
     }
     // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
     const hardware = this.policies[lease.pool]?.hardware ?? "any";
-    const flavour = request.flavour === "split" ? "virtio" : "advanced";
+    const flavour = request.flavour === "advanced" ? "advanced" : "virtio";
     if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }

@@ -23,7 +23,7 @@ export type Programme = z.output<typeof Programme>;
 export const QueueState = z.object({
   index: z.int(),
   kind: z.enum(["rx", "tx"]),
-  flavour: z.enum(["split", "advanced"]),
+  flavour: z.enum(["split", "packed", "advanced"]),
   state: z.enum(["running", "error"]),
   size: z.int(),
   reason: z.string().optional(),

@@ -143,6 +143,7 @@ function has(features: bigint, bit: number): boolean {
 
 /** Throws unless the request's sizes are ones that its flavour has. */
 function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequest): void {
+  if (flavour === "packed") throw new DeviceRefusal("bad-queue", `queue ${index}: this NIC has no packed rings`);
   const [min, max] = flavour === "advanced" ? [ADV_QUEUE_SIZE_MIN, ADV_QUEUE_SIZE_MAX] : [2, QUEUE_SIZE_MAX];
   if (size < min || size > max || (size & (size - 1)) !== 0) {
     throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: sizes are powers of two, ${min}–${max}`);

@@ -191,9 +191,9 @@ export function takeSingle(queue: u32, state: usize, map: usize, index: u32, wor
 
 /** Takes back the frame that begins at `head`: its buffers are reported from place `done` of LIST_DONE on. */
 @inline
-export function takeBack(queue: u32, state: usize, map: usize, head: u32, word: u32, done: u32): u32 {
+export function takeBack(queue: u32, state: usize, head: u32, word: u32, done: u32): u32 {
   if (!isSingle(word)) return takeMany(queue, state, head, word, done);
-  report(done, takeSingle(queue, state, map, head, word));
+  report(done, takeSingle(queue, state, mapOf(queue), head, word));
   return done + 1;
 }
 

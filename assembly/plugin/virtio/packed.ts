@@ -217,7 +217,7 @@ export function txDonePacked(queue: u32, room: u32): u32 {
       break;
     }
     if (done + B.countOf(word) > room) break;
-    done = B.takeBack(queue, state, map, head, word, done);
+    done = B.takeBack(queue, state, head, word, done);
     if (S.inOrder) left -= descriptors;
     place += descriptors;
     if (place >= S.size) {

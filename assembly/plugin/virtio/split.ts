@@ -158,7 +158,7 @@ export function txDoneSplit(queue: u32, room: u32): u32 {
       break;
     }
     if (done + B.countOf(word) > room) break;
-    done = B.takeBack(queue, state, map, head, word, done);
+    done = B.takeBack(queue, state, head, word, done);
     last = (last + 1) & 0xffff;
   }
   store<u32>(state, last, S.USED);
