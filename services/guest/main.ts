@@ -1,5 +1,5 @@
 /** The guest service: a virtual machine in miniature. */
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { GC_GATEWAY, GC_IP, GC_LINK, GC_MASK, GC_MTU } from "../../shared/layout/guest.ts";
 import {
   cpuList,
@@ -14,6 +14,7 @@ import {
 import { readKeys } from "../../shared/plugin/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { guestApi } from "./api.ts";
+import { declined } from "./features.ts";
 import { Host, ipFromNumber, ipToNumber } from "./host.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { Interface } from "./interface.ts";
@@ -46,7 +47,17 @@ const options = new Command("guest")
   .option("--mac <address>", "MAC address of a guest that stands alone", "02:00:00:00:00:01")
   .option("--mtu <bytes>", "MTU", wholeNumber(576, 9000), 1500)
   .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
-  .option("--ring-size <n>", "descriptors of a ring", wholeNumber(8, 1024), 1024)
+  .option(
+    "--ring-size <n>",
+    "descriptors of a ring; the next power of two below, but for packed rings",
+    wholeNumber(8, 1024),
+    1024,
+  )
+  .addOption(
+    new Option("--ring <format>", "virtqueues: packed where the device has them, or split")
+      .choices(["packed", "split"]).default("packed"),
+  )
+  .option("--no-in-order", "do not ask for VIRTIO_F_IN_ORDER")
   .option("--header-bytes <n>", "advanced rings: headers in buffers of their own of this size", wholeNumber(0, 1024), 0)
   .option("--without <bits>", "virtio feature bits not to ask for", featureBits, [])
   .option("--cpus <list>", "CPUs of the worker", cpuList, [])
@@ -67,6 +78,8 @@ const options = new Command("guest")
     queuePairs: number;
     ringSize: number;
     headerBytes: number;
+    ring: "packed" | "split";
+    inOrder: boolean;
     without: number[];
     cpus: number[];
     spinUs: number;
@@ -90,7 +103,7 @@ await runService("guest", async () => {
     reactor,
     queuePairs: options.queuePairs,
     ringSize: options.ringSize,
-    without: options.without,
+    declined: declined(options),
   });
   const keys = options.trust ? readKeys(options.trust) : [];
   const shell = new Shell(machine, host, virtio, {
@@ -100,6 +113,7 @@ await runService("guest", async () => {
     trust: { keys },
     ringSize: options.ringSize,
     headerBytes: options.headerBytes,
+    declined: declined(options),
   });
   const server = serve(guestApi({ machine, host, shell, link }, token), options.listen);
   const api = options.apiUrl ?? urlOf(server.addr);

@@ -106,6 +106,11 @@ export class PathMemory implements Disposable {
     Atomics.store(new Int32Array(this.#guard.buffer), 0, 1);
   }
 
+  /** Which of the features that a plugin has to accept it says that it uses. */
+  get accepted(): bigint {
+    return this.memory.view.getBigUint64(P.PLUGIN_STATE + P.PC_ACCEPTED, true);
+  }
+
   /** Where the plugin has laid out the rings of a queue. The device checks that they are where it may reach. */
   ring(queue: number): RingPlace {
     const at = P.PLUGIN_QUEUES + queue * P.PLUGIN_QUEUE_STRIDE;

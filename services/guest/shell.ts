@@ -29,6 +29,8 @@ export interface ShellOptions {
   ringSize: number;
   /** Bytes of header buffers, 0: frames are not split. */
   headerBytes: number;
+  /** virtio features not to ask for. */
+  declined: bigint;
 }
 
 /** The shell of one guest. */
@@ -134,7 +136,7 @@ export class Shell {
   /** Goes over to the injected plugin and VF `vf`. Throws with the virtio path still in use, at rest. */
   passthrough(vf: number, token: string): Promise<GuestMode> {
     return this.#exclusively(async () => {
-      const { deviceSocket, reactor, owner, ringSize, headerBytes } = this.#options;
+      const { deviceSocket, reactor, owner, ringSize, headerBytes, declined } = this.#options;
       const image = this.#image;
       this.#lastFault = undefined;
       if (!image) throw new ApiError(409, "no plugin has been injected", "plugin");
@@ -144,7 +146,7 @@ export class Shell {
         throw new ApiError(409, "the guest has not stopped sending: quiesce it first", "vf");
       }
       const path = await VfPath.open(this.#machine, this.#host, image, {
-        ...{ socket: deviceSocket, reactor, vf, token, owner, ringSize, headerBytes },
+        ...{ socket: deviceSocket, reactor, vf, token, owner, ringSize, headerBytes, declined },
       }).catch((error) => {
         throw new ApiError(409, (error as Error).message, "plugin");
       });

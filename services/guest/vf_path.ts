@@ -7,6 +7,7 @@ import { GC_QUEUE_PAIRS } from "../../shared/layout/guest.ts";
 import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
 import type { CheckedImage } from "../../shared/plugin/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
+import { firstBase, inUse, isPacked, ringSizeFor } from "./features.ts";
 import type { Host } from "./host.ts";
 import type { Machine } from "./machine.ts";
 import type { PathMemory } from "./path_memory.ts";
@@ -25,6 +26,8 @@ export interface VfPathOptions {
   owner: string;
   ringSize: number;
   headerBytes: number;
+  /** Features not to ask for. */
+  declined: bigint;
 }
 
 /** A VF that is being driven. */
@@ -38,6 +41,7 @@ export class VfPath {
   readonly #device: DeviceClient;
   #memory: PathMemory | undefined;
   #queues = 0;
+  #ringSize: number;
   #ended = false;
 
   private constructor(machine: Machine, image: CheckedImage, options: VfPathOptions, device: DeviceClient) {
@@ -45,6 +49,7 @@ export class VfPath {
     this.image = image;
     this.vf = options.vf;
     this.#options = options;
+    this.#ringSize = options.ringSize;
     this.#device = device;
     device.onEvent = (event) => {
       if (event.event === "queueError") this.#fault(`the NIC stopped queue ${event.index}: ${event.reason}`);
@@ -95,7 +100,7 @@ export class VfPath {
   }
 
   async #open(host: Host): Promise<void> {
-    const { vf, token, owner, ringSize, headerBytes } = this.#options;
+    const { vf, token, owner, headerBytes, declined } = this.#options;
     const { info, module } = this.image;
     const { ram } = this.#machine;
     const device = this.#device;
@@ -104,11 +109,14 @@ export class VfPath {
     const advanced = info.hardware === "advanced";
     using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
     const queuePairs = host.get(GC_QUEUE_PAIRS);
-    const features = BigInt(attached.features as bigint);
-    const memory = this.#machine.layOut(1, { queuePairs, ringSize, features, headerBytes }, doorbells);
+    const offered = BigInt(attached.features as bigint) & ~declined;
+    const ringSize = this.#ringSize = ringSizeFor(this.#options.ringSize, !advanced && isPacked(offered));
+    const memory = this.#machine.layOut(1, { queuePairs, ringSize, features: offered, headerBytes }, doorbells);
     this.#memory = memory;
     this.#queues = queuePairs * 2;
     await this.#machine.install(memory, module);
+    // Which format its rings have is the plugin's choice: one that knows of split rings only has laid out those.
+    const features = inUse(offered, memory.accepted);
     const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
     await device.request({ op: "dmaSet", regions }, regions.map(() => ram.number));
     for (let index = 0; index < this.#queues; index++) {
@@ -117,9 +125,9 @@ export class VfPath {
       await device.request({
         op: "queueStart",
         index,
-        flavour: advanced ? "advanced" : "split",
+        flavour: advanced ? "advanced" : isPacked(features) ? "packed" : "split",
         ...ring,
-        base: 0,
+        base: advanced ? 0 : firstBase(features),
         features,
         headerBytes: advanced ? headerBytes : 0,
         kick: true,
@@ -128,13 +136,13 @@ export class VfPath {
     }
   }
 
-  /** Buffers that each receive ring of `ringSize` descriptors is to hold. */
+  /** Buffers that each receive ring is to hold. */
   get rxWanted(): number {
     const { hardware } = this.image.info;
-    const { ringSize, headerBytes } = this.#options;
+    const { headerBytes } = this.#options;
     const each = hardware === "advanced" && headerBytes > 0 ? 2 : 1;
     const share = Math.floor(RX_BUFFERS * 2 / this.#queues / each);
-    return Math.min(hardware === "virtio" ? ringSize : ringSize - 1, share) * each;
+    return Math.min(hardware === "virtio" ? this.#ringSize : this.#ringSize - 1, share) * each;
   }
 
   /** Throws the reason if the plugin has ended meanwhile. */

@@ -5,6 +5,8 @@
  */
 import { GC_PATH, GC_QUEUE_PAIRS, GC_RUNNING, GC_RX_WANTED } from "../../shared/layout/guest.ts";
 import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_MRG_RXBUF,
@@ -15,6 +17,7 @@ import { log, oneLine } from "../../shared/api/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 import { VhostUserFrontEnd } from "../../shared/vhost_user/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
+import { featureBit, firstBase, isPacked, ringSizeFor } from "./features.ts";
 import type { Host } from "./host.ts";
 import type { Machine } from "./machine.ts";
 import type { PathMemory } from "./path_memory.ts";
@@ -27,7 +30,9 @@ const FEATURES = [
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
-].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_IN_ORDER,
+].reduce((bits, bit) => bits | featureBit(bit), 0n);
 
 /** How the path is set up. */
 export interface VirtioOptions {
@@ -35,8 +40,8 @@ export interface VirtioOptions {
   reactor: Reactor;
   queuePairs: number;
   ringSize: number;
-  /** Feature bits not to ask for. */
-  without: number[];
+  /** Features not to ask for. */
+  declined: bigint;
 }
 
 /** The virtio path of one guest. */
@@ -49,6 +54,8 @@ export class VirtioPath {
   #closed = false;
   #connected = Promise.withResolvers<void>();
   features = 0n;
+  /** Descriptors of each ring that the back-end has, or would have. */
+  #ringSize: number;
   /** Whether the back-end has the rings. */
   connected = false;
   /** Runs when the rings are the back-end's; the host may be on another path. */
@@ -58,6 +65,7 @@ export class VirtioPath {
     this.#machine = machine;
     this.#host = host;
     this.#options = options;
+    this.#ringSize = options.ringSize;
   }
 
   /** Resolves when the back-end has been there once. */
@@ -96,16 +104,16 @@ export class VirtioPath {
 
   /** Buffers that its receive rings are to have. */
   get rxWanted(): number {
-    return Math.min(this.#options.ringSize, Math.floor(RX_BUFFERS / this.#options.queuePairs));
+    return Math.min(this.#ringSize, Math.floor(RX_BUFFERS / this.#options.queuePairs));
   }
 
   async #handshake(frontEnd: VhostUserFrontEnd, module: WebAssembly.Module): Promise<void> {
-    const { queuePairs, ringSize, without } = this.#options;
-    const many = queuePairs > 1 ? 1n << BigInt(VIRTIO_NET_F_MQ) : 0n;
-    const wanted = without.reduce((bits, bit) => bits & ~(1n << BigInt(bit)), FEATURES | many);
-    const { features, queues } = await frontEnd.negotiate(wanted);
+    const { queuePairs, declined } = this.#options;
+    const many = queuePairs > 1 ? featureBit(VIRTIO_NET_F_MQ) : 0n;
+    const { features, queues } = await frontEnd.negotiate((FEATURES | many) & ~declined);
     if (queuePairs > queues) throw new Error(`the back-end has ${queues} queue pairs, not ${queuePairs}`);
     this.features = features;
+    const ringSize = this.#ringSize = ringSizeFor(this.#options.ringSize, isPacked(features));
     if (this.inUse) this.#host.set(GC_RUNNING, 0);
     if (this.#memory) await this.#machine.remove(this.#memory);
     this.#memory?.[Symbol.dispose]();
@@ -122,7 +130,7 @@ export class VirtioPath {
     await frontEnd.setMemory(regions, regions.map(() => this.#machine.ram.number));
     for (let queue = 0; queue < queuePairs * 2; queue++) {
       const [kick, call] = [memory.kicks[queue], memory.calls[queue]];
-      if (kick && call) await frontEnd.startVring(queue, memory.ring(queue), 0, kick, call);
+      if (kick && call) await frontEnd.startVring(queue, memory.ring(queue), firstBase(features), kick, call);
     }
     this.connected = true;
     if (this.inUse) this.use();

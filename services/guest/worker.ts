@@ -139,7 +139,7 @@ class GuestLoop {
   #install(path: 0 | 1, install: PathInstall): void {
     this.#uninstall(path);
     this.#host.reclaim(path);
-    const installed = new WorkerPath(install, this.#host);
+    const installed = new WorkerPath(install, this.#host, this.#view);
     for (const fd of installed.calls) this.#listen(EPOLL_CTL_ADD, fd);
     this.#paths[path] = installed;
   }

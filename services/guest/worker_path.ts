@@ -6,6 +6,7 @@
 import { LIST_MAX } from "../../shared/layout/plugin.ts";
 import { signalEventFd } from "../../shared/os/fd.ts";
 import type { HostExports } from "./exports.ts";
+import { whyNotBelieved } from "./reports.ts";
 import type { PathInstall } from "./worker_messages.ts";
 
 interface PluginInstance {
@@ -27,19 +28,21 @@ export class WorkerPath {
   /** The eventfds by which the device says that frames have come. What was sent is looked at in passing. */
   readonly calls: number[];
   readonly #host: HostExports;
+  readonly #ram: DataView;
   readonly #plugin: PluginInstance;
   readonly #guard: Int32Array;
   /** When it last reported frames as sent, or had none to send. */
   #sentNs = 0;
 
   /** Instantiates a plugin over its memory and has it lay out its rings. Throws if it does not start. */
-  constructor(install: PathInstall, host: HostExports) {
+  constructor(install: PathInstall, host: HostExports, ram: DataView) {
     const notify = (queue: number) => {
       const fd = install.kicks[queue];
       if (fd !== undefined) signalEventFd(fd);
     };
     const imports = { env: { memory: install.memory }, shell: { notify, guard: install.guard } };
     this.#host = host;
+    this.#ram = ram;
     this.#plugin = new WebAssembly.Instance(install.module, imports).exports as unknown as PluginInstance;
     this.#guard = new Int32Array(install.guard.buffer);
     this.calls = install.calls.filter((_, queue) => queue % 2 === 0);
@@ -76,7 +79,7 @@ export class WorkerPath {
     const done = this.#plugin.txDone(pair, LIST_MAX);
     this.#mustLive();
     if (done === 0) return 0;
-    if (this.#host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
+    if (this.#host.txCompleted(pair, done) === 0) throw new Error(whyNotBelieved(this.#ram, "txDone", pair, done));
     this.#sentNs = nowNs;
     return done;
   }
@@ -95,7 +98,7 @@ export class WorkerPath {
     const filled = this.#plugin.rx(pair, LIST_MAX);
     this.#mustLive();
     if (filled !== 0 && this.#host.received(pair, filled) === 0) {
-      throw new Error(`rx reported ${filled} entries that cannot be (queue pair ${pair})`);
+      throw new Error(whyNotBelieved(this.#ram, "rx", pair, filled));
     }
     return filled;
   }

@@ -66,12 +66,12 @@ export const Request = z.discriminatedUnion("op", [
     size: z.number().int(),
     /** The descriptors: a split queue's table, a packed or an advanced queue's ring. */
     desc: iova,
-    /** A packed queue's event suppression areas: the driver's here, and the device's. */
+    /** Split: avail ring and used ring. Packed: the driver's and the device's event suppression. */
     avail: iova.default(0n),
     used: iova.default(0n),
     /**
-     * Next avail index, or head; a packed queue's position as SET_VRING_BASE of vhost-user has it. -1: where the ring's
-     * used index, or its head register, says, after a crash.
+     * Split: next avail index. Advanced: head. Packed: position as SET_VRING_BASE carries it (VIRTQ_PACKED_BASE_INITIAL).
+     * -1: where the ring's used index, or its head register, says, after a crash.
      */
     base: z.number().int().min(-1).max(0xffff_ffff),
     /** A packed queue whose NIC has died: where it goes on if its driver has seen what was used last, at `base`. */
@@ -82,8 +82,11 @@ export const Request = z.discriminatedUnion("op", [
     headerBytes: z.number().int().min(0).default(0),
     kick: z.boolean(),
     call: z.boolean(),
+  }).refine(({ flavour, base }) => flavour === "packed" || base <= 0xffff, {
+    path: ["base"],
+    error: "is beyond 65535, which only a packed ring's is",
   }),
-  /** Stops a queue between two bursts; answers its next avail index. */
+  /** Stops a queue between two bursts; answers where it would go on, as `base` of `queueStart`. */
   z.strictObject({ op: z.literal("queueStop"), index }),
   /** Replaces the call eventfd of a running queue (a descriptor, or none). */
   z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
@@ -113,7 +116,7 @@ export type DeviceEvent =
 /** Reply to `attach`. */
 export interface Attached {
   maxQueuePairs: number;
-  /** virtio features the NIC's split queues can do. */
+  /** virtio features the NIC's queues can do; packed ones if VIRTIO_F_RING_PACKED is among them. */
   features: bigint;
 }
 

@@ -1,6 +1,8 @@
 /** The project's own guest against judges: QEMU/Linux and testpmd in both modes, net_vhost as back-end, tshark. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_PACKED,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
@@ -79,8 +81,28 @@ const FEATURE_SETS: Record<string, string[]> = {
   "no EVENT_IDX, no indirect": ["--without", `${VIRTIO_RING_F_EVENT_IDX},${VIRTIO_RING_F_INDIRECT_DESC}`],
   "two queue pairs": ["--queue-pairs", "2"],
   "small rings": ["--ring-size", "64"],
+  "rings of a size that only packed ones have": ["--ring-size", "1000"],
   "jumbo frames": ["--mtu", "9000"],
+  "split rings": ["--ring", "split"],
+  "split rings, jumbo frames": ["--ring", "split", "--mtu", "9000"],
+  "split rings, any order": ["--ring", "split", "--no-in-order"],
+  "packed rings, any order": ["--no-in-order"],
+  "packed rings, any order, jumbo frames": ["--no-in-order", "--mtu", "9000"],
+  "packed rings, any order, no EVENT_IDX, no indirect": [
+    "--without",
+    `${VIRTIO_RING_F_EVENT_IDX},${VIRTIO_RING_F_INDIRECT_DESC}`,
+    ...["--no-in-order", "--mtu", "9000"],
+  ],
 };
+
+/** Features that the driver uses if the back-end has them, and it was not told otherwise. */
+const FEATURES = [
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_INDIRECT_DESC,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_IN_ORDER,
+];
 
 for (const [name, args] of Object.entries(FEATURE_SETS)) {
   judgedTest(["testpmd"], `the guest's driver on DPDK's net_vhost, ${name}: two guests through testpmd`, async () => {
@@ -108,8 +130,12 @@ for (const [name, args] of Object.entries(FEATURE_SETS)) {
       );
       assertEquals(agreed.length, 2);
       const left = args[0] === "--without" ? (args[1] ?? "").split(",").map(Number) : [];
-      for (const bit of [VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX]) {
-        for (const features of agreed) assertEquals((features >> BigInt(bit)) & 1n, left.includes(bit) ? 0n : 1n);
+      if (args.includes("split")) left.push(VIRTIO_F_RING_PACKED);
+      if (args.includes("--no-in-order")) left.push(VIRTIO_F_IN_ORDER);
+      for (const bit of FEATURES) {
+        for (const features of agreed) {
+          assertEquals((features >> BigInt(bit)) & 1n, left.includes(bit) ? 0n : 1n, `feature bit ${bit}`);
+        }
       }
       assertEquals((await a.ping(b.ip, 5)).received, 5);
       // testpmd drops what a ring of its peer does not take at once: what small rings take is little.

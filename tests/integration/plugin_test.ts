@@ -119,6 +119,12 @@ const FAULTS: Record<string, [Record<string, string>, RegExp]> = {
     },
     /rx reported 1 entries/,
   ],
+  "says that its device broke the protocol": [
+    {
+      rx: "export function rx(pair: u32, max: u32): u32 { store<u32>(0x56000, -1); store<u32>(0x5600c, 1); return 1; }",
+    },
+    /its device broke the protocol/,
+  ],
   "reports more than there can be": [
     { rx: "export function rx(pair: u32, max: u32): u32 { return 100000; }" },
     /rx reported/,

@@ -177,7 +177,7 @@ export function wordOf(map: usize, index: u32): u32 {
 
 /** Whether `word` is a frame in one buffer, or a receive buffer. */
 @inline
-function isSingle(word: u32): bool {
+export function isSingle(word: u32): bool {
   return (word & ~BUFFER) == SINGLE;
 }
 
@@ -189,20 +189,14 @@ export function takeSingle(queue: u32, state: usize, map: usize, index: u32, wor
   return word & BUFFER;
 }
 
-/** Takes back the frame that begins at `head`: its buffers are reported from place `done` of LIST_DONE on. */
+/** Reports a buffer in place `done` of LIST_DONE. */
 @inline
-export function takeBack(queue: u32, state: usize, map: usize, head: u32, word: u32, done: u32): u32 {
-  if (!isSingle(word)) return takeMany(queue, state, head, word, done);
-  report(done, takeSingle(queue, state, map, head, word));
-  return done + 1;
-}
-
-@inline
-function report(done: u32, buffer: u32): void {
+export function report(done: u32, buffer: u32): void {
   store<u32>(P.LIST_DONE + done * 4, buffer);
 }
 
-function takeMany(queue: u32, state: usize, head: u32, first: u32, done: u32): u32 {
+/** Takes back the frame that begins at `head`: its buffers are reported from place `done` on. */
+export function takeMany(queue: u32, state: usize, head: u32, first: u32, done: u32): u32 {
   const map = mapOf(queue);
   const count = countOf(first);
   store<u32>(map + head * 4, 0);

@@ -5,13 +5,12 @@
  * half: one word of eight bytes, which is written and read at once, so that whoever sees its flags sees the rest.
  *
  * A burst becomes visible by one atomic store. Its first descriptor's flags are written last, and the device, which
- * takes descriptors in ring order, does not get past that one before. So it never sees half a frame, and a burst costs
- * one locked instruction instead of one a frame, just as with the avail index of a split ring.
+ * takes descriptors in ring order, does not get past that one. So it never sees half a frame, and a burst costs one
+ * locked instruction, as with the avail index of a split ring.
  *
  * The device writes a used descriptor where it got to, and both sides skip as many places as the frame has descriptors.
- * Without IN_ORDER each descriptor of a frame takes a buffer id, and the frame is known by the first of them. With
- * IN_ORDER (§2.8.8) a buffer's id is the place of its last descriptor, and the books are kept by place. Whatever batch
- * the device completes with one used descriptor: it ends where its id says.
+ * Without IN_ORDER each descriptor of a frame takes a buffer id, and the first of them names the frame. With IN_ORDER
+ * (§2.8.8) a frame's id is the place of its last descriptor: there a batch ends that one used descriptor completes.
  */
 import * as P from "../../../shared/layout/plugin.ts";
 import * as V from "../../../shared/layout/virtio.ts";
@@ -27,16 +26,15 @@ const EVENT_WRAP_SHIFT: u32 = 15;
 const EVENT_OFFSET: u32 = 0x7fff;
 const EVENT_FLAGS_SHIFT: u32 = 16;
 const EVENT_FLAGS: u32 = 3;
-const LINE_BYTES: u32 = 64;
 
 /** The first descriptor of the burst that is being written, 0 before there is one; and its second half. */
 let burstAt: usize = 0;
 let burstWord: u64 = 0;
 
-/** Lays out a queue's ring and its two event suppression areas, each on a cache line of its own. */
+/** Lays out a queue's ring and its two event areas, each on a cache line of its own. */
 export function layOutPacked(queue: u32): void {
-  const driver = (S.size * V.VIRTQ_DESC_BYTES + LINE_BYTES - 1) & ~(LINE_BYTES - 1);
-  S.nameRing(queue, driver, driver + LINE_BYTES);
+  const driver = (S.size * V.VIRTQ_DESC_BYTES + 63) & ~63;
+  S.nameRing(queue, driver, driver + 64);
   B.beginBooks(queue);
   // Both wrap counters begin at 1 (§2.8.1).
   store<u32>(S.stateOf(queue), V.VIRTQ_PACKED_DESC_F_AVAIL, S.AVAIL_FLAGS);
@@ -65,7 +63,7 @@ function writeNext(state: usize, ring: usize, iova: u64, word: u64): void {
   if (last) store<u32>(state, flags ^ ROUND, S.AVAIL_FLAGS);
 }
 
-/** The id of a frame that takes `descriptors` places from the next on; as many ids as places are free. */
+/** The id of a frame that takes `descriptors` places from the next on: with IN_ORDER the last of them. */
 @inline
 function takeId(queue: u32, state: usize, descriptors: u32): u32 {
   if (!S.inOrder) return B.takeFree(queue, state);
@@ -110,7 +108,6 @@ export function txPacked(queue: u32, count: u32): u32 {
     if (buffers > 1 && !table) {
       writeChain(queue, entries, buffers);
     } else {
-      // A frame in one descriptor: with IN_ORDER its id is its place.
       const id = takeId(queue, state, 1);
       const at = map + id * 4;
       if (table) {
@@ -162,7 +159,6 @@ export function postPacked(queue: u32, count: u32): u32 {
   const half = <u64> S.rxBytes | (<u64> V.VIRTQ_DESC_F_WRITE << FLAGS_SHIFT);
   for (let i: u32 = 0; i < n; i++) {
     const buffer = load<u32>(P.LIST_POST + i * 4) & (P.PLUGIN_BUFFER_COUNT - 1);
-    // A buffer of one descriptor: with IN_ORDER its id is its place.
     const id = takeId(queue, state, 1);
     store<u32>(map + id * 4, buffer | B.SINGLE);
     const iova = S.buffersIova + <u64> (buffer * P.PLUGIN_BUFFER_BYTES + S.rxOffset);
@@ -211,13 +207,19 @@ export function txDonePacked(queue: u32, room: u32): u32 {
       else head = S.size;
     }
     const word = B.wordOf(map, head);
-    const descriptors: u32 = word & B.TABLE ? 1 : B.countOf(word);
-    if ((word & B.HEAD) == 0 || (S.inOrder && descriptors > left)) {
-      S.giveUp(state);
-      break;
+    let descriptors: u32 = 1;
+    // A branch of its own: the CPU does not wait for the word to know where the next used descriptor is.
+    if (B.isSingle(word)) {
+      B.report(done++, B.takeSingle(queue, state, map, head, word));
+    } else {
+      if ((word & B.TABLE) == 0) descriptors = B.countOf(word);
+      if ((word & B.HEAD) == 0 || (S.inOrder && descriptors > left)) {
+        S.giveUp(state);
+        break;
+      }
+      if (done + B.countOf(word) > room) break;
+      done = B.takeMany(queue, state, head, word, done);
     }
-    if (done + B.countOf(word) > room) break;
-    done = B.takeBack(queue, state, map, head, word, done);
     if (S.inOrder) left -= descriptors;
     place += descriptors;
     if (place >= S.size) {

@@ -158,7 +158,8 @@ export function txDoneSplit(queue: u32, room: u32): u32 {
       break;
     }
     if (done + B.countOf(word) > room) break;
-    done = B.takeBack(queue, state, map, head, word, done);
+    if (B.isSingle(word)) B.report(done++, B.takeSingle(queue, state, map, head, word));
+    else done = B.takeMany(queue, state, head, word, done);
     last = (last + 1) & 0xffff;
   }
   store<u32>(state, last, S.USED);
