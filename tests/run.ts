@@ -2,11 +2,10 @@
  * `deno task test`: everything. Installs the judges (as root, from Debian's packages), gives DPDK its hugepages,
  * builds, checks, runs all tests, gives the hugepages back, and ends with a line `N passed, N failed`.
  */
+import { lendHugePages } from "./support/huge_pages.ts";
 import { JUDGE_PACKAGES } from "./support/judges.ts";
 
 const HUGE_PAGES = 768;
-const NR_HUGEPAGES = "/proc/sys/vm/nr_hugepages";
-const HUGE_MOUNT = "/dev/hugepages";
 const isRoot = Deno.uid() === 0;
 
 async function call(command: string, args: string[], quiet = false): Promise<number> {
@@ -49,22 +48,6 @@ async function installJudges(): Promise<void> {
   }
 }
 
-/** Gives DPDK hugepages; answers what gives them back. */
-async function lendHugePages(): Promise<() => Promise<void>> {
-  if (!isRoot) return () => Promise.resolve();
-  const before = Number(Deno.readTextFileSync(NR_HUGEPAGES));
-  if (before < HUGE_PAGES) Deno.writeTextFileSync(NR_HUGEPAGES, String(HUGE_PAGES));
-  const mounted = Deno.readTextFileSync("/proc/mounts").includes(` ${HUGE_MOUNT} hugetlbfs`);
-  if (!mounted) {
-    Deno.mkdirSync(HUGE_MOUNT, { recursive: true });
-    await call("mount", ["-t", "hugetlbfs", "none", HUGE_MOUNT]);
-  }
-  return async () => {
-    if (!mounted) await call("umount", [HUGE_MOUNT], true);
-    Deno.writeTextFileSync(NR_HUGEPAGES, String(before));
-  };
-}
-
 /** Runs `deno test` on some folders; answers passed and failed. */
 async function runTests(targets: string[]): Promise<[number, number]> {
   const process = new Deno.Command(Deno.execPath(), {
@@ -86,7 +69,7 @@ async function runTests(targets: string[]): Promise<[number, number]> {
 }
 
 await installJudges();
-const giveBack = await lendHugePages();
+const giveBack = await lendHugePages(HUGE_PAGES);
 let [passed, failed] = [0, 0];
 try {
   for (const args of [["task", "build"], ["fmt", "--check"], ["lint"], ["check", "services", "shared", "tests"]]) {

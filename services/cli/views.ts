@@ -144,11 +144,13 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     queue.size,
     queue.state,
     queue.calls,
+    queue.kickOffences > 0 ? `${queue.quarantineMs} ms, ${queue.kickOffences} offences` : "",
     queue.reason ? `${queue.reason} (${queue.detail})` : "",
   ]);
   const moved = Object.entries(counters).filter(([name, value]) => value > 0 || /^(rx|tx)_(frames|bytes)$/.test(name));
   const parts = [`VF ${vf.id}`, ...lines];
-  if (queues.length > 0) parts.push("", table(["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "REASON"], queues));
+  const heads = ["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "QUARANTINE", "REASON"];
+  if (queues.length > 0) parts.push("", table(heads, queues));
   parts.push("", table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])));
   return parts.join("\n");
 }
@@ -178,11 +180,17 @@ export function statsTable(now: Sample, before?: Sample): string {
   const seconds = before ? (now.atMs - before.atMs) / 1000 : 1;
   const rows = now.counters.map((counters, vf) => {
     const delta = (name: string) => (counters[name] ?? 0) - (before?.counters[vf]?.[name] ?? 0);
-    const drops = Object.keys(counters).filter((name) => !/^(rx|tx)_(frames|bytes|multicast|broadcast)$/.test(name))
+    const drops = Object.keys(counters).filter((name) =>
+      !/^((rx|tx)_(frames|bytes|multicast|broadcast)|engine_.*)$/.test(name)
+    )
       .reduce((sum, name) => sum + delta(name), 0);
     const per = (n: number) => (n / seconds).toFixed(0);
     const mbps = (n: number) => (n * 8 / 1e6 / seconds).toFixed(1);
-    if (!before) return [vf, delta("rx_frames"), delta("rx_bytes"), delta("tx_frames"), delta("tx_bytes"), drops];
+    const engineMs = delta("engine_ns") / 1e6;
+    if (!before) {
+      const totals = ["rx_frames", "rx_bytes", "tx_frames", "tx_bytes"].map(delta);
+      return [vf, ...totals, drops, engineMs.toFixed(0)];
+    }
     return [
       vf,
       per(delta("rx_frames")),
@@ -190,12 +198,13 @@ export function statsTable(now: Sample, before?: Sample): string {
       per(delta("tx_frames")),
       mbps(delta("tx_bytes")),
       per(drops),
+      (engineMs / seconds / 10).toFixed(1),
     ];
   });
   return table(
     before
-      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S"]
-      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS"],
+      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S", "ENGINE %"]
+      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS", "ENGINE MS"],
     rows,
   );
 }

@@ -17,7 +17,7 @@ import {
 } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { PathMemory, type PathOptions, PathRoom } from "./path_memory.ts";
-import type { GuestReply, GuestRequest, GuestStart } from "./worker.ts";
+import type { GuestReply, GuestRequest, GuestStart } from "./worker_messages.ts";
 
 const WATCHDOG_MS = 250;
 /** How long a plugin may take to come back from a call. */

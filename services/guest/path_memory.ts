@@ -6,7 +6,7 @@ import { AREA_EXCHANGE, AREA_RINGS, AREA_STATE, BUFFERS, PLUGIN_AREA, VIRTIO_ARE
 import * as P from "../../shared/layout/plugin.ts";
 import { createEventFd, type Fd, WasmMemory } from "../../shared/os/mod.ts";
 import { GUARD_IMPORT } from "../../shared/plugin/mod.ts";
-import type { PathInstall } from "./worker.ts";
+import type { PathInstall } from "./worker_messages.ts";
 
 /** A range of the guest's RAM that a device may reach. */
 export interface DeviceRange {

@@ -5,7 +5,7 @@
  * fault: the data path stops there, and the control thread is told. The control thread can end a plugin at any time, in
  * the middle of a call too, by its guard (shared/plugin/code.ts): this thread never waits for one.
  */
-import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { receiveMessageOnPort } from "node:worker_threads";
 import {
   G_PLUGIN_FAULTS,
   GC,
@@ -16,94 +16,29 @@ import {
   GC_REQUEST,
   GC_RUNNING,
 } from "../../shared/layout/guest.ts";
-import { LIST_MAX, PLUGIN_BUFFER_COUNT } from "../../shared/layout/plugin.ts";
+import { PLUGIN_BUFFER_COUNT } from "../../shared/layout/plugin.ts";
 import { EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../../shared/os/epoll.ts";
-import { drainEventFd, monotonicNs, setAffinity, signalEventFd } from "../../shared/os/fd.ts";
+import { drainEventFd, monotonicNs, setAffinity } from "../../shared/os/fd.ts";
 import { libc } from "../../shared/os/libc.ts";
-
-/** What the control thread hands over at the start. */
-export interface GuestStart {
-  memory: WebAssembly.Memory;
-  module: WebAssembly.Module;
-  port: MessagePort;
-  epollFd: number;
-  wakeFd: number;
-  cpus: number[];
-  spinNs: number;
-}
-
-/** A data path as the worker gets it: a plugin, its memory, and an eventfd for each of its queues, each way. */
-export interface PathInstall {
-  module: WebAssembly.Module;
-  memory: WebAssembly.Memory;
-  /** Whose first word ends the plugin when it is not 0. The shell's own plugin does not look at it. */
-  guard: WebAssembly.Memory;
-  kicks: number[];
-  calls: number[];
-}
-
-/** What the control thread may ask of the worker. `path` 0 is the shell's own, 1 the injected plugin's. */
-export type GuestRequest =
-  | { op: "install"; path: 0 | 1; install: PathInstall }
-  | { op: "remove"; path: 0 | 1 }
-  | { op: "use"; path: 0 | 1 }
-  | { op: "quiesce"; deadlineMs: number }
-  | { op: "drain" }
-  | { op: "end" };
-
-/** The worker's answers: `error` is a sentence; a fault comes unasked. */
-export type GuestReply = { id: number; value?: unknown; error?: string } | { fault: string; path: number };
-
-interface HostExports {
-  boot(): void;
-  poll(nowNs: number): number;
-  prepareTx(pair: number): number;
-  txAccepted(pair: number, n: number): number;
-  txCompleted(pair: number, n: number): number;
-  preparePost(pair: number): number;
-  posted(pair: number, n: number, taken: number): void;
-  received(pair: number, n: number): number;
-  reclaim(path: number): void;
-  txHeld(): number;
-  txWaiting(): number;
-}
-
-interface PluginInstance {
-  start(): number;
-  stop(): void;
-  tx(pair: number, n: number): number;
-  txDone(pair: number, max: number): number;
-  post(pair: number, n: number): number;
-  rx(pair: number, max: number): number;
-  arm(pair: number): number;
-  disarm(pair: number): void;
-}
-
-interface Path {
-  plugin: PluginInstance;
-  guard: Int32Array;
-  calls: number[];
-}
+import type { HostExports } from "./exports.ts";
+import type { GuestReply, GuestRequest, GuestStart, PathInstall } from "./worker_messages.ts";
+import { WorkerPath } from "./worker_path.ts";
 
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 /** Looks again at least so often while the device has frames that it has not sent. */
 const TX_HELD_MS = 1;
-/** A plugin that has frames to send and reports none of them as sent for so long is ended. */
-const TX_STUCK_NS = 5e9;
 
 class GuestLoop {
   readonly #start: GuestStart;
   readonly #words: Int32Array;
   readonly #view: DataView;
   readonly #host: HostExports;
-  readonly #paths: (Path | undefined)[] = [undefined, undefined];
+  readonly #paths: (WorkerPath | undefined)[] = [undefined, undefined];
   readonly #events = eventRoom();
   readonly #eventView = new DataView(this.#events.buffer);
   #requests = 0;
   #quiescing: { id: number; untilNs: number } | undefined;
-  /** When the data path last reported frames as sent, or had none to send. */
-  #sentNs = 0;
   #ended = false;
 
   constructor(start: GuestStart) {
@@ -116,7 +51,7 @@ class GuestLoop {
     this.#host.boot();
   }
 
-  #path(): Path | undefined {
+  #path(): WorkerPath | undefined {
     return this.#paths[this.#view.getUint32(GC + GC_PATH, true)];
   }
 
@@ -141,72 +76,18 @@ class GuestLoop {
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
     let moved = 0;
     try {
-      this.#checkProgress(nowNs);
-      for (let pair = 0; pair < pairs; pair++) moved += this.#movePair(path, pair, running, nowNs);
+      // The shell's own plugin is not suspected of anything.
+      if (this.#view.getUint32(GC + GC_PATH, true) !== 0) path.checkProgress(nowNs);
+      for (let pair = 0; pair < pairs; pair++) moved += path.move(pair, running, nowNs);
     } catch (error) {
       this.#fault(`the plugin failed: ${(error as Error).message}`);
     }
     return moved;
   }
 
-  #movePair(path: Path, pair: number, running: boolean, nowNs: number): number {
-    const host = this.#host;
-    const { plugin } = path;
-    let moved = 0;
-    if (running) {
-      const n = host.prepareTx(pair);
-      if (n > 0) {
-        const taken = plugin.tx(pair, n);
-        mustLive(path);
-        if (taken < 0 || taken > n) throw new Error(`tx took ${taken} of ${n} entries`);
-        if (host.txAccepted(pair, taken) === 0) throw new Error(`tx took ${taken} entries, which are not whole frames`);
-        moved += taken;
-      }
-    }
-    const done = plugin.txDone(pair, LIST_MAX);
-    mustLive(path);
-    if (done !== 0) {
-      if (host.txCompleted(pair, done) === 0) throw new Error("txDone reported a buffer it does not have");
-      this.#sentNs = nowNs;
-    }
-    const filled = this.#receive(path, pair);
-    moved += filled;
-    const wanted = host.preparePost(pair);
-    if (wanted > 0) {
-      const taken = plugin.post(pair, wanted);
-      mustLive(path);
-      if (taken < 0 || taken > wanted) throw new Error(`post took ${taken} of ${wanted} buffers`);
-      host.posted(pair, wanted, taken);
-    }
-    return moved + done;
-  }
-
-  /** Takes in what a plugin reports as received; answers how many entries. */
-  #receive(path: Path, pair: number): number {
-    const filled = path.plugin.rx(pair, LIST_MAX);
-    mustLive(path);
-    if (filled !== 0 && this.#host.received(pair, filled) === 0) {
-      throw new Error(`rx reported ${filled} entries that cannot be (queue pair ${pair})`);
-    }
-    return filled;
-  }
-
-  /**
-   * Throws if the plugin has had frames to send for long, and has reported none as sent. Asked before it is handed more:
-   * a guest that was idle has none.
-   */
-  #checkProgress(nowNs: number): void {
-    if (nowNs - this.#sentNs < TX_STUCK_NS || this.#view.getUint32(GC + GC_PATH, true) === 0) return;
-    const held = this.#host.txHeld();
-    if (held > 0) throw new Error(`it has sent none of the ${held} buffers it took for ${TX_STUCK_NS / 1e9} s`);
-    this.#sentNs = nowNs;
-  }
-
   #fault(reason: string): void {
     const path = this.#view.getUint32(GC + GC_PATH, true);
-    // It does not run again, not even to be told that it is over.
-    const faulty = this.#paths[path];
-    if (faulty) Atomics.store(faulty.guard, 0, 1);
+    this.#paths[path]?.shut();
     this.#uninstall(path);
     const at = GC + GC_COUNTERS + G_PLUGIN_FAULTS;
     this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + 1n, true);
@@ -241,7 +122,7 @@ class GuestLoop {
         return this.#host.reclaim(request.path);
       case "use":
         this.#view.setUint32(GC + GC_PATH, request.path, true);
-        this.#sentNs = monotonicNs();
+        this.#path()?.use(monotonicNs());
         return undefined;
       case "quiesce":
         Atomics.store(this.#words, (GC + GC_RUNNING) / 4, 0);
@@ -255,22 +136,12 @@ class GuestLoop {
     }
   }
 
-  /** Instantiates a plugin over its memory and has it lay out its rings. */
   #install(path: 0 | 1, install: PathInstall): void {
     this.#uninstall(path);
     this.#host.reclaim(path);
-    const notify = (queue: number) => {
-      const fd = install.kicks[queue];
-      if (fd !== undefined) signalEventFd(fd);
-    };
-    const imports = { env: { memory: install.memory }, shell: { notify, guard: install.guard } };
-    const plugin = new WebAssembly.Instance(install.module, imports).exports as unknown as PluginInstance;
-    const guard = new Int32Array(install.guard.buffer);
-    if (plugin.start() !== 0) throw new Error("the plugin refused to start with these rings");
-    // Only receive interrupts are listened to; what was sent is looked at in passing.
-    const calls = install.calls.filter((_, queue) => queue % 2 === 0);
-    for (const fd of calls) this.#listen(EPOLL_CTL_ADD, fd);
-    this.#paths[path] = { plugin, guard, calls };
+    const installed = new WorkerPath(install, this.#host);
+    for (const fd of installed.calls) this.#listen(EPOLL_CTL_ADD, fd);
+    this.#paths[path] = installed;
   }
 
   #uninstall(path: number): void {
@@ -278,11 +149,7 @@ class GuestLoop {
     if (!old) return;
     this.#paths[path] = undefined;
     for (const fd of old.calls) this.#listen(EPOLL_CTL_DEL, fd);
-    try {
-      old.plugin.stop();
-    } catch {
-      // It is gone, whatever it says; one that has been ended says nothing any more.
-    }
+    old.stop();
   }
 
   #listen(op: number, fd: number): void {
@@ -310,7 +177,7 @@ class GuestLoop {
     let taken = 0;
     for (let pair = 0; path && pair < pairs; pair++) {
       // It has no more buffers than there are.
-      for (let filled = -1; filled !== 0 && taken <= PLUGIN_BUFFER_COUNT;) taken += filled = this.#receive(path, pair);
+      for (let filled = -1; filled !== 0 && taken <= PLUGIN_BUFFER_COUNT;) taken += filled = path.receive(pair);
     }
     return taken;
   }
@@ -320,12 +187,9 @@ class GuestLoop {
   #sleep(forNs: number): void {
     const path = this.#path();
     const pairs = this.#view.getUint32(GC + GC_QUEUE_PAIRS, true);
-    let work = 0;
     try {
-      for (let pair = 0; path && pair < pairs; pair++) work |= path.plugin.arm(pair);
-      if (path) mustLive(path);
-      if (work === 0) this.#block(forNs);
-      for (let pair = 0; path && pair < pairs; pair++) path.plugin.disarm(pair);
+      if (path?.arm(pairs) !== true) this.#block(forNs);
+      path?.disarm(pairs);
     } catch (error) {
       this.#fault(`the plugin failed: ${(error as Error).message}`);
     }
@@ -340,11 +204,6 @@ class GuestLoop {
     Atomics.store(this.#words, (GC + GC_ASLEEP) / 4, 0);
     for (let i = 0; i < ready; i++) if (eventData(this.#eventView, i) === 0) drainEventFd(this.#start.wakeFd);
   }
-}
-
-/** Throws if the plugin has been ended: what it answered meanwhile is not looked at. */
-function mustLive({ guard }: Path): void {
-  if (Atomics.load(guard, 0) !== 0) throw new Error("it has been ended");
 }
 
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {

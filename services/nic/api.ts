@@ -26,6 +26,9 @@ const refused = { content: { "application/problem+json": { schema: Problem } }, 
 /** A programme of 256 VFs with every trunk list full. */
 const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
 
+const params = z.object({ id: z.string().regex(/^\d{1,9}$/, "is the number of a VF").transform(Number) });
+const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
+
 /** The routes of the NIC's API over `nic`. */
 export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
   const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
@@ -67,17 +70,26 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
     (c) => c.json(nic.pools.filters(), 200),
   );
 
-  const refusing = <T>(act: () => T): T => {
-    try {
-      return act();
-    } catch (error) {
-      if (error instanceof DeviceRefusal) {
-        throw new ApiError(error.code === "no-vf" ? 404 : 409, error.message, "id", error.code);
-      }
-      throw error;
+  mountHolds(app, nic);
+  mountLeases(app, nic);
+  app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
+  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric NIC", version: "1" } });
+  return app;
+}
+
+/** Passes a refusal on as the API tells it. */
+async function refusing<T>(act: () => T | Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    if (error instanceof DeviceRefusal) {
+      throw new ApiError(error.code === "no-vf" ? 404 : 409, error.message, "id", error.code);
     }
-  };
-  const params = z.object({ id: z.string().regex(/^\d{1,9}$/, "is the number of a VF").transform(Number) });
+    throw error;
+  }
+}
+
+function mountHolds(app: OpenAPIHono, nic: Nic): void {
   app.openapi(
     createRoute({
       method: "post",
@@ -86,12 +98,11 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       request: { params, body: { ...json(HoldRequest, "How long at most"), required: true } },
       responses: { 201: json(HoldGrant, "Held"), 404: refused, 409: refused },
     }),
-    (c) => {
+    async (c) => {
       const { deadlineMs } = c.req.valid("json");
-      return c.json(refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)), 201);
+      return c.json(await refusing(() => nic.hold(c.req.valid("param").id, deadlineMs)), 201);
     },
   );
-  const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
   app.openapi(
     createRoute({
       method: "delete",
@@ -105,6 +116,9 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       return c.json({}, 200);
     },
   );
+}
+
+function mountLeases(app: OpenAPIHono, nic: Nic): void {
   app.openapi(
     createRoute({
       method: "delete",
@@ -115,9 +129,10 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       request: { params, query: z.object({ final: z.enum(["true", "false"]).default("false") }) },
       responses: { ...done, 200: json(TakenBack, "No guest drives the VF") },
     }),
-    (c) => {
+    async (c) => {
       const final = c.req.valid("query").final === "true";
-      return c.json(refusing(() => nic.takeBack(c.req.valid("param").id, "the hypervisor took it back", final)), 200);
+      const { id } = c.req.valid("param");
+      return c.json(await refusing(() => nic.takeBack(id, "the hypervisor took it back", final)), 200);
     },
   );
   app.openapi(
@@ -127,10 +142,6 @@ export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
       request: { params },
       responses: { 200: json(LeaseView, "Who drives the VF's queues"), 404: refused },
     }),
-    (c) => c.json(refusing(() => nic.leaseOf(c.req.valid("param").id)), 200),
+    async (c) => c.json(await refusing(() => nic.leaseOf(c.req.valid("param").id)), 200),
   );
-
-  app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric NIC", version: "1" } });
-  return app;
 }

@@ -162,6 +162,10 @@ class Connection {
       default: {
         const lease = this.#lease;
         if (!lease) throw new DeviceRefusal("not-attached", "attach to a VF first");
+        // A socket that a guest has the NIC keep could be the other end of a connection that would then never end.
+        if (this.#guest && fds.some((fd) => fd.kind === "socket")) {
+          throw new DeviceRefusal("bad-fd", "a guest's descriptors are eventfds and memory, no sockets");
+        }
         if (request.op === "detach") this.#forgetLease();
         return this.#nic.leases.serve(lease, request, fds, reply);
       }

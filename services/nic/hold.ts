@@ -33,9 +33,12 @@ import {
 import { type Arena, ArenaFullError, type Window } from "../../shared/os/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 
-/** Frames of up to 2 KiB that fit; longer ones take several. */
+/**
+ * Frames of up to 500 bytes that fit; longer ones take several buffers. Holds live in the arena beside the guests'
+ * memory, and many VFs may change hands at once: 4 MiB of frames are a mode change's worth at full speed.
+ */
 export const HOLD_BUFFERS = 8192;
-const BUFFER_BYTES = 2048;
+const BUFFER_BYTES = 512;
 
 // Where things lie in the window.
 const DESC = 0x1000;

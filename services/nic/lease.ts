@@ -21,8 +21,8 @@ export class Lease extends Tenant {
   readonly plugin: string | undefined;
   readonly hold: Hold | undefined;
   readonly graceMs: number;
-  /** The rings that ran when the lease was taken over from a dead owner. */
-  inherited: ReadonlySet<string> = new Set();
+  /** The rings that ran when the lease was taken over from a dead owner, and where they go on. */
+  readonly inherited = new Map<string, number>();
   /** Ends it when its owner has died and nobody has taken it over. */
   orphanTimer: ReturnType<typeof setTimeout> | undefined;
   /** Told why, when the NIC ends the lease: its connection ends with it. */
@@ -46,13 +46,10 @@ export class Lease extends Tenant {
     return this.hold !== undefined;
   }
 
-  get hasRegisters(): boolean {
-    return this.#registers !== undefined;
-  }
-
   /** The descriptor of the page with the lease's doorbells; it stays the NIC's. */
   registers(): number {
     this.#registers ??= new RegisterPage(this.#engine.arena, this.pool);
+    this.queues.hasRegisters = true;
     return this.#registers.fd.number;
   }
 
@@ -60,5 +57,6 @@ export class Lease extends Tenant {
   closeRegisters(): void {
     this.#registers?.close();
     this.#registers = undefined;
+    this.queues.hasRegisters = false;
   }
 }

@@ -54,6 +54,7 @@ export class Leases {
     this.#options = options;
     this.#events = events;
     this.#tenants = new Tenants(engine, ({ pool }, index, reason) => events.queueError(pool, index, reason));
+    this.#tenants.poolsMax = () => this.policies.length;
     this.holds = new Holds({
       engine,
       divert: (pool, queue) => (this.#leases.get(pool)?.queues ?? new Queues(engine, pool)).divert(queue),
@@ -94,15 +95,14 @@ export class Leases {
     if (fromGuest && !hold) {
       throw new DeviceRefusal("bad-token", `${name}: the token is not good (any more); ask for another one`);
     }
-    const held = this.#leases.get(pool);
-    if (held && held.orphanTimer === undefined) {
-      throw new DeviceRefusal("vf-in-use", `${name} is driven by ${held.owner}`);
+    const before = this.#leases.get(pool);
+    if (before && before.orphanTimer === undefined) {
+      throw new DeviceRefusal("vf-in-use", `${name} is driven by ${before.owner}`);
     }
-    const inherited = held?.queues.rings() ?? new Set();
-    if (held) this.#end(held, "taken over");
+    if (before) this.#end(before, "taken over");
     const graceMs = fromGuest ? 0 : this.#options.graceMs;
     const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
-    lease.inherited = inherited;
+    for (const [ring, position] of before?.queues.left ?? []) lease.inherited.set(ring, position);
     lease.queues.divert(this.holds.of(pool)?.queue);
     this.#leases.set(pool, lease);
     this.#tenants.add(lease);
@@ -184,7 +184,7 @@ export class Leases {
         reply.push(lease.registers());
         return {};
       case "resume":
-        return this.#resume(lease);
+        return this.#endHold(lease);
       case "dmaSet":
         this.#tenants.setMemory(lease, request, fds);
         return {};
@@ -208,7 +208,7 @@ export class Leases {
   }
 
   /** Ends the hold with which the VF came to this owner; a guest has no say in any other. */
-  async #resume({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
+  async #endHold({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
     if (!byGuest || this.holds.of(pool) === hold) await this.holds.end(pool);
     return {};
   }
@@ -222,22 +222,22 @@ export class Leases {
     if (fds.length !== wanted) {
       throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
     }
-    if (request.flavour === "advanced" && !lease.hasRegisters) {
+    if (request.flavour === "advanced" && !lease.queues.hasRegisters) {
       throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
     }
     // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
     const hardware = this.policies[lease.pool]?.hardware ?? "any";
-    const flavour = request.flavour === "split" ? "virtio" : "advanced";
+    const flavour = request.flavour === "advanced" ? "advanced" : "virtio";
     if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }
     const ring = ringName(request.index, request.desc);
-    const takenOver = lease.inherited.has(ring);
+    const inherited = lease.inherited.get(ring);
     const kick = request.kick ? fds[0] : undefined;
     const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    this.#tenants.startQueue(lease, { ...request, base: takenOver ? -1 : request.base }, [kick, call]);
+    this.#tenants.startQueue(lease, { ...request, base: inherited ?? request.base }, [kick, call]);
     // The queue owns them now.
     fds.length = 0;
-    if (takenOver) lease.inherited = new Set([...lease.inherited].filter((name) => name !== ring));
+    lease.inherited.delete(ring);
   }
 }

@@ -42,7 +42,7 @@ const options = new Command("nic")
 await runService("nic", async () => {
   const token = requireToken(options.listen);
   const reactor = new Reactor();
-  const engine = await Engine.start<NicExports>({ module: "nic", cpus: options.engineCpus, spinUs: options.spinUs });
+  const engine = await Engine.start<NicExports>({ module: "engine", cpus: options.engineCpus, spinUs: options.spinUs });
   const died = Promise.withResolvers<void>();
   engine.onDeath = (reason) => died.reject(new Error(`the engine died: ${reason}`));
   const nic = new Nic(engine, {

@@ -6,7 +6,6 @@ import {
   CTL_CALLS,
   CTL_FILTER_COUNT,
   CTL_FRAMES,
-  CTL_NOW_NS,
   CTL_PASSES,
   CTL_SLEEPS,
   CTL_SLEPT_NS,
@@ -52,7 +51,7 @@ export class Nic {
       detached: (pool, reason) => this.#emit({ type: "detached", pool: poolName(pool), reason }),
       queueError: (pool, index, reason) => this.#emit({ type: "queue-error", pool: poolName(pool), index, reason }),
     });
-    this.#ageTimer = setInterval(() => this.#age(), AGE_PERIOD_MS);
+    this.#ageTimer = setInterval(() => this.pools.age(monotonicNs()), AGE_PERIOD_MS);
   }
 
   // Events ---------------------------------------------------------------------------------------------------
@@ -136,15 +135,6 @@ export class Nic {
       ...(plugin === undefined ? {} : { plugin }),
       ...(hold ? { hold: hold.id } : {}),
     };
-  }
-
-  #age(): void {
-    const pools = Array.from({ length: this.pools.vfCount }, (_, vf) => vf);
-    if (!pools.some((pool) => this.pools.learned(pool) > 0)) return;
-    this.engine.between(() => {
-      this.engine.view.setFloat64(CTL + CTL_NOW_NS, monotonicNs(), true);
-      this.engine.wasm.ageFilters();
-    });
   }
 
   // State ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
-import { ModeLink, NicLink, SwitchLink } from "./nic_link.ts";
+import { ModeLink, NicLink, SwitchLink } from "./links.ts";
 import { Store } from "./store.ts";
 
 const options = new Command("pf")

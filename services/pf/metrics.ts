@@ -1,6 +1,6 @@
 /** Prometheus metrics of the NIC and its VFs, read from the NIC at each scrape. */
 import { Counter, Gauge, Registry } from "prom-client";
-import { COUNTERS } from "../../shared/layout/counter_names.ts";
+import { COUNTERS, ENGINE_TIMES } from "../../shared/layout/counter_names.ts";
 import type { EngineState, NicState } from "../../shared/api/mod.ts";
 
 const NS = 1e-9;
@@ -63,6 +63,11 @@ export class Metrics {
     for (const [name, help] of COUNTERS) {
       const counter = new Counter({ name: `ringfabric_vf_${name}_total`, help, labelNames: ["vf"], registers });
       for (const [vf, pool] of pools) counter.inc({ vf }, pool.counters[name] ?? 0);
+    }
+    for (const [name, help] of ENGINE_TIMES) {
+      const metric = `ringfabric_vf_${name.replace("_ns", "")}_seconds_total`;
+      const counter = new Counter({ name: metric, help, labelNames: ["vf"], registers });
+      for (const [vf, pool] of pools) counter.inc({ vf }, (pool.counters[name] ?? 0) * NS);
     }
     return await registry.metrics();
   }

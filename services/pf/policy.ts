@@ -4,7 +4,6 @@
  */
 import {
   ApiError,
-  type LinkPatch,
   type NicPatch,
   type PortPolicy,
   type VfPatch,
@@ -73,13 +72,17 @@ export function checkAddresses(settings: Settings, mine: PortPolicy, who: string
   }
 }
 
+/** The policy of VF `id`. Throws ApiError if there is no such VF. */
+export function findVf({ vfs }: Settings, id: number): VfPolicy {
+  const policy = vfs[id];
+  if (policy) return policy;
+  const range = vfs.length === 0 ? "there are none" : `VFs are 0–${vfs.length - 1}`;
+  throw new ApiError(404, `there is no vf ${id}: ${range}`, "id");
+}
+
 /** The settings after a PATCH of one VF. */
 export function patchVf(settings: Settings, vf: number, patch: VfPatch): Settings {
-  const before = settings.vfs[vf];
-  if (!before) {
-    const range = settings.vfs.length === 0 ? "there are none" : `VFs are 0–${settings.vfs.length - 1}`;
-    throw new ApiError(404, `there is no vf ${vf}: ${range}`, "id");
-  }
+  const before = findVf(settings, vf);
   const holder = settings.vports.find((vport) => vport.vf === vf);
   if (holder) {
     const detail = `vf ${vf} is allotted to the guest of vport ${holder.id}: set the vport's policy instead`;
@@ -133,50 +136,6 @@ export function addVport(settings: Settings, vport: Vport, patch: VportPatch): S
   }
   const vports = [...settings.vports, vport].sort((a, b) => a.id - b.id);
   return patchVport({ ...settings, vports }, vport.id, patch);
-}
-
-/**
- * What a guest may have of its own accord, as `ip link` and ixgbe have it: an address that the PF has not set, VLANs of
- * its trunk, multicast that the PF allows; everything else needs trust. Answers the change of policy that grants the
- * wish; throws ApiError with the reason if it is refused.
- */
-export function grant(who: string, policy: PortPolicy, wish: LinkPatch): VportPatch {
-  const patch: VportPatch = {};
-  if (wish.mac !== undefined && wish.mac !== policy.mac) {
-    if (policy.macFixed && !policy.trust) {
-      throw new ApiError(409, `${who} may not change its address: the PF has set ${policy.mac}`, "mac", "mac-fixed");
-    }
-    patch.mac = wish.mac;
-    patch.macFixed = policy.macFixed;
-  }
-  if (wish.vlan !== undefined && wish.vlan !== 0) {
-    if (policy.vlan !== 0) {
-      const detail = `${who} may not tag its frames: the PF has put it into VLAN ${policy.vlan}`;
-      throw new ApiError(409, detail, "vlan", "vlan-fixed");
-    }
-    if (!policy.trust && !policy.trunk.includes(wish.vlan)) {
-      const allowed = policy.trunk.join(", ") || "none";
-      const detail = `${who} may not use VLAN ${wish.vlan}: its trunk list allows ${allowed}, and it is not trusted`;
-      throw new ApiError(409, detail, "vlan", "vlan-not-allowed");
-    }
-  }
-  if (wish.promisc !== undefined && wish.promisc !== policy.promisc) {
-    if (wish.promisc && !policy.trust) {
-      throw new ApiError(409, `${who} may not be promiscuous: it is not trusted`, "promisc", "not-trusted");
-    }
-    patch.promisc = wish.promisc;
-  }
-  if (wish.multicast !== undefined) {
-    const allowed = policy.multicast;
-    const more = allowed !== "all" && wish.multicast !== "none" &&
-      (wish.multicast === "all" || wish.multicast.some((group) => !allowed.includes(group)));
-    if (more && !policy.trust) {
-      const detail = `${who} may not receive other multicast than the PF allows (${allowed}): it is not trusted`;
-      throw new ApiError(409, detail, "multicast", "not-trusted");
-    }
-    patch.guestMulticast = wish.multicast;
-  }
-  return patch;
 }
 
 /** The settings after a PATCH of the NIC. New VFs begin with `initial` policy. */

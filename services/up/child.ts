@@ -37,7 +37,7 @@ export class Child {
   #deaths: number[] = [];
   #lastLine = "";
   /** Lines that wait for tell(); undefined once it was called. */
-  #held: string[] | undefined = [];
+  #untold: string[] | undefined = [];
   readonly #done: Promise<void>;
 
   constructor(spec: ChildSpec) {
@@ -65,17 +65,17 @@ export class Child {
   }
 
   /**
-   * Prints what the service has said since it was up, and from now on every line at once. Until then its lines are
-   * held: beside a service that cannot start, the others' complaints about it would hide the reason.
+   * Prints what the service has said since it was up, and from now on every line at once. Until then its lines
+   * wait: beside a service that cannot start, the others' complaints about it would hide the reason.
    */
   tell(): void {
-    for (const line of this.#held ?? []) console.error(line);
-    this.#held = undefined;
+    for (const line of this.#untold ?? []) console.error(line);
+    this.#untold = undefined;
   }
 
   #say(line: string): void {
-    if (this.#held === undefined) console.error(line);
-    else this.#held.push(line);
+    if (this.#untold === undefined) console.error(line);
+    else this.#untold.push(line);
   }
 
   async #keep(): Promise<void> {

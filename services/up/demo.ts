@@ -5,7 +5,9 @@
  */
 import { Command } from "commander";
 import { type FlowState, oneLine, Peer, type PingResult, type VfMode, wholeNumber } from "../../shared/api/mod.ts";
-import { defaultRunDir, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
+import type { Options } from "./options.ts";
+import { defaultRunDir } from "./run_dir.ts";
+import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
 const COLUMNS = [36, 46];
 
@@ -117,7 +119,7 @@ try {
     sealedOnly: false,
     json: true,
   };
-  await runFabric(options, async (fabric) => {
+  await new Supervisor(options).run(async (fabric) => {
     await show(fabric);
     if (exit) Deno.kill(Deno.pid, "SIGTERM");
     else invite(fabric);

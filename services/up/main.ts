@@ -1,7 +1,9 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
 import { Command, InvalidArgumentError } from "commander";
 import { oneLine, parseListen, qemuArguments, wholeNumber } from "../../shared/api/mod.ts";
-import { defaultRunDir, type Options, type ReadyFabric, runFabric } from "./fabric.ts";
+import type { Options } from "./options.ts";
+import { defaultRunDir } from "./run_dir.ts";
+import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
 function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): void {
   if (options.json) {
@@ -73,7 +75,7 @@ const command = new Command("up")
 
 try {
   const options = command.opts<Options>();
-  await runFabric(options, (fabric) => print(fabric, options));
+  await new Supervisor(options).run((fabric) => print(fabric, options));
   Deno.exit(0);
 } catch (error) {
   console.error(`up: ${oneLine(error).replace(/^up: /, "")}`);

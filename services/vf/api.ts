@@ -34,9 +34,9 @@ const portParams = z.object({ port: GuestPort });
 
 /** What the API needs. */
 export interface VfParts {
-  registry: Registry;
-  guests: Guests;
-  modes: Modes;
+  registry: Pick<Registry, "list" | "trust" | "add" | "find" | "remove">;
+  guests: Pick<Guests, "list" | "token" | "report" | "wish">;
+  modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile">;
 }
 
 /** The routes. */

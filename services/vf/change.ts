@@ -10,8 +10,9 @@ const UNDO_MS = 1000;
 export class Change {
   readonly steps: ModeStep[] = [];
   readonly #undo: (() => Promise<unknown>)[] = [];
-  readonly #endsMs = performance.now() + GUEST_MS;
-  #guestEndsMs = this.#endsMs;
+  /** When the guest's time in all is over. It begins with the guest's first step: a change may wait for its turn. */
+  #endsMs: number | undefined;
+  #guestEndsMs = 0;
   #undoing = false;
   readonly #aborted = Promise.withResolvers<never>();
   #isAborted = false;
@@ -22,7 +23,9 @@ export class Change {
 
   /** From now on the guest has `ms` milliseconds for its next steps, if it has so much left of its time in all. */
   giveGuest(ms: number): void {
-    this.#guestEndsMs = Math.min(this.#endsMs, performance.now() + ms);
+    const nowMs = performance.now();
+    this.#endsMs ??= nowMs + GUEST_MS;
+    this.#guestEndsMs = Math.min(this.#endsMs, nowMs + ms);
   }
 
   /** The guest is not waited for any more: somebody takes the VF by force. */
@@ -63,8 +66,8 @@ export class Change {
   }
 
   /** Asks for something that the change goes on without: whether it failed is only shown. */
-  async attempt(name: string, act: () => Promise<unknown>): Promise<void> {
-    await this.#time(name, act).catch(() => {});
+  async attempt(name: string, act: () => Promise<unknown>, undo?: () => Promise<unknown>): Promise<void> {
+    await this.step(name, act, undo).catch(() => {});
   }
 
   /** What has been done so far stays, whatever fails from now on. */

@@ -23,7 +23,7 @@ const ANSWER_MS = 200;
 /** A port's guests boot no more often than this. */
 const BOOT_MS = 200;
 /** How long a guest that was unknown may take to hear that it is to send. */
-const RESUME_MS = 2000;
+const ALLOW_TX_MS = 2000;
 
 /** A guest that has not reported for so long is gone. */
 const GONE_MS = 15_000;
@@ -52,10 +52,11 @@ export class GuestShell {
   async #ask<T extends z.ZodType>(schema: T, ms: number, path: string, body?: unknown): Promise<z.output<T>> {
     const method = path === MODE_PATH ? "GET" : body instanceof Uint8Array ? "PUT" : "POST";
     const said = await this.#peer.ask(method, path, body, ms).catch((error) => {
+      if (!(error instanceof ApiError)) throw error;
       // Names for programs are this side's to give, but for the one that a shell has to tell.
-      if (!(error instanceof ApiError) || error.status === 503) throw error;
-      const reason = error.reason === "plugin-failed" ? error.reason : undefined;
-      throw new ApiError(error.status, error.message, error.field === "plugin" ? "plugin" : undefined, reason);
+      const { status, message, field, reason } = error;
+      const named = reason === "plugin-failed" || reason === "unreachable" ? reason : undefined;
+      throw new ApiError(status, message, field === "plugin" ? field : undefined, named);
     });
     const answer = schema.safeParse(said);
     if (answer.success) return answer.data;
@@ -87,22 +88,25 @@ export class GuestShell {
     this.mode = await this.#ask(GuestMode, ms, MODE_PATH);
   }
 
-  async resume(ms: number): Promise<void> {
+  async allowTx(ms: number): Promise<void> {
     await this.#ask(Nothing, ms, "/api/v1/path/resume");
   }
 }
 
+/** What guests need of the PF, and the token with which services speak to each other. */
+export type GuestPeers = Pick<Peers, "token" | "config" | "nicLink" | "wish" | "leaveGroups">;
+
 /** All guests that report. */
 export class Guests {
-  readonly #peers: Peers;
+  readonly #peers: GuestPeers;
   readonly #tokens: ReadonlyMap<string, string>;
   readonly #guests = new Map<string, GuestShell>();
   readonly #configs = new Map<string, GuestConfig>();
   readonly #bootMs = new Map<string, number>();
-  readonly #resuming = new Set<string>();
+  readonly #allowing = new Set<string>();
 
   /** `tokens`: with which the guest on a port shows that it is the one, and the vf service to it; port to token. */
-  constructor(peers: Peers, tokens: ReadonlyMap<string, string> = new Map()) {
+  constructor(peers: GuestPeers, tokens: ReadonlyMap<string, string> = new Map()) {
     this.#peers = peers;
     this.#tokens = tokens;
   }
@@ -146,13 +150,13 @@ export class Guests {
       const guest = new GuestShell(report, this.#tokens.get(port) ?? this.#peers.token);
       this.#guests.set(port, guest);
       log("info", "vf", `a guest booted on ${port} (${report.api})`);
-      this.#haveSend(port, guest);
+      this.#allowTx(port, guest);
     }
     await this.#leaveGroups(port);
     return await this.config(port);
   }
 
-  /** Throws if a guest boots too often: each time its port is wired anew. */
+  /** Throws if a guest boots too often: each time its port is set up anew. */
   #paceBoots(port: string): void {
     const nowMs = performance.now();
     if (nowMs - (this.#bootMs.get(port) ?? -Infinity) < BOOT_MS) {
@@ -162,11 +166,11 @@ export class Guests {
   }
 
   /** A service before this one may have ended while the guest was told not to send. */
-  #haveSend(port: string, guest: GuestShell): void {
-    if (this.#resuming.has(port)) return;
-    this.#resuming.add(port);
-    void guest.resume(RESUME_MS).catch((error) => log("warn", "vf", oneLine(error)))
-      .finally(() => this.#resuming.delete(port));
+  #allowTx(port: string, guest: GuestShell): void {
+    if (this.#allowing.has(port)) return;
+    this.#allowing.add(port);
+    void guest.allowTx(ALLOW_TX_MS).catch((error) => log("warn", "vf", oneLine(error)))
+      .finally(() => this.#allowing.delete(port));
   }
 
   /** Has the PF forget what the guest before this one wanted to hear; while the PF is away, with a later report. */

@@ -16,7 +16,7 @@ const HOLD_DEADLINE_MS = 10_000;
 export const LEAVE_MS = 2000;
 const ENTER_MS = 5000;
 /** And to send again. */
-const RESUME_MS = 1000;
+const ALLOW_TX_MS = 1000;
 
 /** What changes of mode are made with. */
 export interface ModeParts {
@@ -59,7 +59,7 @@ export class Handover {
     await change.step(
       "the guest stops sending",
       () => change.askGuest((ms) => guest.quiesce(ms)),
-      () => change.askGuest((ms) => guest.resume(ms)),
+      () => change.askGuest((ms) => guest.allowTx(ms)),
     );
     // Whatever the guest will have answered: it may have taken the VF, or still be about to.
     const takeBack = async () => {
@@ -87,10 +87,18 @@ export class Handover {
     change.giveGuest(LEAVE_MS);
     // Without room for a hold, or with somebody else's, the VF is taken all the same.
     if (vf !== null) {
-      await change.attempt("the NIC holds the VF's frames", () => this.#parts.peers.hold(vf, HOLD_DEADLINE_MS));
+      await change.attempt(
+        "the NIC holds the VF's frames",
+        () => this.#parts.peers.hold(vf, HOLD_DEADLINE_MS),
+        () => this.#parts.peers.release(vf),
+      );
     }
     if (guest) {
-      await change.attempt("the guest stops sending", () => change.askGuest((ms) => guest.quiesce(ms), LEAVE_MS / 2));
+      await change.attempt(
+        "the guest stops sending",
+        () => change.askGuest((ms) => guest.quiesce(ms), LEAVE_MS / 2),
+        () => change.askGuest((ms) => guest.allowTx(ms)),
+      );
       await change.attempt("the plugin gives the VF back", () => change.askGuest((ms) => guest.emulated(ms)));
     }
     if (vf !== null) {
@@ -102,17 +110,26 @@ export class Handover {
       await change.step("vhost drives the rings", () => this.#parts.peers.setDataPath(port, "emulated"));
     } finally {
       if (vf !== null) await change.attempt("held frames are delivered", () => this.#parts.peers.release(vf));
-      if (forGood && typeof port === "string" && vf !== null) {
-        await change.step("the VF is given back", () => this.#parts.peers.returnVf(port));
-      }
+      await this.#sendAgain(port, guest, change);
+      // Last: a PF that is away must not keep the guest at rest.
+      if (forGood && vf !== null) await this.giveBack({ port, vf }, change);
     }
-    await this.#sendAgain(port, guest, change);
+  }
+
+  /** Ends the allotment of a VF to a vport's guest, if `port` is a vport. */
+  async giveBack({ port }: VfPlace, change: Change): Promise<void> {
+    if (typeof port === "string") await change.step("the VF is given back", () => this.#parts.peers.returnVf(port));
   }
 
   /** Has a guest send again. One that was not asked for its VF goes back to its own path by itself, or never. */
   async #sendAgain(port: Port, guest: Shell | undefined, change: Change): Promise<void> {
-    if (guest) await change.attempt("the guest sends again", () => guest.resume(RESUME_MS));
-    else void this.#parts.guests.find(String(port))?.resume(RESUME_MS).catch(() => {});
+    if (guest) await change.attempt("the guest sends again", () => guest.allowTx(ALLOW_TX_MS));
+    else this.allowTx(port);
+  }
+
+  /** Tells a guest that it may send. Nobody waits for that. */
+  allowTx(port: Port): void {
+    void this.#parts.guests.find(String(port))?.allowTx(ALLOW_TX_MS).catch(() => {});
   }
 
   /** A guest without a shell: its rings go from one driver to the other, and it need not know. */

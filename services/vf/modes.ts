@@ -7,22 +7,12 @@
 import { ApiError, type DataPath, log, type ModeRequest, type ModeStep, type VfMode } from "../../shared/api/mod.ts";
 import { Change } from "./change.ts";
 import { Handover, LEAVE_MS, type ModeParts, type Port, type Shell, type VfPlace } from "./handover.ts";
+import { checkRequest, named } from "./mode_errors.ts";
 import { nameOf, PortTurns } from "./port_turns.ts";
 import type { StoredImage } from "./registry.ts";
 
 /** However often a guest reports, it is looked at no more often. */
 const LOOK_MS = 200;
-
-/** Codes with which the NIC refuses a guest's memory. */
-const MEMORY_CODES = new Set([
-  "memory-limit",
-  "unsealed",
-  "huge-pages",
-  "arena-full",
-  "bad-fd",
-  "past-end",
-  "memory-gone",
-]);
 
 /** Failures after which a guest is not asked for anything more. */
 const WITHOUT_GUEST = new Set(["unreachable", "guest-unreachable", "taken-by-force"]);
@@ -40,7 +30,7 @@ export class Modes {
   readonly #registry: ModeParts["registry"];
   readonly #handover: Handover;
   readonly #changes = new PortTurns();
-  /** When a guest's reports were last held against how its port is wired. */
+  /** When a guest's reports were last compared with its port's data path. */
   readonly #lookedMs = new Map<Port, number>();
   readonly #memory = new Map<Port, Memory>();
 
@@ -77,7 +67,7 @@ export class Modes {
 
   /** Puts a port into a mode; throws ApiError with the reason if it does not come to that. */
   async set(port: Port, request: ModeRequest): Promise<VfMode> {
-    check(request);
+    checkRequest(request);
     const change = new Change();
     return await this.#changes.take(port, { change, force: request.force === true }, async () => {
       const memory: Memory = { ...this.#memory.get(port) };
@@ -125,7 +115,12 @@ export class Modes {
     if (dataPath === "guest" || driven) {
       return await this.#handover.leave({ port, vf }, force ? undefined : guest, change);
     }
-    if (dataPath === "emulated") return;
+    if (dataPath === "emulated") {
+      // The change that force has ended had no time to let the guest send again.
+      if (force) this.#handover.allowTx(port);
+      // A vport's guest may still have a VF, if the PF was away when it was to be given back.
+      return vf === null ? undefined : await this.#handover.giveBack({ port, vf }, change);
+    }
     if (force) {
       const detail = `no guest drives ${nameOf(port)} by itself: leave force out`;
       throw new ApiError(409, detail, "force", "incompatible-mode");
@@ -152,7 +147,8 @@ export class Modes {
         await this.#handover.enter(at, guest, "emulated", again);
       } catch {
         await again.undo();
-        await this.#handover.leave(at, undefined, again);
+        // What fails of that is among the steps; why the new plugin failed is what is thrown.
+        await this.#handover.leave(at, undefined, again).catch(() => again.undo());
       }
       change.steps.push(...again.steps);
       throw error;
@@ -218,12 +214,18 @@ export class Modes {
 
   /** Emulated mode, without asking the guest: a process of one before it may still be there, and hold the VF. */
   async #reset(port: Port): Promise<void> {
-    const now = await this.#now(port);
-    await this.#handover.leave({ port, vf: now.vf }, undefined, new Change());
+    const { vf } = await this.#now(port);
+    const change = new Change();
+    try {
+      await this.#handover.leave({ port, vf }, undefined, change);
+    } catch (error) {
+      await change.undo();
+      throw error;
+    }
   }
 
   /**
-   * Whether a port is wired as its guest reports. That it drives its VF is the NIC's to say: a guest that says so, and
+   * Whether a port's data path is as its guest reports. That it drives its VF is the NIC's to say: a guest that says so, and
    * does not, has lost its VF and has not noticed, or lies.
    */
   async #agrees(port: Port, guest: Shell): Promise<boolean> {
@@ -232,7 +234,7 @@ export class Modes {
     return (dataPath === "guest") === driven;
   }
 
-  /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): wire it up again. */
+  /** A guest reports that it is not on the path it was put on (its plugin failed, the NIC restarted): set it up again. */
   async reconcile(port: Port): Promise<void> {
     const guest = this.#guests.find(String(port));
     const nowMs = performance.now();
@@ -256,17 +258,6 @@ export class Modes {
   }
 }
 
-/** Throws unless a request makes sense by itself. */
-function check({ mode, plugin, force }: ModeRequest): void {
-  if (force && mode !== "emulated") {
-    const detail = "force takes a VF back without asking its guest: it goes with mode emulated only";
-    throw new ApiError(422, detail, "force", "incompatible-mode");
-  }
-  if (mode === "emulated" && plugin !== undefined) {
-    throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");
-  }
-}
-
 /** What is so on a port. */
 interface Now {
   /** The VF that its guest has, if it has one. */
@@ -274,20 +265,4 @@ interface Now {
   dataPath: DataPath;
   /** A guest drives that VF itself. */
   driven: boolean;
-}
-
-/** A failure with the name that the API promises. */
-function named(error: unknown): ApiError {
-  if (!(error instanceof ApiError)) return new ApiError(500, (error as Error).message, undefined, "step-failed");
-  const { reason } = error;
-  if (reason === "held") return new ApiError(409, error.message, "mode", "operation-in-progress");
-  if (reason !== undefined && MEMORY_CODES.has(reason)) {
-    return new ApiError(409, error.message, "mode", "memory-not-shareable");
-  }
-  if (
-    (error.field === "plugin" || error.field === "image") && error.status === 422 && reason !== "incompatible-plugin"
-  ) {
-    return new ApiError(409, error.message, "plugin", "plugin-rejected");
-  }
-  return reason === undefined ? new ApiError(error.status, error.message, error.field, "step-failed") : error;
 }

@@ -12,7 +12,7 @@ import {
   VportState,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import type { PortName } from "./driver.ts";
+import type { PortName } from "./port_context.ts";
 import type { Ports } from "./ports.ts";
 import type { SoftwareSwitch } from "./software_switch.ts";
 
@@ -29,10 +29,24 @@ const params = z.object({
     .transform((text) => /^\d+$/.test(text) ? Number(text) : text as PortName),
 });
 
-/** The routes over `ports`. */
-export function vhostApi(ports: Ports, software: SoftwareSwitch, token: string | undefined): OpenAPIHono {
+/** The ports, as the routes use them. */
+export type PortsPart = Pick<Ports, "ready" | "states" | "state" | "configure" | "setDataPath">;
+/** The software switch, as the routes use it. */
+export type SwitchPart = Pick<SoftwareSwitch, "apply" | "states">;
+
+/** The routes over `ports` and the software switch. */
+export function vhostApi(ports: PortsPart, software: SwitchPart, token: string | undefined): OpenAPIHono {
   const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
+  mountPorts(app, ports);
+  mountVports(app, software);
+  // Nothing is told here; that the stream ends is how the PF learns that the switch has to be programmed anew.
+  app.get("/api/v1/events", (c) => eventStream<never>(c, () => () => {}));
+  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });
+  return app;
+}
+
+function mountPorts(app: OpenAPIHono, ports: PortsPart): void {
   const known = (name: PortName) => {
     const state = ports.state(name);
     if (!state) throw new ApiError(404, `there is no port ${name}`, "port");
@@ -70,7 +84,7 @@ export function vhostApi(ports: Ports, software: SoftwareSwitch, token: string |
     createRoute({
       method: "put",
       path: "/api/v1/ports/{port}/dataPath",
-      description: "Changes who drives the port's rings while its guest runs; or says why that cannot be",
+      description: "Changes who serves the port's rings while its guest runs; or says why that cannot be",
       request: { params, body: { ...json(DataPathChange, "The data path"), required: true } },
       responses: { 200: json(PortState, "In force"), 404: refused, 409: refused, 422: refused },
     }),
@@ -86,6 +100,9 @@ export function vhostApi(ports: Ports, software: SoftwareSwitch, token: string |
       }
     },
   );
+}
+
+function mountVports(app: OpenAPIHono, software: SwitchPart): void {
   app.openapi(
     createRoute({
       method: "put",
@@ -107,8 +124,4 @@ export function vhostApi(ports: Ports, software: SoftwareSwitch, token: string |
     }),
     (c) => c.json(software.states, 200),
   );
-  // Nothing is told here; that the stream ends is how the PF learns that the switch has to be programmed anew.
-  app.get("/api/v1/events", (c) => eventStream<never>(c, () => () => {}));
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });
-  return app;
 }

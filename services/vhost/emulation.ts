@@ -1,22 +1,14 @@
 /**
  * Emulated mode and the software switch: this service's own engine, which is the NIC's over another arena. A VF's guest
- * has its virtqueues here, wired to the VF by a trunk; guests without a VF are on the switch, whose uplink is a trunk to
- * the PF's pool. The VFs' guests have pools from the top down, the switch's from 0 up.
+ * has its virtqueues here, and a driver pair to the VF; guests without a VF are on the switch, whose uplink is a driver
+ * pair to the PF's pool. The VFs' guests have pools from the top down, the switch's from 0 up.
  */
-import {
-  P_RX_COUNT,
-  P_RX_QUEUES,
-  P_VISIT_FRAMES,
-  POOL_STRIDE,
-  POOL_UPLINK,
-  POOLS,
-  VF_MAX,
-} from "../../shared/layout/nic.ts";
+import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type DomainLimits, Engine, Tenant, Tenants, visitFrames } from "../../shared/engine/mod.ts";
+import { type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { log, VPORTS_MAX } from "../../shared/api/mod.ts";
+import { DriverPair, type DriverPairOptions } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
-import { Trunk, type TrunkOptions } from "./trunk.ts";
 
 const UPLINK_RETRY_MS = 200;
 
@@ -31,22 +23,21 @@ export class Emulation {
   readonly engine: Engine<SwitchExports>;
   readonly tenants: Tenants;
   readonly #limits: DomainLimits;
-  readonly #trunks = new Set<Trunk>();
+  readonly #pairs = new Set<DriverPair>();
   readonly #claimed = new Set<number>();
-  #uplink: Trunk | undefined;
+  #uplink: DriverPair | undefined;
   #closed = false;
 
   private constructor(engine: Engine<SwitchExports>, limits: DomainLimits) {
     this.engine = engine;
     this.#limits = limits;
     this.tenants = new Tenants(engine, () => {});
-    this.tenants.extraActive = () =>
-      [...this.#trunks].filter((trunk) => trunk.isReceiving).map((trunk) => trunk.source);
+    this.tenants.extraActive = () => [...this.#pairs].filter((pair) => pair.isReceiving).map(({ rx }) => rx);
   }
 
   /** Starts the engine. */
   static async start({ cpus, spinUs, ...limits }: EmulationOptions): Promise<Emulation> {
-    return new Emulation(await Engine.start<SwitchExports>({ module: "nic", cpus, spinUs }), limits);
+    return new Emulation(await Engine.start<SwitchExports>({ module: "engine", cpus, spinUs }), limits);
   }
 
   /** Lets a guest into a pool of its own, from the top down. */
@@ -63,7 +54,6 @@ export class Emulation {
     const tenant = new Tenant(this.engine, pool, this.#limits);
     this.#claimed.add(pool);
     this.tenants.add(tenant);
-    this.engine.view.setUint32(POOLS + pool * POOL_STRIDE + P_VISIT_FRAMES, visitFrames(1), true);
     return tenant;
   }
 
@@ -74,22 +64,22 @@ export class Emulation {
   }
 
   /** Connects a pool of this engine to one of the NIC. */
-  async connect(options: TrunkOptions): Promise<Trunk> {
-    const trunk = await Trunk.connect(this.engine, options);
-    this.#trunks.add(trunk);
+  async connect(options: DriverPairOptions): Promise<DriverPair> {
+    const pair = await DriverPair.connect(this.engine, options);
+    this.#pairs.add(pair);
     this.engine.between(() => this.tenants.writeActive());
-    return trunk;
+    return pair;
   }
 
-  /** Takes a trunk away again. */
-  async disconnect(trunk: Trunk, reason: string): Promise<void> {
-    this.#trunks.delete(trunk);
+  /** Takes a driver pair away again. */
+  async disconnect(pair: DriverPair, reason: string): Promise<void> {
+    this.#pairs.delete(pair);
     this.engine.between(() => this.tenants.writeActive());
-    await trunk.close(reason);
+    await pair.close(reason);
   }
 
   /** Connects the switch to the PF's pool; tries until it is there. */
-  async openUplink(options: Pick<TrunkOptions, "deviceSocket" | "reactor">): Promise<void> {
+  async openUplink(options: Pick<DriverPairOptions, "deviceSocket" | "reactor">): Promise<void> {
     const say = (level: "info" | "warn", message: string) => log(level, "vhost", `switch: ${message}`);
     while (!this.#closed && !this.#uplink) {
       try {
@@ -99,7 +89,7 @@ export class Emulation {
           remote: "pf",
           pool: POOL_UPLINK,
           owner,
-          wired: false,
+          emulated: false,
           isReceiving: () => true,
           log: say,
         });
@@ -119,14 +109,13 @@ export class Emulation {
   #plugUplink(): void {
     const at = POOLS + POOL_UPLINK * POOL_STRIDE;
     const { view } = this.engine;
-    view.setUint32(at + P_RX_QUEUES, this.#uplink?.sink ?? 0, true);
+    view.setUint32(at + P_RX_QUEUES, this.#uplink?.tx ?? 0, true);
     view.setUint32(at + P_RX_COUNT, this.#uplink ? 1 : 0, true);
-    view.setUint32(at + P_VISIT_FRAMES, visitFrames(1), true);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const trunk of [...this.#trunks]) await this.disconnect(trunk, "the vhost service stops");
+    for (const pair of [...this.#pairs]) await this.disconnect(pair, "the vhost service stops");
     await this.engine.close();
   }
 }

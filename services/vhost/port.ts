@@ -4,29 +4,16 @@
  */
 import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
 import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
-import { ApiError, type DataPath } from "../../shared/api/mod.ts";
-import type { PortContext, PortName } from "./driver.ts";
-import { Session, type SessionState } from "./session.ts";
+import { ApiError, type DataPath, type PortState } from "../../shared/api/mod.ts";
+import type { PortContext } from "./port_context.ts";
+import { Session } from "./session.ts";
 
 const RECONNECT_MS = 500;
 /** How long a new front-end waits for the end of one that has just died. */
 const HANDOVER_MS = 1000;
 
-/** How a port gets its connections, and who drives their rings. */
-export interface PortConfig {
-  role: "server" | "client";
-  path: string;
-  dataPath: DataPath;
-}
-
-/** State of a port for the API. */
-export interface PortState extends PortConfig {
-  port: PortName;
-  connected: boolean;
-  /** Why the last front-end's session ended. */
-  lastEnd?: string;
-  session?: SessionState;
-}
+/** How a port gets its connections, and who serves their rings. */
+export type PortConfig = Pick<PortState, "role" | "path" | "dataPath">;
 
 /** A VF's vhost-user port. */
 export class Port {
@@ -51,6 +38,7 @@ export class Port {
     this.#done = config.role === "server" ? this.#serve() : this.#dial();
   }
 
+  /** What the API shows. */
   get state(): PortState {
     return {
       port: this.#context.name,
@@ -117,7 +105,7 @@ export class Port {
     return this.#config;
   }
 
-  /** Changes who drives the rings, while they run. Throws the reason if it cannot be; nothing has changed then. */
+  /** Changes who serves the rings, while they run. Throws the reason if it cannot be; nothing has changed then. */
   async setDataPath(dataPath: DataPath): Promise<void> {
     if (dataPath === "guest" && !this.#session) {
       throw new ApiError(409, "no guest is connected that could drive the VF by itself", "dataPath");

@@ -6,13 +6,16 @@
 import { DeviceClient } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
-import { ApiError, type DataPath, log, oneLine } from "../../shared/api/mod.ts";
-import type { Reactor } from "../../shared/os/mod.ts";
-import type { Driver, DriverEvents, PortContext, PortName } from "./driver.ts";
-import { EmulatedDriver, SwitchDriver } from "./emulated.ts";
+import { ApiError, type DataPath, log, oneLine, type PortState } from "../../shared/api/mod.ts";
+import { Notifier, type Reactor } from "../../shared/os/mod.ts";
+import { EmulatedBackend } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
-import { NicLease } from "./lease.ts";
-import { Port, type PortConfig, type PortState } from "./port.ts";
+import { NicClient } from "./nic_client.ts";
+import { Port, type PortConfig } from "./port.ts";
+import type { PortContext, PortName } from "./port_context.ts";
+import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+import { SwitchBackend } from "./switch_backend.ts";
+import { PipeThreads } from "./wakeups.ts";
 
 const RECONNECT_MS = 200;
 
@@ -34,6 +37,7 @@ export class Ports {
   readonly #turns = new Turns();
   /** What all ports' front-ends together may ask of engines. */
   readonly #pace = new Pace(ALL_GUESTS_PACE);
+  readonly #notifier = new Notifier();
   /** Whether the NIC has been heard since the last connection to it. */
   ready = false;
 
@@ -125,8 +129,10 @@ export class Ports {
       deviceSocket,
       reactor,
       pace: new Pace(GUEST_PACE, this.#pace),
+      notifier: this.#notifier,
+      pipeThreads: new PipeThreads(),
       log: (level, message) => log(level, "vhost", `${label}: ${message}`),
-      makeDriver: (path, events) => this.#makeDriver(context, path, events),
+      makeBackend: (path, events) => this.#makeBackend(context, path, events),
     };
     const config = { ...this.#defaultConfig(name), ...this.#configs[String(name)] };
     const port = new Port(context, config);
@@ -134,14 +140,14 @@ export class Ports {
     this.#ports.set(name, port);
   }
 
-  #makeDriver(context: PortContext, path: DataPath, events: DriverEvents): Driver | undefined {
+  #makeBackend(context: PortContext, path: DataPath, events: RingBackendEvents): RingBackend | undefined {
     const { emulation } = this.#options;
     const { name } = context;
     if (path === "guest") return undefined;
     if (typeof name === "string" && name !== "uplink") {
-      return new SwitchDriver(emulation, context, events, Number(name.slice("vport".length)));
+      return new SwitchBackend(emulation, context, events, Number(name.slice("vport".length)));
     }
-    return path === "emulated" ? new EmulatedDriver(emulation, context, events) : new NicLease(context, events);
+    return path === "emulated" ? new EmulatedBackend(emulation, context, events) : new NicClient(context, events);
   }
 
   get states(): PortState[] {
@@ -166,7 +172,7 @@ export class Ports {
     return this.state(name) as PortState;
   }
 
-  /** Has another data path drive a VF's rings; throws the reason if it cannot be, with nothing changed. */
+  /** Has another data path serve a VF's rings; throws the reason if it cannot be, with nothing changed. */
   async setDataPath(name: PortName, dataPath: DataPath): Promise<PortState> {
     const port = this.#ports.get(name);
     if (!port || name === "uplink" || (typeof name === "string" && dataPath === "passthrough")) {
@@ -190,5 +196,6 @@ export class Ports {
     this.#watch?.close();
     await this.#turns.settled;
     for (const port of this.#ports.values()) await port.close();
+    this.#notifier.close();
   }
 }

@@ -1,35 +1,37 @@
 /**
- * A session's rings and memory, and whoever drives them now. A ring runs when its size, addresses, kick and enable have
- * all come, in whatever order, and somebody drives it; another driver can take over at any time, from the positions at
- * which the one before stopped.
+ * A session's rings and memory, and the backend that serves them now. A ring runs when its size, addresses, kick and
+ * enable have all come, in whatever order, and there is a backend; another backend can take over at any time, from the
+ * positions at which the one before stopped.
  */
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
-import { type Fd, signalForeignEventFd } from "../../shared/os/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
+import { VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
-import type { Ask, Driver, PortContext } from "./driver.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
+import type { SessionContext } from "./port_context.ts";
+import type { Ask, RingBackend } from "./ring_backend.ts";
 import { Vring } from "./vring.ts";
 
-/** What it costs to get a driver, and to give it back when the front-end goes away. */
+/** What it costs to get a backend, and to give it back when the front-end goes away. */
 const ATTACH_COST = 2;
 
-/** Rings, memory and driver of one session. */
+/** Rings, memory and backend of one session. */
 export class Rings {
   features = 0n;
-  readonly #context: PortContext;
+  readonly #context: SessionContext;
   readonly #lost: () => void;
   #path: DataPath;
-  #driver: Driver | undefined;
+  #backend: RingBackend | undefined;
   #memory = new MemoryTable();
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
   #closed = false;
 
-  /** `lost` is told when nobody can drive the rings any more. */
-  constructor(context: PortContext, path: DataPath, lost: () => void) {
+  /** `lost` is told when nobody can serve the rings any more. */
+  constructor(context: SessionContext, path: DataPath, lost: () => void) {
     this.#context = context;
     this.#path = path;
     this.#lost = lost;
@@ -47,6 +49,16 @@ export class Rings {
     return [...this.#vrings.values()];
   }
 
+  /** Whether the rings are packed ones. */
+  get isPacked(): boolean {
+    return ((this.features >> BigInt(VIRTIO_F_RING_PACKED)) & 1n) === 1n;
+  }
+
+  /** Where a stopped ring goes on. */
+  baseOf(ring: Vring): number {
+    return ring.base ?? (this.isPacked ? VIRTQ_PACKED_BASE_INITIAL : 0);
+  }
+
   /** Ring `index`, which may be new. */
   at(index: number): Vring {
     let ring = this.#vrings.get(index);
@@ -57,40 +69,40 @@ export class Rings {
     return ring;
   }
 
-  /** Messages of the front-end and changes of the driver come one after the other. */
+  /** Messages of the front-end and changes of the backend come one after the other. */
   exclusively<T>(step: () => Promise<T>): Promise<T> {
     return this.#turns.take(step);
   }
 
-  // The driver -----------------------------------------------------------------------------------------------
+  // The backend ----------------------------------------------------------------------------------------------
 
-  #make(path: DataPath): Driver | undefined {
-    return this.#context.makeDriver(path, {
-      resume: (ask) => this.#resume(ask),
+  #make(path: DataPath): RingBackend | undefined {
+    return this.#context.makeBackend(path, {
+      restoreRings: (ask) => this.#restore(ask),
       lost: this.#lost,
       queueFailed: (index, reason) => this.#queueFailed(index, reason),
     });
   }
 
-  /** Gets a driver; answers the features that queues may have (0 if the guest drives its VF itself). */
+  /** Gets a backend; answers the features that queues may have (0 if the guest drives its VF itself). */
   async attach(): Promise<bigint> {
     await this.#context.pace.step(ATTACH_COST);
-    const driver = this.#make(this.#path);
-    const features = await driver?.attach() ?? 0n;
-    this.#driver = driver;
+    const backend = this.#make(this.#path);
+    const features = await backend?.attach() ?? 0n;
+    this.#backend = backend;
     return features;
   }
 
-  /** Asks the driver when the port's budget has what it costs; without a driver there is nothing to be done. */
+  /** Asks the backend when the port's budget has what it costs; without a backend there is nothing to be done. */
   async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
     await this.#context.pace.step(requestCost(body));
-    return await this.#driver?.request(body, fds) ?? {};
+    return await this.#backend?.request(body, fds) ?? {};
   }
 
   /**
-   * Has another data path drive the rings. What is on its way is delivered first. If anything fails, the rings go on
+   * Has another data path serve the rings. What is on its way is delivered first. If anything fails, the rings go on
    * with the one they had, and the reason is thrown. But a guest that has driven its VF itself does not get it again: if
-   * nobody can drive its rings, its session ends.
+   * nobody can serve its rings, its session ends.
    */
   switchTo(path: DataPath): Promise<void> {
     return this.exclusively(async () => {
@@ -99,14 +111,14 @@ export class Rings {
       const before = this.#path;
       const running = this.all.filter((ring) => ring.running);
       await this.#quiesce(running);
-      await this.#driver?.release("its data path changes");
+      await this.#backend?.release("its data path changes");
       try {
         await this.#takeOver(path);
       } catch (error) {
         if (before === "guest") {
           this.#context.log(
             "warn",
-            `no longer drives its VF, and nobody drives its rings: ${(error as Error).message}`,
+            `no longer drives its VF, and nobody serves its rings: ${(error as Error).message}`,
           );
           return this.#lost();
         }
@@ -124,36 +136,36 @@ export class Rings {
     const transmit = running.filter((ring) => ring.index % 2 === 1);
     for (const ring of transmit) await this.stop(ring);
     try {
-      await this.#driver?.drain();
+      await this.#backend?.drain();
     } catch (error) {
-      for (const ring of transmit) await this.#start(ring, ring.base);
+      for (const ring of transmit) await this.#start(ring);
       throw error;
     }
     for (const ring of running) await this.stop(ring);
   }
 
   async #takeOver(path: DataPath): Promise<void> {
-    const driver = this.#make(path);
-    this.#driver = undefined;
+    const backend = this.#make(path);
+    this.#backend = undefined;
     this.#path = path;
-    if (!driver) return;
+    if (!backend) return;
     try {
-      await driver.attach();
-      this.#driver = driver;
+      await backend.attach();
+      this.#backend = backend;
       if (this.#memory.size > 0) await this.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
       // Receive rings first: nobody's frame may come before there is room for it.
       for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
       // Where they got to is where the way back begins.
       for (const ring of this.all) await this.stop(ring).catch(() => ring.running = false);
-      this.#driver = undefined;
-      await driver.release((error as Error).message);
+      this.#backend = undefined;
+      await backend.release((error as Error).message);
       throw error;
     }
   }
 
   /** Puts everything that was in force in force again, in a NIC that has just started. */
-  async #resume(ask: Ask): Promise<void> {
+  async #restore(ask: Ask): Promise<void> {
     if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
     for (const ring of this.#vrings.values()) {
       if (!ring.running) continue;
@@ -173,7 +185,7 @@ export class Rings {
     ring.error = reason;
     if (isMemoryLost(reason)) this.#context.pace.exhaust(LOST_MEMORY_COST);
     this.#context.log("warn", `queue ${index} stopped: ${reason}`);
-    if (ring.err) void signalForeignEventFd(ring.err);
+    if (ring.err) this.#context.notifier.raise(ring.err);
   }
 
   // Memory ---------------------------------------------------------------------------------------------------
@@ -212,13 +224,13 @@ export class Rings {
     // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
     const enabled = ring.enabled || ((this.features >> BigInt(VHOST_USER_F_PROTOCOL_FEATURES)) & 1n) === 0n;
     if (ring.running && !enabled) return await this.stop(ring);
-    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring, ring.base);
+    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring);
   }
 
-  #start(ring: Vring, base: number): Promise<void> {
+  #start(ring: Vring): Promise<void> {
     // A guest that drives its VF itself leaves its virtio rings alone; they wait where they are.
-    if (!this.#driver) return Promise.resolve();
-    return this.#startWith((body, fds) => this.ask(body, fds), ring, base);
+    if (!this.#backend) return Promise.resolve();
+    return this.#startWith((body, fds) => this.ask(body, fds), ring, this.baseOf(ring));
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
@@ -232,7 +244,7 @@ export class Rings {
     await ask({
       op: "queueStart",
       index: ring.index,
-      flavour: "split",
+      flavour: this.isPacked ? "packed" : "split",
       size: ring.size,
       desc,
       avail,
@@ -254,7 +266,7 @@ export class Rings {
     ring.base = Number(base);
   }
 
-  /** Gives a running ring its new call eventfd. */
+  /** Gives a running ring its new call descriptor. */
   async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
     if (!ring.running) return;
     await this.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
@@ -270,8 +282,8 @@ export class Rings {
   close(reason: string): Promise<void> {
     return this.exclusively(async () => {
       this.#closed = true;
-      await this.#driver?.release(reason);
-      this.#driver = undefined;
+      await this.#backend?.release(reason);
+      this.#backend = undefined;
       for (const ring of this.all) ring.close();
       this.#vrings.clear();
       this.#memory.close();

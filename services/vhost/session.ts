@@ -7,103 +7,56 @@
  * were.
  */
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type Fd, isEventFd } from "../../shared/os/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import {
   type Message,
   ProtocolError,
-  readRegion,
-  REGION_BYTES,
-  VHOST_MEMORY_BASELINE_NREGIONS,
-  VHOST_USER_F_PROTOCOL_FEATURES,
-  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_PROTOCOL_F_MQ,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
-  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
-  VHOST_USER_PROTOCOL_F_STATUS,
   VHOST_USER_VRING_IDX_MASK,
   VHOST_USER_VRING_NOFD_MASK,
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
-import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
-import type { DataPath } from "../../shared/api/mod.ts";
-import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
-import type { PortContext } from "./driver.ts";
-import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
+import type { DataPath, SessionState } from "../../shared/api/mod.ts";
+import { MEM_SLOTS_MAX } from "./memory.ts";
+import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
+import { ANSWERED, FEATURES, hasBit, NEEDS, PROTOCOL_FEATURES, QUEUE_PAIRS_MAX } from "./negotiation.ts";
+import type { SessionContext } from "./port_context.ts";
 import { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
-
-const PROTOCOL_FEATURES = [
-  VHOST_USER_PROTOCOL_F_MQ,
-  VHOST_USER_PROTOCOL_F_REPLY_ACK,
-  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
-  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_PROTOCOL_F_STATUS,
-].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
+import { Wakeups } from "./wakeups.ts";
 
 const VRING_SIZE_MAX = 32768;
-const QUEUE_PAIRS_MAX = 16;
-/** Requests that have an answer of their own; the others are acknowledged if the front-end asks for it. */
-const ANSWERED = new Set([
-  "VHOST_USER_GET_FEATURES",
-  "VHOST_USER_GET_PROTOCOL_FEATURES",
-  "VHOST_USER_GET_QUEUE_NUM",
-  "VHOST_USER_GET_VRING_BASE",
-  "VHOST_USER_GET_MAX_MEM_SLOTS",
-  "VHOST_USER_GET_STATUS",
-]);
-/** Requests that a front-end may only send once it has negotiated their protocol feature. */
-const NEEDS: Partial<Record<Message["name"], number>> = {
-  VHOST_USER_GET_QUEUE_NUM: VHOST_USER_PROTOCOL_F_MQ,
-  VHOST_USER_RESET_DEVICE: VHOST_USER_PROTOCOL_F_RESET_DEVICE,
-  VHOST_USER_GET_MAX_MEM_SLOTS: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_ADD_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_REM_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
-  VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
-};
-function bit(n: number): bigint {
-  return 1n << BigInt(n);
-}
 
-/** What this back-end adds to the features of the NIC's queues. */
-const BACK_END_FEATURES = bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_GUEST_ANNOUNCE) | bit(VHOST_USER_F_PROTOCOL_FEATURES);
-
-/** State of a session for the API. */
-export interface SessionState {
-  features: string;
-  protocolFeatures: string;
-  status: number;
-  memoryRegions: number;
-  /** What the NIC refused last, while the connection went on. */
-  lastRefusal?: string;
-  vrings: { index: number; size: number; enabled: boolean; running: boolean; error?: string }[];
-}
+/** The front-end's end of a session: what comes from it, and what goes to it. */
+export type Connection = Pick<VhostUserConnection, "receive" | "reply" | "replyU64" | "close">;
 
 /** One front-end's connection. */
 export class Session {
-  readonly #connection: VhostUserConnection;
-  readonly #context: PortContext;
+  readonly #connection: Connection;
+  readonly #context: SessionContext;
   readonly #rings: Rings;
-  readonly #offered = QUEUE_FEATURES | BACK_END_FEATURES;
+  readonly #wakeups: Wakeups;
   #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
 
-  constructor(connection: VhostUserConnection, context: PortContext, path: DataPath) {
+  constructor(connection: Connection, context: SessionContext, path: DataPath) {
     this.#connection = connection;
     this.#context = context;
     this.#rings = new Rings(context, path, () => connection.close());
+    this.#wakeups = new Wakeups(context.pipeThreads);
   }
 
   get path(): DataPath {
     return this.#rings.path;
   }
 
-  /** Has another data path drive the guest's rings; throws the reason if that cannot be. */
+  /** Has another data path serve the guest's rings; throws the reason if that cannot be. */
   switchTo(path: DataPath): Promise<void> {
     return this.#rings.switchTo(path);
   }
 
+  /** What the API shows. */
   get state(): SessionState {
     return {
       features: `0x${this.#rings.features.toString(16)}`,
@@ -126,6 +79,7 @@ export class Session {
     const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
     this.#connection.close();
     await this.#rings.close(reason);
+    this.#wakeups.close();
     return reason;
   }
 
@@ -149,10 +103,10 @@ export class Session {
   async #serve(message: Message): Promise<void> {
     const { name, fds } = message;
     const acknowledge = message.needReply && !ANSWERED.has(name) &&
-      (this.#protocolFeatures & bit(VHOST_USER_PROTOCOL_F_REPLY_ACK)) !== 0n;
+      hasBit(this.#protocolFeatures, VHOST_USER_PROTOCOL_F_REPLY_ACK);
     try {
       const needed = NEEDS[name];
-      if (needed !== undefined && (this.#protocolFeatures & bit(needed)) === 0n) {
+      if (needed !== undefined && !hasBit(this.#protocolFeatures, needed)) {
         throw new ProtocolError(`${name} before its protocol feature was negotiated`);
       }
       await this.#handle(message);
@@ -172,7 +126,7 @@ export class Session {
     const { name, payload } = message;
     switch (name) {
       case "VHOST_USER_GET_FEATURES":
-        return this.#connection.replyU64(name, this.#offered);
+        return this.#connection.replyU64(name, FEATURES);
       case "VHOST_USER_SET_FEATURES":
         return await this.#setFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_PROTOCOL_FEATURES":
@@ -193,11 +147,11 @@ export class Session {
       case "VHOST_USER_GET_MAX_MEM_SLOTS":
         return this.#connection.replyU64(name, BigInt(MEM_SLOTS_MAX));
       case "VHOST_USER_SET_MEM_TABLE":
-        return await this.#setMemTable(message);
+        return await setMemTable(this.#rings, message);
       case "VHOST_USER_ADD_MEM_REG":
-        return await this.#addMemReg(message);
+        return await addMemReg(this.#rings, message);
       case "VHOST_USER_REM_MEM_REG":
-        return await this.#remMemReg(message);
+        return await remMemReg(this.#rings, message);
       case "VHOST_USER_SEND_RARP":
       case "VHOST_USER_NET_SET_MTU":
       case "VHOST_USER_SET_LOG_BASE":
@@ -209,7 +163,7 @@ export class Session {
   }
 
   async #setFeatures(features: bigint): Promise<void> {
-    const unknown = features & ~this.#offered;
+    const unknown = features & ~FEATURES;
     if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
     this.#rings.features = features;
     await this.#rings.settleAll();
@@ -236,54 +190,6 @@ export class Session {
     this.#status = 0;
   }
 
-  // Memory ---------------------------------------------------------------------------------------------------
-
-  async #setMemTable(message: Message): Promise<void> {
-    const { payload, fds } = message;
-    if (payload.byteLength < 8) throw new ProtocolError(`a memory table of ${payload.byteLength} bytes`);
-    const count = payload.getUint32(0, true);
-    if (count > VHOST_MEMORY_BASELINE_NREGIONS) {
-      throw new ProtocolError(`${count} memory regions: at most ${VHOST_MEMORY_BASELINE_NREGIONS} in one table`);
-    }
-    if (payload.byteLength < 8 + count * REGION_BYTES) {
-      throw new ProtocolError(`${count} memory regions in ${payload.byteLength} bytes`);
-    }
-    const regions = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * REGION_BYTES));
-    const table = MemoryTable.of(regions, fds);
-    const owned = [...fds];
-    fds.length = 0;
-    try {
-      await this.#rings.setMemory(table);
-    } catch (error) {
-      if (this.#rings.memory !== table) fds.push(...owned);
-      throw error;
-    }
-  }
-
-  /** Front-ends before QEMU 8.0 announce a region once for each queue pair: what is there already is a success. */
-  async #addMemReg(message: Message): Promise<void> {
-    const [fd] = message.fds;
-    if (!fd) throw new ProtocolError("a memory region without a descriptor");
-    const region = readRegion(message.payload, 8);
-    const { memory } = this.#rings;
-    if (memory.has(region)) return;
-    if (memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
-    MemoryTable.of([region], [fd]);
-    const copy = fd.duplicate();
-    try {
-      await this.#rings.addRegion(region, copy);
-    } catch (error) {
-      if (!memory.has(region)) copy.close();
-      throw error;
-    }
-  }
-
-  /** Likewise, what has gone already is a success. */
-  async #remMemReg(message: Message): Promise<void> {
-    const region = readRegion(message.payload, 8);
-    if (this.#rings.memory.has(region)) await this.#rings.removeRegion(region);
-  }
-
   // Vrings ---------------------------------------------------------------------------------------------------
 
   #vring(index: number): Vring {
@@ -298,13 +204,15 @@ export class Session {
     const value = payload.byteLength >= 8 ? payload.getUint32(4, true) : 0;
     switch (name) {
       case "VHOST_USER_SET_VRING_NUM":
-        return this.#setNum(this.#vring(payload.getUint32(0, true)), value);
+        return await this.#setNum(this.#vring(payload.getUint32(0, true)), value);
       case "VHOST_USER_SET_VRING_ADDR":
         return await this.#setAddr(this.#vring(payload.getUint32(0, true)), payload);
       case "VHOST_USER_SET_VRING_BASE": {
         const ring = this.#vring(payload.getUint32(0, true));
         if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
-        if (value > 0xffff) throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
+        if (value > 0xffff && !this.#rings.isPacked) {
+          throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
+        }
         ring.base = value;
         return;
       }
@@ -314,7 +222,7 @@ export class Session {
         ring.kicked = false;
         ring.kick?.close();
         ring.kick = undefined;
-        const answer = new Uint32Array([ring.index, ring.base]);
+        const answer = new Uint32Array([ring.index, this.#rings.baseOf(ring)]);
         return this.#connection.reply(name, new Uint8Array(answer.buffer));
       }
       case "VHOST_USER_SET_VRING_ENABLE": {
@@ -332,12 +240,15 @@ export class Session {
     }
   }
 
-  #setNum(ring: Vring, size: number): void {
-    if (size < 2 || size > VRING_SIZE_MAX || (size & (size - 1)) !== 0) {
-      throw new ProtocolError(`size ${size} of vring ${ring.index}: sizes are powers of two, 2–${VRING_SIZE_MAX}`);
+  async #setNum(ring: Vring, size: number): Promise<void> {
+    // A packed ring may have any size (virtio 1.2 §2.8.10.1).
+    const [min, sizes] = this.#rings.isPacked ? [1, "sizes are"] : [2, "sizes are powers of two,"];
+    if (size < min || size > VRING_SIZE_MAX || (!this.#rings.isPacked && (size & (size - 1)) !== 0)) {
+      throw new ProtocolError(`size ${size} of vring ${ring.index}: ${sizes} ${min}–${VRING_SIZE_MAX}`);
     }
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;
+    await this.#rings.settle(ring);
   }
 
   async #setAddr(ring: Vring, payload: DataView): Promise<void> {
@@ -360,14 +271,25 @@ export class Session {
         `vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`,
       );
     }
-    const fd = message.fds[0];
-    if (fd && !isEventFd(fd.number)) throw new ProtocolError(`vring ${ring.index}: the descriptor is not an eventfd`);
+    const isKick = name === "VHOST_USER_SET_VRING_KICK";
+    const fd = this.#checked(ring, isKick, message.fds[0]);
     message.fds.length = 0;
-    if (name === "VHOST_USER_SET_VRING_KICK") return await this.#setKick(ring, fd);
+    if (isKick) return await this.#setKick(ring, fd);
     const role = name === "VHOST_USER_SET_VRING_CALL" ? "call" : "err";
     ring[role]?.close();
     ring[role] = fd;
     if (role === "call") await this.#rings.setCall(ring, fd);
+  }
+
+  /** The descriptor to use for `fd`, which is still the caller's if this throws. */
+  #checked(ring: Vring, isKick: boolean, fd: Fd | undefined): Fd | undefined {
+    try {
+      if (!isKick) return this.#wakeups.raisable(fd);
+      this.#wakeups.checkKick(fd);
+      return fd;
+    } catch (error) {
+      throw new ProtocolError(`vring ${ring.index}: ${(error as Error).message}`);
+    }
   }
 
   async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {

@@ -2,7 +2,6 @@
  * The software switch of guests without a VF: the same engine as the NIC's, with the same policy for each port, and the
  * PF's pool of the NIC as its uplink (NPA's picture). Which vports there are is the PF's to say.
  */
-import { CTL, CTL_NOW_NS } from "../../shared/layout/nic.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import { Pools } from "../../shared/engine/mod.ts";
 import type { SwitchProgramme, VportState } from "../../shared/api/mod.ts";
@@ -22,7 +21,7 @@ export class SoftwareSwitch {
   constructor(emulation: Emulation) {
     this.#emulation = emulation;
     this.#pools = new Pools(emulation.engine);
-    this.#ager = setInterval(() => this.#age(), AGE_PERIOD_MS);
+    this.#ager = setInterval(() => this.#pools.age(monotonicNs()), AGE_PERIOD_MS);
   }
 
   /** Puts the PF's programme in force. */
@@ -49,18 +48,6 @@ export class SoftwareSwitch {
       attached: this.#emulation.tenants.has(id),
       counters: this.#pools.counters(id),
     }));
-  }
-
-  /** Addresses that were not used for a while are forgotten. */
-  #age(): void {
-    const vports = this.#programme?.vports ?? [];
-    if (!vports.some(({ id }) => this.#pools.learned(id) > 0)) return;
-    const { engine } = this.#emulation;
-    engine.between(() => {
-      // A worker that sleeps has not looked at the clock.
-      engine.view.setFloat64(CTL + CTL_NOW_NS, monotonicNs(), true);
-      engine.wasm.ageFilters();
-    });
   }
 
   close(): void {

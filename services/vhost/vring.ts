@@ -8,15 +8,18 @@ export class Vring {
   descUser: bigint | undefined;
   availUser: bigint | undefined;
   usedUser: bigint | undefined;
-  /** Index of the next available entry to read. While the ring runs its driver knows better. */
-  base = 0;
+  /**
+   * Where the ring goes on, as SET_VRING_BASE says it; a ring that nobody has said it of begins anew. While the ring runs
+   * its backend knows better.
+   */
+  base: number | undefined;
   kick: Fd | undefined;
   /** A kick message has come: the ring may start, with or without a descriptor to wait on. */
   kicked = false;
   call: Fd | undefined;
   err: Fd | undefined;
   enabled = false;
-  /** Whether the NIC drives it now. */
+  /** Whether a backend serves it now. */
   running = false;
   error: string | undefined;
 

@@ -1,6 +1,6 @@
 /** The guest service's API: a virtual machine in miniature, with what is needed to look at a network and to load it. */
 import { z } from "@hono/zod-openapi";
-import { showable } from "./http.ts";
+import { showable } from "./showable.ts";
 import { MacAddress, Multicast } from "./vf.ts";
 
 const ip = z.string({ error: "is an IPv4 address such as 10.0.0.2" })

@@ -23,12 +23,16 @@ export type Programme = z.output<typeof Programme>;
 export const QueueState = z.object({
   index: z.int(),
   kind: z.enum(["rx", "tx"]),
-  flavour: z.enum(["split", "advanced"]),
+  flavour: z.enum(["split", "packed", "advanced"]),
   state: z.enum(["running", "error"]),
   size: z.int(),
   reason: z.string().optional(),
   detail: z.string().optional(),
   calls: z.int().openapi({ description: "Interrupts raised" }),
+  quarantineMs: z.int().openapi({
+    description: "How long its kicks were last not listened to, because they brought no work; it halves with time",
+  }),
+  kickOffences: z.int().openapi({ description: "How often its kicks were not listened to" }),
 }).openapi("QueueState");
 export type QueueState = z.output<typeof QueueState>;
 

@@ -5,7 +5,7 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { hc } from "hono/client";
 import { LinkPatch } from "./guest.ts";
-import { Problem } from "./http.ts";
+import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
 import { EngineState, Filter, QueueState } from "./nic.ts";
 import { VfPatch, vfPolicyShape, vfShape } from "./vf.ts";

@@ -16,9 +16,10 @@ export const SessionState = z.object({
     error: z.string().optional(),
   })),
 }).openapi("SessionState");
+export type SessionState = z.output<typeof SessionState>;
 
 /**
- * Who drives a port's rings: `passthrough`, the NIC takes them as they are; `emulated`, the vhost service stands between;
+ * Who serves a port's rings: `passthrough`, the NIC takes them as they are; `emulated`, the vhost service stands between;
  * `guest`, the guest drives its VF by itself and its virtio rings wait.
  */
 export const DataPath = z.enum(["emulated", "passthrough", "guest"]).openapi("DataPath");

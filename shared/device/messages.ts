@@ -62,14 +62,20 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({
     op: z.literal("queueStart"),
     index,
-    flavour: z.enum(["split", "advanced"]),
+    flavour: z.enum(["split", "packed", "advanced"]),
     size: z.number().int(),
-    /** The descriptors: a split queue's table, an advanced queue's ring. */
+    /** The descriptors: a split queue's table, a packed or an advanced queue's ring. */
     desc: iova,
+    /** A packed queue's event suppression areas: the driver's here, and the device's. */
     avail: iova.default(0n),
     used: iova.default(0n),
-    /** Next avail index, or head; -1: where the ring's used index, or its head register, says, after a crash. */
-    base: z.number().int().min(-1).max(65535),
+    /**
+     * Next avail index, or head; a packed queue's position as SET_VRING_BASE of vhost-user has it. -1: where the ring's
+     * used index, or its head register, says, after a crash.
+     */
+    base: z.number().int().min(-1).max(0xffff_ffff),
+    /** A packed queue whose NIC has died: where it goes on if its driver has seen what was used last, at `base`. */
+    next: z.number().int().min(0).max(0xffff_ffff).optional(),
     features: iova.default(0n),
     /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
     packetBytes: z.number().int().min(0).default(2048),

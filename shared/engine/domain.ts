@@ -96,6 +96,11 @@ export class Domain {
     return this.#regions.reduce((sum, region) => sum + region.size, 0);
   }
 
+  /** Bytes of the arena that its windows take. */
+  get windowBytes(): number {
+    return this.#regions.reduce((sum, { window }) => sum + window.bytes, 0);
+  }
+
   /** Whether part of the memory has been lost since it was shared. */
   get poisoned(): boolean {
     return this.#regions.some((region) => region.poisoned);
@@ -181,7 +186,9 @@ export class Domain {
   /** Writes the table where the engine reads it. */
   #write(): void {
     const base = DOMAINS + this.#pool * DOMAIN_STRIDE;
-    this.#regions.forEach((region, i) => {
+    // The engine searches them by address.
+    const sorted = [...this.#regions].sort((a, b) => a.iova < b.iova ? -1 : 1);
+    sorted.forEach((region, i) => {
       const at = base + i * REGION_STRIDE;
       this.#view.setBigUint64(at + REGION_IOVA, region.iova, true);
       this.#view.setBigUint64(at + REGION_SIZE, BigInt(region.size), true);

@@ -9,24 +9,28 @@ import {
   CTL,
   CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
-  CTL_CALLING_FD,
-  CTL_CALLING_SEQUENCE,
+  CTL_COLD_COUNT,
+  CTL_COOL_NS,
   CTL_FAULTS,
   CTL_GENERATION,
+  CTL_HOT_COUNT,
   CTL_PARKED,
   CTL_PAUSE,
+  HEAT_COLD,
+  HEAT_HOT,
+  HEAT_NONE,
+  HOT_LIST,
   PAUSE_END,
   Q_CALL_PENDING,
+  Q_HEAT,
   WINDOWS,
 } from "../layout/nic.ts";
 import {
   Arena,
   createEventFd,
-  drainEventFd,
   Epoll,
   EPOLLIN,
   installSigbusGuard,
-  isWritable,
   monotonicNs,
   signalEventFd,
   takeFaults,
@@ -37,7 +41,8 @@ import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.t
 /** How long the worker may take to stand still before it counts as dead. */
 const PARK_DEADLINE_MS = 5000;
 const PARK_CHECK_MS = 20;
-const WATCHDOG_MS = 200;
+/** How long a queue may have no work, where many are polled, before it is left alone until its driver kicks. */
+const COOL_NS = 200_000;
 
 /** Settings of an engine. */
 export interface EngineOptions {
@@ -47,6 +52,26 @@ export interface EngineOptions {
   cpus: number[];
   /** How long it polls without work before it sleeps. */
   spinUs: number;
+}
+
+/** Writes the lists of queues that send, and of those that are polled. */
+export function writeActive(view: DataView, queues: readonly number[]): void {
+  const before = Array.from(
+    { length: view.getUint32(CTL + CTL_ACTIVE_COUNT, true) },
+    (_, i) => view.getUint32(ACTIVE_LIST + i * 4, true),
+  );
+  const now = new Set(queues);
+  for (const queue of before) if (!now.has(queue)) view.setUint32(queue + Q_HEAT, HEAT_NONE, true);
+  let hot = 0;
+  queues.forEach((queue, i) => {
+    view.setUint32(ACTIVE_LIST + i * 4, queue, true);
+    if (view.getUint32(queue + Q_HEAT, true) === HEAT_COLD) return;
+    view.setUint32(queue + Q_HEAT, HEAT_HOT, true);
+    view.setUint32(HOT_LIST + 4 * hot++, queue, true);
+  });
+  view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
+  view.setUint32(CTL + CTL_HOT_COUNT, hot, true);
+  view.setUint32(CTL + CTL_COLD_COUNT, queues.length - hot, true);
 }
 
 /** The engine as the control thread sees it; `Exports` are its functions. */
@@ -68,7 +93,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   readonly #wasm: Exports;
   readonly #wake = createEventFd();
   readonly #worker: Worker;
-  readonly #watchdog: ReturnType<typeof setInterval>;
   #paused = false;
   /** Odd while the worker is to stand still, even while it may run. */
   #ticket = 0;
@@ -77,13 +101,12 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.arena = arena;
     this.view = new DataView(arena.buffer);
     this.#words = new Int32Array(arena.buffer);
-    this.view.setInt32(CTL + CTL_CALLING_FD, -1, true);
+    this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
     const imports = { env: { memory: arena.memory, now: monotonicNs } };
     this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
     this.epoll.add(this.#wake.number, EPOLLIN, 0);
     this.#worker = worker;
-    this.#watchdog = setInterval(() => this.#freeBlockedCall(), WATCHDOG_MS);
   }
 
   /** Builds the arena and starts the worker; resolves when it polls. */
@@ -147,7 +170,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       const seen = Atomics.load(this.#words, parked);
       if (seen === ticket) break;
       if (Atomics.wait(this.#words, parked, seen, PARK_CHECK_MS) !== "timed-out") continue;
-      this.#freeBlockedCall();
       if (performance.now() > deadline) {
         this.onDeath(`the engine did not stand still within ${PARK_DEADLINE_MS} ms`);
         throw new Error(`Cannot change the engine: it did not stand still within ${PARK_DEADLINE_MS} ms`);
@@ -178,28 +200,12 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.view.setUint32(at + Q_CALL_PENDING, 0, true);
   }
 
-  #lastSequence = -1;
-  /** Told which call eventfd held the worker. */
-  onBlockedCall: (fd: number) => void = () => {};
-
   /**
-   * A call eventfd in whose write the worker has been since the last look, and which is full, is drained, which lets
-   * the write through; its queue is then taken out of service.
+   * The queues that send, as arena offsets. New ones are polled at first; those that have gone cold stay so. Only inside
+   * `between`.
    */
-  #freeBlockedCall(): void {
-    const fd = Atomics.load(this.#words, (CTL + CTL_CALLING_FD) / 4);
-    const sequence = Atomics.load(this.#words, (CTL + CTL_CALLING_SEQUENCE) / 4);
-    if (fd >= 0 && sequence === this.#lastSequence && !isWritable(fd)) {
-      drainEventFd(fd);
-      queueMicrotask(() => this.onBlockedCall(fd));
-    }
-    this.#lastSequence = sequence;
-  }
-
-  /** The TX queues that are polled, as arena offsets. Only inside `between`. */
   setActive(queues: readonly number[]): void {
-    queues.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
-    this.view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
+    writeActive(this.view, queues);
   }
 
   /** Memory faults the guard has caught so far. */
@@ -219,7 +225,6 @@ export class Engine<Exports extends EngineExports = EngineExports> {
 
   /** Stops the worker and closes everything. */
   async close(): Promise<void> {
-    clearInterval(this.#watchdog);
     const ended = Promise.withResolvers<void>();
     this.#worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
       if (event.data === "ended") ended.resolve();

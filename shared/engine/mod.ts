@@ -6,4 +6,6 @@ export type { EngineExports } from "./engine_worker.ts";
 export * from "./queues.ts";
 export type { DomainLimits } from "./regions.ts";
 export * from "./tenants.ts";
+export type { FilterExports } from "./filter_plan.ts";
+export * from "./names.ts";
 export * from "./pools.ts";

@@ -13,24 +13,24 @@ import {
   BAD_INDIRECT,
   BAD_NEXT,
   BAD_TAIL,
-  BURST_FRAMES,
   C_TX_UNFETCHED,
-  CALL_BLOCKED,
+  CALL_EVENTFD,
   CALL_LIST,
+  CALL_SOCKET,
   CTL,
   CTL_CALL_COUNT,
   FLAVOUR_ADVANCED,
+  FLAVOUR_PACKED,
   MEMORY_GONE,
   OK,
   P_COUNTERS,
   P_RX_COUNT,
   P_RX_QUEUES,
-  P_VISIT_FRAMES,
   POOL_STRIDE,
   POOLS,
-  Q_AVAIL,
   Q_AVAIL_IOVA,
   Q_CALL_FD,
+  Q_CALL_KIND,
   Q_CALL_PENDING,
   Q_CALLS,
   Q_DESC_IOVA,
@@ -42,7 +42,6 @@ import {
   Q_HEADER_BYTES,
   Q_INDEX,
   Q_KICK_FD,
-  Q_LAST_AVAIL,
   Q_PACKET_BYTES,
   Q_POOL,
   Q_REGISTERS,
@@ -52,6 +51,7 @@ import {
   Q_USED_IOVA,
   QUEUE_ERROR,
   QUEUE_F_EVENT_IDX,
+  QUEUE_F_IN_ORDER,
   QUEUE_F_INDIRECT,
   QUEUE_F_MRG_RXBUF,
   QUEUE_PAIRS_MAX,
@@ -65,14 +65,17 @@ import {
   RING_UNMAPPED,
 } from "../layout/nic.ts";
 import {
+  RING_EVENT_FLAGS_ENABLE,
   VIRTIO_F_ANY_LAYOUT,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_HDR_BYTES,
   VIRTIO_NET_HDR_LEGACY_BYTES,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
-  VIRTQ_AVAIL_IDX,
+  VIRTQ_EVENT_FLAGS,
 } from "../layout/virtio.ts";
 import {
   ADV_HEADER_BYTES_MAX,
@@ -81,18 +84,20 @@ import {
   ADV_PAGE_BYTES,
   ADV_QUEUE_SIZE_MAX,
   ADV_QUEUE_SIZE_MIN,
-  ADV_REG_TAIL,
   ADV_REGISTER_STRIDE,
 } from "../layout/advanced.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
-import { EPOLLET, EPOLLIN, type Fd, isEventFd } from "../os/mod.ts";
+import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
+import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 
-/** Features a split queue of this NIC can do; the vhost service adds what the protocol needs. */
+/** Features a virtqueue of this NIC can do; the vhost service adds what the protocol needs. */
 export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
   (1n << BigInt(VIRTIO_NET_F_MRG_RXBUF)) |
   (1n << BigInt(VIRTIO_RING_F_INDIRECT_DESC)) |
   (1n << BigInt(VIRTIO_RING_F_EVENT_IDX)) |
+  (1n << BigInt(VIRTIO_F_RING_PACKED)) |
+  (1n << BigInt(VIRTIO_F_IN_ORDER)) |
   (1n << BigInt(VIRTIO_F_ANY_LAYOUT));
 
 /** Why a queue stopped, by the engine's verdict. */
@@ -107,19 +112,15 @@ export const QUEUE_REASONS: Record<number, string> = {
   [BAD_HEADER]: "chain is shorter than the virtio-net header",
   [MEMORY_GONE]: "the guest's memory file was truncated",
   [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
-  [CALL_BLOCKED]: "the call eventfd blocks its writer",
   [BAD_TAIL]: "doorbell is not below the queue size",
   [BAD_DESCRIPTOR]: "descriptor is malformed, or a frame's last one is missing",
 };
 
-/** So many queues that a burst would be cut up smaller than this cost more than they share. */
-const VISIT_FRAMES_MIN = 8;
-
 /** State of one queue, for APIs. */
-export interface QueueState {
+export interface QueueState extends KickRecord {
   index: number;
   kind: "rx" | "tx";
-  flavour: "split" | "advanced";
+  flavour: "split" | "packed" | "advanced";
   state: "running" | "error";
   size: number;
   reason?: string;
@@ -141,11 +142,19 @@ function has(features: bigint, bit: number): boolean {
   return (features >> BigInt(bit) & 1n) === 1n;
 }
 
+/** Sizes of a ring: a packed one may have any (virtio 1.2 §2.8.10.1). */
+const SIZES = {
+  split: [2, QUEUE_SIZE_MAX],
+  packed: [1, QUEUE_SIZE_MAX],
+  advanced: [ADV_QUEUE_SIZE_MIN, ADV_QUEUE_SIZE_MAX],
+} as const;
+
 /** Throws unless the request's sizes are ones that its flavour has. */
 function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequest): void {
-  const [min, max] = flavour === "advanced" ? [ADV_QUEUE_SIZE_MIN, ADV_QUEUE_SIZE_MAX] : [2, QUEUE_SIZE_MAX];
-  if (size < min || size > max || (size & (size - 1)) !== 0) {
-    throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: sizes are powers of two, ${min}–${max}`);
+  const [min, max] = SIZES[flavour];
+  if (size < min || size > max || (flavour !== "packed" && (size & (size - 1)) !== 0)) {
+    const sizes = flavour === "packed" ? "sizes are" : "sizes are powers of two,";
+    throw new DeviceRefusal("bad-size", `queue ${index} of size ${size}: ${sizes} ${min}–${max}`);
   }
   if (flavour !== "advanced") return;
   if (packetBytes % 1024 !== 0 || packetBytes < ADV_PACKET_BYTES_MIN || packetBytes > ADV_PACKET_BYTES_MAX) {
@@ -160,9 +169,17 @@ function checkSize({ index, size, flavour, packetBytes, headerBytes }: StartRequ
   }
 }
 
-/** Frames one visit may take from each of `count` TX queues of a pool: together a burst, whatever their number. */
-export function visitFrames(count: number): number {
-  return Math.max(VISIT_FRAMES_MIN, Math.floor(BURST_FRAMES / Math.max(1, count)));
+/** Throws unless the engine can wait for `kick` and raise `call` without being held by whoever has them too. */
+function checkDescriptors(index: number, kick: Fd | undefined, call: Fd | undefined): void {
+  if (kick && kick.kind !== "eventfd") {
+    throw new DeviceRefusal(
+      "bad-fd",
+      `queue ${index}: its kick is not an eventfd. It must be one: kicks are never read, and anything else fills up`,
+    );
+  }
+  if (call && call.kind !== "eventfd" && call.kind !== "socket") {
+    throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd, nor a Unix socket`);
+  }
 }
 
 /** A queue on its ring, by name. */
@@ -176,6 +193,12 @@ export class Queues {
   readonly #view: DataView;
   readonly #pool: number;
   readonly #running = new Map<number, Running>();
+  /** The pool's register page is mapped: advanced queues have their doorbells there, packed ones keep their position. */
+  hasRegisters = false;
+  /** The rings that ran until all were stopped, and where they go on: a successor of a dead owner goes on there. */
+  readonly left = new Map<string, number>();
+  /** What is held against queues that have been stopped. */
+  readonly #records = new Map<number, KickRecord>();
 
   constructor(engine: Engine, pool: number) {
     this.#engine = engine;
@@ -218,29 +241,32 @@ export class Queues {
     }
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
     checkSize(request);
-    for (const [name, fd] of [["kick", kick], ["call", call]] as const) {
-      if (fd && !isEventFd(fd.number)) {
-        throw new DeviceRefusal("bad-fd", `queue ${index}: its ${name} is not an eventfd`);
-      }
-    }
+    checkDescriptors(index, kick, call);
     const at = this.#pointer(index);
     new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
     const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
     const flags = (has(features, VIRTIO_RING_F_EVENT_IDX) ? QUEUE_F_EVENT_IDX : 0) |
       (has(features, VIRTIO_RING_F_INDIRECT_DESC) ? QUEUE_F_INDIRECT : 0) |
-      (has(features, VIRTIO_NET_F_MRG_RXBUF) ? QUEUE_F_MRG_RXBUF : 0);
+      (has(features, VIRTIO_NET_F_MRG_RXBUF) ? QUEUE_F_MRG_RXBUF : 0) |
+      (has(features, VIRTIO_F_IN_ORDER) ? QUEUE_F_IN_ORDER : 0);
     this.#view.setUint32(at + Q_SIZE, size, true);
     this.#view.setUint32(at + Q_FLAGS, flags, true);
     this.#view.setUint32(at + Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
     this.#view.setUint32(at + Q_POOL, this.#pool, true);
     this.#view.setUint32(at + Q_INDEX, index, true);
-    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(at, call);
     this.#view.setInt32(at + Q_KICK_FD, kick?.number ?? -1, true);
     this.#view.setBigUint64(at + Q_DESC_IOVA, request.desc, true);
     this.#view.setBigUint64(at + Q_AVAIL_IOVA, request.avail, true);
     this.#view.setBigUint64(at + Q_USED_IOVA, request.used, true);
     if (request.flavour === "advanced") this.#setAdvanced(at, request);
-    const verdict = this.#engine.wasm.startQueue(at, request.base);
+    if (request.flavour === "packed") this.#setPacked(at, request);
+    const record = this.#records.get(index);
+    if (record) keepKickRecord(this.#view, at, record, monotonicNs());
+    const { wasm } = this.#engine;
+    const verdict = request.next !== undefined && request.flavour === "packed"
+      ? wasm.continueQueue(at, request.base, request.next)
+      : wasm.startQueue(at, request.base);
     if (verdict !== OK) {
       this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
@@ -252,17 +278,30 @@ export class Queues {
   }
 
   #setAdvanced(at: number, { index, packetBytes, headerBytes }: StartRequest): void {
-    const registers = REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
     this.#view.setUint32(at + Q_FLAVOUR, FLAVOUR_ADVANCED, true);
-    this.#view.setUint32(at + Q_REGISTERS, registers, true);
+    this.#view.setUint32(at + Q_REGISTERS, this.#registers(index), true);
     this.#view.setUint32(at + Q_PACKET_BYTES, packetBytes, true);
     this.#view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
     this.#view.setUint32(at + Q_HDR_BYTES, 0, true);
   }
 
+  #setPacked(at: number, { index }: StartRequest): void {
+    this.#view.setUint32(at + Q_FLAVOUR, FLAVOUR_PACKED, true);
+    if (this.hasRegisters) this.#view.setUint32(at + Q_REGISTERS, this.#registers(index), true);
+  }
+
+  #registers(index: number): number {
+    return REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
+  }
+
+  #writeCall(at: number, call: Fd | undefined): void {
+    this.#view.setInt32(at + Q_CALL_FD, call?.number ?? -1, true);
+    this.#view.setUint32(at + Q_CALL_KIND, call?.kind === "socket" ? CALL_SOCKET : CALL_EVENTFD, true);
+  }
+
   /**
-   * Has the worker raise one interrupt: what was added before a ring or its eventfd was handed over may have gone
-   * unannounced. Never written here: somebody else's eventfd may block its writer.
+   * Has the worker raise one interrupt: what was added before a ring or its descriptor was handed over may have gone
+   * unannounced.
    */
   #call(at: number): void {
     if (this.#view.getInt32(at + Q_CALL_FD, true) < 0 || this.#view.getUint32(at + Q_CALL_PENDING, true)) return;
@@ -279,9 +318,13 @@ export class Queues {
     const at = queue.pointer;
     // Whoever drives the rings next polls or arms them for himself; he must not find our "do not kick" in them.
     const inError = this.#view.getUint32(at + Q_STATE, true) === QUEUE_ERROR;
-    const split = this.#view.getUint32(at + Q_FLAVOUR, true) !== FLAVOUR_ADVANCED;
-    if (!inError && split) this.#view.setUint16(this.#view.getUint32(at + Q_USED, true), 0, true);
+    const used = this.#view.getUint32(at + Q_USED, true);
+    if (!inError && this.#flavour(at) === "split") this.#view.setUint16(used, 0, true);
+    if (!inError && this.#flavour(at) === "packed") {
+      this.#view.setUint16(used + VIRTQ_EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE, true);
+    }
     this.#view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
+    this.#records.set(index, kickRecord(this.#view, at, monotonicNs()));
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
     this.#engine.forgetCall(at);
     this.#view.setInt32(at + Q_KICK_FD, -1, true);
@@ -290,24 +333,38 @@ export class Queues {
     queue.call?.close();
     this.#running.delete(index);
     this.#writeLists();
-    return this.#view.getUint32(at + Q_LAST_AVAIL, true) & 0xffff;
+    return this.#engine.wasm.positionOf(at) >>> 0;
   }
 
-  /** Stops all queues. */
+  #flavour(at: number): QueueState["flavour"] {
+    const flavour = this.#view.getUint32(at + Q_FLAVOUR, true);
+    return flavour === FLAVOUR_ADVANCED ? "advanced" : flavour === FLAVOUR_PACKED ? "packed" : "split";
+  }
+
+  /** Stops all queues, and notes in `left` where they go on. */
   stopAll(): void {
+    for (const [ring, position] of this.rings()) this.left.set(ring, position);
     for (const index of [...this.#running.keys()]) this.stop(index);
   }
 
-  /** Gives a running queue another call eventfd, which becomes the queue's. */
+  /** Which queues run on which rings, by name, and where they go on. */
+  rings(): Map<string, number> {
+    return new Map(
+      this.#sorted().map(({ pointer, index }) => [
+        ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true)),
+        this.#engine.wasm.positionOf(pointer) >>> 0,
+      ]),
+    );
+  }
+
+  /** Gives a running queue another call descriptor, which becomes the queue's. */
   setCall(index: number, call: Fd | undefined): void {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
-    if (call && !isEventFd(call.number)) {
-      throw new DeviceRefusal("bad-fd", `queue ${index}: its call is not an eventfd`);
-    }
+    checkDescriptors(index, undefined, call);
     queue.call?.close();
     queue.call = call;
-    this.#view.setInt32(queue.pointer + Q_CALL_FD, call?.number ?? -1, true);
+    this.#writeCall(queue.pointer, call);
     this.#call(queue.pointer);
   }
 
@@ -317,23 +374,17 @@ export class Queues {
    */
   rebind(): void {
     for (const { pointer } of this.#running.values()) {
-      this.#engine.wasm.forgetRegion(pointer);
+      this.#engine.wasm.forgetRegions(pointer);
       const found = this.#engine.wasm.bindRings(pointer) === OK;
       const state = this.#view.getUint32(pointer + Q_STATE, true);
       const unmapped = state === QUEUE_ERROR && this.#view.getUint32(pointer + Q_ERROR, true) === RING_UNMAPPED;
       if (!found && state === QUEUE_RUNNING) this.#fail(pointer, RING_UNMAPPED);
-      if (found && unmapped) this.#view.setUint32(pointer + Q_STATE, QUEUE_RUNNING, true);
+      if (!found || !unmapped) continue;
+      this.#view.setUint32(pointer + Q_STATE, QUEUE_RUNNING, true);
+      // It may have gone cold while it did not run; what its driver offered meanwhile nobody has seen.
+      this.#engine.wasm.heat(pointer);
     }
     this.#writeLists();
-  }
-
-  /** Stops the queue whose call eventfd has held the worker. */
-  failCall(fd: number): void {
-    for (const { pointer, call } of this.#running.values()) {
-      if (call?.number !== fd) continue;
-      this.#view.setInt32(pointer + Q_CALL_FD, -1, true);
-      this.#fail(pointer, CALL_BLOCKED);
-    }
   }
 
   /** Stops all queues in place, with a reason that the API shows. */
@@ -347,7 +398,7 @@ export class Queues {
     this.#view.setUint32(at + Q_ERROR, reason, true);
   }
 
-  /** Writes the list of RX queues that the switch delivers to, and the TX queues' share of a burst. */
+  /** Writes the list of RX queues that the switch delivers to. */
   #writeLists(): void {
     const at = POOLS + this.#pool * POOL_STRIDE;
     const receivers = this.#diverted === undefined
@@ -355,14 +406,6 @@ export class Queues {
       : [this.#diverted];
     receivers.forEach((pointer, i) => this.#view.setUint32(at + P_RX_QUEUES + i * 4, pointer, true));
     this.#view.setUint32(at + P_RX_COUNT, receivers.length, true);
-    this.#view.setUint32(at + P_VISIT_FRAMES, visitFrames(this.transmitters.length), true);
-  }
-
-  /** Which queues run on which rings, so that a successor of a dead owner can go on exactly there. */
-  rings(): Set<string> {
-    return new Set(
-      this.#sorted().map(({ pointer, index }) => ringName(index, this.#view.getBigUint64(pointer + Q_DESC_IOVA, true))),
-    );
   }
 
   /**
@@ -370,26 +413,15 @@ export class Queues {
    * driver that loses its VF: its frames are lost with it. The engine stands still.
    */
   countUnfetched(): number {
-    const unfetched = this.transmitters.reduce((sum, at) => sum + this.#unfetched(at), 0);
+    const unfetched = this.transmitters.reduce((sum, at) => sum + this.#engine.wasm.unfetched(at), 0);
     const counter = POOLS + this.#pool * POOL_STRIDE + P_COUNTERS + C_TX_UNFETCHED;
     this.#view.setBigUint64(counter, this.#view.getBigUint64(counter, true) + BigInt(unfetched), true);
     return unfetched;
   }
 
-  #unfetched(at: number): number {
-    const u32 = (offset: number) => this.#view.getUint32(at + offset, true);
-    if (u32(Q_STATE) !== QUEUE_RUNNING) return 0;
-    const size = u32(Q_SIZE);
-    if (u32(Q_FLAVOUR) !== FLAVOUR_ADVANCED) {
-      const offered = this.#view.getUint16(u32(Q_AVAIL) + VIRTQ_AVAIL_IDX, true) - u32(Q_LAST_AVAIL) & 0xffff;
-      return offered <= size ? offered : 0;
-    }
-    const tail = this.#view.getUint32(u32(Q_REGISTERS) + ADV_REG_TAIL, true);
-    return tail < size ? (tail - u32(Q_LAST_AVAIL) + size) % size : 0;
-  }
-
   /** State of all queues, for the API. */
   states(): QueueState[] {
+    const nowNs = monotonicNs();
     return this.#sorted().map(({ pointer, index }) => {
       const error = this.#view.getUint32(pointer + Q_STATE, true) === QUEUE_ERROR;
       const reason = QUEUE_REASONS[this.#view.getUint32(pointer + Q_ERROR, true)] ?? "unknown";
@@ -397,11 +429,12 @@ export class Queues {
       return {
         index,
         kind: index % 2 === 0 ? "rx" : "tx",
-        flavour: this.#view.getUint32(pointer + Q_FLAVOUR, true) === FLAVOUR_ADVANCED ? "advanced" : "split",
+        flavour: this.#flavour(pointer),
         state: error ? "error" : "running",
         size: this.#view.getUint32(pointer + Q_SIZE, true),
         ...(error ? { reason, detail } : {}),
         calls: Number(this.#view.getBigUint64(pointer + Q_CALLS, true)),
+        ...kickRecord(this.#view, pointer, nowNs),
       };
     });
   }

@@ -7,8 +7,6 @@ import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
 import { type Fd, fileStatus, sealShrink, WINDOW_BYTES } from "../os/mod.ts";
 
 const PAGE_BYTES = 4096;
-/** What a region counts at least against the limit, however small it is. */
-const REGION_BYTES_MIN = 64 * 1024;
 
 /** Limits on what a VF may map. */
 export interface DomainLimits {
@@ -57,14 +55,19 @@ export function checkTable(regions: readonly MemoryRegion[], limits: DomainLimit
       throw new DeviceRefusal("overlap", `regions at ${hex(region.iova)} and ${hex(next.iova)} overlap`);
     }
   });
-  // What counts is what a region takes of the arena, so that many small ones are no way around the limit.
-  const total = regions.reduce((sum, region) => sum + Math.max(region.size, REGION_BYTES_MIN), 0);
+  const total = windowBytes(regions);
   if (total > limits.bytesMax) {
     throw new DeviceRefusal(
       "memory-limit",
-      `the guest's memory is ${total} bytes: a VF may map at most ${limits.bytesMax}`,
+      `the guest's memory takes ${total} bytes, each region counted in whole windows of ${WINDOW_BYTES}: ` +
+        `a VF may map at most ${limits.bytesMax}`,
     );
   }
+}
+
+/** What regions take of the arena: a window each, so that many small ones are no way around a limit. */
+export function windowBytes(regions: readonly MemoryRegion[]): number {
+  return regions.reduce((sum, { size }) => sum + Math.ceil(size / WINDOW_BYTES) * WINDOW_BYTES, 0);
 }
 
 /** Checks a region's file, and seals it if it can be sealed. */

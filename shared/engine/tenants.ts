@@ -1,15 +1,15 @@
 /**
  * Who drives an engine's pools: a tenant has one pool's memory table and queues. The NIC's leases are tenants, and so
  * are the guests of emulated mode. Here is what every tenant may ask, and what happens when one breaks its memory, its
- * rings or its eventfds: it stops, with a reason, and nobody else notices.
+ * rings: it stops, with a reason, and nobody else notices.
  */
-import { MEMORY_GONE } from "../layout/nic.ts";
+import { MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
-import type { Fd } from "../os/mod.ts";
+import { ARENA_BYTES, type Fd } from "../os/mod.ts";
 import { Domain, type StagedTable } from "./domain.ts";
 import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
-import type { DomainLimits } from "./regions.ts";
+import { type DomainLimits, windowBytes } from "./regions.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
@@ -34,6 +34,8 @@ export class Tenants {
   readonly #tenants = new Map<number, Tenant>();
   readonly #reported = new Set<string>();
   readonly #onQueueError: (tenant: Tenant, index: number, reason: string) => void;
+  /** How many pools may have a tenant: the arena is shared out among so many. */
+  poolsMax: () => number = () => 1;
   /** Polled queues beside the tenants' own transmit queues. */
   extraActive: () => number[] = () => [];
 
@@ -46,7 +48,6 @@ export class Tenants {
       this.reportErrors();
     };
     engine.onMemoryFaults = (offsets) => this.#memoryFaults(offsets);
-    engine.onBlockedCall = (fd) => this.#blockedCall(fd);
   }
 
   /** Whether the pool has a tenant. */
@@ -87,17 +88,40 @@ export class Tenants {
 
   /** Replaces the memory table; running queues go on where their rings are still mapped. */
   setMemory(tenant: Tenant, request: Ask<"dmaSet">, fds: readonly Fd[]): void {
+    this.#checkShare(tenant, windowBytes(request.regions));
     this.#changeMemory(tenant, tenant.domain.stage(request.regions, fds));
   }
 
   /** Adds one region to the memory table. */
   mapMemory(tenant: Tenant, request: Ask<"dmaMap">, fd: Fd): void {
+    this.#checkShare(tenant, tenant.domain.windowBytes + windowBytes([request.region]));
     this.#changeMemory(tenant, tenant.domain.stageWith(request.region, fd));
   }
 
   /** Takes one region away; queues whose rings were in it stop. */
   unmapMemory(tenant: Tenant, request: Ask<"dmaUnmap">): void {
     this.#changeMemory(tenant, tenant.domain.stageWithout(request.iova, request.size));
+  }
+
+  /**
+   * Half of the arena is kept for all pools in equal parts: whatever some guests map, each of the others gets that much.
+   * Throws DeviceRefusal if a tenant that is to have `bytes` would take of it.
+   */
+  #checkShare(tenant: Tenant, bytes: number): void {
+    const more = bytes - tenant.domain.windowBytes;
+    const pools = Math.max(1, this.poolsMax());
+    const part = Math.floor((ARENA_BYTES - WINDOWS) / 2 / pools);
+    if (more <= 0 || bytes <= part) return;
+    const others = [...this.#tenants.values()].filter((other) => other !== tenant);
+    const there = others.reduce((sum, { domain }) => sum + Math.max(0, part - domain.windowBytes), 0);
+    const kept = there + Math.max(0, pools - 1 - others.length) * part;
+    const free = this.#engine.arena.freeBytes;
+    if (free - more >= kept) return;
+    throw new DeviceRefusal(
+      "arena-share",
+      `the guest's memory needs ${more} bytes more, of ${free} that are free ${kept} are kept for the other ` +
+        `${pools - 1} guests that may come: give the guest less memory, or have fewer VFs`,
+    );
   }
 
   /** Puts a staged table in force. What takes time, mapping and unmapping, is done before and after the pause. */
@@ -170,13 +194,5 @@ export class Tenants {
     for (const { domain, queues } of this.#tenants.values()) {
       if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
     }
-  }
-
-  /** A call eventfd held the engine: its queue stops. */
-  #blockedCall(fd: number): void {
-    this.#engine.between(() => {
-      for (const { queues } of this.#tenants.values()) queues.failCall(fd);
-    });
-    this.reportErrors();
   }
 }

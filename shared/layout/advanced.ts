@@ -17,6 +17,8 @@
  *      +4   INTERRUPT u32  the driver wants one interrupt; the device sets it back to 0 when it raises it
  *      +64  HEAD u32       the device's descriptors begin at this index
  *      +68  ARMED u32      the device sleeps: signal the kick eventfd after the next doorbell
+ *      +72  POSITION u32   a packed virtqueue's: where it goes on, as SET_VRING_BASE has it, once NEXT is published
+ *      +76  NEXT u32       where it will go on, when the used descriptor at POSITION is there
  */
 
 export const ADV_DESC_BYTES = 16;
@@ -62,6 +64,8 @@ export const ADV_REG_TAIL = 0;
 export const ADV_REG_INTERRUPT = 4;
 export const ADV_REG_HEAD = 64;
 export const ADV_REG_ARMED = 68;
+export const ADV_REG_POSITION = 72;
+export const ADV_REG_NEXT = 76;
 
 /** SRRCTL.BSIZEPACKET counts kilobytes, 1–16 (§8.2.3.8.7). */
 export const ADV_PACKET_BYTES_MIN = 1024;

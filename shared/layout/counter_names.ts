@@ -2,6 +2,7 @@
  * The counters of a pool by name, in the order of their offsets in nic.ts, with what each one means. The name is the
  * one in the API and, with a prefix, in the metrics.
  */
+import { P_ENGINE_NS, P_RECEIVE_NS } from "./engine/pool.ts";
 
 /** Name and meaning of every pool counter; entry *i* lies at `P_COUNTERS + 8 * i`. */
 export const COUNTERS = [
@@ -29,6 +30,13 @@ export const COUNTERS = [
   ["tx_no_destination", "Frames of the VF dropped because nobody has their destination"],
   ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
   ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],
+  ["tx_pruned", "Frames of the uplink dropped because they came from the VF they are for (VEPA)"],
+] as const;
+
+/** Times of a pool, in nanoseconds: name, meaning, and where they lie. They stand beside the counters in the API. */
+export const ENGINE_TIMES = [
+  ["engine_ns", "Engine time spent on what the VF sent", P_ENGINE_NS],
+  ["engine_receive_ns", "Of that of others, what the VF's receive buffers cost beside the usual", P_RECEIVE_NS],
 ] as const;
 
 /** The name of one pool counter. */

@@ -33,15 +33,20 @@ export const PLUGIN_RING_SIZE_MAX = 1024;
 
 // Configuration, written by the shell before `start` (offsets from PLUGIN_STATE)
 export const PC_QUEUE_PAIRS = 0;
-/** u32: descriptors of each ring, a power of two. */
+/** u32: descriptors of each ring, a power of two; any number if VIRTIO_F_RING_PACKED is among the features. */
 export const PC_RING_SIZE = 4;
-/** u64: virtio features that were negotiated. */
+/** u64: virtio features that were negotiated, but for those that a plugin has to accept (PC_ACCEPTED). */
 export const PC_FEATURES = 8;
 /** u64: how the device addresses the first byte of the rings, and of the buffers. */
 export const PC_RINGS_IOVA = 16;
 export const PC_BUFFERS_IOVA = 24;
 /** u32: bytes of header buffers if frames are to be split, 0 if not. */
 export const PC_HEADER_BYTES = 32;
+/**
+ * u64, written by the plugin in `start`: which of VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER it takes up, out of those
+ * in PC_FEATURES. A plugin that writes nothing has split rings without IN_ORDER.
+ */
+export const PC_ACCEPTED = 40;
 
 // Rings, named by the plugin in `start`: 32 bytes for each queue {desc u64, avail u64, used u64, size u32}
 export const PLUGIN_QUEUES = 0x10100;
@@ -64,6 +69,8 @@ export const LIST_POST = 0x54000;
 /** Filled, `rx`: {buffer u32, offset u32, length u32, flags u32}. */
 export const LIST_RX = 0x56000;
 export const LIST_MAX = 256;
+/** What a plugin names in LIST_DONE or LIST_RX when its device breaks the protocol: the shell then ends it. */
+export const NO_BUFFER = 0xffffffff;
 export const ENTRY_BYTES = 16;
 export const ENTRY_BUFFER = 0;
 export const ENTRY_OFFSET = 4;

@@ -88,6 +88,14 @@ export function waitBlocking(epfd: number, events: Uint8Array<ArrayBuffer>, time
   throw new OsError("epoll_wait", `fd ${epfd}`, code);
 }
 
+/** Changes what epoll instance `epfd` waits for on `fd`. False if `fd` is not in it. */
+export function modifyEvents(epfd: number, fd: number, events: number, data: number): boolean {
+  const event = new DataView(new ArrayBuffer(EVENT_BYTES));
+  event.setUint32(0, events >>> 0, true);
+  event.setBigUint64(4, BigInt(data), true);
+  return libc().epoll_ctl(epfd, EPOLL_CTL_MOD, fd, new Uint8Array(event.buffer)) === 0;
+}
+
 /** Room for `n` events, for `waitBlocking`; `eventData(view, i)` reads the i-th data number. */
 export function eventRoom(n = EVENTS_MAX): Uint8Array<ArrayBuffer> {
   return new Uint8Array(n * EVENT_BYTES);

@@ -2,6 +2,7 @@
  * File descriptors as values with an owner. A descriptor that reaches this process belongs to one `Fd`, which closes
  * it once; `using fd = …` closes it on every path.
  */
+import { type FdKind, kindOf } from "./kinds.ts";
 import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
@@ -42,9 +43,23 @@ export class Fd implements Disposable {
     this.#fd = -1;
   }
 
+  /** Gives the descriptor away: the number's new owner closes it. */
+  detach(): number {
+    const { number } = this;
+    this.#fd = -1;
+    return number;
+  }
+
   /** Another descriptor of the same open file, with an owner of its own. */
   duplicate(): Fd {
     return duplicateFd(this.number);
+  }
+
+  #kind: FdKind | undefined;
+
+  /** What kind of file it is, looked up once. */
+  get kind(): FdKind {
+    return this.#kind ??= kindOf(this.number);
   }
 
   [Symbol.dispose](): void {
@@ -64,34 +79,15 @@ export function createEventFd(): Fd {
 
 const ONE = new BigUint64Array([1n]);
 
-/** Adds one to an eventfd. False if its counter is full, which is as good: its reader has been told. */
+/**
+ * Adds one to an eventfd of our own. False if its counter is full, which is as good: its reader has been told. Somebody
+ * else's eventfd may make its writer wait: that is for a `Notifier`.
+ */
 export function signalEventFd(fd: number): boolean {
   if (libc().write(fd, ONE, 8n) === 8n) return true;
   const code = errno();
   if (code === EAGAIN) return false;
   throw new OsError("write", `eventfd ${fd}`, code);
-}
-
-/**
- * As `signalEventFd`, for somebody else's eventfd on a thread that must not wait: its owner can make it block. The
- * write runs on the thread pool, and what it would wait for is drained after `deadlineMs`.
- */
-export async function signalForeignEventFd(fd: Fd, deadlineMs = 100): Promise<void> {
-  using own = fd.duplicate();
-  const written = libc().write_async(own.number, ONE, 8n);
-  const timer = setInterval(() => drainEventFd(own.number), deadlineMs);
-  await written;
-  clearInterval(timer);
-}
-
-const POLLOUT = 4;
-const POLL_FD = new Int32Array(2);
-
-/** Whether a write to `fd` would go through at once. */
-export function isWritable(fd: number): boolean {
-  POLL_FD[0] = fd;
-  POLL_FD[1] = POLLOUT;
-  return libc().poll(POLL_FD, 1n, 0) === 1 && ((POLL_FD[1] ?? 0) >>> 16 & POLLOUT) !== 0;
 }
 
 const RWF_NOWAIT = 0x8;
@@ -106,20 +102,6 @@ export function drainEventFd(fd: number): bigint {
   DRAIN_IOV[0] = addressOf(DRAIN);
   DRAIN_IOV[1] = 8n;
   return libc().preadv2(fd, DRAIN_IOV, 1, -1n, RWF_NOWAIT) === 8n ? DRAIN[0] ?? 0n : 0n;
-}
-
-/** What kind of file a descriptor is, as `/proc/self/fd` names it. */
-export function fdTarget(fd: number): string {
-  const path = new TextEncoder().encode(`/proc/self/fd/${fd}\0`);
-  const target = new Uint8Array(256);
-  const length = Number(libc().readlink(path, target, BigInt(target.length)));
-  if (length < 0) throw new OsError("readlink", `/proc/self/fd/${fd}`, errno());
-  return new TextDecoder().decode(target.subarray(0, length));
-}
-
-/** Whether a descriptor that somebody sent is an eventfd. */
-export function isEventFd(fd: number): boolean {
-  return fdTarget(fd).startsWith("anon_inode:[eventfd]");
 }
 
 /** A new memory file of `bytes` bytes that may be sealed and shared. */

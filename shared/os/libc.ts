@@ -24,6 +24,13 @@ const SYMBOLS = {
   fstat: { parameters: ["i32", "buffer"], result: "i32" },
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // The kernel's asynchronous I/O, for which the C library has no functions; the first argument is the call's number.
+  io_destroy: { name: "syscall", parameters: ["i64", "u64"], result: "i32" },
+  io_getevents: { name: "syscall", parameters: ["i64", "u64", "i64", "i64", "buffer", "buffer"], result: "i32" },
+  io_setup: { name: "syscall", parameters: ["i64", "i64", "buffer"], result: "i32" },
+  io_submit: { name: "syscall", parameters: ["i64", "u64", "i64", "buffer"], result: "i32" },
+  ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
   kill: { parameters: ["i32", "i32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
@@ -31,18 +38,21 @@ const SYMBOLS = {
   mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["buffer", "i32"], result: "i32" },
-  poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
+  pipe2: { parameters: ["buffer", "i32"], result: "i32" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
   sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
   sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   strerror: { parameters: ["i32"], result: "pointer" },
   umask: { parameters: ["u32"], result: "u32" },
-  write_async: { name: "write", parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -67,10 +77,12 @@ export function libc(): Library {
 }
 
 /** errno values that callers tell apart (asm-generic/errno.h). */
+export const EPERM = 1;
 export const EINTR = 4;
 export const EAGAIN = 11;
 export const ECONNREFUSED = 111;
 export const ENOENT = 2;
+export const ENOSYS = 38;
 
 const ERRNO_NAMES: Record<number, string> = {
   1: "EPERM",
@@ -91,6 +103,7 @@ const ERRNO_NAMES: Record<number, string> = {
   28: "ENOSPC",
   32: "EPIPE",
   36: "ENAMETOOLONG",
+  38: "ENOSYS",
   88: "ENOTSOCK",
   90: "EMSGSIZE",
   98: "EADDRINUSE",

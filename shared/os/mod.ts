@@ -2,7 +2,10 @@
 export * from "./arena.ts";
 export * from "./epoll.ts";
 export * from "./fd.ts";
+export * from "./kinds.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
+export * from "./notifier.ts";
+export * from "./pipe_relay.ts";
 export * from "./sigbus.ts";
 export * from "./socket.ts";
 export * from "./wasm_memory.ts";

@@ -15,7 +15,7 @@ const WASM_PAGE_BYTES = 65536;
 const KEY_FILE = new URL("plugin-key.json", BUILD_DIR);
 /** Smallest and largest memory, in pages, that a module can be given. */
 const PAGES: Record<WasmModuleName, [number, number]> = {
-  "nic": [65536, 65536],
+  "engine": [65536, 65536],
   "guest": [GUEST_RAM_BYTES_MIN / WASM_PAGE_BYTES, 65536],
   "plugin-virtio": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],
   "plugin-advanced": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],

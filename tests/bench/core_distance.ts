@@ -40,3 +40,13 @@ export class CoreProbe implements Disposable {
     for (const worker of this.#workers) worker.terminate();
   }
 }
+
+/** Waits until the two CPUs are near each other, or as long as that; answers their distance. */
+export async function untilNear(probe: CoreProbe, deadlineMs: number): Promise<number> {
+  const end = performance.now() + deadlineMs;
+  for (;;) {
+    const distance = await probe.measure();
+    if (distance <= NEAR_NS || performance.now() > end) return distance;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+}

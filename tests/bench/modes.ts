@@ -4,9 +4,12 @@
  * processes of the fabric together; latency is taken at a rate that leaves everybody time.
  */
 import { assertEquals } from "@std/assert";
+import { table } from "../../services/cli/views.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { checkedStream, MODES, must, setMode, TestGuest } from "../support/guests.ts";
-import { cpuSeconds, median } from "./system.ts";
+import { figureText, type Goal, goalText, isMissed, missedFirst } from "./judged.ts";
+import { median } from "./stats.ts";
+import { cpuSeconds } from "./system.ts";
 
 /** One mode's figures. */
 export interface ModeResult {
@@ -136,4 +139,31 @@ export async function modes(
     }
   }
   return results;
+}
+
+const GOAL: Goal = { atLeast: 2 };
+const goalOf = ({ mode }: ModeResult) => mode === "emulated" ? undefined : GOAL;
+
+/** The figures in a table. */
+export function modesTable(results: readonly ModeResult[]): string {
+  const missed = (row: ModeResult) => isMissed(row.ratio, goalOf(row));
+  const figures = ["MPPS", "CPU S/M FRAMES", "OF IT HOST", "FRAMES/CPU S", "P50 US", "P99 US", "RATIO", "HOST RATIO"];
+  return table(
+    ["", "BUILD", "MODE", "BYTES", ...figures, "TARGET"],
+    missedFirst(results, missed).map((row) => [
+      missed(row) ? "MISSED" : "",
+      row.build,
+      row.mode,
+      row.bytes,
+      row.mpps.toFixed(2),
+      row.cpuSecondsPerMillionFrames.toFixed(2),
+      row.hostCpuSecondsPerMillionFrames.toFixed(2),
+      Math.round(row.framesPerCpuSecond),
+      row.p50Us.toFixed(0),
+      row.p99Us.toFixed(0),
+      figureText(row.ratio),
+      figureText(row.hostRatio),
+      goalText(goalOf(row)),
+    ]),
+  );
 }

@@ -1,16 +1,10 @@
 /** What else an operator asks: start-up time, memory, cost when idle, how soon a PATCH is in force. */
+import { table } from "../../services/cli/views.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { frame } from "../support/mock_guest.ts";
 import { QemuGuest } from "../support/qemu.ts";
-
-/** Median of a list. */
-export function median(list: readonly number[]): number {
-  const sorted = [...list].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  if (sorted.length === 0) return NaN;
-  return sorted.length % 2 ? sorted[middle] ?? NaN : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
-}
+import { median } from "./stats.ts";
 
 /** CPU time that a process has used, all threads, user and system. */
 export function cpuSeconds(pid: number): number {
@@ -23,7 +17,7 @@ function rssMiB(pid: number): number {
 }
 
 /** Milliseconds from starting `up` to its ready line, several times. */
-export async function startUp(times: number): Promise<number[]> {
+async function startUp(times: number): Promise<number[]> {
   const took: number[] = [];
   for (let i = 0; i < times; i++) {
     const started = performance.now();
@@ -35,7 +29,7 @@ export async function startUp(times: number): Promise<number[]> {
 }
 
 /** Milliseconds from sending a PATCH to the first frame that feels it, and to its answer, under traffic. */
-export async function patchLatency(times: number): Promise<{ inForceMs: number[]; answeredMs: number[] }> {
+async function patchLatency(times: number): Promise<{ inForceMs: number[]; answeredMs: number[] }> {
   await using fabric = await TestFabric.start(2);
   const [a, b] = [fabric.vf(0), fabric.vf(1)];
   await using sender = await FrontEnd.connect(a.socket).start();
@@ -69,7 +63,7 @@ export async function patchLatency(times: number): Promise<{ inForceMs: number[]
 }
 
 /** CPU of all services together with two silent QEMU guests attached, in percent of one core, and their memory. */
-export async function idle(seconds: number): Promise<{ cpuPercent: number; rssMiB: Record<string, number> }> {
+async function idle(seconds: number): Promise<{ cpuPercent: number; rssMiB: Record<string, number> }> {
   await using fabric = await TestFabric.start(2);
   const [a, b] = await Promise.all([QemuGuest.boot(fabric.vf(0)), QemuGuest.boot(fabric.vf(1))]);
   await using _a = a;
@@ -84,4 +78,40 @@ export async function idle(seconds: number): Promise<{ cpuPercent: number; rssMi
     cpuPercent: (total() - before) / seconds * 100,
     rssMiB: Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, Math.round(rssMiB(pid))])),
   };
+}
+
+/** What an operator sees. */
+export interface SystemResult {
+  upMs: number;
+  patchInForceMs: number;
+  patchAnsweredMs: number;
+  idleCpuPercent: number;
+  rssMiB: Record<string, number>;
+}
+
+const START_UPS = 5;
+const PATCHES = 40;
+const IDLE_SECONDS = 20;
+
+/** Takes all these figures. */
+export async function system(): Promise<SystemResult> {
+  const upMs = median(await startUp(START_UPS));
+  const { inForceMs, answeredMs } = await patchLatency(PATCHES);
+  const { cpuPercent, rssMiB } = await idle(IDLE_SECONDS);
+  return {
+    ...{ upMs, patchInForceMs: median(inForceMs), patchAnsweredMs: median(answeredMs) },
+    ...{ idleCpuPercent: cpuPercent, rssMiB },
+  };
+}
+
+/** The figures in a table. */
+export function systemTable(result: SystemResult): string {
+  const memory = Object.entries(result.rssMiB).map(([name, mib]) => `${name} ${mib}`).join(", ");
+  return table(["WHAT", "FIGURE"], [
+    ["up to ready (built)", `${result.upMs.toFixed(0)} ms`],
+    ["PATCH sent to in force, under traffic", `${result.patchInForceMs.toFixed(1)} ms`],
+    ["PATCH sent to answered", `${result.patchAnsweredMs.toFixed(1)} ms`],
+    ["idle CPU of all services, two silent QEMU guests", `${result.idleCpuPercent.toFixed(2)} % of one core`],
+    ["memory (RSS)", `${memory} MiB`],
+  ]);
 }

@@ -1,9 +1,10 @@
 /** How long it takes to take a VF back: from the operator's order to its answer, with a neighbour's traffic beside it. */
+import { table } from "../../services/cli/views.ts";
 import { generateKeys } from "../../shared/plugin/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { must, setMode, TestGuest } from "../support/guests.ts";
 import { compilePlugin, ENDLESS, RINGS, sign } from "../support/plugins.ts";
-import { median } from "./system.ts";
+import { median } from "./stats.ts";
 
 /** Milliseconds of many take-backs. */
 export interface TakeBackResult {
@@ -45,4 +46,15 @@ export async function takeBacks(times: number): Promise<TakeBackResult[]> {
     results.push({ what, medianMs: median(took), p99Ms: at(0.99), longestMs: at(1) });
   }
   return results;
+}
+
+/** The figures in a table. */
+export function takeBackTable(results: readonly TakeBackResult[], times: number): string {
+  return table(
+    [`TAKING A VF BACK, ${times} TIMES`, "MEDIAN MS", "P99 MS", "LONGEST MS"],
+    results.map(({ what, medianMs, p99Ms, longestMs }) => [
+      what,
+      ...[medianMs, p99Ms, longestMs].map((ms) => ms.toFixed(1)),
+    ]),
+  );
 }

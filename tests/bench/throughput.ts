@@ -2,19 +2,18 @@
  * Frames a second through one back-end core, under the same testpmd load for every back-end: virtio-user ports on
  * CPU 1, the back-end's polling thread on CPU 0. Samples of one second, gated by core distance.
  */
-import { TestFabric } from "../support/fabric.ts";
-import { TestProcess } from "../support/process.ts";
 import { Testpmd } from "../support/testpmd.ts";
 import { until } from "../support/wait.ts";
-import { type CoreProbe, NEAR_NS } from "./core_distance.ts";
+import { type BackEnd, MACS } from "./back_ends.ts";
+import { type CoreProbe, NEAR_NS, untilNear } from "./core_distance.ts";
 
-/** What does the work. */
-export type BackEnd = "ringfabric" | "net_vhost";
+/** What the front-end negotiates. */
+export type FrontEnd = "plain" | "vector" | "packed" | "packed vector";
 
 /** One cell of the table. */
 export interface Load {
   name: string;
-  frontEnd: "plain" | "vector";
+  frontEnd: FrontEnd;
   bytes: number;
   queueSize: number;
   /** Closed loop: frames in flight come back. Open loop: generators push as fast as they can. */
@@ -28,54 +27,15 @@ export interface Sample {
   busyNsPerFrame?: number;
 }
 
-const BACK_CPU = 0;
-const FRONT_CPU = 1;
-const FEATURES = {
-  plain: ",in_order=0,mrg_rxbuf=1",
-  vector: ",in_order=0,mrg_rxbuf=0,vectorized=1",
+const FEATURES: Record<FrontEnd, string> = {
+  "plain": ",in_order=0,mrg_rxbuf=1",
+  "vector": ",in_order=0,mrg_rxbuf=0,vectorized=1",
+  "packed": ",packed_vq=1,in_order=0,mrg_rxbuf=1",
+  "packed vector": ",packed_vq=1,in_order=1,mrg_rxbuf=0,vectorized=1",
 };
-const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"] as const;
 const CLOSED_LOOP_BURSTS = 6;
 const TRIES_PER_SAMPLE = 8;
 const NEAR_WAIT_MS = 45_000;
-
-interface RunningBackEnd extends AsyncDisposable {
-  sockets: [string, string];
-  engine?: () => Promise<{ framesTotal: number; busyNsTotal: number }>;
-}
-
-async function startRingfabric(): Promise<RunningBackEnd> {
-  const fabric = await TestFabric.start(2, ["--engine-cpus", String(BACK_CPU)]);
-  await fabric.patch(0, { mac: MACS[0] });
-  await fabric.patch(1, { mac: MACS[1] });
-  return {
-    sockets: [fabric.vf(0).socket, fabric.vf(1).socket],
-    engine: async () => (await fabric.get("/api/v1/nic")).engine,
-    [Symbol.asyncDispose]: () => fabric[Symbol.asyncDispose](),
-  };
-}
-
-async function startNetVhost(): Promise<RunningBackEnd> {
-  const dir = await Deno.makeTempDir({ prefix: "ringfabric-bench-" });
-  const sockets: [string, string] = [`${dir}/s0`, `${dir}/s1`];
-  const process = new TestProcess("net_vhost", "stdbuf", [
-    ...["-oL", "dpdk-testpmd", "-l", `${BACK_CPU},${FRONT_CPU}`, "--main-lcore", String(FRONT_CPU), "-m", "512"],
-    ...["--file-prefix", "rf-bench-back", "--no-pci", "--no-telemetry"],
-    ...sockets.flatMap((socket, i) => ["--vdev", `net_vhost${i},iface=${socket}`]),
-    ...["--", "-i", "--nb-cores=1", "--rxd=1024", "--txd=1024", "--forward-mode=io"],
-  ]);
-  await process.expect(/testpmd> /, 30_000);
-  await process.write("start\n");
-  await until("its sockets", () => sockets.every((path) => Deno.statSync(path).isSocket));
-  return {
-    sockets,
-    async [Symbol.asyncDispose]() {
-      await process.write("quit\n").catch(() => {});
-      await process.end("SIGTERM");
-      await Deno.remove(dir, { recursive: true });
-    },
-  };
-}
 
 function startFrontEnd(load: Load, sockets: [string, string]): Promise<Testpmd> {
   const args = FEATURES[load.frontEnd];
@@ -98,7 +58,7 @@ function startFrontEnd(load: Load, sockets: [string, string]): Promise<Testpmd> 
 
 /** Takes `wanted` gated samples of one back-end under one load. */
 export async function measure(backEnd: BackEnd, load: Load, wanted: number, probe: CoreProbe): Promise<Sample[]> {
-  await using running = backEnd === "ringfabric" ? await startRingfabric() : await startNetVhost();
+  await using running = await backEnd.start();
   await using front = await startFrontEnd(load, running.sockets);
   await front.command(`set txpkts ${load.bytes}`);
   await front.command(load.loop === "closed" ? `start tx_first ${CLOSED_LOOP_BURSTS}` : "start");
@@ -108,18 +68,10 @@ export async function measure(backEnd: BackEnd, load: Load, wanted: number, prob
   };
   await until("frames", async () => (await received()).frames > 1000, 20_000);
   await new Promise((resolve) => setTimeout(resolve, 500));
-  const end = performance.now() + NEAR_WAIT_MS;
-  let distance = await probe.measure();
-  while (distance > NEAR_NS && performance.now() < end) {
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    distance = await probe.measure();
-  }
+  let distance = await untilNear(probe, NEAR_WAIT_MS);
   const samples: Sample[] = [];
-  for (
-    let tries = 0;
-    samples.filter(({ near }) => near).length < wanted && tries < wanted * TRIES_PER_SAMPLE;
-    tries++
-  ) {
+  const isEnough = () => samples.filter(({ near }) => near).length >= wanted;
+  for (let tries = 0; !isEnough() && tries < wanted * TRIES_PER_SAMPLE; tries++) {
     const engineBefore = await running.engine?.();
     const before = await received();
     await new Promise((resolve) => setTimeout(resolve, 1000));

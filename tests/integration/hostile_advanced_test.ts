@@ -9,6 +9,7 @@ import { DirectGuest } from "../support/direct_guest.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { must } from "../support/guests.ts";
 import { frame } from "../support/mock_guest.ts";
+import { Wakeup } from "../support/wakeup.ts";
 import { until } from "../support/wait.ts";
 
 Deno.test("hostile advanced rings in the fabric: the queue stops with its reason; all others go on", async (t) => {
@@ -160,6 +161,11 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
     ];
     for (const [change, code] of cases) await refused(device, start(change), code, [eventfd.number]);
     await refused(device, start({}), "bad-fd", [file.number]);
+    for (const kind of ["socket", "pipe"] as const) {
+      using call = new Wakeup(kind);
+      await refused(device, start({ call: true }), "bad-fd", [eventfd.number, call.sent.number]);
+      await refused(device, { op: "queueCall", index: 0, call: true }, "bad-fd", [call.sent.number]);
+    }
     guest.guest.tx().doorbell(1000);
     await refused(device, start({}), "bad-ring", [eventfd.number]);
   });

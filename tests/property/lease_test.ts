@@ -87,7 +87,7 @@ async function checkInvariant(world: LeaseWorld): Promise<void> {
       continue;
     }
     assertEquals(lease.domain.regions.map(({ inode, iova }) => [inode, iova]), [[owner.inode, owner.iova]]);
-    const rings = [...lease.queues.rings()];
+    const rings = [...lease.queues.rings().keys()];
     assertEquals(rings.length, 2, rings.join(", "));
     for (const ring of rings) assert(ring.includes(` 0x${(owner.iova >> 32n).toString(16)}`), `${ring} is not its own`);
     // A path that is the guest's is driven by nobody else, and the other way round.

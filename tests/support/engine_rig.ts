@@ -3,17 +3,16 @@
  * NIC's own code, guests are mocks, and `run` polls once. Between the guests' memories lie canaries.
  */
 import {
-  ACTIVE_LIST,
   CTL,
-  CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
+  CTL_COOL_NS,
   CTL_GENERATION,
   DOMAIN_STRIDE,
   DOMAINS,
+  HEAT_COLD,
   P_REGION_COUNT,
   P_RX_COUNT,
   P_RX_QUEUES,
-  P_VISIT_FRAMES,
   PERM_READ,
   PERM_WRITE,
   POOL_STRIDE,
@@ -21,6 +20,7 @@ import {
   POOLS,
   Q_CALL_PENDING,
   Q_ERROR,
+  Q_HEAT,
   Q_STATE,
   QUEUE_ERROR,
   QUEUE_F_INDIRECT,
@@ -39,7 +39,7 @@ import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import { Pools, visitFrames } from "../../shared/engine/mod.ts";
+import { Pools, writeActive } from "../../shared/engine/mod.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { AdvancedGuest } from "./advanced_guest.ts";
 import {
@@ -58,8 +58,10 @@ const GUEST_STRIDE = 16 * 1024 ** 2;
 const GUEST_BYTES = 4 * 1024 ** 2;
 const CANARY_BYTES = 64 * 1024;
 const CANARY = 0xa5;
+/** How long an idle queue is polled, where many are. */
+const COOL_NS = 200_000;
 
-const module = await loadWasm("nic");
+const module = await loadWasm("engine");
 // One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back.
 const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
 
@@ -96,6 +98,7 @@ export class EngineRig {
     new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
     const imports = { env: { memory, now: () => performance.now() * 1e6 } };
     this.wasm = new WebAssembly.Instance(module, imports).exports as unknown as NicExports;
+    this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     const access = {
       view: this.view,
       arena: { buffer: memory.buffer as unknown as SharedArrayBuffer },
@@ -106,7 +109,8 @@ export class EngineRig {
         return result;
       },
     };
-    this.pools = new Pools(access);
+    // The same addresses collide in every run of a test.
+    this.pools = new Pools(access, 0x5eedn);
     this.#programme = {
       switchMode: "veb",
       link: "up",
@@ -228,7 +232,8 @@ export class EngineRig {
 
   /** Replaces a pool's memory table. */
   setRegions(pool: number, regions: { iova: bigint; size: number; window: number; perm?: number }[]): void {
-    regions.forEach(({ iova, size, window, perm = PERM_READ | PERM_WRITE }, i) => {
+    const sorted = regions.toSorted((a, b) => a.iova < b.iova ? -1 : 1);
+    sorted.forEach(({ iova, size, window, perm = PERM_READ | PERM_WRITE }, i) => {
       const at = DOMAINS + pool * DOMAIN_STRIDE + i * REGION_STRIDE;
       this.view.setBigUint64(at + REGION_IOVA, iova, true);
       this.view.setBigUint64(at + REGION_SIZE, BigInt(size), true);
@@ -238,7 +243,7 @@ export class EngineRig {
     this.view.setUint32(POOLS + pool * POOL_STRIDE + P_REGION_COUNT, regions.length, true);
     const guest = this.guests.get(pool);
     for (let index = 0; guest && index < guest.options.queuePairs * 2; index++) {
-      this.wasm.forgetRegion(guest.queuePointer(index));
+      this.wasm.forgetRegions(guest.queuePointer(index));
     }
   }
 
@@ -252,19 +257,28 @@ export class EngineRig {
         else this.view.setUint32(at + P_RX_QUEUES + index * 2, guest.queuePointer(index), true);
       }
       this.view.setUint32(at + P_RX_COUNT, queuePairs, true);
-      this.view.setUint32(at + P_VISIT_FRAMES, visitFrames(queuePairs), true);
     }
-    active.forEach((queue, i) => this.view.setUint32(ACTIVE_LIST + i * 4, queue, true));
-    this.view.setUint32(CTL + CTL_ACTIVE_COUNT, active.length, true);
+    writeActive(this.view, active);
     this.view.setUint32(CTL + CTL_GENERATION, this.view.getUint32(CTL + CTL_GENERATION, true) + 1, true);
   }
 
   /** Polls all queues up to `passes` times, time going on by `stepNs`. Interrupts that were asked for are taken. */
   run(passes = 200, stepNs = 1000): void {
     this.nowNs += stepNs;
+    this.kick();
     for (let done = 0; done < passes; done += 10) {
       this.wasm.run(this.nowNs, 10);
       this.takeCalls();
+    }
+  }
+
+  /** Kicks for every queue that has work and is not polled, as its driver would. */
+  kick(): void {
+    for (const guest of this.guests.values()) {
+      for (let index = 1; index < guest.options.queuePairs * 2; index += 2) {
+        const queue = guest.queuePointer(index);
+        if (this.view.getUint32(queue + Q_HEAT, true) === HEAT_COLD && this.wasm.hasWork(queue)) this.wasm.heat(queue);
+      }
     }
   }
 

@@ -85,7 +85,8 @@ function describe(view: DataView, { at, pool, index }: QueueEntry, size: number,
   view.setUint32(at + Q_POOL, pool, true);
   view.setUint32(at + Q_INDEX, index, true);
   view.setInt32(at + Q_CALL_FD, -1, true);
-  view.setInt32(at + Q_KICK_FD, -1, true);
+  // That its driver has a kick; nobody waits for it.
+  view.setInt32(at + Q_KICK_FD, 0, true);
 }
 
 /** Describes a virtqueue of `guest`; answers the position at which it is to start. */

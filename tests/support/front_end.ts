@@ -2,15 +2,7 @@
  * A vhost-user front-end for tests, honest or not: it can send any message, whole or broken, with any descriptors, and
  * its guest is one with split or packed rings over a memfd that the back-end maps.
  */
-import {
-  createEventFd,
-  createMemfd,
-  drainEventFd,
-  type Fd,
-  Reactor,
-  signalEventFd,
-  UnixSocket,
-} from "../../shared/os/mod.ts";
+import { createEventFd, createMemfd, type Fd, Reactor, signalEventFd, UnixSocket } from "../../shared/os/mod.ts";
 import { errno, libc, OsError } from "../../shared/os/libc.ts";
 import {
   HEADER_BYTES,
@@ -40,6 +32,7 @@ import { type VirtqueueName, VIRTQUEUES } from "./formats.ts";
 import type { MockGuest } from "./mock_guest.ts";
 import type { PackedGuest, PackedGuestOptions } from "./packed_guest.ts";
 import { within } from "./wait.ts";
+import { Wakeup, type WakeupKind } from "./wakeup.ts";
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
@@ -141,6 +134,8 @@ export interface FrontEndOptions {
   queuePairs?: number;
   features?: bigint;
   bufferBytes?: number;
+  /** What its call descriptors are. */
+  callKind?: WakeupKind;
 }
 
 /** IOVA of a front-end's first byte, and its own (user) address for it. */
@@ -154,7 +149,9 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
   readonly memory: SharedMemory;
   readonly guest: G;
   readonly kicks: Fd[];
+  /** Its call descriptors, as it sends them, and with the ends that it reads. */
   readonly calls: Fd[];
+  readonly wakeups: Wakeup[];
   readonly features: bigint;
 
   private constructor(
@@ -168,6 +165,7 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
       queuePairs = 1,
       features = FEATURES,
       bufferBytes = 2048,
+      callKind = "eventfd",
     } = options;
     this.memory = new SharedMemory(bytes);
     this.guest = make(this.memory.view, {
@@ -177,7 +175,8 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
       eventIdx: (features & bits(VIRTIO_RING_F_EVENT_IDX)) !== 0n,
     });
     this.kicks = this.guest.queues.map(() => createEventFd());
-    this.calls = this.guest.queues.map(() => createEventFd());
+    this.wakeups = this.guest.queues.map(() => new Wakeup(callKind));
+    this.calls = this.wakeups.map(({ sent }) => sent);
     this.features = features;
     this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
   }
@@ -349,14 +348,13 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
 
   /** How often queue `index` was interrupted since the last look. */
   takeCalls(index = 0): bigint {
-    const fd = this.calls[index];
-    return fd ? drainEventFd(fd.number) : 0n;
+    return this.wakeups[index]?.take() ?? 0n;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.socket.close();
     await this.reactor.close();
-    for (const fd of [...this.kicks, ...this.calls]) fd.close();
+    for (const end of [...this.kicks, ...this.wakeups]) end[Symbol.dispose]();
     this.memory[Symbol.dispose]();
   }
 }

@@ -1,8 +1,13 @@
 /** What a broken or hostile vhost-user front-end sends (hostile.md 12–15), and what must become of its connection. */
 import { assertEquals } from "@std/assert";
+import { Fd } from "../../shared/os/mod.ts";
 import { libc } from "../../shared/os/libc.ts";
 import { HEADER_BYTES, type RequestName } from "../../shared/vhost_user/mod.ts";
 import { type FrontEnd, GUEST_BASE, memoryTable, singleRegion, u64, vringAddress, vringState } from "./front_end.ts";
+import { Wakeup } from "./wakeup.ts";
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
 
 /** One attack on the protocol. */
 export interface ProtocolAttack {
@@ -151,9 +156,50 @@ export const PROTOCOL_ATTACKS: ProtocolAttack[] = [
     attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_KICK", u64(0n), [f.memory.fd.number])),
   },
   {
-    name: "13 call that is a socket",
-    reason: /not an eventfd/,
+    name: "13 kick that is a socket",
+    reason: /vring 0: its kick is not an eventfd/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_KICK", u64(0n), [f.socket.fd.number])),
+  },
+  {
+    name: "13 call that is its own end of the connection, which would then never end",
+    reason: /vring 0: its descriptor is a socket that cannot be used: its other end is this service's own/,
     attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [f.socket.fd.number])),
+  },
+  {
+    name: "13 call that is a socket with its own end in it",
+    reason: /a socket that cannot be used: it has unread bytes/,
+    attack: afterMemory(async (f) => {
+      using call = new Wakeup("socket");
+      call.put(f.socket.fd.number, f.reactor);
+      f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [call.sent.number]);
+      await f.closedByBackEnd();
+    }),
+  },
+  {
+    name: "13 call that is a socket for datagrams",
+    reason: /a socket that cannot be used: it is not a stream socket/,
+    attack: afterMemory((f) => {
+      using call = new Wakeup("datagram");
+      f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [call.sent.number]);
+    }),
+  },
+  {
+    name: "13 err that is a socket without another end",
+    reason: /a socket that cannot be used: it is not connected/,
+    attack: afterMemory((f) => {
+      using lone = new Fd(libc().socket(AF_UNIX, SOCK_STREAM, 0));
+      f.send("VHOST_USER_SET_VRING_ERR", u64(0n), [lone.number]);
+    }),
+  },
+  {
+    name: "13 call that is a file",
+    reason: /vring 0: its descriptor is not an eventfd, a Unix socket or a pipe/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_CALL", u64(0n), [f.memory.fd.number])),
+  },
+  {
+    name: "13 err that is a file",
+    reason: /vring 1: its descriptor is not an eventfd, a Unix socket or a pipe/,
+    attack: afterMemory((f) => f.send("VHOST_USER_SET_VRING_ERR", u64(1n), [f.memory.fd.number])),
   },
   {
     name: "13 memory that is a socket",

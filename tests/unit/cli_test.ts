@@ -54,8 +54,11 @@ Deno.test("tables line up, numbers to the right", () => {
     "longer   1000",
   ]);
   const rows = statsTable(
-    { atMs: 2000, counters: [{ rx_frames: 30, rx_bytes: 3000, tx_frames: 10, tx_bytes: 250_000, tx_spoofed: 4 }] },
+    {
+      atMs: 2000,
+      counters: [{ rx_frames: 30, rx_bytes: 3000, tx_frames: 10, tx_bytes: 250_000, tx_spoofed: 4, engine_ns: 5e8 }],
+    },
     { atMs: 1000, counters: [{ rx_frames: 10, rx_bytes: 1000, tx_frames: 10, tx_bytes: 0, tx_spoofed: 2 }] },
   ).split("\n");
-  assertEquals(rows[1]?.trim().split(/\s+/), ["0", "20", "0.0", "0", "2.0", "2"]);
+  assertEquals(rows[1]?.trim().split(/\s+/), ["0", "20", "0.0", "0", "2.0", "2", "50.0"]);
 });

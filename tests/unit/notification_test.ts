@@ -86,11 +86,12 @@ for (const flags of [0, QUEUE_F_EVENT_IDX]) {
     for (let round = 0; round < 2 * SIZE; round++) {
       burst(1);
       assertEquals(sender.tx().takeKick(), false, "it polls");
-      assertEquals(rig.wasm.arm(), 0, "nothing is to be done");
+      assertEquals(rig.wasm.coolAll(), 0, "nothing is to be done");
       sender.send([frame({ dst: rigMac(1), src: rigMac(0) })]);
       assert(sender.tx().takeKick(), "it sleeps");
-      assertEquals(rig.wasm.arm(), 1, "what came before it slept is seen");
-      rig.wasm.disarm();
+      assertEquals(rig.wasm.hasWork(sender.queuePointer(1)), 1, "the kick brings work");
+      rig.wasm.heat(sender.queuePointer(1));
+      assertEquals(rig.wasm.coolAll(), 1, "what came before it sleeps is seen");
       rig.run(20);
       sender.send([frame({ dst: rigMac(1), src: rigMac(0) })]);
       assertEquals(sender.tx().takeKick(), false, "it polls again");

@@ -380,8 +380,8 @@ test("four transmit queues are no larger share of a busy engine than one", () =>
     rig.wasm.run(rig.nowNs, 1);
     rig.takeCalls();
   }
-  assert((rig.counters(0).tx_frames ?? 0) > 0);
-  assertEquals(rig.counters(0).tx_frames, rig.counters(2).tx_frames);
+  const [four = 0, single = 1] = [0, 2].map((vf) => rig.counters(vf).tx_frames ?? 0);
+  assert(four > 0 && Math.abs(four / single - 1) < 0.1, `${four} frames of four queues, ${single} of one`);
 });
 
 test("minimum rates share a busy engine in proportion", () => {
@@ -396,5 +396,5 @@ test("minimum rates share a busy engine in proportion", () => {
     r.rig.takeCalls();
   }
   const [a = 0, b = 1] = [0, 1].map((vf) => r.rig.counters(vf).tx_bytes ?? 0);
-  assertEquals(Math.round(a / b * 10) / 10, 4);
+  assert(Math.abs(a / b / 4 - 1) < 0.1, `${a} bytes against ${b}`);
 });

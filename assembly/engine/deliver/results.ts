@@ -1,0 +1,100 @@
+/** What became of a group's frames: kept by the scatters, booked on the receiving pool by whoever had it done. */
+import {
+  B_BROADCAST,
+  B_DELIVERED,
+  B_DELIVERED_BYTES,
+  B_MULTICAST,
+  B_NO_BUFFER,
+  B_QUEUE_ERROR,
+  B_TOO_SMALL,
+  C_RX_BROADCAST,
+  C_RX_BYTES,
+  C_RX_FRAMES,
+  C_RX_MULTICAST,
+  C_RX_NO_BUFFER,
+  C_RX_QUEUE_ERROR,
+  C_RX_TOO_SMALL,
+  HEAD_F_BROADCAST,
+  HEAD_F_MULTICAST,
+  N_COUNT,
+  N_NEXT,
+  P_COUNTERS,
+} from "../../../shared/layout/nic.ts";
+import { batch } from "../context.ts";
+
+/** Adds `n` to the counter at `offset` of pool `p`. */
+@inline
+export function count(p: usize, offset: u32, n: u64): void {
+  const at = p + P_COUNTERS + offset;
+  store<u64>(at, load<u64>(at) + n);
+}
+
+/** Begins a group: nothing has become of its frames. */
+@inline
+export function clearResults(): void {
+  const at = batch();
+  store<u64>(at, 0, B_DELIVERED);
+  store<u64>(at, 0, B_NO_BUFFER);
+  store<u64>(at, 0, B_QUEUE_ERROR);
+  store<u32>(at, 0, B_BROADCAST);
+}
+
+/** Notes that `n` frames met this fate. */
+@inline
+export function note(result: u32, n: u32): void {
+  store<u32>(batch() + result, load<u32>(batch() + result) + n);
+}
+
+/** Notes frames that were delivered. */
+@inline
+export function noteDelivered(frames: u32, bytes: u32): void {
+  note(B_DELIVERED, frames);
+  note(B_DELIVERED_BYTES, bytes);
+}
+
+/** Notes what a delivered frame was beside unicast. */
+@inline
+export function noteGroupAddress(head: u32): void {
+  if (head & HEAD_F_BROADCAST) note(B_BROADCAST, 1);
+  else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
+}
+
+/** The B_* place of a frame's fate, by its receiver's counter. */
+export function resultOf(counter: u32): u32 {
+  return counter == C_RX_NO_BUFFER ? B_NO_BUFFER : counter == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR;
+}
+
+/**
+ * Gives up a group's frames, since its queue has stopped: the first `here`, and those of the deliveries behind `at`.
+ * Answers how many there were.
+ */
+export function failRest(at: usize, here: u32): u32 {
+  let n = here;
+  for (let delivery: usize = load<u32>(at, N_NEXT); delivery != 0; delivery = load<u32>(delivery, N_NEXT)) {
+    n += load<u16>(delivery, N_COUNT);
+  }
+  note(B_QUEUE_ERROR, n);
+  return n;
+}
+
+/** Books the group's results on pool `p`. */
+export function bookResults(p: usize): void {
+  const at = batch();
+  const delivered = load<u32>(at, B_DELIVERED);
+  if (delivered != 0) {
+    count(p, C_RX_FRAMES, delivered);
+    count(p, C_RX_BYTES, load<u32>(at, B_DELIVERED_BYTES));
+  }
+  if (load<u32>(at, B_MULTICAST) != 0) count(p, C_RX_MULTICAST, load<u32>(at, B_MULTICAST));
+  if (load<u32>(at, B_BROADCAST) != 0) count(p, C_RX_BROADCAST, load<u32>(at, B_BROADCAST));
+  bookRefused(p);
+}
+
+/** Books on pool `p` what the group's queue did not take. */
+export function bookRefused(p: usize): void {
+  const at = batch();
+  if ((load<u64>(at, B_NO_BUFFER) | load<u32>(at, B_QUEUE_ERROR)) == 0) return;
+  count(p, C_RX_NO_BUFFER, load<u32>(at, B_NO_BUFFER));
+  count(p, C_RX_TOO_SMALL, load<u32>(at, B_TOO_SMALL));
+  count(p, C_RX_QUEUE_ERROR, load<u32>(at, B_QUEUE_ERROR));
+}

@@ -1,0 +1,114 @@
+/**
+ * Emulated mode's data path: a guest's virtqueues are carried to a VF of the NIC and back, with one copy each way. What
+ * is sent goes into the VF's transmit ring as it is, and what its receive ring brings goes to the guest; policy is the
+ * NIC's, in this mode as in every other. A full side holds the other one up, so frames are dropped where they are
+ * counted: in the NIC.
+ */
+import {
+  B_DELIVERED,
+  B_DELIVERED_BYTES,
+  B_RECEIVE_UNITS,
+  C_TX_BYTES,
+  C_TX_FRAMES,
+  CTL_RATE_BLOCKED,
+  FLAVOUR_SOURCE,
+  HEAD_AS_IS,
+  N_HEAD,
+  N_RECORD,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  Q_FLAVOUR,
+  Q_POOL,
+  Q_STATE,
+  Q_WIRE,
+  QUEUE_RUNNING,
+  R_DELIVERY,
+} from "../../shared/layout/nic.ts";
+import { beginGather, recordAt } from "./batch/record.ts";
+import { batch, control, poolAt } from "./context.ts";
+import { bookRefused, clearResults, count } from "./deliver/results.ts";
+import { isSinkFull } from "./queue/driver.ts";
+import { complete, gather, pending, scatter } from "./queue/format.ts";
+import { markDirty } from "./queue/interrupts.ts";
+import { hashOf, noteFlow, steer } from "./switch/steer.ts";
+
+/** No limit of bytes: the NIC has its own. */
+const ANY_BYTES: u32 = 0x7fffffff;
+
+/** Carries a batch of the wired queue `q`, for at most `share` units. Answers how many frames it took. */
+export function carry(q: usize, share: u32): u32 {
+  const isSource = load<u32>(q, Q_FLAVOUR) == FLAVOUR_SOURCE;
+  const sink: usize = load<u32>(q, Q_WIRE);
+  // Before anything is gathered: a guest whose VF is slow must not have its chains walked again and again for nothing.
+  if (!isSource && (load<u32>(sink, Q_STATE) != QUEUE_RUNNING || isSinkFull(sink))) return blocked();
+  beginGather();
+  const waiting = pending(q);
+  const n = gather(q, waiting, ANY_BYTES, share);
+  if (n == 0) return 0;
+  const done = isSource ? toGuest(q, n) : fromGuest(q, n);
+  if (done < n) blocked();
+  if (done == 0) return 0;
+  complete(q, done);
+  markDirty(q);
+  return done;
+}
+
+/** The other side is full: the worker looks again soon. */
+function blocked(): u32 {
+  store<u32>(control(), load<u32>(control(), CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
+  return 0;
+}
+
+/** A delivery of records `from` … `end`-1, as they are. */
+function chain(from: u32, end: u32): usize {
+  const record = recordAt(from);
+  const delivery = record + R_DELIVERY;
+  store<u64>(delivery, <u32> record, N_RECORD);
+  store<u64>(delivery, <u64> HEAD_AS_IS | (<u64> (end - from) << 16), N_HEAD);
+  return delivery;
+}
+
+/** Frames of the guest into the VF's transmit ring; answers how many went in. */
+function fromGuest(q: usize, n: u32): u32 {
+  const sink: usize = load<u32>(q, Q_WIRE);
+  const pool = load<u32>(q, Q_POOL);
+  const p = poolAt(pool);
+  clearResults();
+  const done = scatter(sink, chain(0, n), true);
+  if (load<u32>(batch(), B_DELIVERED) != 0) {
+    markDirty(sink);
+    count(p, C_TX_FRAMES, load<u32>(batch(), B_DELIVERED));
+    count(p, C_TX_BYTES, load<u32>(batch(), B_DELIVERED_BYTES));
+  }
+  if (load<u32>(p, P_RX_COUNT) > 1) {
+    for (let i: u32 = 0; i < done; i++) noteFlow(pool, hashOf(recordAt(i)), q);
+  }
+  return done;
+}
+
+/** Frames of the VF's receive ring to the guest; answers how many are done with. */
+function toGuest(q: usize, n: u32): u32 {
+  const pool = load<u32>(q, Q_POOL);
+  const p = poolAt(pool);
+  const queues = load<u32>(p, P_RX_COUNT);
+  if (queues == 0) return 0;
+  let done: u32 = 0;
+  while (done < n) {
+    // Neighbours for one receive queue together.
+    let rx: usize = load<u32>(p, P_RX_QUEUES);
+    let end = n;
+    if (queues > 1) {
+      rx = steer(pool, hashOf(recordAt(done)));
+      end = done + 1;
+      while (end < n && steer(pool, hashOf(recordAt(end))) == rx) end++;
+    }
+    store<u32>(batch(), 0, B_RECEIVE_UNITS);
+    clearResults();
+    const part = scatter(rx, chain(done, end), true);
+    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+    bookRefused(p);
+    done += part;
+    if (done < end) break;
+  }
+  return done;
+}

@@ -1,0 +1,155 @@
+/**
+ * Holding a pool: while its driver changes hands, frames for it go into a ring of the NIC's own, as they would wait in
+ * a hardware NIC's packet buffer, and are delivered in order when the next driver is there. The ring is a split one
+ * with mergeable buffers, so the switch fills it as any other; here it is emptied, batch by batch.
+ */
+import {
+  B_BYTES,
+  B_CHAIN_SEGMENTS,
+  B_DELIVERED,
+  B_SEGMENTS,
+  BATCH_FRAMES,
+  C_RX_BYTES,
+  C_RX_FRAMES,
+  C_RX_NO_QUEUE,
+  HEAD_AS_IS,
+  HEAD_INSERT,
+  N_HEAD,
+  N_RECORD,
+  P_FLAGS,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  P_VLAN,
+  POOL_F_FALLBACK_PF,
+  POOL_PF,
+  Q_AVAIL,
+  Q_DESC,
+  Q_REGION_WINDOW,
+  Q_RELEASED,
+  Q_SIZE,
+  Q_USED,
+  Q_USED_IDX,
+  QUEUE_PAIRS_MAX,
+  R_DELIVERY,
+  R_DESCRIPTORS,
+  R_LENGTH,
+  TX_SEGMENTS,
+} from "../../shared/layout/nic.ts";
+import {
+  VIRTIO_NET_HDR_BYTES,
+  VIRTQ_AVAIL_IDX,
+  VIRTQ_DESC_BYTES,
+  VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_RING,
+} from "../../shared/layout/virtio.ts";
+import { isMulticast } from "../lib/ethernet.ts";
+import { beginGather, recordAt, recordSegments } from "./batch/record.ts";
+import { appendSegment } from "./batch/segments.ts";
+import { batch, context, poolAt } from "./context.ts";
+import { bookRefused, clearResults, count } from "./deliver/results.ts";
+import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
+import { markDirty } from "./queue/interrupts.ts";
+import { tagOf } from "./switch/admit.ts";
+import { hashOf, steer } from "./switch/steer.ts";
+
+/** N_COUNT of a delivery of one record, beside its N_HEAD. */
+const ONE_RECORD: u64 = 1 << 16;
+
+/**
+ * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
+ * answers how many buffers are left. Frames were counted when they came: what is dropped now is taken off. A receiver
+ * without buffers is waited for, unless this is the `last` time.
+ */
+export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
+  const end = load<u32>(hold, Q_USED_IDX);
+  let next = load<u32>(hold, Q_RELEASED);
+  for (let frames: u32 = 0; frames < most && next != end;) {
+    beginGather();
+    const n = gatherHeld(hold, next, min(most - frames, <u32> BATCH_FRAMES));
+    const done = hand(pool, n, !last);
+    for (let i: u32 = 0; i < done; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
+    frames += done;
+    if (done < n) break;
+  }
+  store<u32>(hold, next, Q_RELEASED);
+  // The buffers are in use in their own order: what has been handed on may be filled again.
+  store<u16>(load<u32>(hold, Q_AVAIL) + VIRTQ_AVAIL_IDX, <u16> (next + load<u32>(hold, Q_SIZE)));
+  publishDirty();
+  return end - next;
+}
+
+/** Whether every receive queue of `pool` has half of its descriptors free: room for what comes while its driver wakes up. */
+export function hasRoom(pool: u32): bool {
+  const p = poolAt(pool);
+  const queues = min(load<u32>(p, P_RX_COUNT), <u32> QUEUE_PAIRS_MAX);
+  for (let i: u32 = 0; i < queues; i++) {
+    const rx: usize = load<u32>(p + i * 4, P_RX_QUEUES);
+    const half = load<u32>(rx, Q_SIZE) >> 1;
+    if (pendingUpTo(rx, half) < half) return false;
+  }
+  return true;
+}
+
+/** Makes records of up to `most` held frames from used element `first` on; answers how many. */
+function gatherHeld(hold: usize, first: u32, most: u32): u32 {
+  const end = load<u32>(hold, Q_USED_IDX);
+  const mask = load<u32>(hold, Q_SIZE) - 1;
+  const used: usize = load<u32>(hold, Q_USED) + VIRTQ_USED_RING;
+  let next = first;
+  let n: u32 = 0;
+  for (; n < most && next != end; n++) {
+    const start = load<u32>(batch(), B_SEGMENTS);
+    const head = bufferOf(hold, load<u32>(used + (next & mask) * VIRTQ_USED_ELEM_BYTES));
+    const buffers = max(1, min(<u32> load<u16>(head, 10), end - next));
+    let bytes: u64 = 0;
+    for (let k: u32 = 0; k < buffers; k++) {
+      const element = used + ((next + k) & mask) * VIRTQ_USED_ELEM_BYTES;
+      const length = load<u32>(element, 4);
+      appendSegment(context + TX_SEGMENTS, start + k, bufferOf(hold, load<u32>(element)), length);
+      bytes += length;
+    }
+    store<u32>(batch(), start + buffers, B_CHAIN_SEGMENTS);
+    recordSegments(recordAt(n), start, bytes, VIRTIO_NET_HDR_BYTES, false);
+    store<u32>(recordAt(n), buffers, R_DESCRIPTORS);
+    next += buffers;
+  }
+  store<u32>(batch(), 0, B_BYTES);
+  return n;
+}
+
+/** Hands the batch's `n` records on, one by one; answers how many are done with. */
+function hand(pool: u32, n: u32, wait: bool): u32 {
+  const p = poolAt(pool);
+  for (let i: u32 = 0; i < n; i++) {
+    const record = recordAt(i);
+    const delivery = record + R_DELIVERY;
+    let rx = steer(pool, hashOf(record));
+    store<u64>(delivery, <u32> record, N_RECORD);
+    store<u64>(delivery, <u64> HEAD_AS_IS | ONE_RECORD, N_HEAD);
+    if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
+      // Its guest is behind the PF's pool now, where the tag is seen that the PF sets.
+      rx = steer(POOL_PF, 0);
+      if (load<u32>(p, P_VLAN) != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tagOf(p) << 32), N_HEAD);
+    }
+    clearResults();
+    if (rx == 0) {
+      count(p, C_RX_NO_QUEUE, 1);
+    } else {
+      if (scatter(rx, delivery, wait) == 0) return i;
+      bookRefused(p);
+      if (load<u32>(batch(), B_DELIVERED) != 0) {
+        markDirty(rx);
+        continue;
+      }
+    }
+    count(p, C_RX_FRAMES, -1);
+    count(p, C_RX_BYTES, -(<i64> load<u32>(record, R_LENGTH)));
+  }
+  return n;
+}
+
+@inline
+function bufferOf(hold: usize, id: u32): usize {
+  const address = load<u64>(load<u32>(hold, Q_DESC) + id * VIRTQ_DESC_BYTES);
+  return load<u32>(hold, Q_REGION_WINDOW) + <u32> address;
+}

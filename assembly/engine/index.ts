@@ -1,0 +1,16 @@
+/**
+ * The engine: frames from the queues that send, through the switch, into the queues that receive. All state is in the
+ * arena (shared/layout/nic.ts), so the same module also serves the control thread, which calls the functions beside `run`
+ * while the engine is parked.
+ */
+export { setContext } from "./context.ts";
+export { hasRoom, releaseHeld } from "./hold.ts";
+export { forgetRegions } from "./queue/domain.ts";
+export { fillSource, isSinkEmpty } from "./queue/driver.ts";
+export { bindRings, continueQueue, positionOf, startQueue, unfetched } from "./queue/start.ts";
+export { calibrate } from "./schedule/clock.ts";
+export { coolAll, hasWork, heat } from "./schedule/heat.ts";
+export { run } from "./schedule/pass.ts";
+export { clearFilters, findPool, insertFilter, removeFilter } from "./switch/filter.ts";
+export { filterHome } from "./switch/filter_table.ts";
+export { ageFilters, claimAddress } from "./switch/learn.ts";

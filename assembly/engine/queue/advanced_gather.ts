@@ -1,0 +1,169 @@
+/**
+ * Frames out of an advanced transmit ring (82599 datasheet §7.2.3). The tail moves over whole frames: one without an
+ * end at the tail is malformed, not unfinished. Context descriptors are taken and have no effect: a frame that wants
+ * what they set is refused.
+ */
+import {
+  ADV_CHAIN_MAX,
+  ADV_DESC_BYTES,
+  ADV_TXD_DCMD_DEXT,
+  ADV_TXD_DCMD_EOP,
+  ADV_TXD_DCMD_RS,
+  ADV_TXD_DCMD_TSE,
+  ADV_TXD_DCMD_VLE,
+  ADV_TXD_DTALEN_MASK,
+  ADV_TXD_DTYP_CTXT,
+  ADV_TXD_DTYP_DATA,
+  ADV_TXD_DTYP_MASK,
+  ADV_TXD_POPTS_MASK,
+} from "../../../shared/layout/advanced.ts";
+import {
+  B_BAD_DETAIL,
+  B_BYTES,
+  B_CHAIN_BYTES,
+  B_CHAIN_DESCRIPTORS,
+  B_CHAIN_SEGMENTS,
+  B_SEGMENTS,
+  B_UNITS,
+  BAD_ADDRESS,
+  BAD_CHAIN_LENGTH,
+  BAD_DESCRIPTOR,
+  OK,
+  PERM_READ,
+  Q_DESC,
+  Q_LAST_AVAIL,
+  Q_REGION_IOVA,
+  Q_REGION_SIZE,
+  Q_REGION_WINDOW,
+  Q_SIZE,
+  R_DESCRIPTORS,
+  R_LENGTH,
+  R_REPORT,
+  RECORD_STRIDE,
+  TX_SEGMENTS,
+} from "../../../shared/layout/nic.ts";
+import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
+import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
+import { batch, context } from "../context.ts";
+import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FRAME } from "../schedule/cost.ts";
+import { pendingAdvanced } from "./advanced.ts";
+import { reachOf } from "./domain.ts";
+import { failQueue } from "./interrupts.ts";
+import { inSecond, isPlainLength } from "./split_gather.ts";
+
+/** What the third dword of a simple frame's descriptor holds beside length, FCS and report. */
+const SIMPLE_MASK: u32 = ADV_TXD_DTYP_MASK | ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_DEXT | ADV_TXD_DCMD_VLE | ADV_TXD_DCMD_TSE;
+const SIMPLE: u32 = ADV_TXD_DTYP_DATA | ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_DEXT;
+
+/** Whether a transmit descriptor's second half describes a whole frame that asks for nothing. */
+@inline
+function isSimple(meta: u64): bool {
+  return (<u32> meta & SIMPLE_MASK) == SIMPLE && (<u32> (meta >> 32) & <u32> ADV_TXD_POPTS_MASK) == 0;
+}
+
+/** As `gatherSplit`, from an advanced ring. */
+export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u32): u32 {
+  const mask = load<u32>(q, Q_SIZE) - 1;
+  const ring: usize = load<u32>(q, Q_DESC);
+  const iova = load<u64>(q, Q_REGION_IOVA);
+  const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
+  const window: usize = load<u32>(q, Q_REGION_WINDOW);
+  const there = pendingAdvanced(q);
+  const end: u32 = there > mask ? 0 : there;
+  let head = load<u32>(q, Q_LAST_AVAIL);
+  let bytes: u32 = 0;
+  let units = load<u32>(batch(), B_UNITS);
+  let taken: u32 = 0;
+  let n: u32 = 0;
+  let before = noHead();
+  let record = recordAt(0);
+  for (; n < most && taken < end && bytes < byteLimit && units < unitLimit; n++, record += RECORD_STRIDE) {
+    const descriptor = ring + ((head + taken) & mask) * ADV_DESC_BYTES;
+    const address = load<u64>(descriptor);
+    const meta = load<u64>(descriptor, 8);
+    const frameBytes = <u32> meta & <u32> ADV_TXD_DTALEN_MASK;
+    let at: usize = 0;
+    if (isSimple(meta) && isPlainLength(frameBytes)) {
+      const offset = address - iova;
+      at = offset < reach ? window + <usize> offset : inSecond(q, address);
+    }
+    if (at != 0) {
+      before = recordPlain(record, at, frameBytes, before);
+      store<u32>(record, 1, R_DESCRIPTORS);
+      store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
+      bytes += frameBytes;
+      taken++;
+      units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
+    } else {
+      store<u32>(batch(), units, B_UNITS);
+      if (!gatherDescriptors(q, (head + taken) & mask, end - taken, record, n == 0)) break;
+      before = v128.load(record);
+      bytes += load<u32>(record, R_LENGTH);
+      taken += load<u32>(record, R_DESCRIPTORS);
+      units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;
+    }
+  }
+  store<u32>(batch(), units, B_UNITS);
+  store<u32>(batch(), bytes, B_BYTES);
+  return n;
+}
+
+// What the last walk found beside B_CHAIN_*.
+let offload: bool = false;
+let report: u64 = 0;
+
+/** Any other frame, of at most `there` descriptors from slot `head` on. False if it cannot be taken now. */
+function gatherDescriptors(q: usize, head: u32, there: u32, record: usize, first: bool): bool {
+  const start = load<u32>(batch(), B_SEGMENTS);
+  const verdict = walkAdvanced(q, head, there, start);
+  if (verdict != OK) {
+    if (first) failQueue(q, verdict, load<u64>(batch(), B_BAD_DETAIL));
+    return false;
+  }
+  recordSegments(record, start, load<u64>(batch(), B_CHAIN_BYTES), 0, offload);
+  store<u32>(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), R_DESCRIPTORS);
+  store<u64>(record, report, R_REPORT);
+  return true;
+}
+
+function walkAdvanced(q: usize, head: u32, there: u32, start: u32): u32 {
+  const mask = load<u32>(q, Q_SIZE) - 1;
+  const ring: usize = load<u32>(q, Q_DESC);
+  const list = context + TX_SEGMENTS;
+  let segments = start;
+  let bytes: u64 = 0;
+  offload = false;
+  report = 0;
+  for (let walked: u32 = 0; walked < there;) {
+    if (walked == <u32> ADV_CHAIN_MAX) return BAD_CHAIN_LENGTH;
+    const index = (head + walked) & mask;
+    const descriptor = ring + index * ADV_DESC_BYTES;
+    const iova = load<u64>(descriptor);
+    const meta = load<u64>(descriptor, 8);
+    const command = <u32> meta;
+    const type = command & <u32> ADV_TXD_DTYP_MASK;
+    store<u64>(batch(), index, B_BAD_DETAIL);
+    spend(UNITS_DESCRIPTOR);
+    if (command & ADV_TXD_DCMD_RS) report |= <u64> 1 << <u64> walked;
+    walked++;
+    if ((command & ADV_TXD_DCMD_DEXT) == 0) return BAD_DESCRIPTOR;
+    if (type == <u32> ADV_TXD_DTYP_CTXT) continue;
+    if (type != <u32> ADV_TXD_DTYP_DATA) return BAD_DESCRIPTOR;
+    if ((command & <u32> (ADV_TXD_DCMD_TSE | ADV_TXD_DCMD_VLE)) != 0) offload = true;
+    if (<u32> (meta >> 32) & ADV_TXD_POPTS_MASK) offload = true;
+    const length = command & ADV_TXD_DTALEN_MASK;
+    segments = appendBuffer(q, list, segments, iova, length, PERM_READ);
+    if (segments == NOT_APPENDED) {
+      store<u64>(batch(), iova, B_BAD_DETAIL);
+      return BAD_ADDRESS;
+    }
+    bytes += length;
+    if (command & ADV_TXD_DCMD_EOP) {
+      store<u64>(batch(), bytes, B_CHAIN_BYTES);
+      store<u32>(batch(), walked, B_CHAIN_DESCRIPTORS);
+      store<u32>(batch(), segments, B_CHAIN_SEGMENTS);
+      return OK;
+    }
+  }
+  return BAD_DESCRIPTOR;
+}

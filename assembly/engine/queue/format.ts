@@ -1,0 +1,148 @@
+/**
+ * What the engine asks of a queue whatever its format: is there work, make records of it, give them back, put frames in,
+ * publish, wake me. The format is looked at once a batch, so that each format's own loops stay plain.
+ */
+import {
+  B_DIRTY,
+  BAD_AVAIL_IDX,
+  BAD_TAIL,
+  BATCH_FRAMES,
+  DIRTY_LIST,
+  FLAVOUR_ADVANCED,
+  FLAVOUR_PACKED,
+  FLAVOUR_SINK,
+  FLAVOUR_SPLIT,
+  N_COUNT,
+  Q_DIRTY,
+  Q_FLAVOUR,
+  Q_SIZE,
+  Q_STATE,
+  QUEUE_RUNNING,
+} from "../../../shared/layout/nic.ts";
+import { batch, context } from "../context.ts";
+import { failRest } from "../deliver/results.ts";
+import {
+  armAdvanced,
+  completeAdvanced,
+  disarmAdvanced,
+  pendingAdvanced,
+  publishAdvanced,
+  TAIL_INVALID,
+} from "./advanced.ts";
+import { gatherAdvanced } from "./advanced_gather.ts";
+import { scatterAdvanced } from "./advanced_scatter.ts";
+import {
+  armDriver,
+  completeDriver,
+  disarmDriver,
+  gatherDriver,
+  pendingDriver,
+  publishDriverRx,
+  publishDriverTx,
+  scatterDriver,
+} from "./driver.ts";
+import { failQueue } from "./interrupts.ts";
+import { armPacked, completePacked, countPacked, disarmPacked, pendingPacked, publishPacked } from "./packed.ts";
+import { gatherPacked } from "./packed_gather.ts";
+import { scatterPacked } from "./packed_scatter.ts";
+import { armSplit, completeSplit, disarmSplit, pendingSplit, publishSplit } from "./split.ts";
+import { gatherSplit } from "./split_gather.ts";
+import { scatterSplit } from "./split_scatter.ts";
+
+/**
+ * Descriptors that the other side has made available and nobody has taken; larger than the ring if it lies. Of a packed
+ * ring, 1 stands for one or more.
+ */
+@inline
+export function pending(q: usize): u32 {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return pendingSplit(q);
+  if (flavour == FLAVOUR_PACKED) return pendingPacked(q);
+  return flavour == FLAVOUR_ADVANCED ? pendingAdvanced(q) : pendingDriver(q);
+}
+
+/** Descriptors that wait, `most` at the most. */
+export function pendingUpTo(q: usize, most: u32): u32 {
+  return load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED ? countPacked(q, most) : min(pending(q), most);
+}
+
+/** Whether `n`, as `pending` answered it, can be; if not, the queue stops with its reason. */
+@inline
+export function checkPending(q: usize, n: u32): bool {
+  if (n <= load<u32>(q, Q_SIZE)) return true;
+  const tail = n == TAIL_INVALID && load<u32>(q, Q_FLAVOUR) == FLAVOUR_ADVANCED;
+  failQueue(q, tail ? BAD_TAIL : BAD_AVAIL_IDX, n);
+  return false;
+}
+
+/**
+ * Makes records of what waits in a queue: at most `waiting` frames (as `pending` said), no more behind `byteLimit`
+ * bytes, or when the batch has cost `unitLimit`. Answers how many; they stay in the ring until `complete`.
+ */
+export function gather(q: usize, waiting: u32, byteLimit: u32, unitLimit: u32): u32 {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  const most = min(waiting, <u32> BATCH_FRAMES);
+  if (flavour == FLAVOUR_SPLIT) return gatherSplit(q, most, byteLimit, unitLimit);
+  if (flavour == FLAVOUR_PACKED) return gatherPacked(q, BATCH_FRAMES, byteLimit, unitLimit);
+  if (flavour == FLAVOUR_ADVANCED) return gatherAdvanced(q, most, byteLimit, unitLimit);
+  return gatherDriver(q, most, byteLimit, unitLimit);
+}
+
+/** Gives the batch's first `n` frames, at least one, back to the ring they came from. */
+export function complete(q: usize, n: u32): void {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) completeSplit(q, n);
+  else if (flavour == FLAVOUR_PACKED) completePacked(q, n);
+  else if (flavour == FLAVOUR_ADVANCED) completeAdvanced(q, n);
+  else completeDriver(q, n);
+}
+
+/**
+ * Puts a group's deliveries from `first` on into receive queue `rx`; answers how many are done with. `wait`: it stops at
+ * the first for which there is no room, instead of dropping it.
+ */
+export function scatter(rx: usize, first: usize, wait: bool): u32 {
+  if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING) return failRest(first, load<u16>(first, N_COUNT));
+  const flavour = load<u32>(rx, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return scatterSplit(rx, first, wait);
+  if (flavour == FLAVOUR_PACKED) return scatterPacked(rx, first, wait);
+  return flavour == FLAVOUR_ADVANCED ? scatterAdvanced(rx, first, wait) : scatterDriver(rx, first, wait);
+}
+
+/** Makes what was given back, or put in, visible to the other side, and interrupts or kicks it if it asked. */
+function publish(q: usize): void {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) publishSplit(q);
+  else if (flavour == FLAVOUR_PACKED) publishPacked(q);
+  else if (flavour == FLAVOUR_ADVANCED) publishAdvanced(q);
+  else if (flavour == FLAVOUR_SINK) publishDriverTx(q);
+  else publishDriverRx(q);
+}
+
+/** Publishes every queue that was marked dirty: once, and with at most one interrupt. */
+export function publishDirty(): void {
+  const count = load<u32>(batch(), B_DIRTY);
+  for (let i: u32 = 0; i < count; i++) {
+    const q: usize = load<u32>(context + DIRTY_LIST + i * 4);
+    store<u32>(q, 0, Q_DIRTY);
+    publish(q);
+  }
+  store<u32>(batch(), 0, B_DIRTY);
+}
+
+/** Asks the other side for a kick; true if there is work already. */
+export function arm(q: usize): bool {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return armSplit(q);
+  if (flavour == FLAVOUR_PACKED) return armPacked(q);
+  return flavour == FLAVOUR_ADVANCED ? armAdvanced(q) : armDriver(q);
+}
+
+/** Tells the other side that it is polled. */
+export function disarm(q: usize): void {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) disarmSplit(q);
+  else if (flavour == FLAVOUR_PACKED) disarmPacked(q);
+  else if (flavour == FLAVOUR_ADVANCED) disarmAdvanced(q);
+  else disarmDriver(q);
+}

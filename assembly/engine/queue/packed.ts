@@ -1,0 +1,181 @@
+/**
+ * The device side of a packed virtqueue (virtio 1.2 §2.8): one ring of descriptors that both sides write in turn. A
+ * descriptor is the device's if its AVAIL flag is the driver's wrap counter and its USED flag is not. Each descriptor's
+ * length, id and flags are read in one load. The used descriptors of a burst are written at once but for the first,
+ * which comes last and lets the driver see all of them.
+ */
+import { ADV_REG_NEXT, ADV_REG_POSITION } from "../../../shared/layout/advanced.ts";
+import {
+  Q_AVAIL,
+  Q_DESC,
+  Q_FIRST_SLOT,
+  Q_FIRST_USED,
+  Q_FLAGS,
+  Q_LAST_AVAIL,
+  Q_REGISTERS,
+  Q_SIGNALLED,
+  Q_SIZE,
+  Q_USED,
+  Q_USED_IDX,
+  Q_WRAP,
+  QUEUE_F_EVENT_IDX,
+  QUEUE_F_IN_ORDER,
+  R_DESCRIPTORS,
+  R_ID,
+  RECORD_STRIDE,
+  WRAP_AVAIL,
+  WRAP_SIGNALLED,
+  WRAP_USED,
+} from "../../../shared/layout/nic.ts";
+import {
+  RING_EVENT_FLAGS_DESC,
+  RING_EVENT_FLAGS_DISABLE,
+  RING_EVENT_FLAGS_ENABLE,
+  VIRTQ_DESC_BYTES,
+  VIRTQ_PACKED_DESC_F_AVAIL,
+  VIRTQ_PACKED_DESC_F_USED,
+  VIRTQ_PACKED_DESC_LEN,
+} from "../../../shared/layout/virtio.ts";
+import { recordAt } from "../batch/record.ts";
+import { raiseCall } from "./interrupts.ts";
+
+/** Both flags that say whose a descriptor is. */
+export const OWNER_FLAGS: u32 = VIRTQ_PACKED_DESC_F_AVAIL | VIRTQ_PACKED_DESC_F_USED;
+/** No element waits to be published. */
+export const NO_SLOT: u32 = 0xffffffff;
+
+/** What OWNER_FLAGS are of a descriptor that the driver has made available, by its wrap counter (0 or not). */
+@inline
+export function availableFlags(wrap: u32): u32 {
+  return wrap ? VIRTQ_PACKED_DESC_F_AVAIL : VIRTQ_PACKED_DESC_F_USED;
+}
+
+/** Length, id and flags of the descriptor in a slot, in one load: {length u32, id u16, flags u16}. */
+@inline
+export function metaOf(q: usize, slot: u32): u64 {
+  return atomic.load<u64>(load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN);
+}
+
+/** Whether a descriptor waits at the position; 1 stands for one or more. */
+@inline
+export function pendingPacked(q: usize): u32 {
+  const flags = <u32> (metaOf(q, load<u32>(q, Q_LAST_AVAIL)) >> 48);
+  return (flags & OWNER_FLAGS) == availableFlags(load<u32>(q, Q_WRAP) & WRAP_AVAIL) ? 1 : 0;
+}
+
+/** How many descriptors wait from the position on; no more than `most` are looked at. */
+export function countPacked(q: usize, most: u32): u32 {
+  const size = load<u32>(q, Q_SIZE);
+  let slot = load<u32>(q, Q_LAST_AVAIL);
+  let wrap = load<u32>(q, Q_WRAP) & WRAP_AVAIL;
+  let n: u32 = 0;
+  while (n < most && (<u32> (metaOf(q, slot) >> 48) & OWNER_FLAGS) == availableFlags(wrap)) {
+    n++;
+    if (++slot < size) continue;
+    slot = 0;
+    wrap ^= WRAP_AVAIL;
+  }
+  return n;
+}
+
+/** Moves the position of available descriptors by `n`, which is no more than the ring has. */
+export function advanceAvail(q: usize, n: u32): void {
+  const size = load<u32>(q, Q_SIZE);
+  let slot = load<u32>(q, Q_LAST_AVAIL) + n;
+  if (slot >= size) {
+    slot -= size;
+    store<u32>(q, load<u32>(q, Q_WRAP) ^ WRAP_AVAIL, Q_WRAP);
+  }
+  store<u32>(q, slot, Q_LAST_AVAIL);
+}
+
+/**
+ * Writes a used descriptor for a chain of `descriptors`, `length` bytes of which were written, with `flags` beside the
+ * owner's.
+ */
+export function pushUsedPacked(q: usize, id: u32, length: u32, flags: u32, descriptors: u32): void {
+  const slot = load<u32>(q, Q_USED_IDX);
+  const wraps = load<u32>(q, Q_WRAP);
+  const owner: u32 = wraps & WRAP_USED ? OWNER_FLAGS : 0;
+  const element = <u64> length | (<u64> id << 32) | (<u64> (flags | owner) << 48);
+  if (load<u32>(q, Q_FIRST_SLOT) == NO_SLOT) {
+    store<u32>(q, slot, Q_FIRST_SLOT);
+    store<u64>(q, element, Q_FIRST_USED);
+  } else {
+    store<u64>(load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES, element, VIRTQ_PACKED_DESC_LEN);
+  }
+  const size = load<u32>(q, Q_SIZE);
+  const next = slot + descriptors;
+  store<u32>(q, next >= size ? next - size : next, Q_USED_IDX);
+  if (next >= size) store<u32>(q, wraps ^ WRAP_USED, Q_WRAP);
+}
+
+/** Where the queue goes on, as SET_VRING_BASE has it: available and used index, each with its wrap counter. */
+export function positionPacked(q: usize): u32 {
+  const wraps = load<u32>(q, Q_WRAP);
+  const avail = load<u32>(q, Q_LAST_AVAIL) | (wraps & WRAP_AVAIL ? 0x8000 : 0);
+  return avail | ((load<u32>(q, Q_USED_IDX) | (wraps & WRAP_USED ? 0x8000 : 0)) << 16);
+}
+
+/** Gives the first `n` frames of the batch back. In order, one element stands for all of them (§2.8.7.1). */
+export function completePacked(q: usize, n: u32): void {
+  const inOrder = (load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0;
+  let record = recordAt(0);
+  let descriptors: u32 = 0;
+  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) {
+    const taken = load<u32>(record, R_DESCRIPTORS);
+    descriptors += taken;
+    if (!inOrder) pushUsedPacked(q, load<u32>(record, R_ID), 0, 0, taken);
+  }
+  if (inOrder) pushUsedPacked(q, load<u32>(recordAt(n - 1), R_ID), 0, 0, descriptors);
+  advanceAvail(q, descriptors);
+}
+
+/** Lets the driver see the used descriptors, and puts the queue on the call list if the driver asked for it (§2.8.10). */
+export function publishPacked(q: usize): void {
+  const first = load<u32>(q, Q_FIRST_SLOT);
+  if (first == NO_SLOT) return;
+  store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
+  const registers: usize = load<u32>(q, Q_REGISTERS);
+  const position = positionPacked(q);
+  if (registers != 0) store<u32>(registers, position, ADV_REG_NEXT);
+  // Sequentially consistent: after everything that it publishes, and before the driver's flags are read.
+  atomic.store<u64>(
+    load<u32>(q, Q_DESC) + first * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN,
+    load<u64>(q, Q_FIRST_USED),
+  );
+  if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
+  const size = load<u32>(q, Q_SIZE);
+  const idx = load<u32>(q, Q_USED_IDX);
+  const wraps = load<u32>(q, Q_WRAP);
+  const wrap: u32 = (wraps & WRAP_USED) != 0 ? 1 : 0;
+  const signalled = load<u32>(q, Q_SIGNALLED);
+  const signalledWrap: u32 = (wraps & WRAP_SIGNALLED) != 0 ? 1 : 0;
+  store<u32>(q, idx, Q_SIGNALLED);
+  store<u32>(q, (wraps & ~WRAP_SIGNALLED) | (wrap ? <u32> WRAP_SIGNALLED : 0), Q_WRAP);
+  const event = atomic.load<u32>(load<u32>(q, Q_AVAIL));
+  const flags = event >> 16;
+  if (flags == RING_EVENT_FLAGS_DISABLE) return;
+  if (flags == RING_EVENT_FLAGS_DESC && (load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) != 0) {
+    // All three as distances in this lap: what lies in the lap before is below 0.
+    const offset = (event & 0x7fff) - (((event >> 15) & 1) == wrap ? 0 : size);
+    const old = signalled - (signalledWrap == wrap ? 0 : size);
+    if (((idx - offset - 1) & 0xffff) >= ((idx - old) & 0xffff)) return;
+  }
+  raiseCall(q);
+}
+
+/** Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. */
+export function armPacked(q: usize): bool {
+  const wrap: u32 = (load<u32>(q, Q_WRAP) & WRAP_AVAIL) != 0 ? 0x8000 : 0;
+  const event = load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX
+    ? load<u32>(q, Q_LAST_AVAIL) | wrap | (RING_EVENT_FLAGS_DESC << 16)
+    : RING_EVENT_FLAGS_ENABLE << 16;
+  atomic.store<u32>(load<u32>(q, Q_USED), event);
+  return pendingPacked(q) != 0;
+}
+
+/** Tells the driver not to kick. */
+export function disarmPacked(q: usize): void {
+  atomic.store<u32>(load<u32>(q, Q_USED), RING_EVENT_FLAGS_DISABLE << 16);
+}

@@ -1,0 +1,232 @@
+/**
+ * Frames into a split receive ring: into one buffer of one descriptor in the loop, into chains, indirect tables and
+ * several mergeable buffers (virtio 1.2 §5.1.6.4) by reserving room first. A full receiver drops, it never blocks.
+ */
+import {
+  B_BAD_DETAIL,
+  B_CHAIN_BYTES,
+  B_CHAIN_DESCRIPTORS,
+  B_CHAIN_SEGMENTS,
+  B_CHAINS,
+  B_RECEIVE_UNITS,
+  B_UNITS,
+  BAD_AVAIL_IDX,
+  C_RX_NO_BUFFER,
+  C_RX_QUEUE_ERROR,
+  C_RX_TOO_SMALL,
+  HEAD_F_BROADCAST,
+  HEAD_F_MULTICAST,
+  HEAD_F_PLAIN,
+  HEAD_MASK,
+  N_COUNT,
+  N_HEAD,
+  N_NEXT,
+  N_RECORD,
+  N_TAG,
+  OK,
+  OUT_VIRTIO_HDR,
+  Q_AVAIL,
+  Q_DESC,
+  Q_FLAGS,
+  Q_HDR_BYTES,
+  Q_LAST_AVAIL,
+  Q_REGION_IOVA,
+  Q_REGION_SIZE,
+  Q_REGION_WINDOW,
+  Q_SIZE,
+  Q_USED,
+  Q_USED_IDX,
+  QUEUE_F_MRG_RXBUF,
+  R_LENGTH,
+  RECORD_STRIDE,
+  RX_CHAINS,
+  RX_CHAINS_MAX,
+  RX_WALK_MAX,
+} from "../../../shared/layout/nic.ts";
+import {
+  VIRTQ_AVAIL_RING,
+  VIRTQ_DESC_F_WRITE,
+  VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_RING,
+} from "../../../shared/layout/virtio.ts";
+import { put, rewindOut } from "../batch/segments.ts";
+import { batch, context } from "../context.ts";
+import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
+import { failRest, note, noteDelivered, noteGroupAddress, resultOf } from "../deliver/results.ts";
+import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
+import { reachOf } from "./domain.ts";
+import { failQueue } from "./interrupts.ts";
+import { availHead, availIdx, pushUsed } from "./split.ts";
+import { walkSplit } from "./split_chain.ts";
+import { inSecond } from "./split_gather.ts";
+
+/** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
+export const COMMON_MASK: u32 = HEAD_F_PLAIN | HEAD_F_MULTICAST | HEAD_F_BROADCAST;
+
+/**
+ * Puts the deliveries from `first` on into RX queue `rx`; answers how many of them are done with. `wait`: it stops at the
+ * first for which there is no buffer, instead of dropping it.
+ */
+export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
+  const mask = load<u32>(rx, Q_SIZE) - 1;
+  const table: usize = load<u32>(rx, Q_DESC);
+  const ring: usize = load<u32>(rx, Q_AVAIL) + VIRTQ_AVAIL_RING;
+  const used: usize = load<u32>(rx, Q_USED) + VIRTQ_USED_RING;
+  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const header = virtioHeader(hdrBytes);
+  const iova = load<u64>(rx, Q_REGION_IOVA);
+  const reach = reachOf(load<u64>(rx, Q_REGION_SIZE));
+  const window: usize = load<u32>(rx, Q_REGION_WINDOW);
+  let last = load<u32>(rx, Q_LAST_AVAIL);
+  let usedIdx = load<u32>(rx, Q_USED_IDX);
+  let end = availIdx(rx);
+  let done: u32 = 0;
+  let frames: u32 = 0;
+  let bytes: u32 = 0;
+  let at = first;
+  let record: usize = load<u32>(at, N_RECORD);
+  let left: u32 = load<u16>(at, N_COUNT);
+  let head: u32 = load<u16>(at, N_HEAD);
+  let grows = outLength(head, 0);
+  for (;;) {
+    let free = (end - last) & 0xffff;
+    if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
+    // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the end of the loop.
+    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0) free = 0;
+    let n: u32 = 0;
+    while (n < free && (head & COMMON_MASK) == HEAD_F_PLAIN) {
+      const slot = (last + n) & mask;
+      const length = load<u32>(record, R_LENGTH) + grows;
+      const id: u32 = load<u16>(ring + slot * 2);
+      const descriptor = table + ((id & mask) << 4);
+      const offset = load<u64>(descriptor) - iova;
+      const meta = load<u64>(descriptor, 8);
+      const need = hdrBytes + length;
+      if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
+      const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
+      if (buffer == 0) break;
+      v128.store(buffer, header);
+      if (grows != 0 || (head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      else putPlain(buffer + hdrBytes, record);
+      store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
+      bytes += length;
+      n++;
+      record += RECORD_STRIDE;
+      if (--left != 0) continue;
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      left = load<u16>(at, N_COUNT);
+      if (<u32> load<u16>(at, N_HEAD) == head) continue;
+      head = load<u16>(at, N_HEAD);
+      grows = outLength(head, 0);
+    }
+    frames += n;
+    done += n;
+    last += n;
+    usedIdx += n;
+    if (at == 0) break;
+    store<u32>(rx, last, Q_LAST_AVAIL);
+    store<u32>(rx, usedIdx, Q_USED_IDX);
+    const length = load<u32>(record, R_LENGTH) + grows;
+    const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
+    if (refused == C_RX_NO_BUFFER && wait) break;
+    done++;
+    if (refused == 0) {
+      bytes += length;
+      frames++;
+      noteGroupAddress(head);
+    } else {
+      note(resultOf(refused), 1);
+      if (refused == C_RX_QUEUE_ERROR) {
+        done += failRest(at, left - 1);
+        break;
+      }
+    }
+    last = load<u32>(rx, Q_LAST_AVAIL);
+    usedIdx = load<u32>(rx, Q_USED_IDX);
+    end = availIdx(rx);
+    record += RECORD_STRIDE;
+    if (--left != 0) continue;
+    at = load<u32>(at, N_NEXT);
+    if (at == 0) break;
+    record = load<u32>(at, N_RECORD);
+    left = load<u16>(at, N_COUNT);
+    head = load<u16>(at, N_HEAD);
+    grows = outLength(head, 0);
+  }
+  store<u32>(rx, last, Q_LAST_AVAIL);
+  store<u32>(rx, usedIdx, Q_USED_IDX);
+  noteDelivered(frames, bytes);
+  return done;
+}
+
+/** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */
+function receiveChains(rx: usize, record: usize, head: u32, tag: u32, need: u32): u32 {
+  const refused = reserve(rx, need);
+  if (refused != 0) return refused;
+  const chains = load<u32>(batch(), B_CHAINS);
+  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const header = context + OUT_VIRTIO_HDR;
+  rewindOut();
+  putVirtioHeader(header, hdrBytes, chains);
+  put(header, hdrBytes);
+  putFrame(record, head, tag);
+  let left = need;
+  for (let i: u32 = 0; i < chains; i++) {
+    const entry = context + RX_CHAINS + i * 8;
+    const length = min(load<u32>(entry, 4), left);
+    pushUsed(rx, load<u32>(entry), length);
+    left -= length;
+  }
+  store<u32>(rx, load<u32>(rx, Q_LAST_AVAIL) + chains, Q_LAST_AVAIL);
+  return 0;
+}
+
+/**
+ * Gathers chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. A receiver whose chains
+ * take more than RX_WALK_MAX descriptors for one frame breaks the protocol.
+ */
+function reserve(rx: usize, need: u32): u32 {
+  spendReceive(UNITS_UNUSUAL);
+  const before = load<u32>(batch(), B_UNITS);
+  const refused = reserveChains(rx, need);
+  note(B_RECEIVE_UNITS, load<u32>(batch(), B_UNITS) - before);
+  return refused;
+}
+
+function reserveChains(rx: usize, need: u32): u32 {
+  const last = load<u32>(rx, Q_LAST_AVAIL);
+  const free = (availIdx(rx) - last) & 0xffff;
+  if (free > load<u32>(rx, Q_SIZE)) {
+    failQueue(rx, BAD_AVAIL_IDX, free);
+    return C_RX_QUEUE_ERROR;
+  }
+  const limit: u32 = load<u32>(rx, Q_FLAGS) & QUEUE_F_MRG_RXBUF ? RX_CHAINS_MAX : 1;
+  let capacity: u64 = 0;
+  let walked: u32 = 0;
+  let chains: u32 = 0;
+  let segments: u32 = 0;
+  while (capacity < need) {
+    if (chains == free) return C_RX_NO_BUFFER;
+    if (chains == limit) return C_RX_TOO_SMALL;
+    const head = availHead(rx, last + chains);
+    const verdict = walkSplit(rx, head, segments, true, RX_WALK_MAX - walked);
+    if (verdict != OK) {
+      failQueue(rx, verdict, load<u64>(batch(), B_BAD_DETAIL));
+      return C_RX_QUEUE_ERROR;
+    }
+    const bytes = load<u64>(batch(), B_CHAIN_BYTES);
+    walked += load<u32>(batch(), B_CHAIN_DESCRIPTORS);
+    segments = load<u32>(batch(), B_CHAIN_SEGMENTS);
+    if (chains == 0 && bytes < load<u32>(rx, Q_HDR_BYTES)) return C_RX_TOO_SMALL;
+    const entry = context + RX_CHAINS + chains * 8;
+    store<u32>(entry, head);
+    store<u32>(entry, <u32> min(bytes, 0xffffffff), 4);
+    capacity += bytes;
+    chains++;
+  }
+  store<u32>(batch(), chains, B_CHAINS);
+  return 0;
+}

@@ -1,0 +1,30 @@
+/**
+ * Maximum rates: a token bucket of bytes for each pool. A limited pool is held back, not dropped: its frames wait in its
+ * ring, as they do in hardware that stops fetching descriptors.
+ */
+import { CTL_NOW_NS, P_BURST, P_RATE, P_TOKENS, P_TOKENS_AT_NS } from "../../../shared/layout/nic.ts";
+import { control } from "../context.ts";
+
+/** No limit: more than any batch has. */
+const NO_LIMIT: u32 = 0x7fffffff;
+
+/** Bytes that pool `p` may send now; 0: none. A frame that begins within them may be sent. */
+@inline
+export function allowance(p: usize): u32 {
+  return load<f64>(p, P_RATE) == 0 ? NO_LIMIT : tokens(p);
+}
+
+function tokens(p: usize): u32 {
+  const now = load<f64>(control(), CTL_NOW_NS);
+  const elapsed = max(0, now - load<f64>(p, P_TOKENS_AT_NS));
+  const there = min(load<f64>(p, P_BURST), load<f64>(p, P_TOKENS) + elapsed * load<f64>(p, P_RATE));
+  store<f64>(p, there, P_TOKENS);
+  store<f64>(p, now, P_TOKENS_AT_NS);
+  return there <= 0 ? 0 : <u32> min(ceil(there), <f64> NO_LIMIT);
+}
+
+/** Takes `bytes` that were sent from the bucket, which may go below zero: they are then owed. */
+@inline
+export function takeTokens(p: usize, bytes: u32): void {
+  if (load<f64>(p, P_RATE) != 0) store<f64>(p, load<f64>(p, P_TOKENS) - <f64> bytes, P_TOKENS);
+}

@@ -1,0 +1,80 @@
+/**
+ * One visit to one queue that sends: as many batches as its pool's share and rate allow. What is given back and put in
+ * is published once, with at most one interrupt for each queue.
+ */
+import {
+  B_BYTES,
+  B_UNITS,
+  BATCH_FRAMES,
+  CTL_NOW_NS,
+  CTL_RATE_BLOCKED,
+  Q_POOL,
+  Q_STATE,
+  Q_WIRE,
+  Q_WORKED_NS,
+  QUEUE_RUNNING,
+  R_LENGTH,
+  RECORD_STRIDE,
+} from "../../../shared/layout/nic.ts";
+import { beginGather, recordAt } from "../batch/record.ts";
+import { batch, control, poolAt } from "../context.ts";
+import { carry } from "../emulate.ts";
+import { checkPending, complete, gather, pending, publishDirty } from "../queue/format.ts";
+import { markDirty } from "../queue/interrupts.ts";
+import { forward } from "../switch/forward.ts";
+import { UNITS_VISIT } from "./cost.ts";
+import { allowance, takeTokens } from "./rate.ts";
+import { charge, shareOf } from "./share.ts";
+
+/** Units that the last visit cost. */
+export let visitUnits: u32 = 0;
+
+/** Visits queue `q` in pass number `pass`; answers how many frames it took. */
+export function visit(q: usize, pass: u32): u32 {
+  visitUnits = 0;
+  const waiting = pending(q);
+  if (waiting == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING || !checkPending(q, waiting)) return 0;
+  store<f64>(q, load<f64>(control(), CTL_NOW_NS), Q_WORKED_NS);
+  const p = poolAt(load<u32>(q, Q_POOL));
+  const byteLimit = allowance(p);
+  if (byteLimit == 0) {
+    store<u32>(control(), load<u32>(control(), CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
+    return 0;
+  }
+  const share = shareOf(p, q, pass);
+  if (share == 0) return 0;
+  store<u32>(batch(), UNITS_VISIT, B_UNITS);
+  const taken = load<u32>(q, Q_WIRE) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
+  publishDirty();
+  visitUnits = load<u32>(batch(), B_UNITS);
+  charge(p, visitUnits);
+  return taken;
+}
+
+/** Takes batches of queue `q` through the switch until the share, the rate or the ring is used up. */
+function send(q: usize, p: usize, byteLimit: u32, share: u32): u32 {
+  let taken: u32 = 0;
+  let bytes: u32 = 0;
+  while (bytes < byteLimit && load<u32>(batch(), B_UNITS) < share) {
+    const waiting = pending(q);
+    if (waiting == 0 || !checkPending(q, waiting)) break;
+    beginGather();
+    const n = gather(q, waiting, byteLimit - bytes, share);
+    if (n == 0) break;
+    const done = forward(q, n, share);
+    complete(q, done);
+    markDirty(q);
+    taken += done;
+    bytes += done == n ? load<u32>(batch(), B_BYTES) : bytesOf(done);
+    if (n < <u32> BATCH_FRAMES) break;
+  }
+  takeTokens(p, bytes);
+  return taken;
+}
+
+function bytesOf(n: u32): u32 {
+  let bytes: u32 = 0;
+  let record = recordAt(0);
+  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) bytes += load<u32>(record, R_LENGTH);
+  return bytes;
+}

@@ -1,0 +1,180 @@
+/**
+ * What becomes of a frame: dropped with a counter, to one pool, or to many. A decision depends on the sending pool, the
+ * addresses and the tag alone, and is remembered unless it is for many.
+ *
+ * VID-0 frames are the one exception: what lies behind their tag is looked at, so they are decided one by one.
+ */
+import {
+  C_RX_LINK_DOWN,
+  C_RX_NO_QUEUE,
+  C_TX_NO_DESTINATION,
+  C_TX_PRUNED,
+  C_TX_SPOOFED,
+  C_TX_TO_SELF,
+  CTL_PROMISC_COUNT,
+  CTL_SWITCH_MODE,
+  D_COUNTER,
+  D_F_LEARNED,
+  D_F_SENT,
+  D_FLAGS,
+  D_HEAD,
+  D_KIND,
+  D_OUT_TAG,
+  D_POOL,
+  D_QUEUE,
+  D_SECOND,
+  DECIDED_DELIVER,
+  DECIDED_DROP,
+  DECIDED_FLOOD,
+  DECIDED_UNKNOWN,
+  HEAD_AS_IS,
+  HEAD_CHECKED,
+  HEAD_F_BROADCAST,
+  HEAD_F_MULTICAST,
+  HEAD_INSERT,
+  HEAD_STRIP,
+  ONE_DECISION,
+  P_FLAGS,
+  P_RX_COUNT,
+  P_RX_QUEUES,
+  P_VLAN,
+  POOL_F_ENABLED,
+  POOL_F_FALLBACK_PF,
+  POOL_F_FALLBACK_UPLINK,
+  POOL_F_LINK_UP,
+  POOL_F_TRUST,
+  POOL_PF,
+  POOL_UPLINK,
+  QUEUE_PAIRS_MAX,
+  SWITCH_VEPA,
+} from "../../../shared/layout/nic.ts";
+import { isMulticast, MAC_BROADCAST } from "../../lib/ethernet.ts";
+import { context, control, poolAt } from "../context.ts";
+import { spend, UNITS_DECISION } from "../schedule/cost.ts";
+import { admit, dst, learnedSource, lookedBehind, src, tag, tagInFrame, vlan } from "./admit.ts";
+import { recall, remember } from "./decisions.ts";
+import { findPool } from "./filter.ts";
+import { nowSeconds } from "./filter_table.ts";
+
+/** The decision on a record's frame: an entry of the cache, or one that holds until the next call. */
+export function decide(pool: u32, record: usize, key: v128): usize {
+  const known = recall(pool, key);
+  if (known != 0) return known;
+  spend(UNITS_DECISION);
+  const made = context + ONE_DECISION;
+  const denied = admit(pool, record);
+  if (denied != 0) drop(made, pool, denied, false);
+  else route(made, pool);
+  if (learnedSource) {
+    store<u8>(made, load<u8>(made, D_FLAGS) | D_F_LEARNED, D_FLAGS);
+    store<u16>(made, <u16> nowSeconds(), D_SECOND);
+  }
+  // What is for many is decided each time, and so is a frame of VID 0: what lies behind its tag was looked at, too. What
+  // a trusted pool may not use as source now it may learn later; what somebody learns makes all decisions void.
+  if (<u32> load<u8>(made, D_KIND) > <u32> DECIDED_DELIVER || isMulticast(dst)) return made;
+  const tagBytes = v128.extract_lane<u32>(key, 3);
+  if (tagBytes != 0 && (tagBytes & VID_MASK) == 0) return made;
+  if (denied == C_TX_SPOOFED && (load<u32>(poolAt(pool), P_FLAGS) & POOL_F_TRUST) != 0) return made;
+  const entry = remember(pool, key);
+  store<u64>(entry, load<u64>(made, D_POOL), D_POOL);
+  store<u64>(entry, load<u64>(made, D_COUNTER), D_COUNTER);
+  return entry;
+}
+
+/** The VLAN id in bytes 12–15 of a frame as loaded. */
+const VID_MASK: u32 = 0xff0f0000;
+
+/** What becomes of the head of a frame that is delivered, and the tag that is put in << 32. */
+@inline
+export function headAndTag(entry: usize): u64 {
+  return <u64> load<u8>(entry, D_HEAD) | (<u64> load<u32>(entry, D_OUT_TAG) << 32);
+}
+
+/** Makes `entry` a drop, counted on `pool`. `sent`: the frame passed its sender's policy. */
+function drop(entry: usize, pool: u32, counter: u32, sent: bool): void {
+  store<u16>(entry, <u16> pool, D_POOL);
+  store<u8>(entry, DECIDED_DROP, D_KIND);
+  store<u8>(entry, <u8> (counter >> 3), D_COUNTER);
+  store<u8>(entry, sent ? D_F_SENT : 0, D_FLAGS);
+  store<u32>(entry, 0, D_QUEUE);
+}
+
+/** Makes `entry` a delivery to many. */
+function share(entry: usize, kind: u32): void {
+  store<u8>(entry, <u8> kind, D_KIND);
+  store<u8>(entry, D_F_SENT, D_FLAGS);
+  store<u32>(entry, 0, D_QUEUE);
+}
+
+/** Decides where the admitted frame belongs. */
+function route(entry: usize, from: u32): void {
+  const vepa = load<u32>(control(), CTL_SWITCH_MODE) == SWITCH_VEPA;
+  if (vepa && from != POOL_UPLINK) {
+    if (load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) == 0) drop(entry, from, C_TX_NO_DESTINATION, true);
+    else deliver(entry, from, POOL_UPLINK);
+    return;
+  }
+  if (isMulticast(dst)) {
+    share(entry, DECIDED_FLOOD);
+    return;
+  }
+  const to = findPool(dst, vlan);
+  if (to < 0) {
+    unknown(entry, from);
+  } else if (<u32> to == from) {
+    drop(entry, from, C_TX_TO_SELF, true);
+  } else if (to == prunedPool(from) && to != POOL_PF) {
+    drop(entry, from, C_TX_PRUNED, true);
+  } else {
+    deliver(entry, from, to);
+  }
+}
+
+/** Unknown unicast: to the uplink, if somebody drives it; if there are promiscuous VFs, to whom it concerns of them too. */
+function unknown(entry: usize, from: u32): void {
+  if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
+    share(entry, DECIDED_UNKNOWN);
+  } else if (from == POOL_UPLINK || load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) == 0) {
+    drop(entry, from, C_TX_NO_DESTINATION, true);
+  } else {
+    deliver(entry, from, POOL_UPLINK);
+  }
+}
+
+/**
+ * VEPA: a hairpinned frame does not go back to where it came from (802.1Qbg source pruning): the pool of its source, -1
+ * for none. Behind the PF's pool are many guests; the switch there sees to it that none gets its own.
+ */
+export function prunedPool(from: u32): i32 {
+  const vepa = load<u32>(control(), CTL_SWITCH_MODE) == SWITCH_VEPA;
+  return from == POOL_UPLINK && vepa ? findPool(src, vlan) : -1;
+}
+
+/** Makes `entry` a delivery to pool `to`, or to who stands in for it, or the drop that counts why it cannot be. */
+export function deliver(entry: usize, from: u32, to: u32): void {
+  const p = poolAt(to);
+  const flags = load<u32>(p, P_FLAGS);
+  if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) {
+    drop(entry, to, C_RX_LINK_DOWN, true);
+    return;
+  }
+  const queues = load<u32>(p, P_RX_COUNT);
+  if (queues == 0 || queues > <u32> QUEUE_PAIRS_MAX) {
+    // Not back to where they came from; and a group's frames have been there by themselves.
+    const other: u32 = flags & POOL_F_FALLBACK_PF ? POOL_PF : flags & POOL_F_FALLBACK_UPLINK ? POOL_UPLINK : to;
+    if (other != to && other != from && !isMulticast(dst)) deliver(entry, from, other);
+    else drop(entry, to, C_RX_NO_QUEUE, true);
+    return;
+  }
+  // Where the PF sets the VLAN no tag is seen.
+  const tagged = tag != 0 && load<u32>(p, P_VLAN) == 0;
+  const kept: u32 = lookedBehind ? HEAD_CHECKED : HEAD_AS_IS;
+  const head: u32 = tagInFrame ? (tagged ? kept : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
+  const group: u32 = dst == MAC_BROADCAST ? HEAD_F_BROADCAST : isMulticast(dst) ? HEAD_F_MULTICAST : 0;
+  store<u16>(entry, <u16> to, D_POOL);
+  store<u8>(entry, DECIDED_DELIVER, D_KIND);
+  store<u8>(entry, <u8> (head | group), D_HEAD);
+  store<u32>(entry, tag, D_OUT_TAG);
+  store<u8>(entry, D_F_SENT, D_FLAGS);
+  store<u32>(entry, queues == 1 ? load<u32>(p, P_RX_QUEUES) : 0, D_QUEUE);
+}

@@ -1,0 +1,89 @@
+/** Frames for many: multicast and broadcast to the pools that want them, unknown unicast to those that take it. */
+import {
+  C_TX_NO_DESTINATION,
+  CTL_PROMISC_COUNT,
+  CTL_VF_COUNT,
+  D_COUNTER,
+  D_KIND,
+  D_POOL,
+  DECIDED_DELIVER,
+  MULTICAST_TABLE_STRIDE,
+  MULTICAST_TABLES,
+  ONE_DECISION,
+  P_FLAGS,
+  P_RX_COUNT,
+  POOL_F_MULTICAST_FILTER,
+  POOL_F_PROMISC,
+  POOL_PF,
+  POOL_UPLINK,
+} from "../../../shared/layout/nic.ts";
+import { MAC_BROADCAST } from "../../lib/ethernet.ts";
+import { context, control, poolAt } from "../context.ts";
+import { count } from "../deliver/results.ts";
+import { spend, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
+import { dst, vlan } from "./admit.ts";
+import { deliver, headAndTag, prunedPool } from "./decide.ts";
+import { isMember } from "./filter.ts";
+import { append, nextDelivery } from "./group.ts";
+import { hashOf, steer } from "./steer.ts";
+
+/** Every pool of the VLAN but the sender's, and the uplink: the frame that was admitted last. */
+export function flood(from: u32, record: usize): void {
+  const pruned = prunedPool(from);
+  const vfs = load<u32>(control(), CTL_VF_COUNT);
+  spend(vfs * UNITS_FLOOD_POOL);
+  for (let pool: u32 = 0; pool < vfs; pool++) {
+    if (pool == from || <i32> pool == pruned || !isMember(pool, vlan) || !wantsGroup(pool)) continue;
+    sendTo(from, pool, record);
+  }
+  if (from != POOL_PF) sendIfDriven(from, POOL_PF, record);
+  if (from != POOL_UPLINK) sendIfDriven(from, POOL_UPLINK, record);
+}
+
+/** Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. Counted if nobody was asked to take it. */
+export function floodUnknown(from: u32, record: usize): void {
+  let sent = from != POOL_UPLINK && sendIfDriven(from, POOL_UPLINK, record);
+  if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
+    const pruned = prunedPool(from);
+    const vfs = load<u32>(control(), CTL_VF_COUNT);
+    spend(vfs * UNITS_FLOOD_POOL);
+    for (let pool: u32 = 0; pool < vfs; pool++) {
+      if (pool == from || <i32> pool == pruned || !isMember(pool, vlan)) continue;
+      if ((load<u32>(poolAt(pool), P_FLAGS) & POOL_F_PROMISC) == 0) continue;
+      sendTo(from, pool, record);
+      sent = true;
+    }
+  }
+  if (!sent) count(poolAt(from), C_TX_NO_DESTINATION, 1);
+}
+
+/** Whether `pool` receives the group that the frame is for: broadcast always, others as its multicast table has them. */
+@inline
+function wantsGroup(pool: u32): bool {
+  if ((load<u32>(poolAt(pool), P_FLAGS) & POOL_F_MULTICAST_FILTER) == 0) return true;
+  if (dst == MAC_BROADCAST) return true;
+  const bit = <u32> (dst >> 36) & 0xfff;
+  const table = context + MULTICAST_TABLES + pool * MULTICAST_TABLE_STRIDE;
+  return ((<u32> load<u8>(table + (bit >> 3)) >> (bit & 7)) & 1) != 0;
+}
+
+/** Delivers to the uplink or the PF if somebody drives their queues. */
+function sendIfDriven(from: u32, pool: u32, record: usize): bool {
+  if (load<u32>(poolAt(pool), P_RX_COUNT) == 0) return false;
+  sendTo(from, pool, record);
+  return true;
+}
+
+/** One copy of the frame to `pool`, tagged as its side of the switch wants it. */
+function sendTo(from: u32, pool: u32, record: usize): void {
+  const entry = context + ONE_DECISION;
+  spend(UNITS_FRAME);
+  deliver(entry, from, pool);
+  const to: u32 = load<u16>(entry, D_POOL);
+  if (load<u8>(entry, D_KIND) != DECIDED_DELIVER) {
+    count(poolAt(to), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
+    return;
+  }
+  const rx = steer(to, load<u32>(poolAt(to), P_RX_COUNT) > 1 ? hashOf(record) : 0);
+  if (rx != 0) append(rx, nextDelivery(), record, headAndTag(entry));
+}

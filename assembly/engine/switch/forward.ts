@@ -1,0 +1,141 @@
+/**
+ * The embedded switch (VMDq and VEB semantics) over a batch: each record's decision, then its delivery into the group of
+ * its receive queue. Neighbours between the same two addresses share their decision without a look into the cache.
+ */
+import {
+  B_GROUPS,
+  B_UNITS,
+  C_TX_BROADCAST,
+  C_TX_BYTES,
+  C_TX_FRAMES,
+  C_TX_MULTICAST,
+  D_COUNTER,
+  D_F_SENT,
+  D_FLAGS,
+  D_KIND,
+  D_POOL,
+  D_QUEUE,
+  DECIDED_DELIVER,
+  DECIDED_DROP,
+  DECIDED_FLOOD,
+  HEAD_F_PLAIN,
+  N_COUNT,
+  ONE_DECISION,
+  P_RX_COUNT,
+  Q_POOL,
+  Q_RECEIVE_COST,
+  R_DELIVERY,
+  R_DROP,
+  R_FLAGS,
+  R_LENGTH,
+  R_SEGMENTS,
+  RECORD_F_PLAIN,
+  RECORD_STRIDE,
+} from "../../../shared/layout/nic.ts";
+import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
+import { noHead, PLAIN_AND_SAME, recordAt } from "../batch/record.ts";
+import { batch, context, poolAt } from "../context.ts";
+import { count } from "../deliver/results.ts";
+import { decide, headAndTag } from "./decide.ts";
+import { isSame, keyOf } from "./decisions.ts";
+import { flood, floodUnknown } from "./flood.ts";
+import { append, flush } from "./group.ts";
+import { hashOf, noteFlow, steer } from "./steer.ts";
+
+/**
+ * Takes the batch's first `n` records, gathered from TX queue `q`, through the switch, as many as the receivers' usual
+ * cost allows for `unitLimit`. Answers how many: at least one.
+ */
+export function forward(q: usize, n: u32, unitLimit: u32): u32 {
+  const pool = load<u32>(q, Q_POOL);
+  const p = poolAt(pool);
+  const manyQueues = load<u32>(p, P_RX_COUNT) > 1;
+  const once = context + ONE_DECISION;
+  // The two decisions that were used last: most traffic is between few.
+  let entry: usize = once;
+  let key = noHead();
+  let entry2: usize = once;
+  let key2 = noHead();
+  let rx: usize = 0;
+  let cost: u32 = 0;
+  let expected: u32 = 0;
+  let sent: u32 = 0;
+  let bytes: u32 = 0;
+  let record = recordAt(0);
+  let i: u32 = 0;
+  store<u64>(batch(), 0, B_GROUPS);
+  for (; i < n && expected < unitLimit; i++, record += RECORD_STRIDE) {
+    if (load<u32>(record, R_DROP) != 0) {
+      count(p, load<u32>(record, R_DROP), 1);
+      continue;
+    }
+    const next = keyOf(record);
+    if (entry == once || !isSame(next, key)) {
+      const before = entry;
+      entry = entry2 != once && isSame(next, key2) ? entry2 : decide(pool, record, next);
+      // A new decision may have taken the place of the one before.
+      entry2 = before == entry ? once : before;
+      key2 = key;
+      key = next;
+    }
+    const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
+    if (isSent) {
+      sent++;
+      bytes += load<u32>(record, R_LENGTH);
+      if (manyQueues) noteFlow(pool, hashOf(record), q);
+      if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
+    }
+    rx = load<u32>(entry, D_QUEUE);
+    if (rx == 0) {
+      expected += unusual(pool, record, entry);
+      continue;
+    }
+    const plain: u64 = load<u16>(record, R_FLAGS) & RECORD_F_PLAIN ? HEAD_F_PLAIN : 0;
+    append(rx, record + R_DELIVERY, record, headAndTag(entry) | plain);
+    cost = load<u32>(rx, Q_RECEIVE_COST);
+    expected += cost;
+    // What was decided for this frame alone says nothing about the next.
+    if (entry == once || manyQueues) continue;
+    const first = record;
+    const most = cost == 0 ? n : min(n, i + 1 + (unitLimit - min(expected, unitLimit)) / cost);
+    while (i + 1 < most && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
+      record += RECORD_STRIDE;
+      bytes += load<u32>(record, R_LENGTH);
+      i++;
+    }
+    const more = <u32> (record - first) / RECORD_STRIDE;
+    store<u16>(first, <u16> (more + 1), R_DELIVERY + N_COUNT);
+    sent += more;
+    expected += more * cost;
+  }
+  flush();
+  if (sent != 0) {
+    count(p, C_TX_FRAMES, sent);
+    count(p, C_TX_BYTES, bytes);
+  }
+  return i;
+}
+
+/** A frame that is dropped, flooded, or steered; answers what that costs beside the usual. */
+function unusual(from: u32, record: usize, entry: usize): u32 {
+  const kind: u32 = load<u8>(entry, D_KIND);
+  if (kind == DECIDED_DROP) {
+    count(poolAt(load<u16>(entry, D_POOL)), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
+    return 0;
+  }
+  if (kind == DECIDED_DELIVER) {
+    const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
+    if (rx == 0) return 0;
+    append(rx, record + R_DELIVERY, record, headAndTag(entry));
+    return load<u32>(rx, Q_RECEIVE_COST);
+  }
+  const before = load<u32>(batch(), B_UNITS);
+  if (kind == DECIDED_FLOOD) flood(from, record);
+  else floodUnknown(from, record);
+  return load<u32>(batch(), B_UNITS) - before;
+}
+
+function countGroupAddress(p: usize, dst: u64): void {
+  if (dst == MAC_BROADCAST) count(p, C_TX_BROADCAST, 1);
+  else if (isMulticast(dst)) count(p, C_TX_MULTICAST, 1);
+}

@@ -1,0 +1,35 @@
+/** What the guest's control thread and its worker tell each other. */
+import type { MessagePort } from "node:worker_threads";
+
+/** What the control thread hands over at the start. */
+export interface GuestStart {
+  memory: WebAssembly.Memory;
+  module: WebAssembly.Module;
+  port: MessagePort;
+  epollFd: number;
+  wakeFd: number;
+  cpus: number[];
+  spinNs: number;
+}
+
+/** A data path as the worker gets it: a plugin, its memory, and an eventfd for each of its queues, each way. */
+export interface PathInstall {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+  /** Whose first word ends the plugin when it is not 0. The shell's own plugin does not look at it. */
+  guard: WebAssembly.Memory;
+  kicks: number[];
+  calls: number[];
+}
+
+/** What the control thread may ask of the worker. `path` 0 is the shell's own, 1 the injected plugin's. */
+export type GuestRequest =
+  | { op: "install"; path: 0 | 1; install: PathInstall }
+  | { op: "remove"; path: 0 | 1 }
+  | { op: "use"; path: 0 | 1 }
+  | { op: "quiesce"; deadlineMs: number }
+  | { op: "drain" }
+  | { op: "end" };
+
+/** The worker's answers: `error` is a sentence; a fault comes unasked. */
+export type GuestReply = { id: number; value?: unknown; error?: string } | { fault: string; path: number };

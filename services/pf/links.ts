@@ -1,0 +1,85 @@
+/** What the PF asks of the services that it programmes. */
+import {
+  Filter,
+  type NicEvent,
+  NicState,
+  Peer,
+  type PortState,
+  type Programme,
+  type SwitchProgramme,
+  type VfMode,
+  VportState,
+} from "../../shared/api/mod.ts";
+import { z } from "zod";
+import { Link } from "./link.ts";
+
+/** The NIC. */
+export class NicLink extends Link<NicEvent> {
+  constructor(url: string, token: string | undefined) {
+    super("the NIC", url, token);
+  }
+
+  /** Puts a programme in force. */
+  async program(programme: Programme): Promise<void> {
+    await this.peer.ask("PUT", "/api/v1/programme", programme);
+  }
+
+  /** Takes a VF that is to be somebody else's back from the guest that drives it, with all that was held for that. */
+  async takeBack(vf: number): Promise<void> {
+    await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease?final=true`);
+  }
+
+  async state(): Promise<NicState> {
+    return NicState.parse(await this.peer.ask("GET", "/api/v1/state"));
+  }
+
+  async filters(): Promise<Filter[]> {
+    return z.array(Filter).parse(await this.peer.ask("GET", "/api/v1/filters"));
+  }
+}
+
+/** The vhost service's software switch. */
+export class SwitchLink extends Link<never> {
+  constructor(url: string, token: string | undefined) {
+    super("the vhost service", url, token);
+  }
+
+  /** Puts a programme in force. */
+  async program(programme: SwitchProgramme): Promise<void> {
+    await this.peer.ask("PUT", "/api/v1/vports", programme);
+  }
+
+  /** Its ports, and whether a front-end is connected to each. */
+  async ports(): Promise<PortState[]> {
+    return await this.peer.ask("GET", "/api/v1/ports");
+  }
+
+  async vports(): Promise<VportState[]> {
+    return z.array(VportState).parse(await this.peer.ask("GET", "/api/v1/vports"));
+  }
+}
+
+/** The vf service, which changes modes. */
+export class ModeLink {
+  readonly #peer: Peer;
+
+  constructor(url: string, token: string | undefined) {
+    this.#peer = new Peer("the vf service", url, token);
+  }
+
+  /** `port` is `vfs/3` or `vports/3`. */
+  get(port: string): Promise<VfMode> {
+    return this.#peer.ask("GET", `/api/v1/${port}/mode`);
+  }
+
+  put(port: string, request: unknown): Promise<VfMode> {
+    return this.#peer.ask("PUT", `/api/v1/${port}/mode`, request);
+  }
+}
+
+/** The services that the PF programmes and asks. */
+export interface Links {
+  nic: Pick<NicLink, keyof NicLink>;
+  software: Pick<SwitchLink, keyof SwitchLink>;
+  modes: Pick<ModeLink, keyof ModeLink>;
+}

@@ -1,0 +1,37 @@
+/** What of the PF's settings the NIC and the software switch have to know. Pure. */
+import { type PortPolicy, type Programme, receivedMulticast, type SwitchProgramme } from "../../shared/api/mod.ts";
+import type { Settings } from "./store.ts";
+
+/** A policy as the NIC and the switch have it in force: of multicast, what the PF allows and the guest wants. */
+function inForce<P extends PortPolicy>(policy: P): P {
+  return { ...policy, multicast: receivedMulticast(policy) };
+}
+
+/**
+ * What of the settings the NIC has to know. A VF that is allotted to a vport's guest has the vport's policy; until the
+ * guest drives it, what comes for it goes where the guest still is: to the switch behind the PF's pool.
+ */
+export function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Programme {
+  const effective = vfs.map((own, vf) => {
+    const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
+    return allotted === null
+      ? { ...inForce(own), fallback: "none" as const }
+      : { ...own, ...inForce(policy), fallback: "pf" as const };
+  });
+  const onSwitch = vports.filter(({ vf }) => vf === null);
+  return {
+    ...{ switchMode, link, pfMac, vfs: effective },
+    vports: onSwitch.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })),
+  };
+}
+
+/** What of them the software switch has to know. */
+export function switchProgramme({ switchMode, link, vports }: Settings): SwitchProgramme {
+  return { switchMode, link, vports: vports.map(inForce) };
+}
+
+/** Whether a change is the software switch's too. Without vports it has nothing to know, and need not even be there. */
+export function concernsSwitch(next: Settings, before: Settings): boolean {
+  if (next.vports !== before.vports) return true;
+  return next.vports.length > 0 && (next.link !== before.link || next.switchMode !== before.switchMode);
+}

@@ -1,0 +1,139 @@
+/** Guests without a VF: their ports on the software switch, their wishes, and the VFs that are allotted to them. */
+import {
+  ApiError,
+  type LinkPatch,
+  log,
+  type ModeRequest,
+  type VfMode,
+  type VportPatch,
+  type VportRequest,
+  VPORTS_MAX,
+  type VportView,
+} from "../../shared/api/mod.ts";
+import type { Events } from "./events.ts";
+import type { Links } from "./links.ts";
+import { addVport, allotVf, findVport, patchVport, returnVf } from "./policy.ts";
+import type { SettingsInForce } from "./settings_in_force.ts";
+import type { Store } from "./store.ts";
+import { grantWish } from "./wishes.ts";
+
+/** What vports are made with. */
+export interface VportParts {
+  store: Store;
+  settings: SettingsInForce;
+  links: Links;
+  events: Events;
+  runDir: string;
+}
+
+/** The vports. */
+export class Vports {
+  readonly #parts: VportParts;
+
+  constructor(parts: VportParts) {
+    this.#parts = parts;
+  }
+
+  async list(): Promise<VportView[]> {
+    const { settings, links, runDir } = this.#parts;
+    const states = await links.software.vports().catch(() => []);
+    return settings.now.vports.map((vport) => {
+      const state = states.find(({ id }) => id === vport.id);
+      const socket = `${runDir}/vport${vport.id}.sock`;
+      return { ...vport, socket, attached: state?.attached ?? false, counters: state?.counters ?? {} };
+    });
+  }
+
+  async get(id: number): Promise<VportView> {
+    findVport(this.#parts.settings.now, id);
+    return (await this.list()).find((vport) => vport.id === id) as VportView;
+  }
+
+  async add(request: VportRequest): Promise<VportView> {
+    const { store, settings } = this.#parts;
+    const { id: wanted, ...patch } = request;
+    let id = 0;
+    await settings.change((before) => {
+      const taken = new Set(before.vports.map((vport) => vport.id));
+      id = wanted ?? Array.from({ length: VPORTS_MAX }, (_, i) => i).find((i) => !taken.has(i)) ?? -1;
+      if (id < 0) throw new ApiError(409, `there are ${VPORTS_MAX} vports already: remove one first`, "id");
+      return addVport(before, store.initialVport(id), patch);
+    });
+    return await this.#changed(id, request);
+  }
+
+  async patch(id: number, patch: VportPatch): Promise<VportView> {
+    await this.#parts.settings.change((before) => patchVport(before, id, patch));
+    return await this.#changed(id, patch);
+  }
+
+  /** Grants a guest's wish, or throws the reason why not. */
+  async patchGuest(id: number, wish: LinkPatch): Promise<VportView> {
+    const { store, settings } = this.#parts;
+    let changes: VportPatch = {};
+    await settings.change((before) => {
+      changes = grantWish(`vport ${id}`, findVport(before, id), wish, (mac) => store.derivedOwner(mac));
+      return patchVport(before, id, changes);
+    });
+    log("info", "pf", `vport ${id}: its guest has asked for ${JSON.stringify(wish)}`);
+    return await this.#changed(id, changes);
+  }
+
+  async remove(id: number): Promise<VportView> {
+    const was = await this.get(id);
+    await this.#parts.settings.change((before) => {
+      const { vf } = findVport(before, id);
+      if (vf === null) return { ...before, vports: before.vports.filter((vport) => vport.id !== id) };
+      const remedy = `put its guest into emulated mode first (fabric vport mode ${id} emulated)`;
+      throw new ApiError(409, `vport ${id} has vf ${vf}: ${remedy}`, "id", "vf-allotted");
+    });
+    this.#parts.events.emit({ type: "vport-changed", vport: id, changes: {} });
+    return was;
+  }
+
+  async #changed(id: number, changes: Record<string, unknown>): Promise<VportView> {
+    this.#parts.events.emit({ type: "vport-changed", vport: id, changes });
+    return await this.get(id);
+  }
+
+  // VFs of vports' guests ------------------------------------------------------------------------------------
+
+  /** Allots a free VF to a vport's guest: one that nobody drives, is about to drive, or is connected to. */
+  async allotVf(id: number): Promise<VportView> {
+    const { settings, links: { nic, software } } = this.#parts;
+    await settings.change(async (before) => {
+      const [state, ports] = await Promise.all([nic.state(), software.ports()]);
+      const connected = new Set(ports.filter((port) => port.connected).map(({ port }) => port));
+      const isFree = (vf: number) => {
+        const pool = state.vfs[vf];
+        return pool !== undefined && !pool.attached && !pool.held && !connected.has(vf);
+      };
+      const next = allotVf(before, id, isFree);
+      const { vf } = findVport(next, id);
+      if (vf !== null && next !== before) await nic.takeBack(vf);
+      return next;
+    });
+    return await this.#changed(id, { vf: findVport(settings.now, id).vf });
+  }
+
+  /** Ends a vport's allotment. Whatever its guest says or does, nobody drives the VF when the next one gets it. */
+  async returnVf(id: number): Promise<VportView> {
+    const { settings, links: { nic } } = this.#parts;
+    await settings.change(async (before) => {
+      const { vf } = findVport(before, id);
+      if (vf !== null) await nic.takeBack(vf);
+      return returnVf(before, id);
+    });
+    return await this.#changed(id, { vf: findVport(settings.now, id).vf });
+  }
+
+  async getMode(id: number): Promise<VfMode> {
+    findVport(this.#parts.settings.now, id);
+    return await this.#parts.links.modes.get(`vports/${id}`);
+  }
+
+  async putMode(id: number, request: ModeRequest): Promise<VfMode> {
+    findVport(this.#parts.settings.now, id);
+    return await this.#parts.links.modes.put(`vports/${id}`, request);
+  }
+}

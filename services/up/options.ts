@@ -1,0 +1,19 @@
+/** How a fabric is started, as `up` and `demo` read it from their command lines. */
+
+/** How a fabric is started. */
+export interface Options {
+  vfs?: number;
+  guests: number;
+  guestArgs?: string;
+  trust?: string;
+  /** Where guests with shells of their own listen: addresses that the vf service may reach. */
+  shells: string[];
+  port: number;
+  host: string;
+  runDir: string;
+  engineCpus?: string;
+  spinUs?: number;
+  vfMemoryMib?: number;
+  sealedOnly: boolean;
+  json: boolean;
+}

@@ -1,0 +1,84 @@
+/** The command line and the permissions of each process of a fabric: no service has more than it needs. */
+import { fromFileUrl } from "@std/path";
+import { PLUGIN_DIR } from "../../shared/wasm/load.ts";
+import type { ChildSpec } from "./child.ts";
+import type { Options } from "./options.ts";
+import { GUESTS, NIC, PF, type Places, VF, VHOST } from "./places.ts";
+import { macSeed } from "./run_dir.ts";
+
+/** Threads that move frames: the NIC's and vhost's. */
+const ENGINES = 2;
+
+/** The four services. The NIC is the first. */
+export function services(options: Options, places: Places): ChildSpec[] {
+  const { runDir } = options;
+  const optional = (flag: string, value: string | number | undefined) => value === undefined ? [] : [flag, `${value}`];
+  // With more pollers than CPUs, spinning steals time from threads that have frames to move.
+  const crowded = options.guests > 0 && options.guests + ENGINES > navigator.hardwareConcurrency;
+  const spinUs = options.spinUs ?? (crowded ? 0 : undefined);
+  const net = (own: number, ...others: number[]) =>
+    `--allow-net=${[places.listen(own), ...others.map((other) => places.at(other))].join(",")}`;
+  const url = (offset: number) => `http://${places.at(offset)}`;
+  const guestPorts = Array.from({ length: options.guests }, (_, i) => GUESTS + i);
+  const script = (name: string) => ({ name, script: `services/${name}/main.ts` });
+  return [
+    {
+      ...script("nic"),
+      permissions: [...places.files, "--allow-ffi", net(NIC)],
+      args: [
+        ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
+        ...["--guest-socket", `${runDir}/passthrough.sock`],
+        ...optional("--engine-cpus", options.engineCpus),
+        ...optional("--spin-us", spinUs),
+        ...optional("--vf-memory-mib", options.vfMemoryMib),
+        ...(options.sealedOnly ? ["--sealed-only"] : []),
+      ],
+    },
+    {
+      ...script("pf"),
+      permissions: [...places.files, net(PF, NIC, VHOST, VF)],
+      args: [
+        ...["--listen", places.listen(PF), "--nic", url(NIC), "--vhost", url(VHOST), "--vf", url(VF)],
+        ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(runDir)],
+        ...optional("--vfs", options.vfs),
+      ],
+    },
+    {
+      ...script("vhost"),
+      permissions: [...places.files, "--allow-ffi", net(VHOST)],
+      args: [
+        ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
+        ...optional("--spin-us", spinUs),
+        ...optional("--vf-memory-mib", options.vfMemoryMib),
+        ...(options.sealedOnly ? ["--sealed-only"] : []),
+      ],
+    },
+    {
+      ...script("vf"),
+      permissions: [...places.files, [net(VF, PF, NIC, VHOST, ...guestPorts), ...options.shells].join(",")],
+      args: [
+        ...["--listen", places.listen(VF), "--pf", url(PF), "--vhost", url(VHOST), "--nic", url(NIC)],
+        ...["--plugins", `${runDir}/plugins`, "--builtin", fromFileUrl(PLUGIN_DIR), "--trust", places.trust],
+      ],
+    },
+  ];
+}
+
+/** A built-in guest on VF `index`, or on a vport if there are not so many VFs. */
+export function guest(index: number, vfs: number, { runDir, guestArgs = "" }: Options, places: Places): ChildSpec {
+  const port = index < vfs ? String(index) : `vport${index - vfs}`;
+  const socket = index < vfs ? `vf${index}.sock` : `${port}.sock`;
+  const listen = places.listen(GUESTS + index);
+  return {
+    name: `guest ${index}`,
+    script: "services/guest/main.ts",
+    permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
+    args: [
+      ...["--listen", listen, "--socket", `${runDir}/${socket}`, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
+      ...["--api-url", `http://${places.at(GUESTS + index)}`, "--port", port],
+      ...["--hypervisor", `http://${places.at(VF)}`],
+      ...["--nic-socket", `${runDir}/passthrough.sock`, "--trust", places.trust],
+      ...guestArgs.split(" ").filter((word) => word !== ""),
+    ],
+  };
+}

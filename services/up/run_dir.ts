@@ -1,0 +1,50 @@
+/** The run directory: sockets, settings and the lock of one fabric. */
+import { oneLine } from "../../shared/api/mod.ts";
+
+/** Where sockets and settings are if nobody says. */
+export function defaultRunDir(): string {
+  const runtime = Deno.env.get("XDG_RUNTIME_DIR");
+  return runtime ? `${runtime}/ringfabric` : `/tmp/ringfabric-${Deno.uid() ?? "user"}`;
+}
+
+/** Makes the run directory and holds its lock until the process ends. Throws what to do if another fabric has it. */
+export function claimRunDir(runDir: string): Deno.FsFile {
+  try {
+    Deno.mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    const { uid } = Deno.statSync(runDir);
+    if (uid !== Deno.uid()) throw new Error(`it belongs to user ${uid}`);
+    const lock = Deno.openSync(`${runDir}/up.lock`, { create: true, write: true, mode: 0o600 });
+    if (lock.tryLockSync(true)) return lock;
+  } catch (error) {
+    throw new Error(`Cannot use run directory ${runDir}: ${oneLine(error)}; choose another one with --run-dir`);
+  }
+  throw new Error(`Cannot use run directory ${runDir}: another fabric runs there; choose another one with --run-dir`);
+}
+
+/** What addresses of a new fabric are derived from: the same on the same machine for the same run directory. */
+export function macSeed(runDir: string): string {
+  try {
+    return `${Deno.readTextFileSync("/etc/machine-id").trim()} ${runDir}`;
+  } catch {
+    return crypto.randomUUID();
+  }
+}
+
+/** Whether there is a socket at `path`. */
+export function hasSocket(path: string): boolean {
+  try {
+    return Deno.statSync(path).isSocket === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Removes what a killed service may have left: its sockets and the lock. Settings stay, and so do others' files. */
+export function cleanUp(runDir: string): void {
+  for (const { name } of Deno.readDirSync(runDir)) {
+    const path = `${runDir}/${name}`;
+    if (name === "up.lock" || (/^(nic|passthrough|uplink|vf\d+|vport\d+)\.sock$/.test(name) && hasSocket(path))) {
+      Deno.removeSync(path);
+    }
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * A whole fabric on one machine. The supervisor builds the Wasm, starts the services and the built-in guests as child
+ * processes, keeps them running until it is told to stop, and takes everything down again.
+ */
+import { resolve } from "@std/path";
+import { log, pfClient, type Vf } from "../../shared/api/mod.ts";
+import { buildWasm } from "../../shared/wasm/build.ts";
+import { Child } from "./child.ts";
+import type { Options } from "./options.ts";
+import { GUESTS, Places, reachable } from "./places.ts";
+import { guest, services } from "./processes.ts";
+import { claimRunDir, cleanUp, hasSocket } from "./run_dir.ts";
+
+const READY_DEADLINE_MS = 20_000;
+const POLL_MS = 20;
+
+/** A built-in guest that runs. */
+export interface RunningGuest {
+  api: string;
+  ip: string;
+  port: string;
+}
+
+/** A fabric that is ready. */
+export interface ReadyFabric {
+  api: string;
+  vfs: Vf[];
+  guests: RunningGuest[];
+  tookMs: number;
+}
+
+/** Starts a fabric's processes and keeps them running. */
+export class Supervisor {
+  readonly #options: Options;
+  readonly #places: Places;
+  /** The NIC first, then the other services, then guests. */
+  readonly #children: Child[] = [];
+
+  /** Throws, with what to do, if the options cannot be. */
+  constructor(options: Options) {
+    // The services get the right to call the C library from here: without it there is nothing to hand on.
+    if (Deno.permissions.querySync({ name: "ffi" }).state !== "granted") {
+      throw new Error("Cannot start the NIC: FFI is not permitted; start up with --allow-ffi (or deno task up)");
+    }
+    const ports = GUESTS + options.guests;
+    if (options.port + ports > 65535) {
+      throw new Error(`Cannot use port ${options.port}: the services need ${ports} ports from there on`);
+    }
+    this.#options = { ...options, runDir: resolve(options.runDir) };
+    this.#places = new Places(this.#options);
+  }
+
+  /** Runs the fabric until a signal ends it, or a service dies too often. `onReady` runs once everything is there. */
+  async run(onReady: (fabric: ReadyFabric) => Promise<void> | void): Promise<void> {
+    const started = performance.now();
+    const stop = Promise.withResolvers<void>();
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, () => stop.resolve());
+    using _lock = claimRunDir(this.#options.runDir);
+    await buildWasm();
+    this.#children.push(...services(this.#options, this.#places).map((spec) => new Child(spec)));
+    const failed = Promise.withResolvers<never>();
+    try {
+      const running = async () => {
+        const fabric = await this.#start();
+        await onReady({ ...fabric, tookMs: performance.now() - started });
+        for (const child of this.#children) child.failed.catch((error) => failed.reject(error));
+        await stop.promise;
+      };
+      await Promise.race([stop.promise, running(), failed.promise, ...this.#children.map((child) => child.failed)]);
+      if (!this.#options.json) log("info", "up", "stopping");
+    } finally {
+      await this.#stopAll();
+      cleanUp(this.#options.runDir);
+    }
+  }
+
+  /** Waits until the services and the guests are there. */
+  async #start(): Promise<Omit<ReadyFabric, "tookMs">> {
+    const infos = await Promise.all(this.#children.map((child) => child.ready));
+    for (const child of this.#children) child.tell();
+    const [api, vhost] = [infos[1]?.api, infos[2]?.api].map((url) => reachable(String(url))) as [string, string];
+    const vfs = await awaitVfs(api, vhost, this.#options.vfs);
+    return { api, vfs, guests: await this.#startGuests(api, vfs) };
+  }
+
+  /** Starts the built-in guests, those without a VF on vports, and waits until each has its back-end. */
+  async #startGuests(api: string, vfs: Vf[]): Promise<RunningGuest[]> {
+    const client = pfClient(api);
+    for (let id = 0; id < this.#options.guests - vfs.length; id++) {
+      const there = await client.api.v1.vports[":id"].$get({ param: { id: String(id) } });
+      await there.body?.cancel();
+      if (there.status === 404) await (await client.api.v1.vports.$post({ json: { id } })).body?.cancel();
+    }
+    const deadline = Date.now() + READY_DEADLINE_MS;
+    return await Promise.all(Array.from({ length: this.#options.guests }, async (_, i) => {
+      const child = new Child(guest(i, vfs.length, this.#options, this.#places));
+      this.#children.push(child);
+      const info = await child.ready;
+      child.tell();
+      const url = reachable(String(info.api));
+      while (!await isReady(url)) {
+        if (Date.now() > deadline) throw new Error(`guest ${i} did not find its back-end`);
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      }
+      return { api: url, ip: String(info.ip), port: i < vfs.length ? String(i) : `vport${i - vfs.length}` };
+    }));
+  }
+
+  /** Guests go first and the NIC last: nobody is to see go what it needs. */
+  async #stopAll(): Promise<void> {
+    const isGuest = ({ spec }: Child) => spec.name.startsWith("guest ");
+    const [nic, ...others] = this.#children;
+    await Promise.all(others.filter(isGuest).map((guest) => guest.stop()));
+    await Promise.all(others.filter((child) => !isGuest(child)).map((child) => child.stop()));
+    await nic?.stop();
+  }
+}
+
+async function isReady(url: string): Promise<boolean> {
+  const response = await fetch(`${url}/readyz`);
+  await response.body?.cancel();
+  return response.ok;
+}
+
+/** Waits until the PF has programmed the NIC, which has the wanted number of VFs, and every VF has its socket. */
+async function awaitVfs(api: string, vhost: string, wanted: number | undefined): Promise<Vf[]> {
+  const client = pfClient(api);
+  const deadline = Date.now() + READY_DEADLINE_MS;
+  for (;;) {
+    try {
+      const [pfIsReady, vhostIsReady] = await Promise.all([isReady(api), isReady(vhost)]);
+      if (pfIsReady) {
+        const nic = await (await client.api.v1.nic.$get()).json();
+        if (wanted !== undefined && nic.numVfs !== wanted) {
+          const response = await client.api.v1.nic.$patch({ json: { numVfs: wanted } });
+          if (!response.ok) throw new Error(((await response.json()) as { detail: string }).detail);
+        }
+      }
+      // Without VFs the vhost service has no ports to be ready with.
+      if (pfIsReady && (vhostIsReady || wanted === 0)) {
+        const vfs = await (await client.api.v1.vfs.$get()).json();
+        if (vfs.every((vf) => hasSocket(vf.socket))) return vfs as Vf[];
+      }
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
+    if (Date.now() > deadline) throw new Error(`the fabric was not ready within ${READY_DEADLINE_MS / 1000} s`);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}

@@ -1,0 +1,56 @@
+/** Emulated mode: the rings of a guest with a VF are served by this service's engine, which has a driver pair to the VF. */
+import { Q_WIRE, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL } from "../../shared/layout/nic.ts";
+import type { Tenant } from "../../shared/engine/mod.ts";
+import type { DriverPair } from "./driver_pair.ts";
+import { LocalBackend } from "./local_backend.ts";
+import { poolOf } from "./port_context.ts";
+
+/** Emulated mode of a guest with a VF. */
+export class EmulatedBackend extends LocalBackend {
+  #pair: DriverPair | undefined;
+
+  protected override enter(): Tenant {
+    return this.emulation.enter();
+  }
+
+  override async attach(): Promise<bigint> {
+    const features = await super.attach();
+    const { deviceSocket, reactor, name, log } = this.context;
+    const pool = this.tenant?.pool ?? 0;
+    try {
+      this.#pair = await this.emulation.connect({
+        deviceSocket,
+        reactor,
+        remote: poolOf(name),
+        pool,
+        owner: `vhost (pid ${Deno.pid})`,
+        emulated: true,
+        isReceiving: () => this.tenant?.queues.isReceiving ?? false,
+        log,
+      });
+      return features;
+    } catch (error) {
+      await super.release((error as Error).message);
+      throw error;
+    }
+  }
+
+  protected override started(tenant: Tenant, index: number): void {
+    if (index % 2 === 0 || !this.#pair) return;
+    const queue = QUEUES + (tenant.pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
+    this.emulation.engine.view.setUint32(queue + Q_WIRE, this.#pair.tx, true);
+  }
+
+  override async drain(): Promise<void> {
+    await this.#pair?.drain();
+  }
+
+  override async release(reason: string): Promise<void> {
+    // The guest's queues first: nothing may be sent into a pair that is being taken down. The pool stays claimed.
+    if (this.tenant) this.emulation.tenants.remove(this.tenant);
+    const pair = this.#pair;
+    this.#pair = undefined;
+    if (pair) await this.emulation.disconnect(pair, reason);
+    await super.release(reason);
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * The messages about a front-end's memory. Each is checked whole before the session's rings hear of it. Descriptors that
+ * are taken over leave the message; those that stay are closed with it.
+ */
+import {
+  type Message,
+  ProtocolError,
+  readRegion,
+  REGION_BYTES,
+  VHOST_MEMORY_BASELINE_NREGIONS,
+} from "../../shared/vhost_user/mod.ts";
+import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
+import type { Rings } from "./rings.ts";
+
+/** SET_MEM_TABLE: replaces the whole table. */
+export async function setMemTable(rings: Rings, { payload, fds }: Message): Promise<void> {
+  if (payload.byteLength < 8) throw new ProtocolError(`a memory table of ${payload.byteLength} bytes`);
+  const count = payload.getUint32(0, true);
+  if (count > VHOST_MEMORY_BASELINE_NREGIONS) {
+    throw new ProtocolError(`${count} memory regions: at most ${VHOST_MEMORY_BASELINE_NREGIONS} in one table`);
+  }
+  if (payload.byteLength < 8 + count * REGION_BYTES) {
+    throw new ProtocolError(`${count} memory regions in ${payload.byteLength} bytes`);
+  }
+  const regions = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * REGION_BYTES));
+  const table = MemoryTable.of(regions, fds);
+  const owned = [...fds];
+  fds.length = 0;
+  try {
+    await rings.setMemory(table);
+  } catch (error) {
+    if (rings.memory !== table) fds.push(...owned);
+    throw error;
+  }
+}
+
+/**
+ * ADD_MEM_REG: front-ends before QEMU 8.0 announce a region once for each queue pair, so what is there already is a
+ * success.
+ */
+export async function addMemReg(rings: Rings, { payload, fds: [fd] }: Message): Promise<void> {
+  if (!fd) throw new ProtocolError("a memory region without a descriptor");
+  const region = readRegion(payload, 8);
+  const { memory } = rings;
+  if (memory.has(region)) return;
+  if (memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
+  MemoryTable.of([region], [fd]);
+  const copy = fd.duplicate();
+  try {
+    await rings.addRegion(region, copy);
+  } catch (error) {
+    if (!memory.has(region)) copy.close();
+    throw error;
+  }
+}
+
+/** REM_MEM_REG: likewise, what has gone already is a success. */
+export async function remMemReg(rings: Rings, { payload }: Message): Promise<void> {
+  const region = readRegion(payload, 8);
+  if (rings.memory.has(region)) await rings.removeRegion(region);
+}

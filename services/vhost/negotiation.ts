@@ -1,0 +1,58 @@
+/** What this back-end offers, and what a front-end has to have negotiated before it may send a request. */
+import {
+  type Message,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_PROTOCOL_F_STATUS,
+} from "../../shared/vhost_user/mod.ts";
+import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
+import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
+
+/** Queue pairs of one device. */
+export const QUEUE_PAIRS_MAX = 16;
+
+/** Whether bit `n` is set. */
+export function hasBit(bits: bigint, n: number): boolean {
+  return ((bits >> BigInt(n)) & 1n) !== 0n;
+}
+
+function bits(...positions: number[]): bigint {
+  return positions.reduce((mask, n) => mask | (1n << BigInt(n)), 0n);
+}
+
+/** Protocol features that are offered. */
+export const PROTOCOL_FEATURES = bits(
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_STATUS,
+);
+
+/** Device features that are offered: those of the NIC's queues, and what this back-end adds. */
+export const FEATURES = QUEUE_FEATURES |
+  bits(VIRTIO_NET_F_MQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VHOST_USER_F_PROTOCOL_FEATURES);
+
+/** Requests that have an answer of their own; the others are acknowledged if the front-end asks for it. */
+export const ANSWERED: ReadonlySet<Message["name"]> = new Set([
+  "VHOST_USER_GET_FEATURES",
+  "VHOST_USER_GET_PROTOCOL_FEATURES",
+  "VHOST_USER_GET_QUEUE_NUM",
+  "VHOST_USER_GET_VRING_BASE",
+  "VHOST_USER_GET_MAX_MEM_SLOTS",
+  "VHOST_USER_GET_STATUS",
+]);
+
+/** Requests that a front-end may only send once it has negotiated their protocol feature. */
+export const NEEDS: Partial<Record<Message["name"], number>> = {
+  VHOST_USER_GET_QUEUE_NUM: VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_RESET_DEVICE: VHOST_USER_PROTOCOL_F_RESET_DEVICE,
+  VHOST_USER_GET_MAX_MEM_SLOTS: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_ADD_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_REM_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
+  VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
+};

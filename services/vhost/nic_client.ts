@@ -1,0 +1,144 @@
+/**
+ * The NIC as a session's ring backend: the connection to its device socket, which has the lease of one VF. If the NIC
+ * goes away the client attaches to its successor and has the session put everything in force again; requests wait for
+ * that, so that a front-end is never told what is not true.
+ */
+import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
+import { ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
+import type { Fd } from "../../shared/os/mod.ts";
+import { poolOf, type PortContext } from "./port_context.ts";
+import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+
+const REATTACH_DEADLINE_MS = 20_000;
+const REATTACH_PAUSE_MS = 100;
+
+/** A session's end of one VF's lease. */
+export class NicClient implements RingBackend {
+  readonly #context: PortContext;
+  readonly #events: RingBackendEvents;
+  #device: DeviceClient | undefined;
+  /** The pool's register page, where the NIC keeps the positions of packed rings; it outlives the NIC. */
+  #registers: Fd | undefined;
+  /** Pending while the NIC is away. */
+  #reattaching: Promise<void> | undefined;
+  #ended = false;
+
+  constructor(context: PortContext, events: RingBackendEvents) {
+    this.#context = context;
+    this.#events = events;
+  }
+
+  /** Takes the lease; answers the features of the NIC's queues. Throws DeviceRefusal or what connecting threw. */
+  async attach(): Promise<bigint> {
+    const { device, features } = await this.#connect();
+    this.#keep(device);
+    return features;
+  }
+
+  async #connect(): Promise<{ device: DeviceClient; features: bigint }> {
+    const device = DeviceClient.connect(this.#context.deviceSocket, this.#context.reactor);
+    try {
+      const owner = `vhost (pid ${Deno.pid})`;
+      const attached = await device.request({ op: "attach", vf: poolOf(this.#context.name), owner });
+      device.onEvent = (event) => {
+        if (event.event === "queueError") this.#events.queueFailed(event.index, event.reason);
+      };
+      return { device, features: BigInt(attached.features as bigint) };
+    } catch (error) {
+      device.close();
+      throw error;
+    }
+  }
+
+  #keep(device: DeviceClient): void {
+    this.#device = device;
+    void device.closed.then(() => {
+      if (this.#ended || this.#device !== device) return;
+      this.#device = undefined;
+      this.#reattaching = this.#reattach().finally(() => this.#reattaching = undefined);
+      this.#reattaching.catch(() => {});
+    });
+  }
+
+  /** Asks the NIC; while it is away the request waits for its successor. */
+  async request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+    for (;;) {
+      if (this.#reattaching) await this.#reattaching;
+      const device = this.#device;
+      if (!device) throw new DeviceRefusal("nic-gone", "the NIC is gone");
+      try {
+        if (body.op === "queueStart" && body.flavour === "packed") this.#registers ??= await registersOf(device);
+        return await device.request(body, fds);
+      } catch (error) {
+        if (!(error instanceof DeviceRefusal) || error.code !== "nic-gone" || this.#ended) throw error;
+        // Let the end of the connection be noticed, then wait for the successor.
+        await device.closed;
+      }
+    }
+  }
+
+  /** The NIC takes frames from the guest's memory and puts them there: nothing is ever on its way. */
+  drain(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async #reattach(): Promise<void> {
+    this.#context.log("warn", "the NIC went away; attaching again");
+    const deadline = performance.now() + REATTACH_DEADLINE_MS;
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
+      if (this.#ended) return;
+      let device: DeviceClient | undefined;
+      try {
+        ({ device } = await this.#connect());
+        const before = this.#registers;
+        this.#registers = before && await registersOf(device);
+        await this.#events.restoreRings((body, fds) => (device as DeviceClient).request(continued(body, before), fds));
+        before?.close();
+        if (this.#ended) {
+          await device.request({ op: "detach" });
+          device.close();
+          return;
+        }
+        this.#keep(device);
+        this.#context.log("info", "attached to the NIC again");
+        return;
+      } catch (error) {
+        device?.close();
+        if (performance.now() < deadline && !this.#ended) continue;
+        this.#context.log("warn", `cannot attach again: ${(error as Error).message}`);
+        this.#events.lost();
+        throw error;
+      }
+    }
+  }
+
+  /** Gives the lease back: the NIC stops the queues and unmaps the memory. */
+  async release(reason: string): Promise<void> {
+    this.#ended = true;
+    try {
+      await this.#device?.request({ op: "detach", reason: reason.slice(0, 500) });
+    } catch {
+      // The NIC is gone, and with it everything that a detach would end.
+    }
+    this.#device?.close();
+    this.#registers?.close();
+    this.#registers = undefined;
+  }
+}
+
+function registersOf(device: DeviceClient): Promise<Fd> {
+  return device.requestFd({ op: "region", name: "registers" });
+}
+
+/**
+ * A packed ring does not say where it goes on; the NIC that died has kept it in its register page. NEXT is right if the
+ * used descriptor at POSITION has been written: then the driver has seen what the NIC had done last.
+ */
+function continued(body: RequestInput, page: Fd | undefined): RequestInput {
+  if (body.op !== "queueStart" || body.flavour !== "packed" || !page) return body;
+  const view = new DataView(Deno.readFileSync(`/proc/self/fd/${page.number}`).buffer);
+  const at = body.index * ADV_REGISTER_STRIDE;
+  const [position, next] = [ADV_REG_POSITION, ADV_REG_NEXT].map((field) => view.getUint32(at + field, true));
+  return { ...body, base: position ?? 0, next: next ?? 0 };
+}

@@ -1,0 +1,36 @@
+/** What a port gives its sessions and their ring backends. */
+import type { PoolName } from "../../shared/device/mod.ts";
+import type { DataPath } from "../../shared/api/mod.ts";
+import type { Pace } from "../../shared/async/mod.ts";
+import type { Notifier, Reactor } from "../../shared/os/mod.ts";
+import type { PipeThreads } from "./wakeups.ts";
+import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+
+/** What a port belongs to: a VF, the uplink, or a guest without a VF. */
+export type PortName = number | "uplink" | `vport${number}`;
+
+/** What a session needs of its port. */
+export interface SessionContext {
+  /** What the port's front-ends may ask of engines: the port's, so that a new connection has no new budget. */
+  pace: Pace;
+  /** Raises error descriptors. */
+  notifier: Pick<Notifier, "raise">;
+  /** For front-ends that send pipes; the port's, so that new connections get no more of them. */
+  pipeThreads: PipeThreads;
+  log(level: "info" | "warn", message: string): void;
+  /** Makes the backend of a data path; none where the guest drives its VF by itself. */
+  makeBackend(path: DataPath, events: RingBackendEvents): RingBackend | undefined;
+}
+
+/** A port's surroundings. */
+export interface PortContext extends SessionContext {
+  name: PortName;
+  deviceSocket: string;
+  reactor: Reactor;
+}
+
+/** What a VF's or the uplink's port is called on the device socket. */
+export function poolOf(name: PortName): PoolName {
+  if (typeof name === "number" || name === "uplink") return name;
+  throw new Error(`Cannot attach ${name} to the NIC: it has no VF`);
+}

@@ -1,0 +1,31 @@
+/**
+ * Who serves a port's rings: the NIC itself (passthrough), this service's engine with a driver pair to the NIC
+ * (emulated), or this service's software switch (a vport). A session asks all of them the same things, in the words of
+ * the device socket, so that one can take over from the other while the guest runs.
+ */
+import type { RequestInput } from "../../shared/device/mod.ts";
+
+/** Asks a backend something. */
+export type Ask = (body: RequestInput, fds?: readonly number[]) => Promise<Record<string, unknown>>;
+
+/** Whom a backend tells. */
+export interface RingBackendEvents {
+  /** What served the rings has gone and come back: put everything in force again, with `ask`. */
+  restoreRings(ask: Ask): Promise<void>;
+  lost(): void;
+  queueFailed(index: number, reason: string): void;
+}
+
+/** Serves the rings of one session. */
+export interface RingBackend {
+  /** Gets hold of what it serves them with; answers the features that queues may have. Throws DeviceRefusal. */
+  attach(): Promise<bigint>;
+  request: Ask;
+  /**
+   * Delivers what is on its way: called when the guest's transmit rings have been stopped and its receive rings still
+   * run. Throws if it does not get through; everything is then as before.
+   */
+  drain(): Promise<void>;
+  /** Gives back what it has; its queues stop. */
+  release(reason: string): Promise<void>;
+}

@@ -1,0 +1,76 @@
+/** Another service's API, as a service that asks it sees it. */
+import { z } from "@hono/zod-openapi";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { ApiError } from "./problem.ts";
+import { showable } from "./showable.ts";
+
+/** What of a refusal is passed on. */
+const Refusal = z.object({
+  detail: z.string().transform((text) => showable(text, 1000)).optional(),
+  field: z.string().transform((text) => showable(text, 100)).optional(),
+  reason: z.string().regex(/^[a-z-]{1,40}$/).optional().catch(undefined),
+});
+
+/** The largest answer of a service. */
+const ANSWER_BYTES_MAX = 4 << 20;
+
+/** How long an answer may take, and how long it may be. */
+export interface PeerLimits {
+  timeoutMs?: number;
+  answerBytesMax?: number;
+}
+
+/** The body of an answer, if it is not larger than it may be. */
+async function limitedText(response: Response, bytesMax: number): Promise<string> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let bytes = 0;
+  for await (const part of response.body ?? []) {
+    bytes += part.length;
+    if (bytes > bytesMax) throw new Error(`its answer is larger than ${bytesMax} bytes`);
+    parts.push(part);
+  }
+  return await new Blob(parts).text();
+}
+
+/** Another service's API, as a service sees it. */
+export class Peer {
+  readonly url: string;
+  readonly #name: string;
+  readonly #token: string | undefined;
+  readonly #timeoutMs: number;
+  readonly #answerBytesMax: number;
+
+  constructor(name: string, url: string, token: string | undefined, limits: PeerLimits = {}) {
+    this.url = url;
+    this.#name = name;
+    this.#token = token;
+    this.#timeoutMs = limits.timeoutMs ?? 15_000;
+    this.#answerBytesMax = limits.answerBytesMax ?? ANSWER_BYTES_MAX;
+  }
+
+  /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer in time. */
+  async ask<T = unknown>(method: string, path: string, body?: unknown, timeoutMs = this.#timeoutMs): Promise<T> {
+    const image = body instanceof Uint8Array;
+    const type = body === undefined ? {} : { "content-type": image ? "application/wasm" : "application/json" };
+    let response: Response;
+    let answer: unknown;
+    try {
+      response = await fetch(this.url + path, {
+        method,
+        headers: { ...type, ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}) },
+        body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
+        signal: AbortSignal.timeout(timeoutMs),
+        redirect: "error",
+      });
+      answer = JSON.parse(await limitedText(response, this.#answerBytesMax));
+    } catch (error) {
+      const said = (error as Error).message.split("\n")[0];
+      throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
+    }
+    if (response.ok) return answer as T;
+    const refusal = Refusal.safeParse(answer).data;
+    const { detail, field, reason } = refusal ?? {};
+    const status = [404, 409, 413, 422].includes(response.status) ? response.status : 503;
+    throw new ApiError(status as ContentfulStatusCode, `${this.#name}: ${detail ?? response.status}`, field, reason);
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * A pool's policy as the bytes the engine reads: flags and tag, address, rate, VLAN bitmap, multicast table. They are
+ * made before the engine stands still, and only those parts that differ from what is in force: the pause copies them.
+ */
+import * as L from "../layout/nic.ts";
+import { vlanKey } from "../api/vf.ts";
+import { macToNumber } from "./names.ts";
+import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
+
+/** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
+const BURST_SECONDS = 0.004;
+const BURST_BYTES_MIN = 3036;
+
+type Link = PoolProgramme["link"];
+
+/** A policy, and the NIC's link, which pools with linkState auto follow. */
+interface InForce {
+  policy: PoolPolicy | undefined;
+  link: Link;
+}
+
+/** What to write into `pool`'s tables, so that they go from one policy to another. `nowNs` fills its token bucket. */
+export function poolPatches(pool: number, before: InForce, next: InForce, nowNs: number): Patch[] {
+  const { policy } = next;
+  const old = before.policy;
+  if (!policy) return old ? disabledPool(pool) : [];
+  const at = L.POOLS + pool * L.POOL_STRIDE;
+  const patches: Patch[] = [];
+  const tags = tagWords(policy, next.link);
+  if (!old || !isSameList(tagWords(old, before.link), tags)) {
+    patches.push({ at: at + L.P_FLAGS, bytes: numbers(...tags) });
+  }
+  if (old?.mac !== policy.mac) patches.push({ at: at + L.P_MAC, bytes: macBytes(policy.mac) });
+  // The bucket is the engine's to empty, so it is only written, full, when the rate changes.
+  if (old?.maxTxRate !== policy.maxTxRate) patches.push({ at: at + L.P_RATE, bytes: rateBytes(policy, nowNs) });
+  if (!old || !hasSameVlans(old, policy)) {
+    patches.push({ at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: vlanBitmap(policy) });
+  }
+  if (!old || !hasSameMulticast(old, policy)) {
+    patches.push({ at: L.MULTICAST_TABLES + pool * L.MULTICAST_TABLE_STRIDE, bytes: multicastTable(policy) });
+  }
+  return patches;
+}
+
+/** What to write for a pool that has no policy and is a member of every VLAN: the PF's and the uplink's. */
+export function allVlansPatches(pool: number, flags: number): Patch[] {
+  return [
+    { at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: new Uint8Array(L.VLAN_BITMAP_STRIDE).fill(0xff) },
+    { at: L.POOLS + pool * L.POOL_STRIDE + L.P_FLAGS, bytes: numbers(flags) },
+  ];
+}
+
+/** A MAC as the engine compares it. */
+export function macBytes(mac: string): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, macToNumber(mac), true);
+  return bytes;
+}
+
+/** 32-bit numbers as they lie in the arena. */
+export function numbers(...values: number[]): Uint8Array {
+  const bytes = new Uint8Array(values.length * 4);
+  const view = new DataView(bytes.buffer);
+  values.forEach((value, i) => view.setUint32(i * 4, value, true));
+  return bytes;
+}
+
+/** Whether two lists have the same elements in the same order. */
+function isSameList<T>(a: readonly T[], b: readonly T[]): boolean {
+  if (a === b) return true;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+function hasSameVlans(a: PoolPolicy, b: PoolPolicy): boolean {
+  return vlanKey(a) === vlanKey(b) && a.trust === b.trust && isSameList(a.trunk, b.trunk);
+}
+
+function hasSameMulticast({ multicast: a }: PoolPolicy, { multicast: b }: PoolPolicy): boolean {
+  return typeof a === "string" || typeof b === "string" ? a === b : isSameList(a, b);
+}
+
+function disabledPool(pool: number): Patch[] {
+  return [
+    { at: L.POOLS + pool * L.POOL_STRIDE + L.P_FLAGS, bytes: numbers(0) },
+    { at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: new Uint8Array(L.VLAN_BITMAP_STRIDE) },
+  ];
+}
+
+/** P_FLAGS, P_VLAN and P_QOS. */
+function tagWords(policy: PoolPolicy, link: Link): number[] {
+  const linkUp = policy.linkState === "enable" || (policy.linkState === "auto" && link === "up");
+  const flags = L.POOL_F_ENABLED |
+    (policy.spoofCheck ? L.POOL_F_SPOOF_CHECK : 0) |
+    (policy.trust ? L.POOL_F_TRUST : 0) |
+    (policy.promisc && policy.trust ? L.POOL_F_PROMISC : 0) |
+    (linkUp ? L.POOL_F_LINK_UP : 0) |
+    (policy.fallback === "pf" ? L.POOL_F_FALLBACK_PF : 0) |
+    (policy.fallback === "uplink" ? L.POOL_F_FALLBACK_UPLINK : 0) |
+    (policy.multicast === "all" ? 0 : L.POOL_F_MULTICAST_FILTER);
+  return [flags, vlanKey(policy), policy.qos];
+}
+
+/** P_RATE, P_TOKENS, P_TOKENS_AT_NS and P_BURST. */
+function rateBytes({ maxTxRate }: PoolPolicy, nowNs: number): Uint8Array {
+  const bytesPerNs = maxTxRate / 8000;
+  const burst = Math.max(BURST_BYTES_MIN, bytesPerNs * BURST_SECONDS * 1e9);
+  return new Uint8Array(Float64Array.of(bytesPerNs, burst, nowNs, burst).buffer);
+}
+
+/** The VLANs that a pool is a member of, by their keys. */
+function vlanBitmap(policy: PoolPolicy): Uint8Array {
+  const bitmap = new Uint8Array(L.VLAN_BITMAP_STRIDE);
+  if (policy.vlan !== 0) {
+    setBit(bitmap, vlanKey(policy));
+  } else if (policy.trust) {
+    bitmap.fill(0xff);
+  } else {
+    setBit(bitmap, 0);
+    for (const vid of policy.trunk) {
+      setBit(bitmap, vid);
+      setBit(bitmap, vid | L.VLAN_KEY_AD);
+    }
+  }
+  return bitmap;
+}
+
+/** The multicast table: a bit for each value of twelve bits of the address (82599 datasheet §8.2.3.7.7, MO 00). */
+function multicastTable({ multicast }: PoolPolicy): Uint8Array {
+  const table = new Uint8Array(L.MULTICAST_TABLE_STRIDE);
+  if (typeof multicast === "string") return table;
+  for (const mac of multicast) setBit(table, Number(macToNumber(mac) >> 36n));
+  return table;
+}
+
+function setBit(bitmap: Uint8Array, bit: number): void {
+  bitmap[bit >> 3] = (bitmap[bit >> 3] ?? 0) | (1 << (bit & 7));
+}

@@ -1,0 +1,112 @@
+/** The running batch: frame records, deliveries, groups. Scratch memory of one worker. */
+
+// Scratch: the running batch -----------------------------------------------------------------------------------------
+
+export const TX_SEGMENTS = 0x900000;
+export const RX_SEGMENTS = 0x980000;
+/** Receive queues to publish, u32 pointers. */
+export const DIRTY_LIST = 0xa00000;
+/** What the batch is doing: B_*. */
+export const BATCH = 0xa0f000;
+/** A copied head of a frame, virtio-net header included. */
+export const FRAME_HEAD = 0xa10000;
+/** A frame's head as the receiver gets it, and its virtio-net header. */
+export const OUT_HEAD = 0xa10100;
+export const OUT_VIRTIO_HDR = 0xa10120;
+/** The copied head of a frame whose headers go into a buffer of their own. */
+export const SPLIT_HEAD = 0xa10140;
+export const SPLIT_HEAD_BYTES = 160;
+/** A list of one segment, for a frame that lies in one piece. */
+export const ONE_SEGMENT = 0xa101e0;
+/** A decision that is not to be remembered. */
+export const ONE_DECISION = 0xa101f0;
+/** Chains that one frame fills: {head u32, bytes u32, descriptors u32, pad}. */
+export const RX_CHAINS = 0xa10280;
+/** Frame records, 64 bytes each. */
+export const RECORDS = 0xa12000;
+/** Deliveries beside those that lie in the records themselves: a flooded frame has one for each receiver. */
+export const DELIVERIES = 0xa16000;
+/** Groups: the deliveries of one receive queue. */
+export const GROUPS = 0xa1a000;
+
+export const BATCH_FRAMES = 128;
+export const RECORD_STRIDE = 64;
+export const DELIVERY_COUNT = 1024;
+export const DELIVERY_STRIDE = 16;
+export const GROUP_COUNT = 256;
+export const GROUP_STRIDE = 16;
+
+// A frame's record: checked copies of what its owner could change.
+/** 16 bytes: the frame's first ones. */
+export const R_HEAD = 0;
+/** u32: where the frame lies, if R_SEGMENTS is 1; otherwise its list of segments. */
+export const R_DATA = 16;
+export const R_LENGTH = 20;
+/** u16: segments; then u16: RECORD_F_*. */
+export const R_SEGMENTS = 24;
+export const R_FLAGS = 26;
+/** u32: the counter (C_*) of what is wrong with the frame whatever its addresses, 0 for nothing. */
+export const R_DROP = 28;
+/** u32: descriptors of the ring that the frame takes; not filled in for a split ring, where each takes one head. */
+export const R_DESCRIPTORS = 32;
+/** u32: the frame's bytes 16–19, if they are looked at. */
+export const R_HEAD2 = 36;
+/** u32: what is given back: a split ring's head, a packed buffer id. */
+export const R_ID = 40;
+/** u64, advanced, in the same place: the descriptors whose driver wants a report, a bit each. */
+export const R_REPORT = 40;
+/** The frame's own delivery. */
+export const R_DELIVERY = 48;
+
+/** The frame lies in one piece, is not tiny, and nothing is wrong with it. Its R_HEAD2 is filled in when it is looked at. */
+export const RECORD_F_PLAIN = 1;
+/** Plain, and its first 16 bytes are those of the record before. */
+export const RECORD_F_SAME = 2;
+
+// A delivery (16 bytes): the first record, the next delivery of the group; u16 HEAD_*, u16 how many records, one after
+// the other, are delivered alike; the tag that is put in.
+export const N_RECORD = 0;
+export const N_NEXT = 4;
+export const N_HEAD = 8;
+export const N_COUNT = 10;
+export const N_TAG = 12;
+
+// A group (16 bytes): receive queue, first and last delivery.
+export const G_QUEUE = 0;
+export const G_FIRST = 4;
+export const G_LAST = 8;
+
+// The batch
+/** u32: units spent; of them on the receive side of the group in hand. */
+export const B_UNITS = 0;
+export const B_RECEIVE_UNITS = 4;
+/** u32: segments in TX_SEGMENTS, groups, deliveries in use, entries of DIRTY_LIST. */
+export const B_SEGMENTS = 8;
+export const B_GROUPS = 12;
+export const B_DELIVERIES = 16;
+export const B_DIRTY = 20;
+/** u32: bytes of the frames that were gathered. */
+export const B_BYTES = 24;
+/** What scatter did with a group: frames and bytes delivered, and frames that were not, by reason. */
+export const B_DELIVERED = 104;
+export const B_DELIVERED_BYTES = 108;
+export const B_NO_BUFFER = 112;
+export const B_TOO_SMALL = 116;
+export const B_QUEUE_ERROR = 120;
+export const B_MULTICAST = 124;
+export const B_BROADCAST = 128;
+/** u64: what was wrong: a descriptor's index, or an address. */
+export const B_BAD_DETAIL = 56;
+/** What the last walk of a chain found: u64 bytes, u32 descriptors, u32 segments of the list, u32 its buffer id. */
+export const B_CHAIN_BYTES = 64;
+export const B_CHAIN_DESCRIPTORS = 72;
+export const B_CHAIN_SEGMENTS = 76;
+export const B_CHAIN_ID = 80;
+/** u32: bytes behind the address that `translate` found without a gap. */
+export const B_CONTIGUOUS = 84;
+/** u32: chains reserved for one frame. */
+export const B_CHAINS = 88;
+/** u32: descriptors that the last walk of a packed chain looked at, those of a table included. */
+export const B_CHAIN_WALKED = 92;
+/** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
+export const B_PREFETCHED = 96;

@@ -1,0 +1,90 @@
+/** A pool in the arena: policy, receive queues, counters; and the regions of its domain. */
+
+// Region of a domain (32 bytes) --------------------------------------------------------------------------------
+
+export const REGION_IOVA = 0;
+export const REGION_SIZE = 8;
+export const REGION_WINDOW = 16;
+export const REGION_PERM = 20;
+export const PERM_READ = 1;
+export const PERM_WRITE = 2;
+
+// Pool (1 KiB): policy, then the RX queue list, then counters ----------------------------------------------------
+
+export const P_FLAGS = 0;
+/** u32: 0, or the VST tag's VLAN key (VID, and bit 12 set for an S-VLAN). */
+export const P_VLAN = 4;
+/** u32: the 802.1p priority of the VST tag. */
+export const P_QOS = 8;
+export const P_REGION_COUNT = 12;
+/** u64: the six bytes as loaded from a frame (first byte lowest). */
+export const P_MAC = 16;
+/** f64: bytes a nanosecond, 0 for no limit; then the token bucket. */
+export const P_RATE = 24;
+export const P_TOKENS = 32;
+export const P_TOKENS_AT_NS = 40;
+export const P_BURST = 48;
+/** u32, units: what a pass credits the pool with, its weight in the round (schedule/share.ts); 0: QUANTUM. */
+export const P_QUANTUM = 56;
+/** i32, units: what the pool may still spend. */
+export const P_DEFICIT = 60;
+export const P_LEARNED = 64;
+export const P_RX_COUNT = 68;
+/** u32 × 16: running RX queues, in order of their number. */
+export const P_RX_QUEUES = 72;
+/** u32: the pass in which the pool was last credited (its low half). */
+export const P_CREDITED_PASS = 136;
+/** u32: queues of the pool that had work in this pass; i32, units: what one of them may spend. */
+export const P_WORKING = 140;
+export const P_PART = 144;
+/** u32: in every how many passes one of its queues has its turn. */
+export const P_STRIDE = 148;
+/** f64, ns: engine time spent on what the pool sent, and on putting frames into its receive queues. */
+export const P_ENGINE_NS = 152;
+export const P_RECEIVE_NS = 160;
+export const P_COUNTERS = 256;
+
+export const POOL_F_ENABLED = 1;
+export const POOL_F_SPOOF_CHECK = 2;
+export const POOL_F_TRUST = 4;
+export const POOL_F_PROMISC = 8;
+export const POOL_F_LINK_UP = 16;
+/** The uplink and the PF: frames keep their tag, every VLAN is theirs, no source policy. */
+export const POOL_F_TRUNK_ALL = 32;
+export const POOL_F_UPLINK = 64;
+/** Addresses behind the pool are learned, though it has no source policy: the PF's, which is a switch's uplink. */
+export const POOL_F_LEARN = 128;
+/** While nobody drives the pool's queues its frames go to the PF's pool, or to the uplink: its guest is behind that. */
+export const POOL_F_FALLBACK_PF = 512;
+export const POOL_F_FALLBACK_UPLINK = 1024;
+/** Of multicast frames the pool receives only those that its multicast table has, and broadcast. */
+export const POOL_F_MULTICAST_FILTER = 256;
+
+// Counters of a pool (u64 each, offsets from P_COUNTERS); names in counter_names.ts ------------------------------
+
+export const C_RX_FRAMES = 0;
+export const C_RX_BYTES = 8;
+export const C_TX_FRAMES = 16;
+export const C_TX_BYTES = 24;
+export const C_RX_MULTICAST = 32;
+export const C_RX_BROADCAST = 40;
+export const C_TX_MULTICAST = 48;
+export const C_TX_BROADCAST = 56;
+export const C_RX_NO_BUFFER = 64;
+export const C_RX_TOO_SMALL = 72;
+export const C_RX_NO_QUEUE = 80;
+export const C_RX_LINK_DOWN = 88;
+export const C_RX_QUEUE_ERROR = 96;
+export const C_TX_LINK_DOWN = 104;
+export const C_TX_SPOOFED = 112;
+export const C_TX_BAD_SOURCE = 120;
+export const C_TX_VLAN_TAGGED = 128;
+export const C_TX_VLAN_DENIED = 136;
+export const C_TX_RUNT = 144;
+export const C_TX_OVERSIZE = 152;
+export const C_TX_BAD_OFFLOAD = 160;
+export const C_TX_NO_DESTINATION = 168;
+export const C_TX_TO_SELF = 176;
+export const C_TX_UNFETCHED = 184;
+export const C_TX_PRUNED = 192;
+export const COUNTER_COUNT = 25;

@@ -1,0 +1,120 @@
+/** A queue in the arena, as the engine sees it, and why it may have stopped. */
+
+// Queue (256 bytes; the first two lines are what every burst reads) ---------------------------------------------
+
+export const Q_STATE = 0;
+export const Q_SIZE = 4;
+/** Split: table, avail ring, used ring. Packed: ring, driver's and device's event area. Advanced: ring. */
+export const Q_DESC = 8;
+export const Q_AVAIL = 12;
+export const Q_USED = 16;
+/** u32: where the engine goes on: a free-running index (split), or a slot (the others). */
+export const Q_LAST_AVAIL = 20;
+/** u32: where the next used element goes, likewise; the driver sees it after `publish`. */
+export const Q_USED_IDX = 24;
+export const Q_FLAGS = 28;
+export const Q_HDR_BYTES = 32;
+/** u32: FLAVOUR_*. */
+export const Q_FLAVOUR = 36;
+/** The two regions that translated last: {iova u64, size u64, window u32} each. */
+export const Q_REGION_IOVA = 40;
+export const Q_REGION_SIZE = 48;
+export const Q_REGION_WINDOW = 56;
+export const Q_POOL = 60;
+/** u32: used index when the driver was last interrupted (EVENT_IDX). */
+export const Q_SIGNALLED = 64;
+export const Q_DIRTY = 68;
+export const Q_CALL_FD = 72;
+/** u32: the group of the running batch that is for this queue (arena offset), 0 for none. */
+export const Q_GROUP = 76;
+export const Q_REGION2_IOVA = 80;
+export const Q_REGION2_SIZE = 88;
+export const Q_REGION2_WINDOW = 96;
+/** u32, packed: wrap counters, WRAP_* bits. */
+export const Q_WRAP = 100;
+/** Packed: the burst's first used element, written last {len u32, id u16, flags u16}, and its slot. */
+export const Q_FIRST_USED = 104;
+export const Q_FIRST_SLOT = 112;
+/** u32: the virtqueue's number: 2k receives, 2k+1 transmits (virtio 1.x §5.1.2). */
+export const Q_INDEX = 116;
+export const Q_CALLS = 120;
+export const Q_CALL_PENDING = 128;
+export const Q_ERROR = 132;
+export const Q_ERROR_DETAIL = 136;
+/** IOVAs of the rings, so that they can be found again when the memory table changes. */
+export const Q_DESC_IOVA = 144;
+export const Q_AVAIL_IOVA = 152;
+export const Q_USED_IOVA = 160;
+export const Q_KICK_FD = 168;
+/** u32: kicks in a row that found nothing to do. */
+export const Q_IDLE_KICKS = 172;
+/** Advanced: the queue's registers (arena offset); sizes of its receive buffers (SRRCTL); header bytes 0: no split. */
+export const Q_REGISTERS = 176;
+export const Q_PACKET_BYTES = 180;
+export const Q_HEADER_BYTES = 184;
+/** u32: where a wired queue's frames go: the sink (arena offset), or itself for a source; 0: through the switch. */
+export const Q_WIRE = 188;
+/** Trunks: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
+export const Q_BUFFERS = 192;
+export const Q_BUFFERS_IOVA = 200;
+/** u32: a hold ring's buffers that have been handed on. */
+export const Q_RELEASED = 208;
+/** u32: what a frame for this receive queue has cost lately, in units (schedule/cost.ts). */
+export const Q_RECEIVE_COST = 212;
+/** f64, ns: when the queue last had work. */
+export const Q_WORKED_NS = 216;
+/** u32: HEAT_HOT: polled; HEAT_COLD: its driver was asked for a kick, nobody looks before that; HEAT_NONE: not active. */
+export const Q_HEAT = 224;
+
+/** u32: how the call descriptor is raised, CALL_EVENTFD or CALL_SOCKET. */
+export const Q_CALL_KIND = 228;
+/** The queue's quarantine (shared/engine/quarantine.ts): u32 length of the last one, u32 offences, f64 when it ends. */
+export const Q_QUARANTINE_MS = 232;
+export const Q_OFFENCES = 236;
+export const Q_QUARANTINE_END_NS = 240;
+
+export const CALL_EVENTFD = 0;
+export const CALL_SOCKET = 1;
+
+export const WRAP_AVAIL = 1;
+export const WRAP_USED = 2;
+export const WRAP_SIGNALLED = 4;
+
+export const HEAT_NONE = 0;
+export const HEAT_HOT = 1;
+export const HEAT_COLD = 2;
+
+export const FLAVOUR_SPLIT = 0;
+export const FLAVOUR_ADVANCED = 1;
+/** The driver's side of an advanced pair: its transmit ring, and its receive ring. */
+export const FLAVOUR_SINK = 2;
+export const FLAVOUR_SOURCE = 3;
+/** A packed virtqueue: Q_DESC is the ring, Q_AVAIL the driver's event suppression area, Q_USED the device's. */
+export const FLAVOUR_PACKED = 4;
+/** A trunk's descriptors each have a buffer of this size. */
+export const TRUNK_BUFFER_BYTES = 2048;
+
+export const QUEUE_STOPPED = 0;
+export const QUEUE_RUNNING = 1;
+export const QUEUE_ERROR = 2;
+
+export const QUEUE_F_EVENT_IDX = 1;
+export const QUEUE_F_INDIRECT = 2;
+export const QUEUE_F_MRG_RXBUF = 4;
+export const QUEUE_F_IN_ORDER = 8;
+
+// Why a queue stopped ------------------------------------------------------------------------------------------
+
+export const OK = 0;
+export const BAD_AVAIL_IDX = 1;
+export const BAD_HEAD = 2;
+export const BAD_NEXT = 3;
+export const BAD_CHAIN_LENGTH = 4;
+export const BAD_ADDRESS = 5;
+export const BAD_DIRECTION = 6;
+export const BAD_INDIRECT = 7;
+export const BAD_HEADER = 8;
+export const MEMORY_GONE = 9;
+export const RING_UNMAPPED = 10;
+export const BAD_TAIL = 12;
+export const BAD_DESCRIPTOR = 13;

@@ -1,0 +1,68 @@
+/**
+ * What somebody's descriptor is, and whether it may be kept. Nothing here asks the file itself, which could wait for as
+ * long as its owner likes (fstat of a file on FUSE does).
+ */
+import { check, errno, libc, OsError } from "./libc.ts";
+
+/** What kind of file a descriptor is, as `/proc/self/fd` names it. */
+export function fdTarget(fd: number): string {
+  const path = new TextEncoder().encode(`/proc/self/fd/${fd}\0`);
+  const target = new Uint8Array(256);
+  const length = Number(libc().readlink(path, target, BigInt(target.length)));
+  if (length < 0) throw new OsError("readlink", `/proc/self/fd/${fd}`, errno());
+  return new TextDecoder().decode(target.subarray(0, length));
+}
+
+/** What kind of file a descriptor is that somebody sent. A socket is a Unix socket; of other families it is "other". */
+export type FdKind = "eventfd" | "socket" | "pipe" | "other";
+
+// sys/socket.h
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_PEERCRED = 17;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SHUT_RD = 0;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+// asm-generic/ioctls.h
+const FIONREAD = 0x541bn;
+
+/** The kind of a descriptor that somebody sent. */
+export function kindOf(fd: number): FdKind {
+  const target = fdTarget(fd);
+  if (target.startsWith("anon_inode:[eventfd]")) return "eventfd";
+  if (target.startsWith("pipe:[")) return "pipe";
+  return target.startsWith("socket:[") && isUnixSocket(fd) ? "socket" : "other";
+}
+
+function isUnixSocket(fd: number): boolean {
+  return socketOption(fd, SO_DOMAIN) === AF_UNIX;
+}
+
+/** The first word of a socket option. */
+function socketOption(fd: number, option: number): number {
+  const words = new Int32Array(3);
+  const bytes = new Uint32Array([words.byteLength]);
+  check(libc().getsockopt(fd, SOL_SOCKET, option, words, bytes), `getsockopt ${option}`, `fd ${fd}`);
+  return words[0] ?? 0;
+}
+
+/**
+ * What is wrong with a Unix socket that somebody sent and that is only to be written, if anything. It must not keep
+ * alive what ends with its sender: a connection whose other end is ours would never be seen to end, were we to hold this
+ * end too. The same goes for a socket in which somebody has put such a descriptor. So this takes connected streams of
+ * other processes, closes their direction to us, and makes sure that nothing is in them.
+ */
+export function socketFault(fd: number): string | undefined {
+  if (socketOption(fd, SO_TYPE) !== SOCK_STREAM) return "it is not a stream socket";
+  const nothing = new Uint8Array(0);
+  if (libc().send(fd, nothing, 0n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return "it is not connected";
+  // The first word of struct ucred is the peer's pid.
+  if (socketOption(fd, SO_PEERCRED) === Deno.pid) return "its other end is this service's own";
+  check(libc().shutdown(fd, SHUT_RD), "shutdown SHUT_RD", `fd ${fd}`);
+  const unread = new Int32Array(1);
+  check(libc().ioctl(fd, FIONREAD, unread), "ioctl FIONREAD", `fd ${fd}`);
+  return unread[0] === 0 ? undefined : "it has unread bytes";
+}

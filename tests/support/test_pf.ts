@@ -1,0 +1,225 @@
+/**
+ * A PF in this process: its real policy, store (in memory) and API, with a NIC, a software switch and a vf service that
+ * the test plays. Everything that reaches them is kept, in order.
+ */
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import {
+  ApiError,
+  type EngineState,
+  type NicEvent,
+  type NicState,
+  type PfEvent,
+  type PortState,
+  type Problem,
+  type Programme,
+  type SwitchProgramme,
+  type Vf,
+  type VfMode,
+  type VportState,
+  type VportView,
+} from "../../shared/api/mod.ts";
+import { pfApi } from "../../services/pf/api.ts";
+import { Fabric } from "../../services/pf/fabric.ts";
+import type { Links } from "../../services/pf/links.ts";
+import { Store } from "../../services/pf/store.ts";
+import { type Answer, ask } from "./app.ts";
+
+const ENGINE: EngineState = {
+  ...{ busyRatio: 0, busyNsTotal: 0, sleptNsTotal: 0, uptimeNs: 1, framesTotal: 0, passesTotal: 0 },
+  ...{ busyPassesTotal: 0, sleepsTotal: 0, callsTotal: 0, spuriousKicksTotal: 0, faultsTotal: 0, filters: 0 },
+  ...{ arenaFreeBytes: 0, sigbusGuard: true },
+};
+
+/** A pool that nobody drives. */
+export const IDLE_POOL: NicState["pf"] = {
+  ...{ attached: false, held: false, queues: [], learnedMacs: 0, counters: {} },
+  memory: { bytes: 0, regions: 0, sealed: true },
+};
+
+/** A service that the PF programmes, as the test plays it. */
+class FakeLink<Programme> {
+  /** Every programme that it was given, the refused ones too. */
+  readonly programmes: Programme[] = [];
+  /** What it answers to the next programmes, one after the other; then it takes them. */
+  readonly refusals: Error[] = [];
+  /** How often the PF has dropped the line, to have the service programmed anew. */
+  reconnects = 0;
+  connected = false;
+  readonly #up = Promise.withResolvers<void>();
+  /** Resolves when the PF has programmed it for the first time. */
+  readonly up = this.#up.promise;
+  #program: () => Promise<void> = () => Promise.resolve();
+  readonly #closed = Promise.withResolvers<void>();
+  #onChange: (connected: boolean) => void = () => {};
+
+  program(programme: Programme): Promise<void> {
+    this.programmes.push(structuredClone(programme));
+    const refusal = this.refusals.shift();
+    return refusal ? Promise.reject(refusal) : Promise.resolve();
+  }
+
+  async follow(
+    program: () => Promise<void>,
+    _onEvent: unknown,
+    onChange: (connected: boolean) => void,
+  ): Promise<void> {
+    this.#program = program;
+    this.#onChange = onChange;
+    await this.comeBack();
+    await this.#closed.promise;
+  }
+
+  /** The service has started (again): the PF programmes it. */
+  async comeBack(): Promise<void> {
+    await this.#program();
+    this.connected = true;
+    this.#onChange(true);
+    this.#up.resolve();
+  }
+
+  /** The service has gone. */
+  goAway(): void {
+    this.connected = false;
+    this.#onChange(false);
+  }
+
+  reconnect(): void {
+    this.reconnects++;
+  }
+
+  close(): void {
+    this.#closed.resolve();
+  }
+}
+
+/** The NIC. */
+class FakeNic extends FakeLink<Programme> {
+  /** VFs that were taken back, in order. */
+  readonly takenBack: number[] = [];
+  /** What it says of each VF; VFs that are not named are idle. */
+  readonly pools = new Map<number, Partial<NicState["pf"]>>();
+  isAway = false;
+  tell: (event: NicEvent) => void = () => {};
+
+  override follow(
+    program: () => Promise<void>,
+    onEvent: (event: NicEvent) => void,
+    onChange: (connected: boolean) => void,
+  ): Promise<void> {
+    this.tell = onEvent;
+    return super.follow(program, onEvent, onChange);
+  }
+
+  takeBack(vf: number): Promise<void> {
+    this.takenBack.push(vf);
+    return Promise.resolve();
+  }
+
+  state(): Promise<NicState> {
+    if (this.isAway) return Promise.reject(new ApiError(503, "the NIC does not answer", undefined, "unreachable"));
+    const count = this.programmes.at(-1)?.vfs.length ?? 0;
+    const vfs = Array.from({ length: count }, (_, vf) => ({ ...IDLE_POOL, ...this.pools.get(vf) }));
+    return Promise.resolve({
+      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: IDLE_POOL, uplink: IDLE_POOL },
+    });
+  }
+
+  filters(): Promise<[]> {
+    return Promise.resolve([]);
+  }
+}
+
+/** The vhost service's software switch. */
+class FakeSwitch extends FakeLink<SwitchProgramme> {
+  /** VFs' ports to which a front-end is connected. */
+  readonly frontEnds = new Set<number>();
+  states: VportState[] = [];
+
+  ports(): Promise<PortState[]> {
+    return Promise.resolve([...this.frontEnds].map((port) => ({
+      ...{ port, connected: true, dataPath: "passthrough" as const, role: "server" as const, path: "" },
+    })));
+  }
+
+  vports(): Promise<VportState[]> {
+    return Promise.resolve(this.states);
+  }
+}
+
+/** The vf service. */
+class FakeModes {
+  /** What it was asked for: port, and the request of a change. */
+  readonly asked: [string, unknown?][] = [];
+  answer: VfMode | ApiError = { mode: "emulated", changing: false };
+
+  #answer(): Promise<VfMode> {
+    return this.answer instanceof ApiError ? Promise.reject(this.answer) : Promise.resolve(this.answer);
+  }
+
+  get(port: string): Promise<VfMode> {
+    this.asked.push([port]);
+    return this.#answer();
+  }
+
+  put(port: string, request: unknown): Promise<VfMode> {
+    this.asked.push([port, request]);
+    return this.#answer();
+  }
+}
+
+/** The PF with what it talks to. */
+export class TestPf implements AsyncDisposable {
+  readonly nic = new FakeNic();
+  readonly software = new FakeSwitch();
+  readonly modes = new FakeModes();
+  readonly fabric: Fabric;
+  readonly app: OpenAPIHono;
+  readonly events: PfEvent[] = [];
+  readonly #store: Store;
+
+  private constructor(store: Store) {
+    const links: Links = { nic: this.nic, software: this.software, modes: this.modes };
+    this.#store = store;
+    this.fabric = new Fabric(store, links, { runDir: "/run/test" });
+    this.fabric.subscribe((event) => this.events.push(event));
+    this.app = pfApi(this.fabric, undefined);
+  }
+
+  /** A PF with `vfs` VFs; `path`: where its settings are kept. */
+  static async start(vfs = 4, path = ":memory:"): Promise<TestPf> {
+    const pf = new TestPf(new Store(path, "test", vfs));
+    await Promise.all([pf.nic.up, pf.software.up]);
+    return pf;
+  }
+
+  async get<T = Vf>(path: string): Promise<T> {
+    return (await ask<T>(this.app, "GET", `/api/v1/${path}`)).body;
+  }
+
+  /** Changes something that must be taken; answers it as it is now. */
+  async set<T = Vf>(path: string, body: unknown): Promise<T> {
+    const { status, body: answer } = await this.patch<T>(path, body);
+    if (status !== 200) throw new Error(`PATCH ${path} ${JSON.stringify(body)}: ${JSON.stringify(answer)}`);
+    return answer;
+  }
+
+  patch<T = Problem>(path: string, body: unknown): Promise<Answer<T>> {
+    return ask<T>(this.app, "PATCH", `/api/v1/${path}`, body);
+  }
+
+  ask<T = Problem>(method: string, path: string, body?: unknown): Promise<Answer<T>> {
+    return ask<T>(this.app, method, `/api/v1/${path}`, body);
+  }
+
+  /** Makes a vport that must be taken. */
+  async addVport(request: Record<string, unknown> = {}): Promise<VportView> {
+    const { status, body } = await this.ask<VportView>("POST", "vports", request);
+    if (status !== 201) throw new Error(`POST vports ${JSON.stringify(request)}: ${JSON.stringify(body)}`);
+    return body;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.fabric.close();
+    this.#store[Symbol.dispose]();
+  }
+}

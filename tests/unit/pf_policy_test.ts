@@ -1,0 +1,211 @@
+/**
+ * The PF's policy, as `ip link set vf` has it: what may be set, alone and together, and what is said to whoever tries
+ * something else. Through the API, with a NIC that the test plays: what is refused never reaches it.
+ */
+import "../support/quiet.ts";
+import { assertEquals } from "@std/assert";
+import type { Vf } from "../../shared/api/mod.ts";
+import { TestPf } from "../support/test_pf.ts";
+
+type Body = Record<string, unknown>;
+
+/** Requests that no VF may make, with the field at fault and what is said; `before` is set first. */
+interface Refusal {
+  before?: Body;
+  set: Body;
+  field: string;
+  says: string;
+  status?: number;
+}
+
+/** Each refusal is answered, names its field, and changes nothing: not the VF, nor the NIC. */
+function refuses(name: string, refusals: Refusal[]): void {
+  Deno.test(name, async () => {
+    for (const { before = {}, set, field, says, status = 422 } of refusals) {
+      await using pf = await TestPf.start();
+      const was = await pf.set("vfs/1", before);
+      const programmes = pf.nic.programmes.length;
+      const events = pf.events.length;
+      const answer = await pf.patch("vfs/1", set);
+      assertEquals([answer.status, answer.body.field, answer.body.detail], [status, field, says], JSON.stringify(set));
+      assertEquals(await pf.get("vfs/1"), was);
+      assertEquals([pf.nic.programmes.length, pf.events.length], [programmes, events], "the NIC hears nothing of it");
+    }
+  });
+}
+
+const VLANS = "VLAN ids are 0–4094";
+
+refuses("VLAN ids are 0–4094, priorities 0–7, protocols 802.1Q and 802.1ad", [
+  { set: { vlan: -1 }, field: "vlan", says: `vlan: ${VLANS}` },
+  { set: { vlan: 4095 }, field: "vlan", says: `vlan: ${VLANS}` },
+  { set: { vlan: 1.5 }, field: "vlan", says: "vlan: must be a whole number" },
+  { set: { vlan: "10" }, field: "vlan", says: "vlan: must be a whole number" },
+  { set: { vlan: 10, qos: 8 }, field: "qos", says: "qos: priorities are 0–7" },
+  { set: { vlan: 10, vlanProto: "802.1x" }, field: "vlanProto", says: "vlanProto: is 802.1Q or 802.1ad" },
+  { set: { trunk: [0] }, field: "trunk.0", says: "trunk.0: trunk VLAN ids are 1–4094" },
+  { set: { trunk: [7, 4095] }, field: "trunk.1", says: "trunk.1: trunk VLAN ids are 1–4094" },
+]);
+
+refuses("a priority and a protocol need a VLAN to carry them", [
+  { set: { qos: 3 }, field: "qos", says: "cannot set qos 3 on vf 1: it has no VLAN to carry it; set vlan too" },
+  {
+    set: { vlanProto: "802.1ad" },
+    field: "vlanProto",
+    says: "cannot set vlanProto 802.1ad on vf 1: it has no VLAN; set vlan too",
+  },
+  {
+    before: { vlan: 10, qos: 3 },
+    set: { vlan: 0, qos: 3 },
+    field: "qos",
+    says: "cannot set qos 3 on vf 1: it has no VLAN to carry it; set vlan too",
+  },
+]);
+
+refuses("a VF that is not trusted is not promiscuous", [
+  {
+    set: { promisc: true },
+    field: "promisc",
+    says: "cannot make vf 1 promiscuous: it is not trusted; set trust too",
+  },
+  {
+    before: { trust: true },
+    set: { trust: false, promisc: true },
+    field: "promisc",
+    says: "cannot make vf 1 promiscuous: it is not trusted; set trust too",
+  },
+]);
+
+refuses("rates: whole Mbit/s, and a minimum is no more than the maximum; the field that was set is at fault", [
+  { set: { maxTxRate: -1 }, field: "maxTxRate", says: "maxTxRate: rates are 0 (none) or more Mbit/s" },
+  { set: { minTxRate: 0.5 }, field: "minTxRate", says: "minTxRate: must be a whole number of Mbit/s" },
+  { set: { maxTxRate: 1_000_001 }, field: "maxTxRate", says: "maxTxRate: rates are at most 1000000 Mbit/s" },
+  {
+    set: { minTxRate: 200, maxTxRate: 100 },
+    field: "minTxRate",
+    says: "cannot set minTxRate 200 on vf 1: minTxRate 200 would be over maxTxRate 100",
+  },
+  {
+    before: { minTxRate: 200 },
+    set: { maxTxRate: 100 },
+    field: "maxTxRate",
+    says: "cannot set maxTxRate 100 on vf 1: minTxRate 200 would be over maxTxRate 100",
+  },
+  {
+    before: { maxTxRate: 100 },
+    set: { minTxRate: 101 },
+    field: "minTxRate",
+    says: "cannot set minTxRate 101 on vf 1: minTxRate 101 would be over maxTxRate 100",
+  },
+]);
+
+refuses("an address is a unicast one of its own", [
+  { set: { mac: "02:00:00:00:00" }, field: "mac", says: "mac: is not a MAC address such as 02:00:00:00:00:01" },
+  {
+    set: { mac: "01:00:5e:00:00:01" },
+    field: "mac",
+    says: "mac: is a multicast address: a VF needs a unicast one (the first byte must be even)",
+  },
+  { set: { mac: "00:00:00:00:00:00" }, field: "mac", says: "mac: is all zero: a VF needs an address of its own" },
+]);
+
+refuses("fields that are none, and values of another kind", [
+  { set: { colour: "red" }, field: "colour", says: "colour: is not a field that can be set" },
+  { set: { id: 7 }, field: "id", says: "id: is not a field that can be set" },
+  { set: { trust: 1 }, field: "trust", says: "trust: is true or false" },
+  { set: { spoofCheck: "on" }, field: "spoofCheck", says: "spoofCheck: is true or false" },
+  { set: { linkState: "up" }, field: "linkState", says: "linkState: is auto, enable or disable" },
+  { set: { hardware: "e1000" }, field: "hardware", says: "hardware: is any, advanced or virtio" },
+  {
+    set: { multicast: "some" },
+    field: "multicast",
+    says: "multicast: is all, none, or a list of multicast MAC addresses",
+  },
+]);
+
+Deno.test("what belongs together changes together", async () => {
+  await using pf = await TestPf.start();
+  const set = (body: Body) => pf.set("vfs/1", body);
+  const tagged = await set({ vlan: 100, qos: 5, vlanProto: "802.1ad" });
+  assertEquals([tagged.vlan, tagged.qos, tagged.vlanProto], [100, 5, "802.1ad"]);
+  const untagged = await set({ vlan: 0 });
+  assertEquals([untagged.qos, untagged.vlanProto], [0, "802.1Q"], "the priority and the protocol go with the VLAN");
+  assertEquals((await set({ trust: true, promisc: true })).promisc, true);
+  assertEquals((await set({ trust: false })).promisc, false, "promiscuity goes with trust");
+  assertEquals((await set({ trunk: [7, 5, 7] })).trunk, [5, 7], "a trunk list is a sorted set");
+  assertEquals((await set({ minTxRate: 200, maxTxRate: 0 })).minTxRate, 200, "without a maximum any minimum goes");
+  assertEquals((await set({ vlan: 4094, qos: 7, minTxRate: 1_000_000 })).vlan, 4094);
+  assertEquals((await set({})).trunk, [5, 7], "what is not named stays");
+});
+
+Deno.test("an address is normalised, and the PF's once it has set one", async () => {
+  await using pf = await TestPf.start();
+  assertEquals((await pf.get<Vf>("vfs/1")).macFixed, false);
+  const { mac, macFixed } = await pf.set("vfs/1", { mac: "02-AB-CD-00-00-01" });
+  assertEquals([mac, macFixed], ["02:ab:cd:00:00:01", true]);
+  assertEquals((await pf.set("vfs/1", { macFixed: false })).macFixed, false);
+  assertEquals((await pf.set("vfs/1", { mac: "02:ab:cd:00:00:02", macFixed: false })).macFixed, false);
+});
+
+/** Whether VF 1 may have VF 0's address, with these policies. */
+const SHARED_ADDRESS: [string, Body, Body, string | undefined][] = [
+  ["neither in a VLAN", {}, {}, "without a VLAN"],
+  ["the same VLAN", { vlan: 7 }, { vlan: 7 }, "in VLAN 7"],
+  ["two VLANs", { vlan: 7 }, { vlan: 8 }, undefined],
+  ["one in a VLAN", { vlan: 7 }, {}, undefined],
+  ["the same VLAN of two protocols", { vlan: 7 }, { vlan: 7, vlanProto: "802.1ad" }, undefined],
+  ["a trunk list with the other's VLAN", { trunk: [7] }, { vlan: 7 }, "in VLAN 7"],
+  ["a VLAN that the other's trunk list has", { vlan: 7 }, { trunk: [5, 7] }, "in VLAN 7"],
+  ["a trunk list without the other's VLAN", { trunk: [5] }, { vlan: 7 }, undefined],
+  ["a trusted VF, which may use any VLAN", { trust: true }, { vlan: 7 }, "in VLAN 7"],
+  ["beside a trusted VF", { vlan: 7 }, { trust: true }, "in VLAN 7"],
+  ["a trusted VF that the PF has put into a VLAN", { trust: true, vlan: 8 }, { vlan: 7 }, undefined],
+];
+
+Deno.test("two VFs never receive the same address in the same VLAN", async (t) => {
+  for (const [name, first, second, where] of SHARED_ADDRESS) {
+    await t.step(name, async () => {
+      await using pf = await TestPf.start();
+      const { mac } = await pf.set("vfs/0", first);
+      await pf.set("vfs/1", second);
+      const { status, body } = await pf.patch("vfs/1", { mac });
+      const refused = [409, "mac", `cannot give vf 1 the address ${mac}: vf 0 has it ${where}`];
+      assertEquals([status, body.field, body.detail], where === undefined ? [200, undefined, undefined] : refused);
+    });
+  }
+});
+
+Deno.test("a VLAN is refused as an address is, if another VF has the address there", async () => {
+  await using pf = await TestPf.start();
+  const { mac } = await pf.set("vfs/0", { vlan: 7 });
+  await pf.set("vfs/1", { vlan: 8, mac });
+  const { status, body } = await pf.patch("vfs/1", { vlan: 7 });
+  assertEquals([status, body.detail], [409, `cannot give vf 1 the address ${mac}: vf 0 has it in VLAN 7`]);
+});
+
+Deno.test("nobody has the PF's address", async () => {
+  await using pf = await TestPf.start();
+  const { pfMac } = await pf.get<{ pfMac: string }>("nic");
+  const says = (who: string) => [409, "mac", `cannot give ${who} the PF's address ${pfMac}`];
+  const vf = await pf.patch("vfs/1", { mac: pfMac, vlan: 9 });
+  assertEquals([vf.status, vf.body.field, vf.body.detail], says("vf 1"));
+  const vport = await pf.ask("POST", "vports", { mac: pfMac });
+  assertEquals([vport.status, vport.body.field, vport.body.detail], says("vport 0"));
+});
+
+Deno.test("VFs that are not there: what there is, is said", async () => {
+  await using pf = await TestPf.start(2);
+  const missing = async (method: string, path: string, body?: unknown) => {
+    const answer = await pf.ask(method, path, body);
+    return [answer.status, answer.body.field, answer.body.detail];
+  };
+  const says = [404, "id", "there is no vf 2: VFs are 0–1"];
+  assertEquals(await missing("GET", "vfs/2"), says);
+  assertEquals(await missing("PATCH", "vfs/2", { vlan: 1 }), says);
+  assertEquals(await missing("PATCH", "vfs/2/guest", { vlan: 1 }), says);
+  assertEquals(await missing("GET", "vfs/2/stats"), says);
+  assertEquals(await missing("GET", "vfs/2/mode"), says);
+  assertEquals(await missing("PUT", "vfs/2/mode", { mode: "emulated" }), says);
+  await pf.set("nic", { numVfs: 0 });
+  assertEquals(await missing("GET", "vfs/0"), [404, "id", "there is no vf 0: there are none"]);
+});
