@@ -3,6 +3,7 @@
  * a real fabric. The services must live, leak nothing, and two honest guests must keep talking.
  */
 import { createEventFd, type Fd } from "../../shared/os/mod.ts";
+import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import { REQUEST, type RequestName } from "../../shared/vhost_user/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
@@ -11,6 +12,7 @@ import {
   BackEndClosed,
   FEATURES,
   FrontEnd,
+  type FrontEndGuest,
   memoryTable,
   PROTOCOL_FEATURES,
   singleRegion,
@@ -19,6 +21,8 @@ import {
   vringAddress,
   vringState,
 } from "../support/front_end.ts";
+import { type VirtqueueName, VIRTQUEUES } from "../support/formats.ts";
+import { PackedDriver } from "../support/packed_guest.ts";
 import { within } from "../support/wait.ts";
 import { Random } from "./random.ts";
 
@@ -26,7 +30,7 @@ const NAMES = Object.keys(REQUEST) as RequestName[];
 const MESSAGES_PER_CONNECTION = 40;
 const CONNECTIONS_PER_CHECK = 25;
 
-function region(random: Random, front: FrontEnd) {
+function region(random: Random, front: FrontEnd<FrontEndGuest>) {
   const good = front.region;
   return {
     guestAddress: random.chance(3) ? random.u64() : good.guestAddress + BigInt(random.below(4)) * good.size,
@@ -37,7 +41,7 @@ function region(random: Random, front: FrontEnd) {
 }
 
 /** A payload that fits the request, or does not. */
-function payload(random: Random, front: FrontEnd, name: RequestName): Uint8Array {
+function payload(random: Random, front: FrontEnd<FrontEndGuest>, name: RequestName): Uint8Array {
   if (random.chance(6)) return random.bytes(random.below(64));
   const index = random.chance(6) ? random.u32() : random.below(4);
   const queue = front.guest.queues[index % front.guest.queues.length];
@@ -59,10 +63,13 @@ function payload(random: Random, front: FrontEnd, name: RequestName): Uint8Array
       return vringAddress(index, at(queue?.desc ?? 0), at(queue?.used ?? 0), at(queue?.avail ?? 0));
     }
     case "VHOST_USER_SET_VRING_NUM":
-      return vringState(index, random.chance(3) ? random.u32() : 64);
+      return vringState(index, random.chance(3) ? random.u32() : random.pick([64, 64, 100]));
     case "VHOST_USER_SET_VRING_BASE":
     case "VHOST_USER_GET_VRING_BASE":
-      return vringState(index, random.chance(3) ? random.u32() : 0);
+      return vringState(
+        index,
+        random.chance(3) ? random.u32() : queue instanceof PackedDriver ? VIRTQ_PACKED_BASE_INITIAL : 0,
+      );
     case "VHOST_USER_SET_VRING_ENABLE":
       return vringState(index, random.below(2));
     case "VHOST_USER_SET_VRING_KICK":
@@ -76,14 +83,14 @@ function payload(random: Random, front: FrontEnd, name: RequestName): Uint8Array
   }
 }
 
-function descriptors(random: Random, front: FrontEnd, eventFd: Fd): number[] {
+function descriptors(random: Random, front: FrontEnd<FrontEndGuest>, eventFd: Fd): number[] {
   const kinds = [front.memory.fd.number, eventFd.number, front.socket.fd.number];
   if (random.chance(10)) return Array.from({ length: random.below(20) }, () => random.pick(kinds));
   return random.chance(2) ? [] : [random.pick(kinds.slice(0, 2))];
 }
 
 /** Sends one message; false if it was no whole message, so that the back-end may now wait for more of it. */
-function sendOne(random: Random, front: FrontEnd, eventFd: Fd): boolean {
+function sendOne(random: Random, front: FrontEnd<FrontEndGuest>, eventFd: Fd): boolean {
   const name = random.pick(NAMES);
   const needs: Partial<Record<RequestName, number[]>> = {
     VHOST_USER_SET_MEM_TABLE: [front.memory.fd.number],
@@ -102,7 +109,8 @@ function sendOne(random: Random, front: FrontEnd, eventFd: Fd): boolean {
 }
 
 async function oneConnection(random: Random, socket: string): Promise<void> {
-  await using front = FrontEnd.connect(socket, { bytes: 1024 ** 2 });
+  const format = random.pick(Object.keys(VIRTQUEUES) as VirtqueueName[]);
+  await using front = FrontEnd.connectAs(format, socket, { bytes: 1024 ** 2 });
   using eventFd = createEventFd();
   try {
     // Acknowledgements come once they are negotiated.
@@ -114,7 +122,9 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
     let whole = true;
     for (let i = random.below(MESSAGES_PER_CONNECTION); i > 0; i--) whole = sendOne(random, front, eventFd) && whole;
     if (random.chance(2)) {
-      front.guest.tx().publish(random.u16());
+      const tx = front.guest.tx();
+      if (tx instanceof PackedDriver) tx.writeFlags(random.below(tx.size), random.u16());
+      else tx.publish(random.u16());
       front.kick();
     }
     // Whatever came of it, the back-end answers or closes: it does not hang.

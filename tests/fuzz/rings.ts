@@ -32,7 +32,7 @@ const HOSTILE = [2, 4];
 const PING = 0x1111;
 
 /** How far fuzzing has come: rigs, queues that stopped or were reset, and descriptors that hostile guests offered. */
-export interface Fuzzed {
+interface Fuzzed {
   rigs: number;
   stops: number;
   descriptors: number;

@@ -4,8 +4,19 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { VIRTIO_RING_F_EVENT_IDX } from "../../shared/layout/virtio.ts";
+import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";
-import { bits, FEATURES, FrontEnd, type FrontEndGuest, VIRTIO_NET_F_MRG_RXBUF } from "../support/front_end.ts";
+import {
+  BackEndClosed,
+  bits,
+  FEATURES,
+  FrontEnd,
+  type FrontEndGuest,
+  u64,
+  VIRTIO_NET_F_MRG_RXBUF,
+  vringAddress,
+  vringState,
+} from "../support/front_end.ts";
 import { setMode } from "../support/guests.ts";
 import { frame } from "../support/mock_guest.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
@@ -155,7 +166,8 @@ for (const format of PACKED) {
     }
     for (const stream of streams) {
       await stream.end();
-      assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
+      const counters = JSON.stringify([await fabric.counters(0), await fabric.counters(1)]);
+      assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], counters);
     }
   });
 
@@ -225,6 +237,50 @@ Deno.test("a packed driver is interrupted when it asks, and not when it does not
     await exchange(fabric, a, b, 100);
     await until("the interrupt that was asked for", () => b.takeCalls(0) === 1n);
   }
+});
+
+/** Whether the back-end refuses what is sent: it answers so, or closes the connection. */
+async function refuses(ask: Promise<bigint>): Promise<boolean> {
+  return await ask.then((code) => code !== 0n, (error) => {
+    if (error instanceof BackEndClosed) return true;
+    throw error;
+  });
+}
+
+Deno.test("15 sizes, bases and areas that a packed ring cannot have are refused; its neighbours go on", async (t) => {
+  await using fabric = await TestFabric.start(3);
+  await using bystanders = await Bystanders.attach(fabric, "packed");
+  const { nic, vhost } = fabric.pids();
+  type Change = { size?: number; index?: number; desc?: number; avail?: number; used?: number };
+  const bad: Change[] = [
+    ...[0, 32769, 65536, 0xffff_ffff].map((size) => ({ size })),
+    ...[7, 0x7fff].map((index) => ({ index })),
+    { desc: 8 },
+    { avail: 2 },
+    { used: 2 },
+    { used: 4 * 1024 ** 2 },
+  ];
+  for (const change of bad) {
+    await t.step(JSON.stringify(change), async () => {
+      await using front = FrontEnd.connectPacked(fabric.vf(2).socket, { queueSize: 7 });
+      await front.negotiate();
+      await front.shareMemory();
+      const { size = 7, index = 0, desc = 0, avail = 0, used = 0 } = change;
+      const tx = front.guest.tx();
+      front.send("VHOST_USER_SET_VRING_NUM", vringState(1, size));
+      const start = async () => {
+        front.send("VHOST_USER_SET_VRING_BASE", vringState(1, baseAt({ index, wrap: true })));
+        const areas = [tx.desc + desc, tx.used + used, tx.avail + avail].map((at) => front.user(at));
+        front.send("VHOST_USER_SET_VRING_ADDR", vringAddress(1, areas[0] ?? 0n, areas[1] ?? 0n, areas[2] ?? 0n));
+        front.send("VHOST_USER_SET_VRING_KICK", u64(1n), [front.kicks[1]?.number ?? -1]);
+        return await front.acknowledged("VHOST_USER_SET_VRING_ENABLE", vringState(1, 1));
+      };
+      assertEquals(await refuses(start()), true);
+      await bystanders.check(2);
+    });
+    await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/2")).attached);
+  }
+  assertEquals(fabric.pids(), { ...fabric.pids(), nic, vhost }, "no service had to be restarted");
 });
 
 Deno.test("split rings and packed ones, in order and not, talk to each other", async () => {

@@ -28,11 +28,8 @@ import { AdvancedGuest } from "./advanced_guest.ts";
 import { MockGuest } from "./mock_guest.ts";
 import { PackedGuest, type PackedGuestOptions } from "./packed_guest.ts";
 
-/** A guest of any format. */
-export type AnyGuest = MockGuest | PackedGuest | AdvancedGuest;
-
 /** A format of virtqueues. */
-export interface VirtqueueFormat {
+interface VirtqueueFormat {
   flavour: number;
   /** QUEUE_F_* that are the format's own. */
   flags: number;
@@ -74,7 +71,7 @@ export function driverOptions(flags: number): { inOrder: boolean; eventIdx: bool
 }
 
 /** A queue of a guest, as the engine's tables have it. */
-export interface QueueEntry {
+interface QueueEntry {
   /** Arena offset of the entry; the queue's pool and number. */
   at: number;
   pool: number;

@@ -55,7 +55,7 @@ export const PROTOCOL_FEATURES = bits(
 export { VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF };
 
 /** Features that say which format a guest's rings have. */
-export const FORMAT_FEATURES: Record<VirtqueueName, bigint> = {
+const FORMAT_FEATURES: Record<VirtqueueName, bigint> = {
   "split": 0n,
   "split in-order": bits(VIRTIO_F_IN_ORDER),
   "packed": bits(VIRTIO_F_RING_PACKED),

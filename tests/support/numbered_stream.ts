@@ -10,6 +10,10 @@ import { until } from "./wait.ts";
 const BURST = 8;
 /** Frames whose buffers the device may have at a time. */
 const IN_FLIGHT_MAX = 16;
+/** Share of a ring's buffers that are posted; so many frames may be on their way, and none is lost for want of one. */
+const POSTED = 0.75;
+/** Frames that have not come for so long have been lost with whoever had them. */
+const LOST_MS = 2000;
 const NUMBER_AT = 14;
 const ETHER_TYPE = 0x88b6;
 
@@ -24,6 +28,9 @@ export class NumberedStream {
   repeated = 0;
   lost = 0;
   #next = 0;
+  /** When something came last, and the number before which nothing is waited for. */
+  #progressMs = performance.now();
+  #given = 0;
 
   constructor(from: FrontEnd<FrontEndGuest>, to: FrontEnd<FrontEndGuest>, addresses: { dst: string; src: string }) {
     this.#from = from;
@@ -35,7 +42,12 @@ export class NumberedStream {
   step(frames = BURST): void {
     this.take();
     const { guest } = this.#from;
-    const count = Math.min(frames, guest.room(), IN_FLIGHT_MAX - guest.unsent());
+    if (performance.now() - this.#progressMs > LOST_MS) {
+      this.#given = this.sent;
+      this.#progressMs = performance.now();
+    }
+    const onTheirWay = this.sent - Math.max(this.#next, this.#given);
+    const count = Math.min(frames, guest.room(), IN_FLIGHT_MAX - guest.unsent(), this.#buffers - onTheirWay);
     if (count <= 0) return this.#from.kickIfWanted();
     guest.send(Array.from({ length: count }, () => {
       const payload = new Uint8Array(50);
@@ -43,6 +55,10 @@ export class NumberedStream {
       return frame({ ...this.#addresses, etherType: ETHER_TYPE, payload });
     }));
     this.#from.kickIfWanted();
+  }
+
+  get #buffers(): number {
+    return Math.floor(this.#to.guest.options.queueSize * POSTED);
   }
 
   /** Takes what has come, and has room for more. */
@@ -55,8 +71,9 @@ export class NumberedStream {
       if (number < this.#next) this.repeated++;
       else this.lost += number - this.#next;
       this.#next = Math.max(this.#next, number + 1);
+      this.#progressMs = performance.now();
     }
-    guest.fill(Math.floor(guest.options.queueSize * 3 / 4) - guest.posted());
+    guest.fill(this.#buffers - guest.posted());
   }
 
   /** Steps while `condition` does not hold. */

@@ -47,7 +47,7 @@ export interface RingPosition {
 }
 
 /** A position as an event suppression area and one half of a base have it. */
-export function encodePosition({ index, wrap }: RingPosition): number {
+function encodePosition({ index, wrap }: RingPosition): number {
   return index | (wrap ? WRAP_BIT : 0);
 }
 

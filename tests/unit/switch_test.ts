@@ -20,17 +20,13 @@ interface Bench {
 
 /** Formats of the guests of VFs 0, 1, 2 … by the mix that is tested, and over again. */
 const MIXES: Record<string, readonly FormatName[]> = {
-  "virtqueues": ["split"],
-  "in-order virtqueues": ["split in-order"],
-  "packed virtqueues": ["packed"],
-  "in-order packed virtqueues": ["packed in-order"],
-  "advanced rings": ["advanced"],
-  "virtqueues and advanced rings": ["split", "advanced"],
-  "packed and split virtqueues": ["packed", "split"],
+  ...Object.fromEntries(FORMATS.map((format) => [format, [format]])),
+  "split and advanced": ["split", "advanced"],
+  "packed and split": ["packed", "split"],
   "all formats": ["packed", "advanced", "split in-order", "packed in-order", "split"],
 };
-/** Sizes that only packed rings may have. */
-const PACKED_SIZE = 100;
+/** Only packed rings may have any size. */
+const SIZES = { packed: 100, advanced: 128, split: 64 };
 let formats: readonly FormatName[] = ["split"];
 
 /** A test for each mix. */
@@ -44,9 +40,7 @@ function test(name: string, fn: () => void): void {
   }
 }
 
-function formatOf(vf: number): FormatName {
-  return formats[vf % formats.length] as FormatName;
-}
+const formatOf = (vf: number) => formats[vf % formats.length] as FormatName;
 
 function attach(
   rig: EngineRig,
@@ -54,7 +48,7 @@ function attach(
   options: { queueSize?: number; queuePairs?: number } = {},
   format = formatOf(vf),
 ): AnyRigGuest {
-  const queueSize = format === "advanced" ? 128 : format.startsWith("packed") ? PACKED_SIZE : 64;
+  const queueSize = SIZES[format.split(" ")[0] as keyof typeof SIZES];
   return rig.attachAs(format, vf, { queueSize, ...options });
 }
 
