@@ -30,6 +30,7 @@ import { batch } from "../context.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
+import { prefetchSplit } from "./prefetch.ts";
 import { walkSplit } from "./split_chain.ts";
 
 /**
@@ -49,6 +50,7 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
   let units = load<u32>(batch(), B_UNITS);
   let n: u32 = 0;
   let before = noHead();
+  prefetchSplit(q, most);
   for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
     const head: u32 = load<u16>(ring + ((last + n) & mask) * 2);
     const descriptor: usize = table + ((head & mask) << 4);

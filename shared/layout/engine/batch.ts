@@ -25,11 +25,11 @@ export const RX_CHAINS = 0xa10280;
 /** Frame records, 64 bytes each. */
 export const RECORDS = 0xa12000;
 /** Deliveries beside those that lie in the records themselves: a flooded frame has one for each receiver. */
-export const DELIVERIES = 0xa16000;
+export const DELIVERIES = 0xa18000;
 /** Groups: the deliveries of one receive queue. */
-export const GROUPS = 0xa1a000;
+export const GROUPS = 0xa1c000;
 
-export const BATCH_FRAMES = 128;
+export const BATCH_FRAMES = 256;
 export const RECORD_STRIDE = 64;
 export const DELIVERY_COUNT = 1024;
 export const DELIVERY_STRIDE = 16;

@@ -16,7 +16,7 @@
  *      0x0020_0000  VLAN bitmaps         1 KiB   each: 4096 bits C-VLAN, 4096 bits S-VLAN
  *      0x0030_0000  domains              2 KiB   each: 64 regions of 32 bytes
  *      0x0040_0000  filter table         1 MiB   65536 entries of 16 bytes
- *      0x0060_0000  queues               256 B   each, 32 to a pool
+ *      0x0060_0000  queues               256 B   each, 32 to a pool and a gap
  *      0x0090_0000  scratch            1.2 MiB   the running batch: frame records, segment lists, groups
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
@@ -67,7 +67,8 @@ export const FILTER_COUNT = 65536;
 export const QUEUE_STRIDE = 256;
 export const MULTICAST_TABLE_STRIDE = 512;
 export const TRUNK_STRIDE = 512;
-export const QUEUES_PER_POOL = 32;
+/** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */
+export const QUEUES_PER_POOL = 33;
 export const QUEUE_PAIRS_MAX = 16;
 
 /** virtio 1.x §2.7: a split queue holds at most 32768 descriptors; so does the longest chain. */
