@@ -232,7 +232,8 @@ export class Leases {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }
     const ring = ringName(request.index, request.desc);
-    const inherited = lease.inherited.get(ring);
+    // An advanced ring's driver has died with its memory: the next one begins anew.
+    const inherited = request.flavour === "advanced" ? undefined : lease.inherited.get(ring);
     const kick = request.kick ? fds[0] : undefined;
     const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
     this.#tenants.startQueue(lease, { ...request, base: inherited ?? request.base }, [kick, call]);

@@ -12,6 +12,7 @@ import {
   Q_CALL_FD,
   Q_DESC,
   Q_FLAVOUR,
+  Q_HEAT,
   Q_KICK_FD,
   Q_LAST_AVAIL,
   Q_POOL,
@@ -168,7 +169,10 @@ export class DriverPair {
     this.#mapped = true;
     this.#engine.between(() => {
       const describe = (at: number, index: number, flavour: number) => {
+        // It may be among the queues that are polled, or that wait for a kick, and stays there.
+        const heat = view.getUint32(at + Q_HEAT, true);
         new Uint8Array(arena.buffer, at, QUEUE_STRIDE).fill(0);
+        view.setUint32(at + Q_HEAT, heat, true);
         view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
         view.setUint32(at + Q_FLAVOUR, flavour, true);
         view.setUint32(at + Q_SIZE, SIZE, true);

@@ -4,8 +4,8 @@
  * that, so that a front-end is never told what is not true.
  */
 import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
-import { ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
-import type { Fd } from "../../shared/os/mod.ts";
+import { ADV_PAGE_BYTES, ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
+import { type Fd, WasmMemory } from "../../shared/os/mod.ts";
 import { poolOf, type PortContext } from "./port_context.ts";
 import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 
@@ -137,7 +137,9 @@ function registersOf(device: DeviceClient): Promise<Fd> {
  */
 function continued(body: RequestInput, page: Fd | undefined): RequestInput {
   if (body.op !== "queueStart" || body.flavour !== "packed" || !page) return body;
-  const view = new DataView(Deno.readFileSync(`/proc/self/fd/${page.number}`).buffer);
+  const registers = new WasmMemory(ADV_PAGE_BYTES);
+  registers.map(0, page.number, 0, ADV_PAGE_BYTES);
+  const { view } = registers;
   const at = body.index * ADV_REGISTER_STRIDE;
   const [position, next] = [ADV_REG_POSITION, ADV_REG_NEXT].map((field) => view.getUint32(at + field, true));
   return { ...body, base: position ?? 0, next: next ?? 0 };

@@ -80,6 +80,8 @@ export class NumberedStream {
   async during(what: string, condition: () => Promise<boolean> | boolean, deadlineMs = 20_000): Promise<void> {
     let isOver = false;
     const over = until(what, async () => isOver = await condition(), deadlineMs).finally(() => isOver = true);
+    // It is waited for below; until then nobody is to call it unhandled.
+    over.catch(() => {});
     while (!isOver) {
       this.step();
       await new Promise((resolve) => setTimeout(resolve, 0));

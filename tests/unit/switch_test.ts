@@ -32,7 +32,6 @@ let formats: readonly FormatName[] = ["split"];
 /** A test for each mix. */
 function test(name: string, fn: () => void): void {
   for (const [mix, chosen] of Object.entries(MIXES)) {
-    if (!chosen.every((format) => FORMATS.includes(format))) continue;
     Deno.test(`${name} (${mix})`, () => {
       formats = chosen;
       fn();
