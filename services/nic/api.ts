@@ -29,8 +29,13 @@ const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
 const params = z.object({ id: z.string().regex(/^\d{1,9}$/, "is the number of a VF").transform(Number) });
 const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
 
+/** The NIC, as its API uses it. */
+export type NicPart =
+  & Pick<Nic, "instance" | "program" | "state" | "hold" | "release" | "takeBack" | "leaseOf" | "subscribe">
+  & { pools: Pick<Nic["pools"], "programme" | "filters"> };
+
 /** The routes of the NIC's API over `nic`. */
-export function nicApi(nic: Nic, token: string | undefined): OpenAPIHono {
+export function nicApi(nic: NicPart, token: string | undefined): OpenAPIHono {
   const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
 
@@ -89,7 +94,7 @@ async function refusing<T>(act: () => T | Promise<T>): Promise<T> {
   }
 }
 
-function mountHolds(app: OpenAPIHono, nic: Nic): void {
+function mountHolds(app: OpenAPIHono, nic: NicPart): void {
   app.openapi(
     createRoute({
       method: "post",
@@ -118,7 +123,7 @@ function mountHolds(app: OpenAPIHono, nic: Nic): void {
   );
 }
 
-function mountLeases(app: OpenAPIHono, nic: Nic): void {
+function mountLeases(app: OpenAPIHono, nic: NicPart): void {
   app.openapi(
     createRoute({
       method: "delete",

@@ -38,7 +38,7 @@ export class Nic {
   readonly engine: Engine<NicExports>;
   readonly pools: Pools;
   readonly leases: Leases;
-  readonly instance = crypto.randomUUID();
+  readonly instance: string = crypto.randomUUID();
   readonly #listeners = new Set<(event: NicEvent) => void>();
   readonly #vfWatchers = new Set<(count: number) => void>();
   readonly #ageTimer: ReturnType<typeof setInterval>;

@@ -7,7 +7,9 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import type { LeaseRequest } from "../../services/nic/leases.ts";
 import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
-import { type Driver, LeaseWorld, type Plan, PLANS } from "../support/lease_world.ts";
+import { LeaseWorld } from "../support/lease_world.ts";
+import { type Plan, PLANS } from "../support/test_shell.ts";
+import type { Driver } from "../support/vf_driver.ts";
 import { until } from "../support/wait.ts";
 
 const VFS = 3;

@@ -3,22 +3,20 @@
  * vhost service, and guests that are honest, refuse, lie, are silent, keep what they were given, or die. A guest's
  * connections are kept when it has lost its VF, so that it can go on asking.
  */
-import { ADV_DESC_BYTES, ADV_REG_TAIL } from "../../shared/layout/advanced.ts";
-import { DeviceClient, type RequestInput } from "../../shared/device/mod.ts";
-import { ApiError, type DataPath, type GuestMode, type Programme } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, type Programme } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/vf.ts";
 import { Engine } from "../../shared/engine/mod.ts";
-import { createEventFd, createMemfd, Fd, fileStatus, Reactor } from "../../shared/os/mod.ts";
+import { Reactor } from "../../shared/os/mod.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import type { Lease } from "../../services/nic/lease.ts";
 import { Nic } from "../../services/nic/nic.ts";
 import type { ModeParts } from "../../services/vf/handover.ts";
 import { Modes } from "../../services/vf/modes.ts";
+import { TestShell } from "./test_shell.ts";
+import { Driver } from "./vf_driver.ts";
 import { until } from "./wait.ts";
 
-const MEMORY_BYTES = 2 * 1024 ** 2;
-const SIZE = 64;
 const IMAGE = {
   view: {
     ...{ name: "test", version: "1.0.0", hardware: "advanced" as const, abi: 1, licence: "MIT" },
@@ -26,156 +24,6 @@ const IMAGE = {
   },
   image: new Uint8Array(0),
 };
-
-/** What a guest does when it is asked for its part of a change. */
-export const PLANS = [
-  "honest",
-  "isSilent",
-  "refusesToRest",
-  "refusesTheVf",
-  "refusesToGiveBack",
-  // It says that it has done what it has not.
-  "lies",
-  // It takes the VF and says that it could not.
-  "keepsAndRefuses",
-  // It says that it could not, and comes with its token when nobody expects it any more.
-  "takesLate",
-] as const;
-export type Plan = typeof PLANS[number];
-type Part = "rest" | "take" | "giveBack" | "send";
-
-/** The part of a change that a guest does not do, and says so. */
-const REFUSED: Partial<Record<Plan, Part>> = {
-  refusesToRest: "rest",
-  refusesTheVf: "take",
-  takesLate: "take",
-  refusesToGiveBack: "giveBack",
-};
-
-/** A driver of a VF: memory of its own, two rings, a connection. */
-export class Driver {
-  readonly name: string;
-  readonly memory = createMemfd("driver", MEMORY_BYTES);
-  readonly inode = fileStatus(this.memory.number).inode;
-  readonly iova: bigint;
-  readonly client: DeviceClient;
-  readonly #eventfds = [createEventFd(), createEventFd()];
-  ended = false;
-  /** It has had a VF, and has not given it back of its own accord. */
-  mustBeOwner = false;
-
-  constructor(name: string, number: number, socket: string, reactor: Reactor) {
-    this.name = name;
-    this.iova = BigInt(number) << 32n;
-    this.client = DeviceClient.connect(socket, reactor);
-    void this.client.closed.then(() => this.ended = true);
-  }
-
-  async attach(vf: number, mode: "emulated" | "passthrough", token?: string): Promise<void> {
-    const right = token === undefined ? {} : { token };
-    await this.client.request({ op: "attach", vf, owner: this.name, mode, ...right });
-    this.mustBeOwner = true;
-  }
-
-  async detach(): Promise<void> {
-    this.mustBeOwner = false;
-    await this.client.request({ op: "detach" });
-  }
-
-  /** Maps its memory and starts a queue pair. */
-  async drive(): Promise<void> {
-    using page = await this.client.requestFd({ op: "region", name: "registers" });
-    // Its receive ring has room, so that nobody waits for it when a hold ends.
-    using file = Deno.openSync(`/proc/self/fd/${page.number}`, { write: true });
-    file.seekSync(ADV_REG_TAIL, Deno.SeekMode.Start);
-    file.writeSync(new Uint8Array(new Uint32Array([SIZE - 1]).buffer));
-    await this.map();
-    for (const index of [0, 1]) await this.start(index);
-  }
-
-  map(): Promise<unknown> {
-    const regions = [{ iova: this.iova, size: MEMORY_BYTES, offset: 0 }];
-    return this.client.request({ op: "dmaSet", regions }, [this.memory.number]);
-  }
-
-  start(index: number): Promise<unknown> {
-    const desc = this.iova + BigInt(index * SIZE * ADV_DESC_BYTES);
-    const request: RequestInput = {
-      ...{ op: "queueStart", index, flavour: "advanced", size: SIZE, desc, base: 0 },
-      ...{ kick: index === 1, call: index === 0 },
-    };
-    return this.client.request(request, [(this.#eventfds[index] as Fd).number]);
-  }
-
-  close(): void {
-    this.client.close();
-    for (const fd of [this.memory, ...this.#eventfds]) fd.close();
-  }
-}
-
-/** A guest with a shell, as the vf service sees it. */
-export class TestShell {
-  readonly api = "";
-  readonly boot = "";
-  readonly port: number;
-  plan: Plan = "honest";
-  mode: GuestMode = { mode: "emulated", connected: true };
-  seenMs = 0;
-  groupsAreStale = false;
-  driver: Driver | undefined;
-  /** A token that it has kept for later. */
-  kept: string | undefined;
-  readonly #world: LeaseWorld;
-
-  constructor(world: LeaseWorld, port: number) {
-    this.#world = world;
-    this.port = port;
-  }
-
-  #answer(part: Part): Promise<void> {
-    if (this.plan === "isSilent") return Promise.reject(new ApiError(503, "no answer", undefined, "unreachable"));
-    return REFUSED[this.plan] === part ? Promise.reject(new ApiError(409, "no, thank you")) : Promise.resolve();
-  }
-
-  inject(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  quiesce(): Promise<void> {
-    return this.#answer("rest");
-  }
-
-  async passthrough(vf: number, token: string): Promise<void> {
-    this.kept = token;
-    await this.#answer("take");
-    if (this.plan !== "lies") await this.take(vf, token);
-    this.mode = { mode: "passthrough", plugin: "test", version: "1.0.0", connected: true };
-    if (this.plan === "keepsAndRefuses") throw new ApiError(409, "it did not work");
-  }
-
-  /** Attaches to a VF with a token and drives it. */
-  async take(vf: number, token: string): Promise<void> {
-    const driver = this.#world.driver(`guest of port ${this.port}`, "passthrough.sock");
-    await driver.attach(vf, "passthrough", token);
-    this.driver = driver;
-    await driver.drive();
-  }
-
-  async emulated(): Promise<void> {
-    await this.#answer("giveBack");
-    this.mode = { mode: "emulated", connected: true };
-    if (this.plan === "lies") return;
-    await this.driver?.detach().catch(() => {});
-  }
-
-  refresh(): Promise<void> {
-    return this.#answer("send");
-  }
-
-  allowTx(): Promise<void> {
-    return this.#answer("send");
-  }
-}
 
 /** NIC, vhost and guests. */
 export class LeaseWorld implements AsyncDisposable {

@@ -4,8 +4,7 @@
  */
 import type { DataPath, SessionState } from "../../shared/api/mod.ts";
 import { Pace } from "../../shared/async/mod.ts";
-import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
-import { createEventFd, createMemfd, drainEventFd, type Fd, fileStatus, signalEventFd } from "../../shared/os/mod.ts";
+import { createEventFd, createMemfd, drainEventFd, type Fd, signalEventFd } from "../../shared/os/mod.ts";
 import { duplicateFd } from "../../shared/os/fd.ts";
 import {
   type Message,
@@ -13,9 +12,10 @@ import {
   VHOST_USER_F_PROTOCOL_FEATURES,
   type VhostRegion,
 } from "../../shared/vhost_user/mod.ts";
-import type { RingBackend, RingBackendEvents } from "../../services/vhost/ring_backend.ts";
+import type { RingBackendEvents } from "../../services/vhost/ring_backend.ts";
 import { type Connection, Session } from "../../services/vhost/session.ts";
 import { PipeThreads } from "../../services/vhost/wakeups.ts";
+import { FakeBackend } from "./fake_backend.ts";
 import { bits, memoryTable, PROTOCOL_FEATURES, singleRegion, u64, vringAddress, vringState } from "./front_end.ts";
 import { until } from "./wait.ts";
 
@@ -33,82 +33,6 @@ export function region(n: number): VhostRegion {
     ...{ guestAddress: BigInt(n) << 32n, userAddress: 0x7f00_0000_0000n + (BigInt(n) << 32n) },
     ...{ size: BigInt(MEMORY_BYTES), mmapOffset: 0n },
   };
-}
-
-/** Whoever serves the rings, as the test plays it. */
-export class FakeBackend implements RingBackend {
-  /** Where each running ring stands. A test moves it on, as frames would. */
-  readonly positions = new Map<number, number>();
-  readonly name: string;
-  readonly events: RingBackendEvents;
-  readonly #log: string[];
-  readonly #troubles: Map<string, Error[]>;
-
-  constructor(name: string, events: RingBackendEvents, log: string[], troubles: Map<string, Error[]>) {
-    this.name = name;
-    this.events = events;
-    this.#log = log;
-    this.#troubles = troubles;
-  }
-
-  #do(what: string, op: string): void {
-    this.#log.push(`${this.name}: ${what}`);
-    const trouble = this.#troubles.get(op)?.shift();
-    if (trouble) throw trouble;
-  }
-
-  // deno-lint-ignore require-await
-  async attach(): Promise<bigint> {
-    this.#do("attach", "attach");
-    return 0n;
-  }
-
-  // deno-lint-ignore require-await
-  async request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
-    for (const fd of fds) fileStatus(fd);
-    switch (body.op) {
-      case "queueStart": {
-        const with_ = [body.kick && "kick", body.call && "call"].filter((part) => part);
-        const told = [`start ${body.index} at ${body.base}`, ...with_].join(" ");
-        this.#do(told, "queueStart");
-        if (this.positions.has(body.index)) throw new DeviceRefusal("queue-runs", `queue ${body.index} runs already`);
-        this.positions.set(body.index, body.base === -1 ? 0 : body.base);
-        return {};
-      }
-      case "queueStop": {
-        this.#do(`stop ${body.index}`, "queueStop");
-        const base = this.positions.get(body.index);
-        if (base === undefined) throw new DeviceRefusal("no-queue", `queue ${body.index} does not run`);
-        this.positions.delete(body.index);
-        return { base };
-      }
-      case "queueCall":
-        this.#do(`call ${body.index} ${body.call}`, "queueCall");
-        return {};
-      case "dmaSet":
-        this.#do(`memory ${body.regions.map(({ iova }) => BigInt(iova) >> 32n).join(",")}`, "dmaSet");
-        return {};
-      case "dmaMap":
-        this.#do(`add ${BigInt(body.region.iova) >> 32n}`, "dmaMap");
-        return {};
-      case "dmaUnmap":
-        this.#do(`remove ${BigInt(body.iova) >> 32n}`, "dmaUnmap");
-        return {};
-      default:
-        throw new Error(`a session asks no ${body.op}`);
-    }
-  }
-
-  // deno-lint-ignore require-await
-  async drain(): Promise<void> {
-    this.#do("drain", "drain");
-  }
-
-  // deno-lint-ignore require-await
-  async release(reason: string): Promise<void> {
-    this.positions.clear();
-    this.#do(`release (${reason})`, "release");
-  }
 }
 
 /** The front-end's end of the connection. */
@@ -158,7 +82,7 @@ export class TestSession implements AsyncDisposable {
   /** What reached backends, as `nic: start 0 at 0 kick call`. */
   readonly log: string[] = [];
   /** Refusals to come, by the operation of a backend. */
-  readonly #troubles = new Map<string, Error[]>();
+  readonly #troubles = new Map<string, (Error | undefined)[]>();
   /** Why the session has ended. */
   readonly ended: Promise<string>;
   backend: FakeBackend | undefined;
@@ -197,9 +121,10 @@ export class TestSession implements AsyncDisposable {
     return this.session.state;
   }
 
-  /** The next so many times that a backend is asked for `op`, whichever it is, it fails. */
-  fail(op: string, error: Error, times = 1): void {
-    this.#troubles.set(op, Array<Error>(times).fill(error));
+  /** When a backend is asked for `op`, whichever it is, it fails so many times, after so many that succeed. */
+  fail(op: string, error: Error, { times = 1, after = 0 } = {}): void {
+    const succeeds = Array<undefined>(after).fill(undefined);
+    this.#troubles.set(op, [...succeeds, ...Array<Error>(times).fill(error)]);
   }
 
   /** A new eventfd, which the test reads; it is closed with the test. */

@@ -2,7 +2,8 @@
 import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
 import { refusalOf } from "../support/app.ts";
-import { modeTest, refusal } from "../support/mode_world.ts";
+import { refusal } from "../support/fake_shell.ts";
+import { modeTest } from "../support/mode_world.ts";
 
 modeTest("without a plugin named, it is the one for the rings that the VF presents", async (world) => {
   for (const [vf, hardware, plugin] of [[0, undefined, "advanced"], [1, "virtio", "virtio"]] as const) {

@@ -6,7 +6,8 @@
 import "../support/quiet.ts";
 import { assert, assertEquals } from "@std/assert";
 import { ApiError } from "../../shared/api/mod.ts";
-import { type FakeShell, modeTest, type ModeWorld, refusal, type Trouble } from "../support/mode_world.ts";
+import { type FakeShell, refusal, type Trouble } from "../support/fake_shell.ts";
+import { modeTest, type ModeWorld } from "../support/mode_world.ts";
 
 const REQUEST = { mode: "passthrough", plugin: "advanced" } as const;
 const STEPS = [

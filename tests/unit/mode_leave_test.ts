@@ -5,7 +5,8 @@
 import "../support/quiet.ts";
 import { assert, assertEquals } from "@std/assert";
 import { refusalOf } from "../support/app.ts";
-import { modeTest, type ModeWorld, refusal, type Trouble } from "../support/mode_world.ts";
+import { refusal, type Trouble } from "../support/fake_shell.ts";
+import { modeTest, type ModeWorld } from "../support/mode_world.ts";
 
 const EMULATED = { mode: "emulated" } as const;
 const STEPS = [

@@ -7,7 +7,8 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ApiError, type ModeRequest } from "../../shared/api/mod.ts";
 import { Change } from "../../services/vf/change.ts";
 import { PortTurns } from "../../services/vf/port_turns.ts";
-import { modeTest, type ModeWorld, refusal } from "../support/mode_world.ts";
+import { refusal } from "../support/fake_shell.ts";
+import { modeTest, type ModeWorld } from "../support/mode_world.ts";
 
 const PASSTHROUGH: ModeRequest = { mode: "passthrough", plugin: "advanced" };
 const EMULATED: ModeRequest = { mode: "emulated" };

@@ -2,7 +2,8 @@
 import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
 import { refusalOf } from "../support/app.ts";
-import { type FakeShell, modeTest, type ModeWorld, refusal } from "../support/mode_world.ts";
+import { type FakeShell, refusal } from "../support/fake_shell.ts";
+import { modeTest, type ModeWorld } from "../support/mode_world.ts";
 
 const VF = 7;
 const REQUEST = { mode: "passthrough", plugin: "advanced" } as const;

@@ -3,13 +3,13 @@
  * and if they cannot, they stay. And what served them may go away and come back.
  */
 import { assertEquals, assertRejects } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { TestSession, untilSignalled, vringState } from "../support/test_session.ts";
 
 /** A session on `path` with a queue pair that runs, and has come as far as 5 and 9. */
 async function running(path: "passthrough" | "emulated"): Promise<TestSession> {
   const test = await TestSession.start(path);
-  await test.startRings(0, 1);
+  await test.startRings(1, 0);
   test.backend?.positions.set(0, 5).set(1, 9);
   return test;
 }
@@ -29,7 +29,7 @@ Deno.test("transmit rings stop, what is on its way is delivered, and the next on
     "nic: start 0 at 5 kick call",
     "nic: start 1 at 9 kick call",
   ]);
-  assertEquals([test.session.path, test.running], ["passthrough", [0, 1]]);
+  assertEquals([test.session.path, test.running], ["passthrough", [1, 0]]);
 });
 
 Deno.test("to the path that it is on there is nothing to change", async () => {
@@ -62,7 +62,7 @@ Deno.test("if what is on its way is not delivered, the rings go on where they ar
   test.fail("drain", new Error("the VF's transmit queue did not run empty"));
   await assertRejects(() => test.session.switchTo("passthrough"), Error, "did not run empty");
   assertEquals(test.log, ["local: stop 1", "local: drain", "local: start 1 at 9 kick call"]);
-  assertEquals([test.session.path, test.running], ["emulated", [0, 1]]);
+  assertEquals([test.session.path, test.running], ["emulated", [1, 0]]);
 });
 
 for (
@@ -82,13 +82,27 @@ for (
       "local: start 0 at 5 kick call",
       "local: start 1 at 9 kick call",
     ]);
-    assertEquals([test.session.path, test.running], ["emulated", [0, 1]]);
+    assertEquals([test.session.path, test.running], ["emulated", [1, 0]]);
   });
 }
 
+Deno.test("rings that the next one has started before it failed are stopped: where they got to is where they go on", async () => {
+  await using test = await running("emulated");
+  test.fail("queueStart", no("bad ring"), { after: 1 });
+  await assertRejects(() => test.session.switchTo("passthrough"), DeviceRefusal, "bad ring");
+  const nic = test.log.filter((line) => line.startsWith("nic: ")).slice(2);
+  assertEquals(nic, [
+    "nic: start 0 at 5 kick call",
+    "nic: start 1 at 9 kick call",
+    "nic: stop 0",
+    "nic: release (bad ring)",
+  ]);
+  assertEquals(test.running, [1, 0]);
+});
+
 Deno.test("if neither can serve the rings the session ends: its front-end comes anew", async () => {
   await using test = await running("emulated");
-  test.fail("attach", no("vf 3 is in use"), 2);
+  test.fail("attach", no("vf 3 is in use"), { times: 2 });
   const error = await assertRejects(() => test.session.switchTo("passthrough"), Error) as Error;
   assertEquals(error.message, "vf 3 is in use; and the way back failed: vf 3 is in use");
   assertEquals(await test.ended, "the front-end closed the connection");
@@ -175,21 +189,24 @@ Deno.test("a NIC that has started anew gets memory and rings: they go on where t
 Deno.test("a ring that the new NIC refuses is shown with the reason; the others go on", async () => {
   await using test = await running("passthrough");
   const error = test.eventFd();
-  await test.send("VHOST_USER_SET_VRING_ERR", new Uint8Array(new BigUint64Array([0n]).buffer), [error]);
+  await test.send("VHOST_USER_SET_VRING_ERR", new Uint8Array(new BigUint64Array([1n]).buffer), [error]);
   const { backend } = test;
   backend?.positions.clear();
   test.fail("queueStart", no("its descriptors lie nowhere"));
   await backend?.events.restoreRings((body, fds) => backend.request(body, fds));
   const shown = test.state.vrings.map(({ index, running, error }) => [index, running, error]);
-  assertEquals(shown, [[0, false, "its descriptors lie nowhere"], [1, true, undefined]]);
+  assertEquals(shown, [[1, false, "its descriptors lie nowhere"], [0, true, undefined]]);
   await untilSignalled(error);
 });
 
 Deno.test("a NIC that goes away again while it is told is attached to once more", async () => {
   await using test = await running("passthrough");
-  const gone = () => Promise.reject(new DeviceRefusal("nic-gone", "the connection to the NIC ended"));
+  const gone = ({ op }: RequestInput) =>
+    op === "queueStart"
+      ? Promise.reject(new DeviceRefusal("nic-gone", "the connection to the NIC ended"))
+      : Promise.resolve({});
   await assertRejects(() => test.backend?.events.restoreRings(gone) ?? Promise.resolve(), DeviceRefusal);
-  assertEquals(test.running, [0, 1], "they are to run, and will");
+  assertEquals(test.running, [1, 0], "they are to run, and will");
 });
 
 Deno.test("a NIC that does not come back ends the session", async () => {

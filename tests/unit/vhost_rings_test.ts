@@ -58,6 +58,15 @@ Deno.test("without bit 30 there are no enable messages: rings count as enabled",
   assertEquals([test.running, test.log], [[0], ["nic: start 0 at 0 kick"]]);
 });
 
+Deno.test("features without bit 30 enable the rings that were described before", async () => {
+  await using test = await TestSession.start();
+  const { num, addr, kick } = test.messages(0);
+  for (const message of [num, addr, kick]) await message();
+  assertEquals(test.running, []);
+  await test.send("VHOST_USER_SET_FEATURES", u64(0n));
+  assertEquals(test.running, [0]);
+});
+
 Deno.test("memory may come after its rings have been described", async () => {
   await using test = new TestSession();
   await test.send("VHOST_USER_SET_PROTOCOL_FEATURES", u64(PROTOCOL_FEATURES));

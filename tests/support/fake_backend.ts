@@ -1,0 +1,80 @@
+/** A ring backend as a test plays it: it knows which rings run and where, and what it was asked. */
+import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
+import { fileStatus } from "../../shared/os/mod.ts";
+import type { RingBackend, RingBackendEvents } from "../../services/vhost/ring_backend.ts";
+
+/** Whoever serves the rings, as the test plays it. */
+export class FakeBackend implements RingBackend {
+  /** Where each running ring stands. A test moves it on, as frames would. */
+  readonly positions = new Map<number, number>();
+  readonly name: string;
+  readonly events: RingBackendEvents;
+  readonly #log: string[];
+  readonly #troubles: Map<string, (Error | undefined)[]>;
+
+  constructor(name: string, events: RingBackendEvents, log: string[], troubles: Map<string, (Error | undefined)[]>) {
+    this.name = name;
+    this.events = events;
+    this.#log = log;
+    this.#troubles = troubles;
+  }
+
+  #do(what: string, op: string): void {
+    this.#log.push(`${this.name}: ${what}`);
+    const trouble = this.#troubles.get(op)?.shift();
+    if (trouble) throw trouble;
+  }
+
+  // deno-lint-ignore require-await
+  async attach(): Promise<bigint> {
+    this.#do("attach", "attach");
+    return 0n;
+  }
+
+  // deno-lint-ignore require-await
+  async request(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+    for (const fd of fds) fileStatus(fd);
+    switch (body.op) {
+      case "queueStart": {
+        const with_ = [body.kick && "kick", body.call && "call"].filter((part) => part);
+        const told = [`start ${body.index} at ${body.base}`, ...with_].join(" ");
+        this.#do(told, "queueStart");
+        if (this.positions.has(body.index)) throw new DeviceRefusal("queue-runs", `queue ${body.index} runs already`);
+        this.positions.set(body.index, body.base === -1 ? 0 : body.base);
+        return {};
+      }
+      case "queueStop": {
+        this.#do(`stop ${body.index}`, "queueStop");
+        const base = this.positions.get(body.index);
+        if (base === undefined) throw new DeviceRefusal("no-queue", `queue ${body.index} does not run`);
+        this.positions.delete(body.index);
+        return { base };
+      }
+      case "queueCall":
+        this.#do(`call ${body.index} ${body.call}`, "queueCall");
+        return {};
+      case "dmaSet":
+        this.#do(`memory ${body.regions.map(({ iova }) => BigInt(iova) >> 32n).join(",")}`, "dmaSet");
+        return {};
+      case "dmaMap":
+        this.#do(`add ${BigInt(body.region.iova) >> 32n}`, "dmaMap");
+        return {};
+      case "dmaUnmap":
+        this.#do(`remove ${BigInt(body.iova) >> 32n}`, "dmaUnmap");
+        return {};
+      default:
+        throw new Error(`a session asks no ${body.op}`);
+    }
+  }
+
+  // deno-lint-ignore require-await
+  async drain(): Promise<void> {
+    this.#do("drain", "drain");
+  }
+
+  // deno-lint-ignore require-await
+  async release(reason: string): Promise<void> {
+    this.positions.clear();
+    this.#do(`release (${reason})`, "release");
+  }
+}
