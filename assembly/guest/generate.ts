@@ -32,7 +32,7 @@ import { resolve } from "./arp.ts";
 import { sumOf, sumOfLanes } from "./checksum.ts";
 import { flowNext } from "./flow.ts";
 import { linkHeaderBytes, queueRoom, setOutPair } from "./frame.ts";
-import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./ipv4.ts";
+import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./packet.ts";
 import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
 
 /** Entries of the transmit queue that a generator leaves for everybody else. */

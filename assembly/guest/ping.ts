@@ -26,7 +26,7 @@ import {
 import { resolve } from "./arp.ts";
 import { fold, sum } from "./checksum.ts";
 import { setOutPair } from "./frame.ts";
-import { beginPacket, endPacket, PROTOCOL_ICMP } from "./ipv4.ts";
+import { beginPacket, endPacket, PROTOCOL_ICMP } from "./packet.ts";
 
 const ECHO_BYTES: u32 = 8;
 const WAIT_NS: f64 = 1e6;

@@ -14,7 +14,7 @@ import { count } from "./buffers.ts";
 import { copyBytes } from "../lib/copy.ts";
 import { fold, sum } from "./checksum.ts";
 import { noteProbe } from "./flow.ts";
-import { beginPacket, endPacket, fits, PROTOCOL_UDP } from "./ipv4.ts";
+import { beginPacket, endPacket, fits, PROTOCOL_UDP } from "./packet.ts";
 
 export const UDP_BYTES: u32 = 8;
 

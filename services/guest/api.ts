@@ -52,13 +52,14 @@ export function guestApi(parts: GuestParts, token: string | undefined): OpenAPIH
   app.get("/", (c) => c.redirect("/openapi.json"));
   app.get("/readyz", (c) => c.json({ ready: shell.mode.connected }, shell.mode.connected ? 200 : 503));
   mountTraffic(app, parts);
+  mountCapture(app, parts);
   mountLink(app, parts);
   mountShell(app, shell);
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric guest", version: "1" } });
   return app;
 }
 
-function mountTraffic(app: OpenAPIHono, { host, machine }: GuestParts): void {
+function mountTraffic(app: OpenAPIHono, { host }: GuestParts): void {
   const checkSize = (bytes: number, header: number) => {
     const most = host.get(GC_MTU) + header;
     if (bytes > most) throw new ApiError(422, `frames of ${bytes} bytes: the MTU is ${host.get(GC_MTU)}`, "size");
@@ -111,6 +112,9 @@ function mountTraffic(app: OpenAPIHono, { host, machine }: GuestParts): void {
     return c.json({ flows: [] });
   });
   app.get("/api/v1/stats", (c) => c.json({ counters: host.counters() }));
+}
+
+function mountCapture(app: OpenAPIHono, { machine }: GuestParts): void {
   let capturing = false;
   app.get("/capture", (c) => {
     const seconds = Number(c.req.query("seconds") ?? "10");

@@ -1,6 +1,7 @@
 /** What this back-end offers, and what a front-end has to have negotiated before it may send a request. */
 import {
   type Message,
+  ProtocolError,
   VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_MQ,
@@ -56,3 +57,12 @@ export const NEEDS: Partial<Record<Message["name"], number>> = {
   VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
   VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
 };
+
+const VRING_SIZE_MAX = 32768;
+
+/** Throws unless a ring can be so large. A packed one may have any size (virtio 1.2 §2.8.10.1). */
+export function checkRingSize(index: number, size: number, packed: boolean): void {
+  const [min, sizes] = packed ? [1, "sizes are"] : [2, "sizes are powers of two,"];
+  if (size >= min && size <= VRING_SIZE_MAX && (packed || (size & (size - 1)) === 0)) return;
+  throw new ProtocolError(`size ${size} of vring ${index}: ${sizes} ${min}–${VRING_SIZE_MAX}`);
+}

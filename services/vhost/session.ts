@@ -19,13 +19,11 @@ import {
 import type { DataPath, SessionState } from "../../shared/api/mod.ts";
 import { MEM_SLOTS_MAX } from "./memory.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
-import { ANSWERED, FEATURES, hasBit, NEEDS, PROTOCOL_FEATURES, QUEUE_PAIRS_MAX } from "./negotiation.ts";
+import { ANSWERED, checkRingSize, FEATURES, hasBit, NEEDS, PROTOCOL_FEATURES, QUEUE_PAIRS_MAX } from "./negotiation.ts";
 import type { SessionContext } from "./port_context.ts";
 import { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
 import { Wakeups } from "./wakeups.ts";
-
-const VRING_SIZE_MAX = 32768;
 
 /** The front-end's end of a session: what comes from it, and what goes to it. */
 export type Connection = Pick<VhostUserConnection, "receive" | "reply" | "replyU64" | "close">;
@@ -241,11 +239,7 @@ export class Session {
   }
 
   async #setNum(ring: Vring, size: number): Promise<void> {
-    // A packed ring may have any size (virtio 1.2 §2.8.10.1).
-    const [min, sizes] = this.#rings.isPacked ? [1, "sizes are"] : [2, "sizes are powers of two,"];
-    if (size < min || size > VRING_SIZE_MAX || (!this.#rings.isPacked && (size & (size - 1)) !== 0)) {
-      throw new ProtocolError(`size ${size} of vring ${ring.index}: ${sizes} ${min}–${VRING_SIZE_MAX}`);
-    }
+    checkRingSize(ring.index, size, this.#rings.isPacked);
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;
     await this.#rings.settle(ring);

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { PLUGIN_ABI } from "../layout/plugin.ts";
 import { Reader, Writer } from "./binary.ts";
-import { CUSTOM, SECTIONS_MAX } from "./module.ts";
+import { CUSTOM, SECTIONS_MAX } from "./module_format.ts";
 import { PluginRejected } from "./rejected.ts";
 
 /** Largest image. */

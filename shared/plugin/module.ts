@@ -6,63 +6,38 @@
  * Written here, and not with a Wasm toolkit: a plugin is held against a list of what it may use, which toolkits do not
  * have, and a guest that loads one (binaryen: 13 MB) for each change of mode would not be ready in milliseconds.
  */
-import { PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
 import { Reader, Writer } from "./binary.ts";
 import { copyBody, copyConstant, valueType } from "./code.ts";
+import {
+  BODY_BYTES_MAX,
+  CODE,
+  CUSTOM,
+  DATA,
+  EXPORT,
+  EXPORTABLE,
+  EXPORTS_MAX,
+  EXTERNAL_FUNCTION,
+  EXTERNAL_MEMORY,
+  FUNCTION,
+  FUNCTION_TYPE,
+  FUNCTIONS_MAX,
+  GLOBAL,
+  GLOBALS_MAX,
+  GUARD_IMPORT,
+  IMPORT,
+  MEMORY,
+  MEMORY_PAGES,
+  ONE,
+  PARAMETERS_MAX,
+  PLUGIN_EXPORTS,
+  SECTIONS_MAX,
+  SHARED_WITH_MAXIMUM,
+  type Signature,
+  START,
+  TYPE,
+  TYPES_MAX,
+} from "./module_format.ts";
 import { PluginRejected } from "./rejected.ts";
-
-// Sections of the binary format (WebAssembly core specification §5.5.2)
-export const CUSTOM = 0;
-const TYPE = 1;
-const IMPORT = 2;
-const FUNCTION = 3;
-const MEMORY = 5;
-const GLOBAL = 6;
-const EXPORT = 7;
-const START = 8;
-const CODE = 10;
-const DATA = 11;
-
-/** Limits, so that checking and compiling an image takes a bounded time. */
-export const SECTIONS_MAX = 64;
-const TYPES_MAX = 256;
-const PARAMETERS_MAX = 32;
-const FUNCTIONS_MAX = 1024;
-const GLOBALS_MAX = 256;
-const EXPORTS_MAX = 64;
-const BODY_BYTES_MAX = 8 * 1024;
-
-const FUNCTION_TYPE = 0x60;
-const EXTERNAL_FUNCTION = 0;
-const EXTERNAL_MEMORY = 2;
-const EXTERNAL_GLOBAL = 3;
-const EXPORTABLE = new Set([EXTERNAL_FUNCTION, EXTERNAL_GLOBAL]);
-const SHARED_WITH_MAXIMUM = 3;
-const MEMORY_PAGES = PLUGIN_MEMORY_BYTES / 65536;
-
-/** The memory that a guarded module looks at: one page, 0 in its first word for as long as the plugin may run. */
-export const GUARD_IMPORT = { module: "shell", name: "guard", pages: 1 } as const;
-
-/** Parameters and results of a function, as text: `i32 i32 -> i32`. */
-type Signature = string;
-
-const ONE: Signature = "i32 ->";
-const ONE_ANSWERED: Signature = "i32 -> i32";
-const TWO_ANSWERED: Signature = "i32 i32 -> i32";
-const NONE_ANSWERED: Signature = "-> i32";
-
-/** Functions that a shell calls, with what they take and answer (docs/plugin-api.md). */
-export const PLUGIN_EXPORTS: Readonly<Record<string, Signature>> = {
-  abi: NONE_ANSWERED,
-  start: NONE_ANSWERED,
-  stop: "->",
-  tx: TWO_ANSWERED,
-  txDone: TWO_ANSWERED,
-  post: TWO_ANSWERED,
-  rx: TWO_ANSWERED,
-  arm: ONE_ANSWERED,
-  disarm: ONE,
-};
 
 /** What is learned of a module while it is copied. */
 class Parts {

@@ -63,7 +63,7 @@ for (const force of [false, true]) {
 Deno.test("guests that leave no room in the NIC's memory lose their VFs all the same", () =>
   withEvil(3, async (fabric, evil) => {
     const mib = 1024 ** 2;
-    await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes: 2000 * mib }).start();
+    await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes: 1400 * mib }).start();
     await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes: 1300 * mib }).start();
     void [first, second];
     // It fills what is left, until nothing is that a hold would fit into.

@@ -90,12 +90,20 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   let head: u32 = load<u16>(at, N_HEAD);
   let grows = outLength(head, 0);
   for (;;) {
+    if (left == 0) {
+      at = load<u32>(at, N_NEXT);
+      if (at == 0) break;
+      record = load<u32>(at, N_RECORD);
+      left = load<u16>(at, N_COUNT);
+      head = load<u16>(at, N_HEAD);
+      grows = outLength(head, 0);
+    }
     let free = (end - last) & 0xffff;
     if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
     // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the end of the loop.
-    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0) free = 0;
+    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0 || (head & COMMON_MASK) != HEAD_F_PLAIN) free = 0;
     let n: u32 = 0;
-    while (n < free && (head & COMMON_MASK) == HEAD_F_PLAIN) {
+    for (; n < free; n++) {
       const slot = (last + n) & mask;
       const length = load<u32>(record, R_LENGTH) + grows;
       const id: u32 = load<u16>(ring + slot * 2);
@@ -107,25 +115,27 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
       v128.store(buffer, header);
-      if (grows != 0 || (head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      if ((head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       else putPlain(buffer + hdrBytes, record);
       store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
       bytes += length;
-      n++;
       record += RECORD_STRIDE;
       if (--left != 0) continue;
-      at = load<u32>(at, N_NEXT);
-      if (at == 0) break;
+      // The next delivery, if its frames are treated alike.
+      const next: usize = load<u32>(at, N_NEXT);
+      if (next == 0 || <u32> load<u16>(next, N_HEAD) != head) {
+        n++;
+        break;
+      }
+      at = next;
       record = load<u32>(at, N_RECORD);
       left = load<u16>(at, N_COUNT);
-      if (<u32> load<u16>(at, N_HEAD) == head) continue;
-      head = load<u16>(at, N_HEAD);
-      grows = outLength(head, 0);
     }
     done += n;
     last += n;
     usedIdx += n;
-    if (at == 0) break;
+    if (left == 0) continue;
+    if (n != 0 && n == free) continue;
     store<u32>(rx, last, Q_LAST_AVAIL);
     store<u32>(rx, usedIdx, Q_USED_IDX);
     const length = load<u32>(record, R_LENGTH) + grows;
@@ -135,13 +145,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
     usedIdx = load<u32>(rx, Q_USED_IDX);
     end = availIdx(rx);
     record += RECORD_STRIDE;
-    if (--left != 0) continue;
-    at = load<u32>(at, N_NEXT);
-    if (at == 0) break;
-    record = load<u32>(at, N_RECORD);
-    left = load<u16>(at, N_COUNT);
-    head = load<u16>(at, N_HEAD);
-    grows = outLength(head, 0);
+    left--;
   }
   store<u32>(rx, last, Q_LAST_AVAIL);
   store<u32>(rx, usedIdx, Q_USED_IDX);
