@@ -7,6 +7,7 @@ const MEMORY_CODES = new Set([
   "unsealed",
   "huge-pages",
   "arena-full",
+  "arena-share",
   "bad-fd",
   "past-end",
   "memory-gone",

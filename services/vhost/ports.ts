@@ -43,6 +43,7 @@ export class Ports {
 
   constructor(options: PortsOptions) {
     this.#options = options;
+    options.emulation.tenants.poolsMax = () => this.#ports.size;
     try {
       this.#configs = JSON.parse(Deno.readTextFileSync(this.#configFile)) as Record<string, PortConfig>;
     } catch (error) {

@@ -8,6 +8,7 @@ import { ask, must, setMode } from "../support/guests.ts";
 import { HostileGuest, shellAddress } from "../support/hostile_guest.ts";
 import { frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { createMemfd } from "../../shared/os/mod.ts";
 
 const driverOf = async (fabric: TestFabric, vf: number) =>
@@ -60,22 +61,26 @@ for (const force of [false, true]) {
     }));
 }
 
-Deno.test("guests that leave no room in the NIC's memory lose their VFs all the same", () =>
+Deno.test("guests that map all they may leave room for holds, and lose their VFs all the same", () =>
   withEvil(3, async (fabric, evil) => {
     const mib = 1024 ** 2;
     await using first = await FrontEnd.connect(fabric.vf(0).socket, { bytes: 1400 * mib }).start();
     await using second = await FrontEnd.connect(fabric.vf(1).socket, { bytes: 1300 * mib }).start();
     void [first, second];
-    // It fills what is left, until nothing is that a hold would fit into.
+    // It fills what is left, until the NIC refuses the smallest piece.
     const device = evil.direct?.device;
-    using file = createMemfd("filler", 64 * mib);
+    using file = createMemfd("filler", 512 * mib);
     let iova = 1n << 40n;
-    for (let size = 64 * mib; size >= 2 * mib; size /= 2) {
-      const region = () => ({ iova: iova += 1n << 32n, size, offset: 0 });
-      while (await device?.request({ op: "dmaMap", region: region() }, [file.number]).then(() => true, () => false));
+    let refusal: unknown;
+    for (let size = 512 * mib; size >= 2 * mib; size /= 2) {
+      refusal = undefined;
+      while (refusal === undefined) {
+        const region = { iova: iova += 1n << 32n, size, offset: 0 };
+        await device?.request({ op: "dmaMap", region }, [file.number]).catch((error) => refusal = error);
+      }
     }
-    const held = await ask(`${fabric.url("nic")}/api/v1/vfs/2/hold`, "POST", { deadlineMs: 1000 });
-    assertEquals(held.body.reason, "arena-full");
+    assert(refusal instanceof DeviceRefusal && refusal.code === "arena-share", String(refusal));
+    await must(`${fabric.url("nic")}/api/v1/vfs/2/hold`, "POST", { deadlineMs: 1000 });
     for (const how of [{ mode: "emulated", force: true }, { mode: "emulated" }]) {
       assertEquals((await put(fabric, "vfs/2/mode", how)).status, 200);
       assert(await driverOf(fabric, 2) !== "guest");
