@@ -49,6 +49,7 @@ import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FRAME } from "../sche
 import { pendingAdvanced } from "./advanced.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
+import { prefetchRing } from "./prefetch.ts";
 import { inSecond, isPlainLength } from "./split_gather.ts";
 
 /** What the third dword of a simple frame's descriptor holds beside length, FCS and report. */
@@ -76,6 +77,7 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
   let taken: u32 = 0;
   let n: u32 = 0;
   let before = noHead();
+  prefetchRing(q, min(most, end));
   let record = recordAt(0);
   for (; n < most && taken < end && bytes < byteLimit && units < unitLimit; n++, record += RECORD_STRIDE) {
     const descriptor = ring + ((head + taken) & mask) * ADV_DESC_BYTES;

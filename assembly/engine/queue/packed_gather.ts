@@ -30,8 +30,9 @@ import { batch } from "../context.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { availableFlags, OWNER_FLAGS } from "./packed.ts";
+import { availableFlags, countPacked, OWNER_FLAGS } from "./packed.ts";
 import { walkPacked } from "./packed_chain.ts";
+import { prefetchRing } from "./prefetch.ts";
 import { inSecond, isPlainLength } from "./split_gather.ts";
 
 /** As `gatherSplit`, from a packed ring; it also stops where nothing more is available. */
@@ -50,6 +51,7 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
   let taken: u32 = 0;
   let n: u32 = 0;
   let before = noHead();
+  prefetchRing(q, countPacked(q, most));
   for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
     const descriptor = ring + slot * VIRTQ_DESC_BYTES;
     const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
