@@ -1,6 +1,7 @@
 /**
- * `deno task fuzz [rings|protocol] [--seconds N] [--descriptors N] [--seed S]`: one fuzzer or both, for as long as one
- * likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many.
+ * `deno task fuzz [rings|protocol|modes] [--seconds N] [--descriptors N] [--seed S]`: one of them or all, for as long as
+ * one likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many. `modes` is no
+ * fuzzer: it changes modes under a checked stream.
  */
 import { Argument, Command } from "commander";
 import { buildWasm } from "../../shared/wasm/build.ts";
@@ -8,8 +9,8 @@ import { buildWasm } from "../../shared/wasm/build.ts";
 const TELL_MS = 10_000;
 
 const command = new Command("fuzz")
-  .addArgument(new Argument("[which]", "which fuzzer; both if none is named").choices(["rings", "protocol"]))
-  .option("--seconds <n>", "how long, for each fuzzer", "60")
+  .addArgument(new Argument("[which]", "which; all if none is named").choices(["rings", "protocol", "modes"]))
+  .option("--seconds <n>", "how long, for each", "60")
   .option("--descriptors <n>", "how many descriptors, for the ring fuzzer, however long that takes")
   .option("--seed <n>", "where to begin; a failure prints the seed that repeats it", String(Date.now() % 2 ** 31))
   .parse();
@@ -39,10 +40,19 @@ await buildWasm();
 const [seed, seconds] = [Number(options.seed), Number(options.seconds)];
 console.log(`seed ${seed}`);
 try {
-  if (which !== "protocol") await rings(seed, seconds);
-  if (which !== "rings") {
+  if (which === undefined || which === "rings") await rings(seed, seconds);
+  if (which === undefined || which === "protocol") {
     const { fuzzProtocol } = await import("./protocol.ts");
     console.log(`protocol: ${await fuzzProtocol(seed, seconds)} connections, everything else went on`);
+  }
+  if (which === undefined || which === "modes") {
+    const { changeModes } = await import("./modes.ts");
+    const { changes, frames, longestMs } = await changeModes(seconds);
+    console.log(
+      `modes: ${changes} changes, the longest ${
+        longestMs.toFixed(0)
+      } ms; ${frames} frames, none lost, twice or out of order`,
+    );
   }
 } catch (error) {
   console.error((error as Error).message);
