@@ -3,15 +3,7 @@
  * distance from one base, so that several workers can share a module, each with a base of its own
  * (shared/layout/nic.ts has the map).
  */
-import {
-  BATCH,
-  CTL,
-  POOL_STRIDE,
-  POOLS,
-  QUEUE_STRIDE,
-  QUEUES,
-  QUEUES_PER_POOL,
-} from "../../shared/layout/nic.ts";
+import { BATCH, CTL, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
 
 /** The base of the context in use. */
 export let context: usize = 0;
@@ -39,8 +31,3 @@ export function poolAt(pool: u32): usize {
   return context + POOLS + pool * POOL_STRIDE;
 }
 
-/** A pool's queue. */
-@inline
-export function queueAt(pool: u32, index: u32): usize {
-  return context + QUEUES + (pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
-}

@@ -11,7 +11,7 @@ import {
   C_TX_BYTES,
   C_TX_FRAMES,
   CTL_RATE_BLOCKED,
-  FLAVOUR_SOURCE,
+  FLAVOUR_DRIVER_RX,
   HEAD_AS_IS,
   N_HEAD,
   N_RECORD,
@@ -20,14 +20,14 @@ import {
   Q_FLAVOUR,
   Q_POOL,
   Q_STATE,
-  Q_WIRE,
+  Q_CARRY_TO,
   QUEUE_RUNNING,
   R_DELIVERY,
 } from "../../shared/layout/nic.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { batch, control, poolAt } from "./context.ts";
 import { bookRefused, clearResults, count } from "./deliver/results.ts";
-import { isSinkFull } from "./queue/driver.ts";
+import { isDriverTxFull } from "./queue/driver.ts";
 import { complete, gather, pending, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
 import { hashOf, noteFlow, steer } from "./switch/steer.ts";
@@ -35,17 +35,17 @@ import { hashOf, noteFlow, steer } from "./switch/steer.ts";
 /** No limit of bytes: the NIC has its own. */
 const ANY_BYTES: u32 = 0x7fffffff;
 
-/** Carries a batch of the wired queue `q`, for at most `share` units. Answers how many frames it took. */
+/** Carries a batch of queue `q`, which has Q_CARRY_TO, for at most `share` units. Answers how many frames it took. */
 export function carry(q: usize, share: u32): u32 {
-  const isSource = load<u32>(q, Q_FLAVOUR) == FLAVOUR_SOURCE;
-  const sink: usize = load<u32>(q, Q_WIRE);
+  const isDriverRx = load<u32>(q, Q_FLAVOUR) == FLAVOUR_DRIVER_RX;
+  const driverTx: usize = load<u32>(q, Q_CARRY_TO);
   // Before anything is gathered: a guest whose VF is slow must not have its chains walked again and again for nothing.
-  if (!isSource && (load<u32>(sink, Q_STATE) != QUEUE_RUNNING || isSinkFull(sink))) return blocked();
+  if (!isDriverRx && (load<u32>(driverTx, Q_STATE) != QUEUE_RUNNING || isDriverTxFull(driverTx))) return blocked();
   beginGather();
   const waiting = pending(q);
   const n = gather(q, waiting, ANY_BYTES, share);
   if (n == 0) return 0;
-  const done = isSource ? toGuest(q, n) : fromGuest(q, n);
+  const done = isDriverRx ? toGuest(q, n) : fromGuest(q, n);
   if (done < n) blocked();
   if (done == 0) return 0;
   complete(q, done);
@@ -70,13 +70,13 @@ function chain(from: u32, end: u32): usize {
 
 /** Frames of the guest into the VF's transmit ring; answers how many went in. */
 function fromGuest(q: usize, n: u32): u32 {
-  const sink: usize = load<u32>(q, Q_WIRE);
+  const driverTx: usize = load<u32>(q, Q_CARRY_TO);
   const pool = load<u32>(q, Q_POOL);
   const p = poolAt(pool);
   clearResults();
-  const done = scatter(sink, chain(0, n), true);
+  const done = scatter(driverTx, chain(0, n), true);
   if (load<u32>(batch(), B_DELIVERED) != 0) {
-    markDirty(sink);
+    markDirty(driverTx);
     count(p, C_TX_FRAMES, load<u32>(batch(), B_DELIVERED));
     count(p, C_TX_BYTES, load<u32>(batch(), B_DELIVERED_BYTES));
   }

@@ -9,8 +9,6 @@ import {
   B_DELIVERED,
   B_SEGMENTS,
   BATCH_FRAMES,
-  C_RX_BYTES,
-  C_RX_FRAMES,
   C_RX_NO_QUEUE,
   HEAD_AS_IS,
   HEAD_INSERT,
@@ -32,7 +30,6 @@ import {
   QUEUE_PAIRS_MAX,
   R_DELIVERY,
   R_DESCRIPTORS,
-  R_LENGTH,
   TX_SEGMENTS,
 } from "../../shared/layout/nic.ts";
 import {
@@ -42,14 +39,15 @@ import {
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_RING,
 } from "../../shared/layout/virtio.ts";
-import { isMulticast } from "../lib/ethernet.ts";
+import { isMulticast, MAC_MASK } from "../lib/ethernet.ts";
 import { beginGather, recordAt, recordSegments } from "./batch/record.ts";
 import { appendSegment } from "./batch/segments.ts";
 import { batch, context, poolAt } from "./context.ts";
-import { bookRefused, clearResults, count } from "./deliver/results.ts";
+import { bookResults, clearResults, count } from "./deliver/results.ts";
 import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
 import { tagOf } from "./switch/admit.ts";
+import { groupOf } from "./switch/decide.ts";
 import { hashOf, steer } from "./switch/steer.ts";
 
 /** N_COUNT of a delivery of one record, beside its N_HEAD. */
@@ -57,8 +55,8 @@ const ONE_RECORD: u64 = 1 << 16;
 
 /**
  * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
- * answers how many buffers are left. Frames were counted when they came: what is dropped now is taken off. A receiver
- * without buffers is waited for, unless this is the `last` time.
+ * answers how many buffers are left. They are booked on the pool here. A receiver without buffers is waited for, unless
+ * this is the `last` time.
  */
 export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
   const end = load<u32>(hold, Q_USED_IDX);
@@ -125,7 +123,7 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     const delivery = record + R_DELIVERY;
     let rx = steer(pool, hashOf(record));
     store<u64>(delivery, <u32> record, N_RECORD);
-    store<u64>(delivery, <u64> HEAD_AS_IS | ONE_RECORD, N_HEAD);
+    store<u64>(delivery, <u64> (HEAD_AS_IS | groupOf(load<u64>(record) & MAC_MASK)) | ONE_RECORD, N_HEAD);
     if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
       // Its guest is behind the PF's pool now, where the tag is seen that the PF sets.
       rx = steer(POOL_PF, 0);
@@ -136,14 +134,9 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
       count(p, C_RX_NO_QUEUE, 1);
     } else {
       if (scatter(rx, delivery, wait) == 0) return i;
-      bookRefused(p);
-      if (load<u32>(batch(), B_DELIVERED) != 0) {
-        markDirty(rx);
-        continue;
-      }
+      bookResults(p);
+      if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
     }
-    count(p, C_RX_FRAMES, -1);
-    count(p, C_RX_BYTES, -(<i64> load<u32>(record, R_LENGTH)));
   }
   return n;
 }

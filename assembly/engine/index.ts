@@ -6,7 +6,7 @@
 export { setContext } from "./context.ts";
 export { hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";
-export { fillSource, isSinkEmpty } from "./queue/driver.ts";
+export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";
 export { bindRings, continueQueue, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
 export { coolAll, hasWork, heat } from "./schedule/heat.ts";

@@ -37,7 +37,7 @@ const ETHERNET_BYTES: u32 = 14;
 const TAG_BYTES: u32 = 4;
 
 /** Queue pair on which frames go out; answers go out where the question came in. */
-export let outPair: u32 = 0;
+let outPair: u32 = 0;
 
 @inline
 export function setOutPair(pair: u32): void {

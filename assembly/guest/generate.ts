@@ -1,6 +1,7 @@
 /**
  * Traffic generators: UDP probes at a rate, each with its sequence number and the time it was sent. A generator that
- * cannot send (a full queue, a data path that changes) does not skip: it catches up, so that loss is the network's.
+ * cannot send (a full queue, a data path that changes) does not skip: it catches up at four times its rate, so that loss is
+ * the network's, and not that of a receiver which gets a second's frames at once.
  */
 import {
   GC,
@@ -12,6 +13,7 @@ import {
   GEN_ENDS_NS,
   GEN_FLOW,
   GEN_LAST_NS,
+  GEN_NEXT_NS,
   GEN_PORT,
   GEN_RATE,
   GEN_SENT,
@@ -27,6 +29,7 @@ import {
   PROBE_MAGIC,
   STATE_DONE,
   STATE_RUNNING,
+  TX_QUEUE_ENTRIES,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
 import { sumOf, sumOfLanes } from "./checksum.ts";
@@ -37,6 +40,10 @@ import { UDP_BYTES, writeUdpHeader } from "./udp.ts";
 
 /** Entries of the transmit queue that a generator leaves for everybody else. */
 const ROOM_LEFT: u32 = 1024;
+/** Frames of a generator with a rate that wait in the transmit queue. What is due waits outside, and is caught up with. */
+const PACED_WAITING: u32 = 128;
+/** How many times its rate a generator sends at while it catches up. */
+const CATCH_UP: f64 = 4;
 const ARP_RETRY_NS: f64 = 1e6;
 const WINDOW_LOOK_NS: f64 = 10e6;
 /** With nothing back for so long the whole window counts as lost, and one more frame goes out. */
@@ -61,7 +68,11 @@ function poll(generator: usize, now: f64): f64 {
   // What was due before the end is still sent after it.
   const until = ends != 0 ? min(now, ends) : now;
   let due: u64 = GEN_BURST_MAX;
+  let roomLeft = ROOM_LEFT;
   if (rate != 0) {
+    const next = load<f64>(generator, GEN_NEXT_NS);
+    if (now < next) return next;
+    roomLeft = TX_QUEUE_ENTRIES - PACED_WAITING;
     const target = <u64> ((until - began) * rate) + 1;
     due = target > sent ? min(target - sent, <u64> GEN_BURST_MAX) : 0;
   }
@@ -86,13 +97,16 @@ function poll(generator: usize, now: f64): f64 {
   if (dst == 0) return now + ARP_RETRY_NS;
   setOutPair(load<u32>(generator, GEN_FLOW));
   let n: u64 = 0;
-  while (n < due && queueRoom() > ROOM_LEFT) {
+  while (n < due && queueRoom() > roomLeft) {
     if (!send(generator, dst, sent + n, now)) break;
     n++;
   }
   store<u64>(generator, sent + n, GEN_SENT);
   if (n != 0) store<f64>(generator, now, GEN_LAST_NS);
-  return now;
+  if (rate == 0) return now;
+  const next = now + <f64> n / (rate * CATCH_UP);
+  store<f64>(generator, next, GEN_NEXT_NS);
+  return next;
 }
 
 function send(generator: usize, dst: u64, sequence: u64, now: f64): bool {

@@ -13,7 +13,7 @@ const TTL: u32 = 64;
 
 /** Bytes of a frame that carries `payload` bytes of IPv4. */
 @inline
-export function frameBytesOf(payload: u32): u32 {
+function frameBytesOf(payload: u32): u32 {
   return linkHeaderBytes() + IPV4_BYTES + payload;
 }
 

@@ -36,7 +36,7 @@ function copyMoves(dst: usize, src: usize, n: u32): void {
 }
 
 /** Fewer than 16 bytes. */
-export function copyFew(dst: usize, src: usize, n: u32): void {
+function copyFew(dst: usize, src: usize, n: u32): void {
   let i: u32 = 0;
   if (n & 8) {
     store<u64>(dst, load<u64>(src));

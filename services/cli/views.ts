@@ -45,7 +45,7 @@ function vlan(vf: PortPolicy): string {
 }
 
 /** What the VF's guest is doing, in a word or two. */
-export function guestState(vf: Vf): string {
+function guestState(vf: Vf): string {
   if (!vf.attached) return "no guest";
   const failed = vf.queues.filter((queue) => queue.state === "error").length;
   if (failed > 0) return `${failed} queue(s) in error`;

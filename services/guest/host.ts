@@ -202,6 +202,7 @@ export class Host {
     view.setBigUint64(at + L.GEN_WANTED, BigInt(request.count ?? 0), true);
     view.setFloat64(at + L.GEN_RATE, request.rate / 1e9, true);
     view.setFloat64(at + L.GEN_BEGAN_NS, now, true);
+    view.setFloat64(at + L.GEN_NEXT_NS, now, true);
     view.setFloat64(at + L.GEN_ENDS_NS, request.seconds === undefined ? 0 : now + request.seconds * 1e9, true);
     Atomics.store(this.#words, at / 4, L.STATE_RUNNING);
     this.#machine.wake();

@@ -34,7 +34,7 @@ function option(code: number, value: Uint8Array): number[] {
 }
 
 /** The blocks that a capture of interface `name` begins with. */
-export function pcapngHeader(name: string): Uint8Array {
+function pcapngHeader(name: string): Uint8Array {
   const section = new Uint8Array(16);
   const view = new DataView(section.buffer);
   view.setUint32(0, BYTE_ORDER_MAGIC, true);
@@ -52,7 +52,7 @@ export function pcapngHeader(name: string): Uint8Array {
 }
 
 /** One frame of `length` bytes, of which `bytes` were kept, at `ns` nanoseconds since 1970. */
-export function pcapngPacket(bytes: Uint8Array, length: number, ns: bigint, sent: boolean): Uint8Array {
+function pcapngPacket(bytes: Uint8Array, length: number, ns: bigint, sent: boolean): Uint8Array {
   const padded = Math.ceil(bytes.length / 4) * 4;
   const flags = option(OPT_EPB_FLAGS, new Uint8Array(new Uint32Array([sent ? 2 : 1]).buffer));
   const options = [...flags, ...option(OPT_END, new Uint8Array())];

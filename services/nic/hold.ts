@@ -19,6 +19,7 @@ import {
   Q_SIZE,
   Q_STATE,
   Q_USED,
+  QUEUE_F_HOLD,
   QUEUE_F_MRG_RXBUF,
   QUEUE_RUNNING,
 } from "../../shared/layout/nic.ts";
@@ -78,7 +79,7 @@ export class Hold {
     view.setUint32(at + Q_STATE, QUEUE_RUNNING, true);
     view.setUint32(at + Q_FLAVOUR, FLAVOUR_SPLIT, true);
     view.setUint32(at + Q_SIZE, HOLD_BUFFERS, true);
-    view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF, true);
+    view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF | QUEUE_F_HOLD, true);
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
     view.setUint32(at + Q_POOL, pool, true);
     view.setUint32(at + Q_DESC, at + DESC, true);

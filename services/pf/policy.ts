@@ -19,7 +19,7 @@ function unprocessable(field: string, detail: string): ApiError {
 }
 
 /** The policy that `patch` makes of `before`. Throws ApiError naming the field that is at fault. */
-export function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Partial<P>): P {
+function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Partial<P>): P {
   const next: P = { ...before };
   for (const [key, value] of Object.entries(patch)) if (value !== undefined) Object.assign(next, { [key]: value });
   // Leaving the VLAN takes its priority and protocol along, as `ip link set vf N vlan 0` does.
@@ -53,7 +53,7 @@ export function patchedPolicy<P extends PortPolicy>(who: string, before: P, patc
 }
 
 /** Throws if two ports, or a port and the PF, would receive the same (MAC, VLAN). */
-export function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void {
+function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void {
   if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give ${who} the PF's address ${mine.mac}`, "mac");
   const others: [string, PortPolicy][] = [
     ...settings.vfs.map((vf, id): [string, PortPolicy] => [`vf ${id}`, vf]),

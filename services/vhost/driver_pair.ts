@@ -5,11 +5,15 @@
  */
 import { ADV_DESC_BYTES, ADV_PAGE_BYTES, ADV_REG_TAIL, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import {
-  FLAVOUR_SINK,
-  FLAVOUR_SOURCE,
+  DRIVER_BUFFER_BYTES,
+  DRIVER_PAIR_STRIDE,
+  DRIVER_PAIRS,
+  FLAVOUR_DRIVER_RX,
+  FLAVOUR_DRIVER_TX,
   Q_BUFFERS,
   Q_BUFFERS_IOVA,
   Q_CALL_FD,
+  Q_CARRY_TO,
   Q_DESC,
   Q_FLAVOUR,
   Q_HEAT,
@@ -19,14 +23,10 @@ import {
   Q_REGISTERS,
   Q_SIZE,
   Q_STATE,
-  Q_WIRE,
   QUEUE_RUNNING,
   QUEUE_STOPPED,
   QUEUE_STRIDE,
   REGISTER_PAGES,
-  TRUNK_BUFFER_BYTES,
-  TRUNK_STRIDE,
-  TRUNKS,
 } from "../../shared/layout/nic.ts";
 import { DeviceClient, DeviceRefusal, type PoolName } from "../../shared/device/mod.ts";
 import type { Engine } from "../../shared/engine/mod.ts";
@@ -45,7 +45,7 @@ import type { SwitchExports } from "./exports.ts";
 
 const SIZE = 1024;
 const RING_BYTES = SIZE * ADV_DESC_BYTES;
-const BUFFERS_BYTES = SIZE * TRUNK_BUFFER_BYTES;
+const BUFFERS_BYTES = SIZE * DRIVER_BUFFER_BYTES;
 const FIRST_BUFFER = 0x10000;
 const MEMORY_BYTES = FIRST_BUFFER + 2 * BUFFERS_BYTES;
 /** Where the NIC sees the pair's memory. */
@@ -91,7 +91,7 @@ export class DriverPair {
   private constructor(engine: Engine<SwitchExports>, options: DriverPairOptions) {
     this.#engine = engine;
     this.#options = options;
-    this.rx = TRUNKS + options.pool * TRUNK_STRIDE;
+    this.rx = DRIVER_PAIRS + options.pool * DRIVER_PAIR_STRIDE;
     this.tx = this.rx + QUEUE_STRIDE;
     try {
       this.#window = engine.arena.allocate(MEMORY_BYTES);
@@ -153,7 +153,7 @@ export class DriverPair {
       size: SIZE,
       desc,
       base: 0,
-      packetBytes: TRUNK_BUFFER_BYTES,
+      packetBytes: DRIVER_BUFFER_BYTES,
       kick: index === TX,
       call: index === RX,
     }, [eventfd.number]);
@@ -184,13 +184,13 @@ export class DriverPair {
         view.setBigUint64(at + Q_BUFFERS_IOVA, IOVA + BigInt(FIRST_BUFFER + index * BUFFERS_BYTES), true);
         view.setInt32(at + Q_CALL_FD, index === TX ? this.#kick.number : -1, true);
         // In emulated mode rx names itself: its frames go to its pool's receive queues.
-        view.setUint32(at + Q_WIRE, this.#options.emulated && index === RX ? at : 0, true);
+        view.setUint32(at + Q_CARRY_TO, this.#options.emulated && index === RX ? at : 0, true);
         view.setInt32(at + Q_KICK_FD, index === RX ? this.#call.number : -1, true);
       };
-      describe(this.rx, RX, FLAVOUR_SOURCE);
-      describe(this.tx, TX, FLAVOUR_SINK);
+      describe(this.rx, RX, FLAVOUR_DRIVER_RX);
+      describe(this.tx, TX, FLAVOUR_DRIVER_TX);
       view.setUint32(registers + TX * ADV_REGISTER_STRIDE + ADV_REG_TAIL, 0, true);
-      wasm.fillSource(this.rx);
+      wasm.fillDriverRx(this.rx);
     });
   }
 
@@ -225,7 +225,7 @@ export class DriverPair {
   async drain(): Promise<void> {
     const { wasm } = this.#engine;
     const start = performance.now();
-    while (this.#device && !wasm.isSinkEmpty(this.tx)) {
+    while (this.#device && !wasm.isDriverTxEmpty(this.tx)) {
       if (performance.now() - start > DRAIN_DEADLINE_MS) {
         throw new Error(`the VF's transmit queue did not run empty within ${DRAIN_DEADLINE_MS} ms`);
       }

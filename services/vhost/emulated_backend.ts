@@ -1,5 +1,5 @@
 /** Emulated mode: the rings of a guest with a VF are served by this service's engine, which has a driver pair to the VF. */
-import { Q_WIRE, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL } from "../../shared/layout/nic.ts";
+import { Q_CARRY_TO, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL } from "../../shared/layout/nic.ts";
 import type { Tenant } from "../../shared/engine/mod.ts";
 import type { DriverPair } from "./driver_pair.ts";
 import { LocalBackend } from "./local_backend.ts";
@@ -38,7 +38,7 @@ export class EmulatedBackend extends LocalBackend {
   protected override started(tenant: Tenant, index: number): void {
     if (index % 2 === 0 || !this.#pair) return;
     const queue = QUEUES + (tenant.pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
-    this.emulation.engine.view.setUint32(queue + Q_WIRE, this.#pair.tx, true);
+    this.emulation.engine.view.setUint32(queue + Q_CARRY_TO, this.#pair.tx, true);
   }
 
   override async drain(): Promise<void> {

@@ -3,6 +3,6 @@ import type { EngineExports, FilterExports } from "../../shared/engine/mod.ts";
 
 /** What this service calls of them. */
 export interface SwitchExports extends EngineExports, FilterExports {
-  fillSource(source: number): void;
-  isSinkEmpty(sink: number): number;
+  fillDriverRx(rx: number): void;
+  isDriverTxEmpty(tx: number): number;
 }

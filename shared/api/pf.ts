@@ -106,7 +106,7 @@ const params = z.object({
 });
 
 /** The PF's routes. */
-export const pfRoutes = {
+const pfRoutes = {
   listVfs: createRoute({ method: "get", path: "/api/v1/vfs", responses: { 200: json(z.array(Vf), "All VFs") } }),
   getVf: createRoute({
     method: "get",

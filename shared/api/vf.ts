@@ -5,7 +5,7 @@
 import { z } from "@hono/zod-openapi";
 
 /** Highest rate that can be set, in Mbit/s. */
-export const RATE_MBPS_MAX = 1_000_000;
+const RATE_MBPS_MAX = 1_000_000;
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 
@@ -70,7 +70,7 @@ export const vfPolicyShape = {
 } as const;
 
 /** Which hardware a VF presents to a guest that drives it itself. */
-export const VfHardware = z.enum(["any", "advanced", "virtio"], { error: "is any, advanced or virtio" });
+const VfHardware = z.enum(["any", "advanced", "virtio"], { error: "is any, advanced or virtio" });
 
 /** What a VF has beside the policy that a vport has too. */
 export const vfShape = {

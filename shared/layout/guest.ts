@@ -167,6 +167,8 @@ export const GEN_ENDS_NS = 56;
 export const GEN_LAST_NS = 64;
 /** u32: frames that may be on their way (0: any number); those that have come back are counted by their flow. */
 export const GEN_WINDOW = 72;
+/** f64: with a rate, ns before which nothing is sent. */
+export const GEN_NEXT_NS = 80;
 /** u32: frames of a burst at the most. */
 export const GEN_BURST_MAX = 64;
 

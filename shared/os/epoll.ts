@@ -7,10 +7,8 @@ import { check, EINTR, errno, libc, OsError } from "./libc.ts";
 
 // sys/epoll.h
 export const EPOLLIN = 0x001;
-export const EPOLLERR = 0x008;
-export const EPOLLHUP = 0x010;
-export const EPOLLRDHUP = 0x2000;
-export const EPOLLONESHOT = 1 << 30;
+const EPOLLRDHUP = 0x2000;
+const EPOLLONESHOT = 1 << 30;
 export const EPOLLET = 1 << 31;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
@@ -107,7 +105,7 @@ export function eventData(view: DataView, i: number): number {
 }
 
 /** Somebody stopped waiting: the descriptor or the reactor was closed. */
-export class StoppedWaiting extends Error {
+class StoppedWaiting extends Error {
   override readonly name = "StoppedWaiting";
 }
 

@@ -33,7 +33,7 @@ const MSG_NOSIGNAL = 0x4000;
 const O_CLOEXEC = 0o2000000;
 
 /** Eventfds in one io_submit. */
-export const BATCH_MAX = 64;
+const BATCH_MAX = 64;
 /** Completions that may lie unread in the kernel's ring: they are taken away by the ringful, not one by one. */
 const UNREAD_MAX = 256;
 const COUNTS = Array.from({ length: UNREAD_MAX + 1 }, (_, n) => BigInt(n));

@@ -54,7 +54,7 @@ function newSocket(kind: SocketKind): Fd {
 }
 
 /** The peer closed, or the message was not whole. */
-export class SocketError extends Error {
+class SocketError extends Error {
   override readonly name = "SocketError";
 }
 

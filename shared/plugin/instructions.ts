@@ -34,8 +34,8 @@ export type Immediate =
 
 /** Prefixes of instructions that are numbered apart. */
 export const PREFIX_BULK = 0xfc;
-export const PREFIX_SIMD = 0xfd;
-export const PREFIX_ATOMIC = 0xfe;
+const PREFIX_SIMD = 0xfd;
+const PREFIX_ATOMIC = 0xfe;
 
 /** The call of a function. */
 export const CALL = 0x10;

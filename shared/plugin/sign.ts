@@ -80,7 +80,7 @@ export async function addSignature(
 }
 
 /** The trusted key that signed the image as it is. Throws PluginRejected if none did. */
-export async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: readonly string[]): Promise<string> {
+async function verifySignature(image: Uint8Array<ArrayBuffer>, keys: readonly string[]): Promise<string> {
   const { keyId, signature, signed } = signatureOf(image);
   for (const publicKey of keys) {
     const id = await keyIdOf(publicKey);

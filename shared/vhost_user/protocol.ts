@@ -55,12 +55,10 @@ export function requestName(number: number): RequestName | undefined {
 }
 
 // Feature bits of SET_FEATURES that belong to vhost
-export const VHOST_F_LOG_ALL = 26;
 export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
 
 // Protocol feature bits
 export const VHOST_USER_PROTOCOL_F_MQ = 0;
-export const VHOST_USER_PROTOCOL_F_RARP = 2;
 export const VHOST_USER_PROTOCOL_F_REPLY_ACK = 3;
 export const VHOST_USER_PROTOCOL_F_RESET_DEVICE = 13;
 export const VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;

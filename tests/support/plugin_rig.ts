@@ -101,7 +101,7 @@ export function translate(address: bigint, bytes: number): number {
 }
 
 /** A queue's ring as the plugin has named it, for the device. */
-export function ringSetup(view: DataView, queue: number, features: RigFeatures): RingSetup {
+function ringSetup(view: DataView, queue: number, features: RigFeatures): RingSetup {
   const at = P.PLUGIN_QUEUES + queue * P.PLUGIN_QUEUE_STRIDE;
   return {
     view,

@@ -52,7 +52,7 @@ function kernelVersion(): string {
 let image: Promise<{ kernel: string; initrd: string }> | undefined;
 
 /** Kernel and initrd for guests, made once a test process. */
-export function guestImage(): Promise<{ kernel: string; initrd: string }> {
+function guestImage(): Promise<{ kernel: string; initrd: string }> {
   image ??= build();
   return image;
 }

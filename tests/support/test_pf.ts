@@ -31,7 +31,7 @@ const ENGINE: EngineState = {
 };
 
 /** A pool that nobody drives. */
-export const IDLE_POOL: NicState["pf"] = {
+const IDLE_POOL: NicState["pf"] = {
   ...{ attached: false, held: false, queues: [], learnedMacs: 0, counters: {} },
   memory: { bytes: 0, regions: 0, sealed: true },
 };

@@ -83,7 +83,7 @@ for (const kind of FORMATS) {
   Deno.test(`a hold that is full drops and counts; at the end so does a receiver without buffers (${kind})`, () => {
     const { rig, divert, send, take, release, receiver, counters } = held(attach);
     for (let sent = 0; sent < HOLD_BUFFERS + 10 * ROUND; sent += ROUND) send(ROUND);
-    assertEquals([counters().rx_frames, counters().rx_no_buffer], [HOLD_BUFFERS, 10 * ROUND]);
+    assertEquals([counters().rx_frames, counters().rx_no_buffer], [0, 10 * ROUND]);
     assertEquals(release(256), HOLD_BUFFERS, "a receiver without buffers is waited for");
     // The ring has 64 descriptors: from half of them on it has room.
     const room = () => {

@@ -109,6 +109,21 @@ Deno.test("no module imports itself by way of others", () => {
   assertEquals(circles, []);
 });
 
+Deno.test("what a module exports, another one reads", () => {
+  const words = new Map(sources.map((path) => {
+    const code = Deno.readTextFileSync(new URL(path, ROOT)).replaceAll(/\/\*[^]*?\*\/|\/\/.*/g, "");
+    return [path, new Set(code.match(/\w+/g))];
+  }));
+  const unread = sources.flatMap((path) => {
+    const text = Deno.readTextFileSync(new URL(path, ROOT));
+    const exported = text.matchAll(/^export (?:async |abstract )*(?:const|let|function\*?|class) (\w+)/gm);
+    return [...exported].map(([, name]) => name ?? "").filter((name) =>
+      !sources.some((other) => other !== path && words.get(other)?.has(name))
+    ).map((name) => `${path} ${name}`);
+  });
+  assertEquals(unread, []);
+});
+
 Deno.test("every file opens with what it is", () => {
   const bare = sources.filter((path) => !Deno.readTextFileSync(new URL(path, ROOT)).trimStart().startsWith("/*"));
   assertEquals(bare, []);
@@ -169,7 +184,7 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.GROUPS, layout.GROUP_COUNT, layout.GROUP_STRIDE),
     section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
-    section(layout.TRUNKS, layout.POOL_COUNT, layout.TRUNK_STRIDE),
+    section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
     section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
   ];
   sections.forEach(([, end], i) => {

@@ -131,7 +131,7 @@ export function recordDescriptors(record: usize, count: u32, id: u32): void {
 }
 
 /** A copy of the frame's first bytes (HEAD_BYTES_MAX, if there are so many) for who looks into its headers. */
-export function copyHead(record: usize, dst: usize, most: u32): u32 {
+function copyHead(record: usize, dst: usize, most: u32): u32 {
   const n = min(load<u32>(record, R_LENGTH), most);
   const data: usize = load<u32>(record, R_DATA);
   if (<u32> load<u16>(record, R_SEGMENTS) == 1) memory.copy(dst, data, n);

@@ -82,7 +82,7 @@ function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
 }
 
 /** The segments of a record's frame, also if it lies in one piece. */
-export function segmentsOf(record: usize): usize {
+function segmentsOf(record: usize): usize {
   if (<u32> load<u16>(record, R_SEGMENTS) != 1) return load<u32>(record, R_DATA);
   const one = context + ONE_SEGMENT;
   store<u32>(one, load<u32>(record, R_DATA));

@@ -50,7 +50,7 @@ import {
   R_LENGTH,
   RECORD_STRIDE,
   RX_SEGMENTS,
-  TRUNK_BUFFER_BYTES,
+  DRIVER_BUFFER_BYTES,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
 import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
@@ -72,12 +72,12 @@ function descriptorOf(q: usize, slot: u32): usize {
 
 @inline
 function bufferOf(q: usize, slot: u32): usize {
-  return load<u32>(q, Q_BUFFERS) + slot * TRUNK_BUFFER_BYTES;
+  return load<u32>(q, Q_BUFFERS) + slot * DRIVER_BUFFER_BYTES;
 }
 
 @inline
 function iovaOf(q: usize, slot: u32): u64 {
-  return load<u64>(q, Q_BUFFERS_IOVA) + <u64> (slot * TRUNK_BUFFER_BYTES);
+  return load<u64>(q, Q_BUFFERS_IOVA) + <u64> (slot * DRIVER_BUFFER_BYTES);
 }
 
 // The transmit ring -------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ export function scatterDriver(tx: usize, first: usize, wait: bool): u32 {
  */
 function send(tx: usize, record: usize, head: u32, tag: u32, frameBytes: u32): u32 {
   const mask = load<u32>(tx, Q_SIZE) - 1;
-  const count = max(1, (frameBytes + TRUNK_BUFFER_BYTES - 1) / TRUNK_BUFFER_BYTES);
+  const count = max(1, (frameBytes + DRIVER_BUFFER_BYTES - 1) / DRIVER_BUFFER_BYTES);
   if (count > <u32> ADV_CHAIN_MAX) return C_RX_TOO_SMALL;
   const tail = load<u32>(tx, Q_LAST_AVAIL);
   if (count > freeToSend(tx)) return C_RX_NO_BUFFER;
@@ -123,7 +123,7 @@ function send(tx: usize, record: usize, head: u32, tag: u32, frameBytes: u32): u
     putTagged(bufferOf(tx, tail), record, head, tag);
   } else {
     for (let i: u32 = 0; i < count; i++) {
-      appendSegment(context + RX_SEGMENTS, i, bufferOf(tx, (tail + i) & mask), TRUNK_BUFFER_BYTES);
+      appendSegment(context + RX_SEGMENTS, i, bufferOf(tx, (tail + i) & mask), DRIVER_BUFFER_BYTES);
     }
     rewindOut();
     putFrame(record, head, tag);
@@ -133,7 +133,7 @@ function send(tx: usize, record: usize, head: u32, tag: u32, frameBytes: u32): u
   let left = frameBytes;
   for (let i: u32 = 0; i < count; i++) {
     const slot = (tail + i) & mask;
-    const length = min(left, <u32> TRUNK_BUFFER_BYTES);
+    const length = min(left, <u32> DRIVER_BUFFER_BYTES);
     left -= length;
     const end: u32 = i + 1 == count ? ADV_TXD_DCMD_EOP : 0;
     const status: u64 = i == 0 ? <u64> frameBytes << ADV_TXD_PAYLEN_SHIFT : 0;
@@ -152,12 +152,12 @@ export function publishDriverTx(tx: usize): void {
 }
 
 /** Whether the transmit ring has no room for even the longest frame's worth of descriptors. */
-export function isSinkFull(tx: usize): bool {
+export function isDriverTxFull(tx: usize): bool {
   return freeToSend(tx) < <u32> ADV_CHAIN_MAX;
 }
 
 /** Whether the device has taken everything that was put into the transmit ring. */
-export function isSinkEmpty(tx: usize): bool {
+export function isDriverTxEmpty(tx: usize): bool {
   return atomic.load<u32>(load<u32>(tx, Q_REGISTERS) + ADV_REG_HEAD) == load<u32>(tx, Q_LAST_AVAIL);
 }
 
@@ -191,7 +191,7 @@ export function gatherDriver(rx: usize, most: u32, byteLimit: u32, unitLimit: u3
     const slot = (next + taken) & mask;
     const meta = load<u64>(descriptorOf(rx, slot), 8);
     const length = <u32> (meta >> 32) & 0xffff;
-    if ((<u32> meta & ADV_RXD_STAT_EOP) != 0 && length <= <u32> TRUNK_BUFFER_BYTES && isPlainLength(length)) {
+    if ((<u32> meta & ADV_RXD_STAT_EOP) != 0 && length <= <u32> DRIVER_BUFFER_BYTES && isPlainLength(length)) {
       before = recordPlain(record, bufferOf(rx, slot), length, before);
       store<u32>(record, 1, R_DESCRIPTORS);
       bytes += length;
@@ -225,7 +225,7 @@ function gatherBuffers(rx: usize, first: u32, there: u32, record: usize): u32 {
     const meta = load<u64>(descriptorOf(rx, slot), 8);
     const length = <u32> (meta >> 32) & 0xffff;
     store<u64>(batch(), slot, B_BAD_DETAIL);
-    if (length > <u32> TRUNK_BUFFER_BYTES) return BAD_DESCRIPTOR;
+    if (length > <u32> DRIVER_BUFFER_BYTES) return BAD_DESCRIPTOR;
     appendSegment(context + TX_SEGMENTS, start + i, bufferOf(rx, slot), length);
     bytes += length;
     if ((<u32> meta & ADV_RXD_STAT_EOP) == 0) continue;
@@ -261,7 +261,7 @@ function post(rx: usize, slot: u32): void {
 }
 
 /** Hands all of the receive ring to the device but the one descriptor that stays the driver's. */
-export function fillSource(rx: usize): void {
+export function fillDriverRx(rx: usize): void {
   const size = load<u32>(rx, Q_SIZE);
   for (let slot: u32 = 0; slot < size; slot++) post(rx, slot);
   store<u32>(rx, 0, Q_LAST_AVAIL);

@@ -10,7 +10,7 @@ import {
   DIRTY_LIST,
   FLAVOUR_ADVANCED,
   FLAVOUR_PACKED,
-  FLAVOUR_SINK,
+  FLAVOUR_DRIVER_TX,
   FLAVOUR_SPLIT,
   N_COUNT,
   Q_DIRTY,
@@ -115,7 +115,7 @@ function publish(q: usize): void {
   if (flavour == FLAVOUR_SPLIT) publishSplit(q);
   else if (flavour == FLAVOUR_PACKED) publishPacked(q);
   else if (flavour == FLAVOUR_ADVANCED) publishAdvanced(q);
-  else if (flavour == FLAVOUR_SINK) publishDriverTx(q);
+  else if (flavour == FLAVOUR_DRIVER_TX) publishDriverTx(q);
   else publishDriverRx(q);
 }
 

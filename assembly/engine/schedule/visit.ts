@@ -10,7 +10,7 @@ import {
   CTL_RATE_BLOCKED,
   Q_POOL,
   Q_STATE,
-  Q_WIRE,
+  Q_CARRY_TO,
   Q_WORKED_NS,
   QUEUE_RUNNING,
   R_LENGTH,
@@ -44,7 +44,7 @@ export function visit(q: usize, pass: u32): u32 {
   const share = shareOf(p, q, pass);
   if (share == 0) return 0;
   store<u32>(batch(), UNITS_VISIT, B_UNITS);
-  const taken = load<u32>(q, Q_WIRE) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
+  const taken = load<u32>(q, Q_CARRY_TO) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
   publishDirty();
   visitUnits = load<u32>(batch(), B_UNITS);
   charge(p, visitUnits);

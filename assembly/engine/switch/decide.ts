@@ -170,11 +170,16 @@ export function deliver(entry: usize, from: u32, to: u32): void {
   const tagged = tag != 0 && load<u32>(p, P_VLAN) == 0;
   const kept: u32 = lookedBehind ? HEAD_CHECKED : HEAD_AS_IS;
   const head: u32 = tagInFrame ? (tagged ? kept : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
-  const group: u32 = dst == MAC_BROADCAST ? HEAD_F_BROADCAST : isMulticast(dst) ? HEAD_F_MULTICAST : 0;
   store<u16>(entry, <u16> to, D_POOL);
   store<u8>(entry, DECIDED_DELIVER, D_KIND);
-  store<u8>(entry, <u8> (head | group), D_HEAD);
+  store<u8>(entry, <u8> (head | groupOf(dst)), D_HEAD);
   store<u32>(entry, tag, D_OUT_TAG);
   store<u8>(entry, D_F_SENT, D_FLAGS);
   store<u32>(entry, queues == 1 ? load<u32>(p, P_RX_QUEUES) : 0, D_QUEUE);
+}
+
+/** What a delivery's N_HEAD says of frames to `dst`: a group, all, or neither. */
+@inline
+export function groupOf(dst: u64): u32 {
+  return dst == MAC_BROADCAST ? HEAD_F_BROADCAST : isMulticast(dst) ? HEAD_F_MULTICAST : 0;
 }

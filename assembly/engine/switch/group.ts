@@ -21,12 +21,14 @@ import {
   N_NEXT,
   N_RECORD,
   P_RECEIVE_NS,
+  Q_FLAGS,
   Q_GROUP,
   Q_POOL,
   Q_RECEIVE_COST,
+  QUEUE_F_HOLD,
 } from "../../../shared/layout/nic.ts";
 import { batch, context, control, poolAt } from "../context.ts";
-import { bookResults, clearResults } from "../deliver/results.ts";
+import { bookRefused, bookResults, clearResults } from "../deliver/results.ts";
 import { scatter } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
@@ -82,7 +84,10 @@ export function flush(): void {
     clearResults();
     const frames = scatter(rx, load<u32>(group, G_FIRST), false);
     if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
-    bookResults(poolAt(load<u32>(rx, Q_POOL)));
+    const p = poolAt(load<u32>(rx, Q_POOL));
+    // What a hold takes is booked when it is handed on.
+    if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
+    else bookResults(p);
     noteCost(rx, frames);
   }
   store<u64>(batch(), 0, B_GROUPS);

@@ -17,7 +17,7 @@ import { headOf } from "../batch/record.ts";
 import { context, poolAt } from "../context.ts";
 
 /** A hash of addresses and ports that is the same in both directions. Reads at most `length` bytes of the frame. */
-export function flowHash(frame: usize, length: u32): u32 {
+function flowHash(frame: usize, length: u32): u32 {
   let at: usize = frame + 12;
   let left = length - 12;
   let ethertype: u32 = load<u16>(at);

@@ -37,8 +37,7 @@ export const GROUP_COUNT = 256;
 export const GROUP_STRIDE = 16;
 
 // A frame's record: checked copies of what its owner could change.
-/** 16 bytes: the frame's first ones. */
-export const R_HEAD = 0;
+// Bytes 0–15 are the frame's first ones.
 /** u32: where the frame lies, if R_SEGMENTS is 1; otherwise its list of segments. */
 export const R_DATA = 16;
 export const R_LENGTH = 20;

@@ -20,7 +20,7 @@
  *      0x0090_0000  scratch            1.2 MiB   the running batch: frame records, segment lists, groups
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
- *      0x00cb_0000  trunks             512 B   each: source and sink of a pool, for an engine that is a driver itself
+ *      0x00cb_0000  driver pairs       512 B   each: both rings of a pool, for an engine that is a driver itself
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0160_0000  windows                      guests' memory is mapped from here up
  */
@@ -40,7 +40,7 @@ export const QUEUES = 0x600000;
 export const SCRATCH = 0x900000;
 export const REGISTER_PAGES = 0xb00000;
 export const MULTICAST_TABLES = 0xc80000;
-export const TRUNKS = 0xcb0000;
+export const DRIVER_PAIRS = 0xcb0000;
 export const DECISIONS = 0x1000000;
 export const WINDOWS = 0x1600000;
 
@@ -55,7 +55,6 @@ export const POOL_COUNT = 258;
 export const POOL_STRIDE = 1024;
 export const FLOW_TABLE_STRIDE = 256;
 export const DECISION_STRIDE = 64;
-export const DECISION_SETS = 64;
 export const DECISION_WAYS = 4;
 export const DECISIONS_PER_POOL = 256;
 export const VLAN_BITMAP_STRIDE = 1024;
@@ -66,7 +65,7 @@ export const FILTER_STRIDE = 16;
 export const FILTER_COUNT = 65536;
 export const QUEUE_STRIDE = 256;
 export const MULTICAST_TABLE_STRIDE = 512;
-export const TRUNK_STRIDE = 512;
+export const DRIVER_PAIR_STRIDE = 512;
 /** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */
 export const QUEUES_PER_POOL = 33;
 export const QUEUE_PAIRS_MAX = 16;

@@ -52,9 +52,12 @@ export const Q_IDLE_KICKS = 172;
 export const Q_REGISTERS = 176;
 export const Q_PACKET_BYTES = 180;
 export const Q_HEADER_BYTES = 184;
-/** u32: where a wired queue's frames go: the sink (arena offset), or itself for a source; 0: through the switch. */
-export const Q_WIRE = 188;
-/** Trunks: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
+/**
+ * u32: the driver's transmit ring that takes a queue's frames (arena offset), or the queue itself for a driver's receive
+ * ring; 0: its frames go through the switch.
+ */
+export const Q_CARRY_TO = 188;
+/** Driver pairs: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
 export const Q_BUFFERS = 192;
 export const Q_BUFFERS_IOVA = 200;
 /** u32: a hold ring's buffers that have been handed on. */
@@ -87,12 +90,12 @@ export const HEAT_COLD = 2;
 export const FLAVOUR_SPLIT = 0;
 export const FLAVOUR_ADVANCED = 1;
 /** The driver's side of an advanced pair: its transmit ring, and its receive ring. */
-export const FLAVOUR_SINK = 2;
-export const FLAVOUR_SOURCE = 3;
+export const FLAVOUR_DRIVER_TX = 2;
+export const FLAVOUR_DRIVER_RX = 3;
 /** A packed virtqueue: Q_DESC is the ring, Q_AVAIL the driver's event suppression area, Q_USED the device's. */
 export const FLAVOUR_PACKED = 4;
-/** A trunk's descriptors each have a buffer of this size. */
-export const TRUNK_BUFFER_BYTES = 2048;
+/** A driver pair's descriptors each have a buffer of this size. */
+export const DRIVER_BUFFER_BYTES = 2048;
 
 export const QUEUE_STOPPED = 0;
 export const QUEUE_RUNNING = 1;
@@ -102,6 +105,8 @@ export const QUEUE_F_EVENT_IDX = 1;
 export const QUEUE_F_INDIRECT = 2;
 export const QUEUE_F_MRG_RXBUF = 4;
 export const QUEUE_F_IN_ORDER = 8;
+/** The NIC's own ring of a pool that is held: what it takes is not yet delivered. */
+export const QUEUE_F_HOLD = 16;
 
 // Why a queue stopped ------------------------------------------------------------------------------------------
 

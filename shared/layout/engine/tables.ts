@@ -25,10 +25,7 @@ export const LEARNED_AGE_SECONDS = 300;
 
 // Decision cache entry (64 bytes, a line) ----------------------------------------------------------------------------------
 
-/** Key: the frame's first 12 bytes, and its tag as it is in the frame (0: none). */
-export const D_DST = 0;
-export const D_SRC = 8;
-export const D_TAG = 12;
+// Bytes 0–15 are the key: the frame's first 12 bytes, and its tag as it is in the frame (0: none).
 export const D_GENERATION = 16;
 /** u16: the pool that receives the frame, or whose counter tells why nobody does. */
 export const D_POOL = 20;

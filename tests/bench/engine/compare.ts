@@ -83,7 +83,7 @@ class Bench implements AsyncDisposable {
 }
 
 /** The rows that are wanted, and what they are held against. */
-export function chosenRows(only = ""): Row[] {
+function chosenRows(only = ""): Row[] {
   const names = new Set(ROWS.filter(({ name }) => name.includes(only)).flatMap(({ name, base }) => [name, base]));
   return ROWS.filter(({ name }) => names.has(name));
 }
