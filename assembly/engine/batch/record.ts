@@ -36,6 +36,9 @@ import { peek } from "./segments.ts";
 /** Bytes of a frame that its record holds a copy of: addresses, a tag, and the type behind it. */
 export const RECORD_HEAD_BYTES: u32 = 20;
 
+/** Frames up to this length are short: their first lines are most of what moves between CPUs. */
+export const SHORT_FRAME_BYTES: u32 = 512;
+
 /** Record `i` of the batch. */
 @inline
 export function recordAt(i: u32): usize {

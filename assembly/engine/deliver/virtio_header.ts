@@ -1,5 +1,6 @@
 /** The virtio-net header of a frame that a receiver gets (virtio 1.2 §5.1.6.4): no offload, and its number of buffers. */
 import { VIRTIO_NET_HDR_BYTES } from "../../../shared/layout/virtio.ts";
+import { SHORT_FRAME_BYTES } from "../batch/record.ts";
 
 /**
  * A header of one buffer as 16 bytes, of which those behind `hdrBytes` are the frame's and are written after it: one move
@@ -8,6 +9,20 @@ import { VIRTIO_NET_HDR_BYTES } from "../../../shared/layout/virtio.ts";
 @inline
 export function virtioHeader(hdrBytes: u32): v128 {
   return i64x2.replace_lane(i64x2.splat(0), 1, hdrBytes == VIRTIO_NET_HDR_BYTES ? 1 << 16 : 0);
+}
+
+/**
+ * Writes `header`, as `virtioHeader` made it, to `buffer`, for `need` bytes in all; with a short frame, unless it is
+ * there: drivers use their buffers again, and a line that nobody writes stays in both CPUs' caches. Between long frames
+ * it does not stay in any: reading it first would be one more wait.
+ */
+@inline
+export function putOneBufferHeader(buffer: usize, header: v128, hdrBytes: u32, need: u32): void {
+  if (need <= SHORT_FRAME_BYTES && load<u64>(buffer) == 0) {
+    const rest = load<u32>(buffer, 8) ^ v128.extract_lane<u32>(header, 2);
+    if ((hdrBytes == VIRTIO_NET_HDR_BYTES ? rest : rest & 0xffff) == 0) return;
+  }
+  v128.store(buffer, header);
 }
 
 /** Writes a header of `hdrBytes` (12, or 10 without num_buffers) to `dst`. */

@@ -19,12 +19,11 @@ import {
 } from "../../../shared/layout/advanced.ts";
 import {
   B_BAD_DETAIL,
-  B_BYTES,
   B_CHAIN_BYTES,
   B_CHAIN_DESCRIPTORS,
   B_CHAIN_SEGMENTS,
+  B_READ_AHEAD,
   B_SEGMENTS,
-  B_UNITS,
   BAD_ADDRESS,
   BAD_CHAIN_LENGTH,
   BAD_DESCRIPTOR,
@@ -37,20 +36,18 @@ import {
   Q_REGION_WINDOW,
   Q_SIZE,
   R_DESCRIPTORS,
-  R_LENGTH,
   R_REPORT,
   RECORD_STRIDE,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
-import { noHead, recordAt, recordPlain, recordSegments } from "../batch/record.ts";
+import { recordAt, recordSegments } from "../batch/record.ts";
 import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
+import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch, context } from "../context.ts";
-import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FRAME } from "../schedule/cost.ts";
+import { spend, UNITS_DESCRIPTOR } from "../schedule/cost.ts";
 import { pendingAdvanced } from "./advanced.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { prefetchRing } from "./prefetch.ts";
-import { inSecond, isPlainLength } from "./split_gather.ts";
 
 /** What the third dword of a simple frame's descriptor holds beside length, FCS and report. */
 const SIMPLE_MASK: u32 = ADV_TXD_DTYP_MASK | ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_DEXT | ADV_TXD_DCMD_VLE | ADV_TXD_DCMD_TSE;
@@ -65,48 +62,48 @@ function isSimple(meta: u64): bool {
 /** As `gatherSplit`, from an advanced ring. */
 export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u32): u32 {
   const mask = load<u32>(q, Q_SIZE) - 1;
+  const there = pendingAdvanced(q);
+  const end: u32 = there > mask ? 0 : there;
+  const head = load<u32>(q, Q_LAST_AVAIL);
+  let used: u32 = 0;
+  let n: u32 = 0;
+  while (n < most && used < end && mayGrow(byteLimit, unitLimit)) {
+    const run = min(min(most - n, RUN_FRAMES), end - used);
+    const taken = take(n, locateAdvanced(q, head + used, n, run), 0, byteLimit, unitLimit);
+    n += taken;
+    used += taken;
+    if (taken == run || !mayGrow(byteLimit, unitLimit)) continue;
+    const record = recordAt(n);
+    if (!gatherDescriptors(q, (head + used) & mask, end - used, record, n == 0)) break;
+    used += load<u32>(record, R_DESCRIPTORS);
+    n++;
+  }
+  return n;
+}
+
+/** Locates plain frames from ring position `position` on, up to the first that is none; answers how many. */
+function locateAdvanced(q: usize, position: u32, first: u32, run: u32): u32 {
+  const mask = load<u32>(q, Q_SIZE) - 1;
   const ring: usize = load<u32>(q, Q_DESC);
   const iova = load<u64>(q, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
   const window: usize = load<u32>(q, Q_REGION_WINDOW);
-  const there = pendingAdvanced(q);
-  const end: u32 = there > mask ? 0 : there;
-  let head = load<u32>(q, Q_LAST_AVAIL);
-  let bytes: u32 = 0;
-  let units = load<u32>(batch(), B_UNITS);
-  let taken: u32 = 0;
+  let record = recordAt(first);
+  let ahead: u64 = 0;
   let n: u32 = 0;
-  let before = noHead();
-  prefetchRing(q, min(most, end));
-  let record = recordAt(0);
-  for (; n < most && taken < end && bytes < byteLimit && units < unitLimit; n++, record += RECORD_STRIDE) {
-    const descriptor = ring + ((head + taken) & mask) * ADV_DESC_BYTES;
-    const address = load<u64>(descriptor);
+  for (; n < run; n++, record += RECORD_STRIDE) {
+    const descriptor = ring + ((position + n) & mask) * ADV_DESC_BYTES;
+    const offset = load<u64>(descriptor) - iova;
     const meta = load<u64>(descriptor, 8);
     const frameBytes = <u32> meta & <u32> ADV_TXD_DTALEN_MASK;
-    let at: usize = 0;
-    if (isSimple(meta) && isPlainLength(frameBytes)) {
-      const offset = address - iova;
-      at = offset < reach ? window + <usize> offset : inSecond(q, address);
-    }
-    if (at != 0) {
-      before = recordPlain(record, at, frameBytes, before);
-      store<u32>(record, 1, R_DESCRIPTORS);
-      store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
-      bytes += frameBytes;
-      taken++;
-      units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
-    } else {
-      store<u32>(batch(), units, B_UNITS);
-      if (!gatherDescriptors(q, (head + taken) & mask, end - taken, record, n == 0)) break;
-      before = v128.load(record);
-      bytes += load<u32>(record, R_LENGTH);
-      taken += load<u32>(record, R_DESCRIPTORS);
-      units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;
-    }
+    if (!isSimple(meta) || !isPlainLength(frameBytes)) break;
+    const at = offset < reach ? window + <usize> offset : inSecond(q, offset + iova);
+    if (at == 0) break;
+    ahead += locate(record, at, frameBytes, 0);
+    store<u32>(record, 1, R_DESCRIPTORS);
+    store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
   }
-  store<u32>(batch(), units, B_UNITS);
-  store<u32>(batch(), bytes, B_BYTES);
+  store<u64>(batch(), ahead, B_READ_AHEAD);
   return n;
 }
 
@@ -125,6 +122,7 @@ function gatherDescriptors(q: usize, head: u32, there: u32, record: usize, first
   recordSegments(record, start, load<u64>(batch(), B_CHAIN_BYTES), 0, offload);
   store<u32>(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), R_DESCRIPTORS);
   store<u64>(record, report, R_REPORT);
+  addFrame(record);
   return true;
 }
 

@@ -51,9 +51,8 @@ import { outLength, peekFrame, putFrame, putPlain, putRest, putTagged } from "..
 import { noteDelivered, settle } from "../deliver/results.ts";
 import { spendReceive, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { pendingAdvanced } from "./advanced.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { inSecond } from "./split_gather.ts";
 import { COMMON_MASK } from "./split_scatter.ts";
 
 /** As `scatterSplit`, into an advanced ring. */

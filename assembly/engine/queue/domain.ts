@@ -100,6 +100,13 @@ export function reachOf(size: u64): u64 {
   return size > REACH_SLACK ? size - REACH_SLACK : 0;
 }
 
+/** The pointer of a buffer if the second remembered region holds any frame there, else 0. */
+export function inSecond(q: usize, address: u64): usize {
+  const offset = address - load<u64>(q, Q_REGION2_IOVA);
+  if (offset >= reachOf(load<u64>(q, Q_REGION2_SIZE))) return 0;
+  return load<u32>(q, Q_REGION2_WINDOW) + <usize> offset;
+}
+
 /** Forgets which regions translated last, when the domain's memory changes. */
 export function forgetRegions(q: usize): void {
   store<u64>(q, 0, Q_REGION_SIZE);

@@ -60,7 +60,7 @@ import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
 import { settle } from "../deliver/results.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
 import { failQueue, raiseCall } from "./interrupts.ts";
-import { isPlainLength } from "./split_gather.ts";
+import { isPlainLength } from "../batch/take.ts";
 
 /** Frames of the receive ring looked ahead for; a burst takes no more at a time. */
 const LOOK_AHEAD: u32 = 128;

@@ -63,11 +63,11 @@ export function pendingPacked(q: usize): u32 {
   return (flags & OWNER_FLAGS) == availableFlags(load<u32>(q, Q_WRAP) & WRAP_AVAIL) ? 1 : 0;
 }
 
-/** How many descriptors wait from the position on; no more than `most` are looked at. */
-export function countPacked(q: usize, most: u32): u32 {
+/** How many descriptors wait from slot `first`, with this wrap counter, on; no more than `most` are looked at. */
+export function countPacked(q: usize, first: u32, wrapCounter: u32, most: u32): u32 {
   const size = load<u32>(q, Q_SIZE);
-  let slot = load<u32>(q, Q_LAST_AVAIL);
-  let wrap = load<u32>(q, Q_WRAP) & WRAP_AVAIL;
+  let slot = first;
+  let wrap = wrapCounter;
   let n: u32 = 0;
   while (n < most && (<u32> (metaOf(q, slot) >> 48) & OWNER_FLAGS) == availableFlags(wrap)) {
     n++;

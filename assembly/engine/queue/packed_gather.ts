@@ -1,12 +1,11 @@
 /** Frames out of a packed transmit ring: the common kind in one loop, chains and indirect tables by the walk. */
 import {
   B_BAD_DETAIL,
-  B_BYTES,
   B_CHAIN_BYTES,
   B_CHAIN_DESCRIPTORS,
   B_CHAIN_ID,
+  B_READ_AHEAD,
   B_SEGMENTS,
-  B_UNITS,
   BAD_CHAIN_LENGTH,
   BAD_HEADER,
   OK,
@@ -20,75 +19,71 @@ import {
   Q_WRAP,
   QUEUE_SIZE_MAX,
   R_DESCRIPTORS,
-  R_LENGTH,
   RECORD_STRIDE,
   WRAP_AVAIL,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
-import { noHead, recordAt, recordDescriptors, recordPlain, recordSegments } from "../batch/record.ts";
+import { recordAt, recordDescriptors, recordSegments } from "../batch/record.ts";
+import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch } from "../context.ts";
-import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { availableFlags, countPacked, OWNER_FLAGS } from "./packed.ts";
+import { availableFlags, metaOf, OWNER_FLAGS } from "./packed.ts";
 import { walkPacked } from "./packed_chain.ts";
-import { prefetchRing } from "./prefetch.ts";
-import { inSecond, isPlainLength } from "./split_gather.ts";
 
 /** As `gatherSplit`, from a packed ring; it also stops where nothing more is available. */
 export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32): u32 {
   const size = load<u32>(q, Q_SIZE);
-  const ring: usize = load<u32>(q, Q_DESC);
   const hdrBytes = load<u32>(q, Q_HDR_BYTES);
   let slot = load<u32>(q, Q_LAST_AVAIL);
   let wrap = load<u32>(q, Q_WRAP) & WRAP_AVAIL;
-  const iova = load<u64>(q, Q_REGION_IOVA);
-  const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
-  const window: usize = load<u32>(q, Q_REGION_WINDOW);
-  let available = availableFlags(wrap);
-  let bytes: u32 = 0;
-  let units = load<u32>(batch(), B_UNITS);
-  let taken: u32 = 0;
+  let used: u32 = 0;
   let n: u32 = 0;
-  let before = noHead();
-  prefetchRing(q, countPacked(q, most));
-  for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
-    const descriptor = ring + slot * VIRTQ_DESC_BYTES;
-    const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
-    const flags = <u32> (meta >> 48);
-    // A chain that laps the ring would be taken for a new one.
-    if ((flags & OWNER_FLAGS) != available || taken == size) break;
-    const address = load<u64>(descriptor);
-    const frameBytes = <u32> meta - hdrBytes;
-    let at: usize = 0;
-    if (flags == available && isPlainLength(frameBytes)) {
-      const offset = address - iova;
-      at = offset < reach ? window + <usize> offset : inSecond(q, address);
+  while (n < most && mayGrow(byteLimit, unitLimit)) {
+    // Up to the ring's end, so that one wrap counter holds; and a chain that laps the ring would be taken for a new one.
+    const run = min(min(most - n, RUN_FRAMES), min(size - slot, size - used));
+    if (run == 0) break;
+    const there = locatePacked(q, slot, wrap, n, run, hdrBytes);
+    let step = take(n, there, hdrBytes, byteLimit, unitLimit);
+    n += step;
+    if (step == there && there < run && mayGrow(byteLimit, unitLimit)) {
+      const next = slot + step;
+      if ((<u32> (metaOf(q, next) >> 48) & OWNER_FLAGS) != availableFlags(wrap)) break;
+      const record = recordAt(n);
+      if (!gatherChain(q, next | (wrap << 16), record, size - used - step, n == 0)) break;
+      step += load<u32>(record, R_DESCRIPTORS);
+      n++;
     }
-    let step: u32 = 1;
-    if (at != 0 && load<u16>(at) == 0) {
-      before = recordPlain(record, at + hdrBytes, frameBytes, before);
-      recordDescriptors(record, 1, <u32> (meta >> 32) & 0xffff);
-      bytes += frameBytes;
-      units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
-    } else {
-      store<u32>(batch(), units, B_UNITS);
-      if (!gatherChain(q, slot | (wrap << 16), record, size - taken, n == 0)) break;
-      before = v128.load(record);
-      step = load<u32>(record, R_DESCRIPTORS);
-      bytes += load<u32>(record, R_LENGTH);
-      units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;
-    }
-    n++;
-    taken += step;
+    used += step;
     slot += step;
     if (slot < size) continue;
     slot -= size;
     wrap ^= WRAP_AVAIL;
-    available = availableFlags(wrap);
   }
-  store<u32>(batch(), units, B_UNITS);
-  store<u32>(batch(), bytes, B_BYTES);
+  return n;
+}
+
+/** Locates plain frames from slot `slot` on, up to the first that is none or not available; answers how many. */
+function locatePacked(q: usize, slot: u32, wrap: u32, first: u32, run: u32, hdrBytes: u32): u32 {
+  const iova = load<u64>(q, Q_REGION_IOVA);
+  const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
+  const window: usize = load<u32>(q, Q_REGION_WINDOW);
+  const available = availableFlags(wrap);
+  let descriptor: usize = load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES;
+  let record = recordAt(first);
+  let ahead: u64 = 0;
+  let n: u32 = 0;
+  for (; n < run; n++, record += RECORD_STRIDE, descriptor += VIRTQ_DESC_BYTES) {
+    const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
+    const frameBytes = <u32> meta - hdrBytes;
+    if (<u32> (meta >> 48) != available || !isPlainLength(frameBytes)) break;
+    const offset = load<u64>(descriptor) - iova;
+    const at = offset < reach ? window + <usize> offset : inSecond(q, offset + iova);
+    if (at == 0) break;
+    ahead += locate(record, at + hdrBytes, frameBytes, hdrBytes);
+    recordDescriptors(record, 1, <u32> (meta >> 32) & 0xffff);
+  }
+  store<u64>(batch(), ahead, B_READ_AHEAD);
   return n;
 }
 
@@ -107,5 +102,6 @@ function gatherChain(q: usize, position: u32, record: usize, limit: u32, first: 
   }
   recordSegments(record, start, bytes, hdrBytes, false);
   recordDescriptors(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), load<u32>(batch(), B_CHAIN_ID));
+  addFrame(record);
   return true;
 }

@@ -42,13 +42,14 @@ import {
   WRAP_USED,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES, VIRTQ_DESC_F_WRITE, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
+import { SHORT_FRAME_BYTES } from "../batch/record.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
 import { note, noteDelivered, settle } from "../deliver/results.ts";
-import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { putOneBufferHeader, putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
 import {
   advanceAvail,
@@ -61,7 +62,7 @@ import {
   stageUsed,
 } from "./packed.ts";
 import { walkPacked } from "./packed_chain.ts";
-import { inSecond } from "./split_gather.ts";
+import { PREFETCH_BUFFERS, prefetchRing } from "./prefetch.ts";
 import { COMMON_MASK } from "./split_scatter.ts";
 
 const CHAIN_ENTRY_BYTES: u32 = 12;
@@ -96,11 +97,14 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
       const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
       const length = load<u32>(record, R_LENGTH) + grows;
       const need = hdrBytes + length;
+      if ((slot - start) % PREFETCH_BUFFERS == 0 && left > 1 && need <= SHORT_FRAME_BYTES) {
+        prefetchRing(rx, slot, min(end - slot, PREFETCH_BUFFERS));
+      }
       if (<u32> (meta >> 48) != wanted || <u32> meta < need) break;
       const offset = load<u64>(descriptor) - iova;
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
-      v128.store(buffer, header);
+      putOneBufferHeader(buffer, header, hdrBytes, need);
       if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       else putPlain(buffer + hdrBytes, record);
       const element = used | (meta & 0xffff00000000) | <u64> need;

@@ -46,6 +46,15 @@ export function availHead(q: usize, position: u32): u32 {
   return load<u16>(load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING + slot * 2);
 }
 
+/**
+ * Writes a used element unless it is there: a driver that uses its descriptors in turn gets the same ones in the same
+ * slots each time round, and a line that nobody writes stays in both CPUs' caches.
+ */
+@inline
+export function storeUsed(at: usize, element: u64): void {
+  if (load<u64>(at) != element) store<u64>(at, element);
+}
+
 /** Writes one used element; the driver sees it when `publishSplit` moves the index. */
 @inline
 export function pushUsed(q: usize, head: u32, length: u32): void {
@@ -68,7 +77,7 @@ export function completeSplit(q: usize, n: u32): void {
   } else {
     let record = recordAt(0);
     for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) {
-      store<u64>(used + ((idx + i) & mask) * VIRTQ_USED_ELEM_BYTES, load<u32>(record, R_ID));
+      storeUsed(used + ((idx + i) & mask) * VIRTQ_USED_ELEM_BYTES, load<u32>(record, R_ID));
     }
   }
   store<u32>(q, idx + n, Q_USED_IDX);

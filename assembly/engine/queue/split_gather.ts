@@ -1,36 +1,30 @@
 /** Frames out of a split transmit ring: the common kind in one loop, chains and indirect tables by the walk. */
 import {
   B_BAD_DETAIL,
-  B_BYTES,
   B_CHAIN_BYTES,
+  B_READ_AHEAD,
   B_SEGMENTS,
-  B_UNITS,
   BAD_HEADER,
-  FRAME_BYTES_MAX,
   OK,
   Q_AVAIL,
   Q_DESC,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
-  Q_REGION2_IOVA,
-  Q_REGION2_SIZE,
-  Q_REGION2_WINDOW,
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
   Q_SIZE,
   QUEUE_SIZE_MAX,
   R_ID,
-  R_LENGTH,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_AVAIL_RING } from "../../../shared/layout/virtio.ts";
-import { noHead, recordAt, recordDescriptors, RECORD_HEAD_BYTES, recordPlain, recordSegments } from "../batch/record.ts";
+import { recordAt, recordDescriptors, recordSegments } from "../batch/record.ts";
+import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch } from "../context.ts";
-import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { prefetchSplit } from "./prefetch.ts";
+import { availHead } from "./split.ts";
 import { walkSplit } from "./split_chain.ts";
 
 /**
@@ -38,64 +32,46 @@ import { walkSplit } from "./split_chain.ts";
  * `unitLimit`. Answers how many; 0 with the queue stopped if the first breaks the protocol.
  */
 export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32): u32 {
-  const mask = load<u32>(q, Q_SIZE) - 1;
-  const table: usize = load<u32>(q, Q_DESC);
-  const ring: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
   const last = load<u32>(q, Q_LAST_AVAIL);
   const hdrBytes = load<u32>(q, Q_HDR_BYTES);
-  let iova = load<u64>(q, Q_REGION_IOVA);
-  let reach = reachOf(load<u64>(q, Q_REGION_SIZE));
-  let window: usize = load<u32>(q, Q_REGION_WINDOW);
-  let bytes: u32 = 0;
-  let units = load<u32>(batch(), B_UNITS);
   let n: u32 = 0;
-  let before = noHead();
-  prefetchSplit(q, most);
-  for (let record = recordAt(0); n < most && bytes < byteLimit && units < unitLimit; record += RECORD_STRIDE) {
-    const head: u32 = load<u16>(ring + ((last + n) & mask) * 2);
-    const descriptor: usize = table + ((head & mask) << 4);
-    const address = load<u64>(descriptor);
-    const meta = load<u64>(descriptor, 8);
-    const frameBytes = <u32> meta - hdrBytes;
-    let at: usize = 0;
-    // One comparison each: a length below the minimum wraps round; a buffer within reach is within the region.
-    if (head <= mask && (<u32> (meta >> 32) & 0xffff) == 0 && isPlainLength(frameBytes)) {
-      const offset = address - iova;
-      at = offset < reach ? window + <usize> offset : inSecond(q, address);
-    }
-    if (at != 0 && load<u16>(at) == 0) {
-      before = recordPlain(record, at + hdrBytes, frameBytes, before);
-      store<u32>(record, head, R_ID);
-      bytes += frameBytes;
-      units += UNITS_FRAME + (frameBytes >> UNITS_BYTES_SHIFT);
-    } else {
-      store<u32>(batch(), units, B_UNITS);
-      if (!gatherChain(q, head, record, n == 0)) break;
-      before = v128.load(record);
-      bytes += load<u32>(record, R_LENGTH);
-      units = load<u32>(batch(), B_UNITS) + UNITS_FRAME;
-      iova = load<u64>(q, Q_REGION_IOVA);
-      reach = reachOf(load<u64>(q, Q_REGION_SIZE));
-      window = load<u32>(q, Q_REGION_WINDOW);
-    }
+  while (n < most && mayGrow(byteLimit, unitLimit)) {
+    const run = min(most - n, RUN_FRAMES);
+    const taken = take(n, locateSplit(q, last + n, n, run, hdrBytes), hdrBytes, byteLimit, unitLimit);
+    n += taken;
+    if (taken == run || !mayGrow(byteLimit, unitLimit)) continue;
+    if (!gatherChain(q, availHead(q, last + n), recordAt(n), n == 0)) break;
     n++;
   }
-  store<u32>(batch(), units, B_UNITS);
-  store<u32>(batch(), bytes, B_BYTES);
   return n;
 }
 
-/** Whether a frame of this length can be a simple record. */
-@inline
-export function isPlainLength(frameBytes: u32): bool {
-  return frameBytes - RECORD_HEAD_BYTES <= <u32> FRAME_BYTES_MAX - RECORD_HEAD_BYTES;
-}
-
-/** The pointer of a frame's buffer if the second remembered region has it, else 0. */
-export function inSecond(q: usize, address: u64): usize {
-  const offset = address - load<u64>(q, Q_REGION2_IOVA);
-  if (offset >= reachOf(load<u64>(q, Q_REGION2_SIZE))) return 0;
-  return load<u32>(q, Q_REGION2_WINDOW) + <usize> offset;
+/** Locates plain frames from ring position `position` on, up to the first that is none; answers how many. */
+function locateSplit(q: usize, position: u32, first: u32, run: u32, hdrBytes: u32): u32 {
+  const mask = load<u32>(q, Q_SIZE) - 1;
+  const table: usize = load<u32>(q, Q_DESC);
+  const ring: usize = load<u32>(q, Q_AVAIL) + VIRTQ_AVAIL_RING;
+  const iova = load<u64>(q, Q_REGION_IOVA);
+  const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
+  const window: usize = load<u32>(q, Q_REGION_WINDOW);
+  let record = recordAt(first);
+  let ahead: u64 = 0;
+  let n: u32 = 0;
+  for (; n < run; n++, record += RECORD_STRIDE) {
+    const head: u32 = load<u16>(ring + ((position + n) & mask) * 2);
+    const descriptor: usize = table + ((head & mask) << 4);
+    const offset = load<u64>(descriptor) - iova;
+    const meta = load<u64>(descriptor, 8);
+    // One comparison each: a length below the minimum wraps round; a buffer within reach is within the region.
+    const frameBytes = <u32> meta - hdrBytes;
+    if (head > mask || (<u32> (meta >> 32) & 0xffff) != 0 || !isPlainLength(frameBytes)) break;
+    const at = offset < reach ? window + <usize> offset : inSecond(q, offset + iova);
+    if (at == 0) break;
+    ahead += locate(record, at + hdrBytes, frameBytes, hdrBytes);
+    store<u32>(record, head, R_ID);
+  }
+  store<u64>(batch(), ahead, B_READ_AHEAD);
+  return n;
 }
 
 /**
@@ -115,5 +91,6 @@ function gatherChain(q: usize, head: u32, record: usize, first: bool): bool {
   }
   recordSegments(record, start, bytes, hdrBytes, false);
   recordDescriptors(record, 1, head);
+  addFrame(record);
   return true;
 }

@@ -50,17 +50,18 @@ import {
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_RING,
 } from "../../../shared/layout/virtio.ts";
+import { SHORT_FRAME_BYTES } from "../batch/record.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
 import { note, noteDelivered, settle } from "../deliver/results.ts";
-import { putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { putOneBufferHeader, putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
-import { reachOf } from "./domain.ts";
+import { inSecond, reachOf } from "./domain.ts";
 import { failQueue } from "./interrupts.ts";
-import { availHead, availIdx, pushUsed } from "./split.ts";
+import { PREFETCH_BUFFERS, prefetchSplit } from "./prefetch.ts";
+import { availHead, availIdx, pushUsed, storeUsed } from "./split.ts";
 import { walkSplit } from "./split_chain.ts";
-import { inSecond } from "./split_gather.ts";
 
 /** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
 export const COMMON_MASK: u32 = HEAD_F_PLAIN | HEAD_F_MULTICAST | HEAD_F_BROADCAST;
@@ -111,13 +112,16 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
       const offset = load<u64>(descriptor) - iova;
       const meta = load<u64>(descriptor, 8);
       const need = hdrBytes + length;
+      if (n % PREFETCH_BUFFERS == 0 && left > 1 && need <= SHORT_FRAME_BYTES) {
+        prefetchSplit(rx, last + n, min(min(free - n, left), PREFETCH_BUFFERS));
+      }
       if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
-      v128.store(buffer, header);
+      putOneBufferHeader(buffer, header, hdrBytes, need);
       if ((head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       else putPlain(buffer + hdrBytes, record);
-      store<u64>(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
+      storeUsed(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
       bytes += length;
       record += RECORD_STRIDE;
       if (--left != 0) continue;

@@ -110,4 +110,4 @@ export const B_CHAINS = 88;
 /** u32: descriptors that the last walk of a packed chain looked at, those of a table included. */
 export const B_CHAIN_WALKED = 92;
 /** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
-export const B_PREFETCHED = 96;
+export const B_READ_AHEAD = 96;
