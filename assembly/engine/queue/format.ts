@@ -15,12 +15,9 @@ import {
   N_COUNT,
   Q_DIRTY,
   Q_FLAVOUR,
-  Q_LAST_AVAIL,
   Q_SIZE,
   Q_STATE,
-  Q_WRAP,
   QUEUE_RUNNING,
-  WRAP_AVAIL,
 } from "../../../shared/layout/nic.ts";
 import { batch, context } from "../context.ts";
 import { failRest } from "../deliver/results.ts";
@@ -66,8 +63,7 @@ export function pending(q: usize): u32 {
 
 /** Descriptors that wait, `most` at the most. */
 export function pendingUpTo(q: usize, most: u32): u32 {
-  if (load<u32>(q, Q_FLAVOUR) != FLAVOUR_PACKED) return min(pending(q), most);
-  return countPacked(q, load<u32>(q, Q_LAST_AVAIL), load<u32>(q, Q_WRAP) & WRAP_AVAIL, most);
+  return load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED ? countPacked(q, most) : min(pending(q), most);
 }
 
 /** Whether `n`, as `pending` answered it, can be; if not, the queue stops with its reason. */

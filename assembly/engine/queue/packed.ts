@@ -63,19 +63,26 @@ export function pendingPacked(q: usize): u32 {
   return (flags & OWNER_FLAGS) == availableFlags(load<u32>(q, Q_WRAP) & WRAP_AVAIL) ? 1 : 0;
 }
 
-/** How many descriptors wait from slot `first`, with this wrap counter, on; no more than `most` are looked at. */
-export function countPacked(q: usize, first: u32, wrapCounter: u32, most: u32): u32 {
-  const size = load<u32>(q, Q_SIZE);
-  let slot = first;
-  let wrap = wrapCounter;
+/** How many descriptors wait from the queue's position on; no more than `most` are looked at. */
+export function countPacked(q: usize, most: u32): u32 {
+  let position = load<u32>(q, Q_LAST_AVAIL) | ((load<u32>(q, Q_WRAP) & WRAP_AVAIL) << 16);
   let n: u32 = 0;
-  while (n < most && (<u32> (metaOf(q, slot) >> 48) & OWNER_FLAGS) == availableFlags(wrap)) {
-    n++;
-    if (++slot < size) continue;
-    slot = 0;
-    wrap ^= WRAP_AVAIL;
-  }
+  for (; n < most && isAvailable(q, position); n++) position = positionAfter(q, position, 1);
   return n;
+}
+
+/** Whether a descriptor waits at `position`: a slot, and WRAP_AVAIL << 16 of its lap. */
+@inline
+export function isAvailable(q: usize, position: u32): bool {
+  return (<u32> (metaOf(q, position & 0xffff) >> 48) & OWNER_FLAGS) == availableFlags(position >> 16);
+}
+
+/** The position `n` descriptors behind `position`, where `n` is no more than the ring has. */
+@inline
+export function positionAfter(q: usize, position: u32, n: u32): u32 {
+  const size = load<u32>(q, Q_SIZE);
+  const slot = (position & 0xffff) + n;
+  return slot < size ? (position & 0xffff0000) | slot : ((position & 0xffff0000) ^ (WRAP_AVAIL << 16)) | (slot - size);
 }
 
 /** Moves the position of available descriptors by `n`, which is no more than the ring has. */

@@ -3,13 +3,11 @@
  * last descriptor of the ring. A chain has at most as many descriptors as the ring, counted.
  */
 import {
-  B_BAD_DETAIL,
   B_CHAIN_BYTES,
   B_CHAIN_DESCRIPTORS,
   B_CHAIN_ID,
   B_CHAIN_SEGMENTS,
   B_CHAIN_WALKED,
-  B_CONTIGUOUS,
   BAD_ADDRESS,
   BAD_CHAIN_LENGTH,
   BAD_DESCRIPTOR,
@@ -19,9 +17,7 @@ import {
   PERM_READ,
   PERM_WRITE,
   Q_DESC,
-  Q_FLAGS,
   Q_SIZE,
-  QUEUE_F_INDIRECT,
   RX_SEGMENTS,
   TX_SEGMENTS,
   WRAP_AVAIL,
@@ -35,14 +31,8 @@ import {
 import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { spend, UNITS_DESCRIPTOR } from "../schedule/cost.ts";
-import { translate } from "./domain.ts";
 import { availableFlags, metaOf, OWNER_FLAGS } from "./packed.ts";
-
-/** Notes what was wrong, and answers the verdict. */
-function bad(verdict: u32, detail: u64): u32 {
-  store<u64>(batch(), detail, B_BAD_DETAIL);
-  return verdict;
-}
+import { bad, isTable, tableEntry } from "./verdict.ts";
 
 /**
  * Walks the chain that begins at `position` (a slot, and WRAP_AVAIL << 16 of its lap) and appends its segments behind
@@ -68,8 +58,8 @@ export function walkPacked(q: usize, position: u32, start: u32, writable: bool, 
     spend(UNITS_DESCRIPTOR);
     if (flags & VIRTQ_DESC_F_INDIRECT) {
       // §2.8.7: an indirect descriptor is a chain of its own.
-      if (walked > 1 || (flags & VIRTQ_DESC_F_NEXT) != 0) return bad(BAD_INDIRECT, slot);
-      if (length / VIRTQ_DESC_BYTES > longest) return bad(length / VIRTQ_DESC_BYTES > size ? BAD_INDIRECT : BAD_CHAIN_LENGTH, slot);
+      if (walked > 1 || (flags & VIRTQ_DESC_F_NEXT) != 0 || !isTable(q, length)) return bad(BAD_INDIRECT, slot);
+      if (length / VIRTQ_DESC_BYTES > longest) return bad(BAD_CHAIN_LENGTH, slot);
       const verdict = walkTable(q, iova, length, segments, writable);
       if (verdict != OK) return verdict;
     } else {
@@ -96,15 +86,13 @@ export function walkPacked(q: usize, position: u32, start: u32, writable: bool, 
 /** Appends the buffers of an indirect table; of its descriptors' flags only WRITE counts (§2.8.7). */
 function walkTable(q: usize, table: u64, tableBytes: u32, start: u32, writable: bool): u32 {
   const entries = tableBytes / VIRTQ_DESC_BYTES;
-  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_INDIRECT) == 0) return bad(BAD_INDIRECT, table);
-  if (tableBytes == 0 || tableBytes % VIRTQ_DESC_BYTES != 0) return bad(BAD_INDIRECT, table);
   const list = context + (writable ? RX_SEGMENTS : TX_SEGMENTS);
   const perm: u32 = writable ? PERM_WRITE : PERM_READ;
   let segments = start;
   let bytes: u64 = 0;
   for (let i: u32 = 0; i < entries; i++) {
-    const descriptor = translate(q, table + <u64> i * VIRTQ_DESC_BYTES, VIRTQ_DESC_BYTES, PERM_READ);
-    if (descriptor == 0 || load<u32>(batch(), B_CONTIGUOUS) != VIRTQ_DESC_BYTES) return bad(BAD_INDIRECT, table);
+    const descriptor = tableEntry(q, table, i);
+    if (descriptor == 0) return bad(BAD_INDIRECT, table);
     spend(UNITS_DESCRIPTOR);
     const iova = load<u64>(descriptor);
     const meta = load<u64>(descriptor, 8);

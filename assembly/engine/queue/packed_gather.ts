@@ -1,14 +1,6 @@
 /** Frames out of a packed transmit ring: the common kind in one loop, chains and indirect tables by the walk. */
 import {
-  B_BAD_DETAIL,
-  B_CHAIN_BYTES,
-  B_CHAIN_DESCRIPTORS,
-  B_CHAIN_ID,
   B_READ_AHEAD,
-  B_SEGMENTS,
-  BAD_CHAIN_LENGTH,
-  BAD_HEADER,
-  OK,
   Q_DESC,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
@@ -17,19 +9,17 @@ import {
   Q_REGION_WINDOW,
   Q_SIZE,
   Q_WRAP,
-  QUEUE_SIZE_MAX,
   R_DESCRIPTORS,
   RECORD_STRIDE,
   WRAP_AVAIL,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES, VIRTQ_PACKED_DESC_LEN } from "../../../shared/layout/virtio.ts";
-import { recordAt, recordDescriptors, recordSegments } from "../batch/record.ts";
-import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
+import { recordAt, recordDescriptors } from "../batch/record.ts";
+import { isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch } from "../context.ts";
+import { gatherChain } from "./chain.ts";
 import { inSecond, reachOf } from "./domain.ts";
-import { failQueue } from "./interrupts.ts";
-import { availableFlags, metaOf, OWNER_FLAGS } from "./packed.ts";
-import { walkPacked } from "./packed_chain.ts";
+import { availableFlags, isAvailable } from "./packed.ts";
 
 /** As `gatherSplit`, from a packed ring; it also stops where nothing more is available. */
 export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32): u32 {
@@ -47,10 +37,10 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
     let step = take(n, there, hdrBytes, byteLimit, unitLimit);
     n += step;
     if (step == there && there < run && mayGrow(byteLimit, unitLimit)) {
-      const next = slot + step;
-      if ((<u32> (metaOf(q, next) >> 48) & OWNER_FLAGS) != availableFlags(wrap)) break;
+      const position = (slot + step) | (wrap << 16);
+      if (!isAvailable(q, position)) break;
       const record = recordAt(n);
-      if (!gatherChain(q, next | (wrap << 16), record, size - used - step, n == 0)) break;
+      if (!gatherChain(q, position, record, size - used - step, n == 0)) break;
       step += load<u32>(record, R_DESCRIPTORS);
       n++;
     }
@@ -85,23 +75,4 @@ function locatePacked(q: usize, slot: u32, wrap: u32, first: u32, run: u32, hdrB
   }
   store<u64>(batch(), ahead, B_READ_AHEAD);
   return n;
-}
-
-/** As the split ring's: any other frame, of at most `limit` descriptors. */
-function gatherChain(q: usize, position: u32, record: usize, limit: u32, first: bool): bool {
-  const start = load<u32>(batch(), B_SEGMENTS);
-  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
-  let verdict = walkPacked(q, position, start, false, QUEUE_SIZE_MAX);
-  if (verdict == OK && load<u32>(batch(), B_CHAIN_DESCRIPTORS) > limit) verdict = BAD_CHAIN_LENGTH;
-  const bytes = load<u64>(batch(), B_CHAIN_BYTES);
-  if (verdict != OK || bytes < hdrBytes) {
-    if (!first) return false;
-    if (verdict != OK) failQueue(q, verdict, load<u64>(batch(), B_BAD_DETAIL));
-    else failQueue(q, BAD_HEADER, bytes);
-    return false;
-  }
-  recordSegments(record, start, bytes, hdrBytes, false);
-  recordDescriptors(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), load<u32>(batch(), B_CHAIN_ID));
-  addFrame(record);
-  return true;
 }

@@ -3,11 +3,11 @@
  * link structure can hold the engine. What a driver gets wrong is a verdict, never a trap.
  */
 import {
-  B_BAD_DETAIL,
   B_CHAIN_BYTES,
   B_CHAIN_DESCRIPTORS,
+  B_CHAIN_ID,
   B_CHAIN_SEGMENTS,
-  B_CONTIGUOUS,
+  B_CHAIN_WALKED,
   BAD_ADDRESS,
   BAD_CHAIN_LENGTH,
   BAD_DIRECTION,
@@ -18,9 +18,7 @@ import {
   PERM_READ,
   PERM_WRITE,
   Q_DESC,
-  Q_FLAGS,
   Q_SIZE,
-  QUEUE_F_INDIRECT,
   RX_SEGMENTS,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
@@ -33,13 +31,7 @@ import {
 import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { spend, UNITS_DESCRIPTOR } from "../schedule/cost.ts";
-import { translate } from "./domain.ts";
-
-/** Notes what was wrong, and answers the verdict. */
-function bad(verdict: u32, detail: u64): u32 {
-  store<u64>(batch(), detail, B_BAD_DETAIL);
-  return verdict;
-}
+import { bad, isTable, tableEntry } from "./verdict.ts";
 
 /**
  * Walks the chain at `head` and appends its segments behind the first `start` of RX_SEGMENTS if `writable`, else of
@@ -61,19 +53,16 @@ export function walkSplit(q: usize, head: u32, start: u32, writable: bool, limit
   let segments = start;
   let bytes: u64 = 0;
   for (let walked: u32 = 0; walked < longest;) {
-    let descriptor: usize = table + index * VIRTQ_DESC_BYTES;
-    if (inIndirect) {
-      // An indirect table may cross regions: each entry is translated by itself.
-      descriptor = translate(q, tableIova + <u64> index * VIRTQ_DESC_BYTES, VIRTQ_DESC_BYTES, PERM_READ);
-      if (descriptor == 0 || load<u32>(batch(), B_CONTIGUOUS) != VIRTQ_DESC_BYTES) return bad(BAD_INDIRECT, head);
-    }
+    const descriptor = inIndirect ? tableEntry(q, tableIova, index) : table + index * VIRTQ_DESC_BYTES;
+    if (descriptor == 0) return bad(BAD_INDIRECT, head);
     const iova = load<u64>(descriptor);
     const meta = load<u64>(descriptor, 8);
     const length = <u32> meta;
     const flags = <u32> (meta >> 32) & 0xffff;
     const next = <u32> (meta >> 48);
     if (flags & VIRTQ_DESC_F_INDIRECT) {
-      if (inIndirect || !isTable(q, length, flags)) return bad(BAD_INDIRECT, head);
+      // §2.7.5.3: not within a table, and not with NEXT.
+      if (inIndirect || (flags & VIRTQ_DESC_F_NEXT) != 0 || !isTable(q, length)) return bad(BAD_INDIRECT, head);
       inIndirect = true;
       tableIova = iova;
       tableSize = length / VIRTQ_DESC_BYTES;
@@ -88,7 +77,10 @@ export function walkSplit(q: usize, head: u32, start: u32, writable: bool, limit
     bytes += length;
     if ((flags & VIRTQ_DESC_F_NEXT) == 0) {
       store<u64>(batch(), bytes, B_CHAIN_BYTES);
-      store<u32>(batch(), walked, B_CHAIN_DESCRIPTORS);
+      // A chain takes one place of the avail ring, and its head is given back.
+      store<u32>(batch(), 1, B_CHAIN_DESCRIPTORS);
+      store<u32>(batch(), head, B_CHAIN_ID);
+      store<u32>(batch(), walked, B_CHAIN_WALKED);
       store<u32>(batch(), segments, B_CHAIN_SEGMENTS);
       return OK;
     }
@@ -96,10 +88,4 @@ export function walkSplit(q: usize, head: u32, start: u32, writable: bool, limit
     index = next;
   }
   return bad(BAD_CHAIN_LENGTH, head);
-}
-
-/** §2.7.5.3: an indirect table was negotiated, does not come with NEXT, and is made of whole descriptors. */
-function isTable(q: usize, length: u32, flags: u32): bool {
-  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_INDIRECT) == 0 || (flags & VIRTQ_DESC_F_NEXT) != 0) return false;
-  return length != 0 && length % VIRTQ_DESC_BYTES == 0 && length / VIRTQ_DESC_BYTES <= load<u32>(q, Q_SIZE);
 }

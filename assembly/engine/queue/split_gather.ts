@@ -1,11 +1,6 @@
 /** Frames out of a split transmit ring: the common kind in one loop, chains and indirect tables by the walk. */
 import {
-  B_BAD_DETAIL,
-  B_CHAIN_BYTES,
   B_READ_AHEAD,
-  B_SEGMENTS,
-  BAD_HEADER,
-  OK,
   Q_AVAIL,
   Q_DESC,
   Q_HDR_BYTES,
@@ -14,18 +9,15 @@ import {
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
   Q_SIZE,
-  QUEUE_SIZE_MAX,
   R_ID,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_AVAIL_RING } from "../../../shared/layout/virtio.ts";
-import { recordAt, recordDescriptors, recordSegments } from "../batch/record.ts";
-import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
+import { recordAt } from "../batch/record.ts";
+import { isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch } from "../context.ts";
+import { gatherChain } from "./chain.ts";
 import { inSecond, reachOf } from "./domain.ts";
-import { failQueue } from "./interrupts.ts";
-import { availHead } from "./split.ts";
-import { walkSplit } from "./split_chain.ts";
 
 /**
  * Makes records of up to `most` frames of TX queue `q`, stopping behind `byteLimit` bytes or when the batch has cost
@@ -40,7 +32,7 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
     const taken = take(n, locateSplit(q, last + n, n, run, hdrBytes), hdrBytes, byteLimit, unitLimit);
     n += taken;
     if (taken == run || !mayGrow(byteLimit, unitLimit)) continue;
-    if (!gatherChain(q, availHead(q, last + n), recordAt(n), n == 0)) break;
+    if (!gatherChain(q, last + n, recordAt(n), 1, n == 0)) break;
     n++;
   }
   return n;
@@ -72,25 +64,4 @@ function locateSplit(q: usize, position: u32, first: u32, run: u32, hdrBytes: u3
   }
   store<u64>(batch(), ahead, B_READ_AHEAD);
   return n;
-}
-
-/**
- * Any other frame. False if it cannot be taken now: it breaks the protocol, for which the queue stops if the frame is
- * the `first` of its batch, and otherwise when the next batch meets it.
- */
-function gatherChain(q: usize, head: u32, record: usize, first: bool): bool {
-  const start = load<u32>(batch(), B_SEGMENTS);
-  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
-  const verdict = walkSplit(q, head, start, false, QUEUE_SIZE_MAX);
-  const bytes = load<u64>(batch(), B_CHAIN_BYTES);
-  if (verdict != OK || bytes < hdrBytes) {
-    if (!first) return false;
-    if (verdict != OK) failQueue(q, verdict, load<u64>(batch(), B_BAD_DETAIL));
-    else failQueue(q, BAD_HEADER, bytes);
-    return false;
-  }
-  recordSegments(record, start, bytes, hdrBytes, false);
-  recordDescriptors(record, 1, head);
-  addFrame(record);
-  return true;
 }

@@ -3,18 +3,7 @@
  * several mergeable buffers (virtio 1.2 §5.1.6.4) by reserving room first. A full receiver drops, it never blocks.
  */
 import {
-  B_BAD_DETAIL,
-  B_CHAIN_BYTES,
-  B_CHAIN_DESCRIPTORS,
-  B_CHAIN_SEGMENTS,
-  B_CHAINS,
   B_DONE,
-  B_RECEIVE_UNITS,
-  B_UNITS,
-  BAD_AVAIL_IDX,
-  C_RX_NO_BUFFER,
-  C_RX_QUEUE_ERROR,
-  C_RX_TOO_SMALL,
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
   HEAD_F_PLAIN,
@@ -24,11 +13,8 @@ import {
   N_NEXT,
   N_RECORD,
   N_TAG,
-  OK,
-  OUT_VIRTIO_HDR,
   Q_AVAIL,
   Q_DESC,
-  Q_FLAGS,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
   Q_REGION_IOVA,
@@ -37,12 +23,8 @@ import {
   Q_SIZE,
   Q_USED,
   Q_USED_IDX,
-  QUEUE_F_MRG_RXBUF,
   R_LENGTH,
   RECORD_STRIDE,
-  RX_CHAINS,
-  RX_CHAINS_MAX,
-  RX_WALK_MAX,
 } from "../../../shared/layout/nic.ts";
 import {
   VIRTQ_AVAIL_RING,
@@ -51,17 +33,14 @@ import {
   VIRTQ_USED_RING,
 } from "../../../shared/layout/virtio.ts";
 import { SHORT_FRAME_BYTES } from "../batch/record.ts";
-import { put, rewindOut } from "../batch/segments.ts";
-import { batch, context } from "../context.ts";
-import { outLength, putFrame, putPlain, putTagged } from "../deliver/head.ts";
-import { note, noteDelivered, settle } from "../deliver/results.ts";
-import { putOneBufferHeader, putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
-import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
+import { batch } from "../context.ts";
+import { outLength, putPlain, putTagged } from "../deliver/head.ts";
+import { noteDelivered, settle } from "../deliver/results.ts";
+import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { inSecond, reachOf } from "./domain.ts";
-import { failQueue } from "./interrupts.ts";
 import { PREFETCH_BUFFERS, prefetchSplit } from "./prefetch.ts";
-import { availHead, availIdx, pushUsed, storeUsed } from "./split.ts";
-import { walkSplit } from "./split_chain.ts";
+import { receiveChains } from "./receive_chains.ts";
+import { availIdx, storeUsed } from "./split.ts";
 
 /** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
 export const COMMON_MASK: u32 = HEAD_F_PLAIN | HEAD_F_MULTICAST | HEAD_F_BROADCAST;
@@ -155,73 +134,4 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
   store<u32>(rx, usedIdx, Q_USED_IDX);
   noteDelivered(done, bytes);
   return done + load<u32>(batch(), B_DONE);
-}
-
-/** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */
-function receiveChains(rx: usize, record: usize, head: u32, tag: u32, need: u32): u32 {
-  const refused = reserve(rx, need);
-  if (refused != 0) return refused;
-  const chains = load<u32>(batch(), B_CHAINS);
-  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
-  const header = context + OUT_VIRTIO_HDR;
-  rewindOut();
-  putVirtioHeader(header, hdrBytes, chains);
-  put(header, hdrBytes);
-  putFrame(record, head, tag);
-  let left = need;
-  for (let i: u32 = 0; i < chains; i++) {
-    const entry = context + RX_CHAINS + i * 8;
-    const length = min(load<u32>(entry, 4), left);
-    pushUsed(rx, load<u32>(entry), length);
-    left -= length;
-  }
-  store<u32>(rx, load<u32>(rx, Q_LAST_AVAIL) + chains, Q_LAST_AVAIL);
-  return 0;
-}
-
-/**
- * Gathers chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. A receiver whose chains
- * take more than RX_WALK_MAX descriptors for one frame breaks the protocol.
- */
-function reserve(rx: usize, need: u32): u32 {
-  spendReceive(UNITS_UNUSUAL);
-  const before = load<u32>(batch(), B_UNITS);
-  const refused = reserveChains(rx, need);
-  note(B_RECEIVE_UNITS, load<u32>(batch(), B_UNITS) - before);
-  return refused;
-}
-
-function reserveChains(rx: usize, need: u32): u32 {
-  const last = load<u32>(rx, Q_LAST_AVAIL);
-  const free = (availIdx(rx) - last) & 0xffff;
-  if (free > load<u32>(rx, Q_SIZE)) {
-    failQueue(rx, BAD_AVAIL_IDX, free);
-    return C_RX_QUEUE_ERROR;
-  }
-  const limit: u32 = load<u32>(rx, Q_FLAGS) & QUEUE_F_MRG_RXBUF ? RX_CHAINS_MAX : 1;
-  let capacity: u64 = 0;
-  let walked: u32 = 0;
-  let chains: u32 = 0;
-  let segments: u32 = 0;
-  while (capacity < need) {
-    if (chains == free) return C_RX_NO_BUFFER;
-    if (chains == limit) return C_RX_TOO_SMALL;
-    const head = availHead(rx, last + chains);
-    const verdict = walkSplit(rx, head, segments, true, RX_WALK_MAX - walked);
-    if (verdict != OK) {
-      failQueue(rx, verdict, load<u64>(batch(), B_BAD_DETAIL));
-      return C_RX_QUEUE_ERROR;
-    }
-    const bytes = load<u64>(batch(), B_CHAIN_BYTES);
-    walked += load<u32>(batch(), B_CHAIN_DESCRIPTORS);
-    segments = load<u32>(batch(), B_CHAIN_SEGMENTS);
-    if (chains == 0 && bytes < load<u32>(rx, Q_HDR_BYTES)) return C_RX_TOO_SMALL;
-    const entry = context + RX_CHAINS + chains * 8;
-    store<u32>(entry, head);
-    store<u32>(entry, <u32> min(bytes, 0xffffffff), 4);
-    capacity += bytes;
-    chains++;
-  }
-  store<u32>(batch(), chains, B_CHAINS);
-  return 0;
 }

@@ -1,6 +1,6 @@
 /**
- * One visit to one queue that sends: as many batches as its pool's share and rate allow. What is given back and put in
- * is published once, with at most one interrupt for each queue.
+ * One visit to one queue that sends: as many batches as its pool's share and rate allow. What a batch gave back and put
+ * in is published behind it, with at most one interrupt for each queue.
  */
 import {
   B_BYTES,
@@ -27,8 +27,9 @@ import { allowance, takeTokens } from "./rate.ts";
 import { charge, shareOf } from "./share.ts";
 
 /**
- * A batch ends behind so many bytes: while this CPU copies the next one, the receiver's works on this one, and what was
- * read is still in the first-level cache's reach.
+ * A batch ends behind so many bytes: while this CPU copies the next one, the receiver's works on this one. With batches
+ * of 256 long frames the two took turns (plain 1518 B: 9.7 instead of 11.4 Mpps; 4.3 instead of 5.2 where the CPUs are
+ * far from each other).
  */
 const BATCH_BYTES: u32 = 48 * 1024;
 
