@@ -97,9 +97,10 @@ class Connection {
     } finally {
       clearTimeout(idle);
       this.#unwatch();
-      this.#open.delete(this.#channel);
       this.#channel.close();
       if (this.#lease) this.#nic.leases.orphan(this.#lease);
+      // It counts as long as there is something of it.
+      void this.#channel.socket.settled().then(() => this.#open.delete(this.#channel));
     }
   }
 

@@ -23,6 +23,8 @@ export class Port {
   #listener: UnixListener | undefined;
   #session: Session | undefined;
   #sessionEnd: Promise<void> = Promise.resolve();
+  /** The last front-end's descriptors are not all closed yet. */
+  #unsettled = false;
   #lastEnd: string | undefined;
   /** Told when the configuration has changed by itself. */
   onConfig: (config: PortConfig) => void = () => {};
@@ -57,8 +59,9 @@ export class Port {
         const timeout = new Promise<void>((resolve) => setTimeout(resolve, HANDOVER_MS));
         await Promise.race([this.#sessionEnd, timeout]);
       }
-      if (this.#session || this.#closed) {
-        this.#context.log("warn", "a second front-end was turned away: the VF is in use");
+      if (this.#session || this.#unsettled || this.#closed) {
+        const why = this.#session ? "the VF is in use" : "descriptors of the one before cannot be closed yet";
+        this.#context.log("warn", `a front-end was turned away: ${why}`);
         socket.close();
         continue;
       }
@@ -93,6 +96,8 @@ export class Port {
     const reason = await session.run();
     this.#lastEnd = reason;
     this.#session = undefined;
+    this.#unsettled = true;
+    void socket.settled().then(() => this.#unsettled = false);
     // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
     if (this.#config.dataPath === "guest" && !this.#closed) {
       this.#config = { ...this.#config, dataPath: "emulated" };

@@ -4,7 +4,7 @@
  */
 import { REGIONS_MAX } from "../layout/nic.ts";
 import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
-import { type Fd, fileStatus, sealShrink, WINDOW_BYTES } from "../os/mod.ts";
+import { type Fd, memoryFileStatus, sealShrink, WINDOW_BYTES } from "../os/mod.ts";
 
 const PAGE_BYTES = 4096;
 
@@ -74,9 +74,9 @@ export function windowBytes(regions: readonly MemoryRegion[]): number {
 export function checkFile(region: MemoryRegion, fd: Fd, limits: DomainLimits): Candidate {
   // Sealed before it is measured: it cannot shrink in between.
   const sealed = sealShrink(fd.number);
-  const file = fileStatus(fd.number);
+  const file = memoryFileStatus(fd.number);
   const where = `region at ${hex(region.iova)}`;
-  if (!file.isRegular || !file.isMemory) {
+  if (!file?.isRegular) {
     throw new DeviceRefusal("bad-fd", `${where}: its descriptor is not a file in memory (memfd, tmpfs, hugetlbfs)`);
   }
   if (BigInt(region.offset) + BigInt(region.size) > file.bytes) {

@@ -2,7 +2,7 @@
  * File descriptors as values with an owner. A descriptor that reaches this process belongs to one `Fd`, which closes
  * it once; `using fd = …` closes it on every path.
  */
-import { type FdKind, kindOf } from "./kinds.ts";
+import { type FdKind, isMemoryFile, kindOf } from "./kinds.ts";
 import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
@@ -21,9 +21,12 @@ const MFD_ALLOW_SEALING = 2;
 /** An open file descriptor and its end. */
 export class Fd implements Disposable {
   #fd: number;
+  readonly #close: (fd: number) => void;
 
-  constructor(fd: number) {
+  /** `close`: how it is closed, if that is not for this thread to do. */
+  constructor(fd: number, close: (fd: number) => void = (fd) => libc().close(fd)) {
     this.#fd = fd;
+    this.#close = close;
   }
 
   /** The number, for system calls. Throws after `close`. */
@@ -39,8 +42,9 @@ export class Fd implements Disposable {
   /** Closes the descriptor; further calls do nothing. */
   close(): void {
     if (this.#fd < 0) return;
-    libc().close(this.#fd);
+    const fd = this.#fd;
     this.#fd = -1;
+    this.#close(fd);
   }
 
   /** Gives the descriptor away: the number's new owner closes it. */
@@ -124,27 +128,23 @@ export interface FileStatus {
   bytes: bigint;
   blockBytes: bigint;
   isRegular: boolean;
-  /** Whether its pages are memory (tmpfs, memfd, hugetlbfs), so that touching one never waits for a disk or a peer. */
-  isMemory: boolean;
 }
 
-// linux/magic.h
-const TMPFS_MAGIC = 0x01021994n;
-const HUGETLBFS_MAGIC = 0x958458f6n;
-
-const STATFS = new BigInt64Array(16);
 const STAT = new Uint8Array(144);
 const STAT_VIEW = new DataView(STAT.buffer);
 
-/** fstat(2) of a descriptor (struct stat of x86-64). */
+/** fstat(2) of a descriptor (struct stat of x86-64); undefined, without asking it, if it is no file in memory. */
+export function memoryFileStatus(fd: number): FileStatus | undefined {
+  return isMemoryFile(fd) ? fileStatus(fd) : undefined;
+}
+
+/** fstat(2) of a descriptor of our own (struct stat of x86-64). */
 export function fileStatus(fd: number): FileStatus {
   check(libc().fstat(fd, STAT), "fstat", `fd ${fd}`);
-  check(libc().fstatfs(fd, STATFS), "fstatfs", `fd ${fd}`);
   return {
     device: STAT_VIEW.getBigUint64(0, true),
     inode: STAT_VIEW.getBigUint64(8, true),
     isRegular: (STAT_VIEW.getUint32(24, true) & 0o170000) === 0o100000,
-    isMemory: STATFS[0] === TMPFS_MAGIC || STATFS[0] === HUGETLBFS_MAGIC,
     bytes: STAT_VIEW.getBigUint64(48, true),
     blockBytes: STAT_VIEW.getBigUint64(56, true),
   };

@@ -16,6 +16,8 @@ export function fdTarget(fd: number): string {
 /** What kind of file a descriptor is that somebody sent. A socket is a Unix socket; of other families it is "other". */
 export type FdKind = "eventfd" | "socket" | "pipe" | "other";
 
+// linux/fcntl.h
+const F_GET_SEALS = 1034;
 // sys/socket.h
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
@@ -35,6 +37,11 @@ export function kindOf(fd: number): FdKind {
   if (target.startsWith("anon_inode:[eventfd]")) return "eventfd";
   if (target.startsWith("pipe:[")) return "pipe";
   return target.startsWith("socket:[") && isUnixSocket(fd) ? "socket" : "other";
+}
+
+/** Whether a descriptor is a file in memory (memfd, tmpfs, hugetlbfs): only those have seals, set or not. */
+export function isMemoryFile(fd: number): boolean {
+  return libc().fcntl(fd, F_GET_SEALS, 0n) >= 0;
 }
 
 function isUnixSocket(fd: number): boolean {

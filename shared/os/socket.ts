@@ -5,6 +5,7 @@
 import { Fd } from "./fd.ts";
 import { Reactor } from "./epoll.ts";
 import { addressOf, check, EAGAIN, ECONNREFUSED, EINTR, ENOENT, errno, libc, OsError } from "./libc.ts";
+import { closeForeign } from "./lingering.ts";
 
 // sys/socket.h
 const AF_UNIX = 1;
@@ -73,6 +74,8 @@ export class UnixSocket implements Disposable {
   readonly #control = new Uint8Array(CONTROL_BYTES);
   readonly #headerView = new DataView(this.#header.buffer);
   readonly #controlView = new DataView(this.#control.buffer);
+  /** Descriptors that came this way, were closed here, and are not closed yet. */
+  readonly #closing = new Set<Promise<void>>();
 
   constructor(fd: Fd, reactor: Reactor) {
     this.fd = fd;
@@ -116,11 +119,16 @@ export class UnixSocket implements Disposable {
     }
     const fds = this.#receivedFds();
     const flags = this.#headerView.getUint32(48, true);
-    if (flags & (MSG_CTRUNC | MSG_TRUNC) || fds.length > FDS_MAX) {
-      for (const fd of fds) fd.close();
-      throw new SocketError(flags & MSG_TRUNC ? "the message is too long" : "the message has too many descriptors");
-    }
-    return { bytes: n, fds };
+    const fault = flags & MSG_TRUNC
+      ? "the message is too long"
+      : flags & MSG_CTRUNC || fds.length > FDS_MAX
+      ? "the message has too many descriptors"
+      : this.#closing.size > FDS_MAX
+      ? "descriptors of the messages before cannot be closed: what they are makes close wait"
+      : undefined;
+    if (fault === undefined) return { bytes: n, fds };
+    for (const fd of fds) fd.close();
+    throw new SocketError(fault);
   }
 
   #receivedFds(): Fd[] {
@@ -133,12 +141,24 @@ export class UnixSocket implements Disposable {
       const type = this.#controlView.getInt32(at + 12, true);
       if (level === SOL_SOCKET && type === SCM_RIGHTS) {
         for (let i = at + CMSG_HEADER_BYTES; i + 4 <= at + length; i += 4) {
-          fds.push(new Fd(this.#controlView.getInt32(i, true)));
+          fds.push(new Fd(this.#controlView.getInt32(i, true), this.#closeForeign));
         }
       }
       at += Math.ceil(length / 8) * 8;
     }
     return fds;
+  }
+
+  readonly #closeForeign = (fd: number): void => {
+    const closing = closeForeign(fd);
+    if (!closing) return;
+    this.#closing.add(closing);
+    void closing.then(() => this.#closing.delete(closing));
+  };
+
+  /** Resolves when every descriptor that came this way and was given up is closed. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#closing);
   }
 
   /** As `tryReceive`, waiting until there is something. */

@@ -1,0 +1,35 @@
+/**
+ * Closing what somebody else sent. close(2) can wait: for a FUSE server's answer, for a TCP peer (SO_LINGER), for a
+ * terminal's output. Where the kind of a descriptor allows that it is closed on another thread. Those threads are few and
+ * shared with others' work, so few closings go on at a time; the rest wait their turn.
+ */
+import { isMemoryFile, kindOf } from "./kinds.ts";
+import { libc } from "./libc.ts";
+
+/** Threads that may be held at a time. */
+const CLOSERS = 2;
+
+const waiting: { fd: number; done: () => void }[] = [];
+let closers = 0;
+
+async function closeNext(): Promise<void> {
+  if (closers === CLOSERS) return;
+  closers++;
+  for (let next = waiting.shift(); next; next = waiting.shift()) {
+    await libc().close_async(next.fd);
+    next.done();
+  }
+  closers--;
+}
+
+/** Closes a descriptor that somebody sent; a promise of its end if it may take long. */
+export function closeForeign(fd: number): Promise<void> | undefined {
+  if (kindOf(fd) !== "other" || isMemoryFile(fd)) {
+    libc().close(fd);
+    return undefined;
+  }
+  return new Promise((done) => {
+    waiting.push({ fd, done });
+    void closeNext();
+  });
+}
