@@ -8,6 +8,7 @@ import {
   B_DELIVERED,
   B_DELIVERED_BYTES,
   B_RECEIVE_UNITS,
+  BATCH_FRAMES,
   C_TX_BYTES,
   C_TX_FRAMES,
   CTL_RATE_BLOCKED,
@@ -43,7 +44,7 @@ export function carry(q: usize, share: u32): u32 {
   if (!isDriverRx && (load<u32>(driverTx, Q_STATE) != QUEUE_RUNNING || isDriverTxFull(driverTx))) return blocked();
   beginGather();
   const waiting = pending(q);
-  const n = gather(q, waiting, ANY_BYTES, share);
+  const n = gather(q, waiting, BATCH_FRAMES, ANY_BYTES, share);
   if (n == 0) return 0;
   const done = isDriverRx ? toGuest(q, n) : fromGuest(q, n);
   if (done < n) blocked();
@@ -93,6 +94,7 @@ function toGuest(q: usize, n: u32): u32 {
   const queues = load<u32>(p, P_RX_COUNT);
   if (queues == 0) return 0;
   let done: u32 = 0;
+  store<u32>(batch(), 0, B_RECEIVE_UNITS);
   while (done < n) {
     // Neighbours for one receive queue together.
     let rx: usize = load<u32>(p, P_RX_QUEUES);
@@ -102,7 +104,6 @@ function toGuest(q: usize, n: u32): u32 {
       end = done + 1;
       while (end < n && steer(pool, hashOf(recordAt(end))) == rx) end++;
     }
-    store<u32>(batch(), 0, B_RECEIVE_UNITS);
     clearResults();
     const part = scatter(rx, chain(done, end), true);
     if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);

@@ -7,6 +7,8 @@ import {
   B_BYTES,
   B_CHAIN_SEGMENTS,
   B_DELIVERED,
+  B_RECEIVE_SPENT,
+  B_RECEIVE_UNITS,
   B_SEGMENTS,
   BATCH_FRAMES,
   C_RX_NO_QUEUE,
@@ -61,6 +63,9 @@ const ONE_RECORD: u64 = 1 << 16;
 export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
   const end = load<u32>(hold, Q_USED_IDX);
   let next = load<u32>(hold, Q_RELEASED);
+  // One budget of walks through the receiver's chains for all that is handed on while the engine stands still.
+  store<u32>(batch(), 0, B_RECEIVE_UNITS);
+  store<u32>(batch(), 0, B_RECEIVE_SPENT);
   for (let frames: u32 = 0; frames < most && next != end;) {
     beginGather();
     const n = gatherHeld(hold, next, min(most - frames, <u32> BATCH_FRAMES));

@@ -31,6 +31,7 @@ export const COUNTERS = [
   ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
   ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],
   ["tx_pruned", "Frames of the uplink dropped because they came from the VF they are for (VEPA)"],
+  ["rx_too_dear", "Frames dropped because the VF's receive buffers are chains that take too long to walk"],
 ] as const;
 
 /** Times of a pool, in nanoseconds: name, meaning, and where they lie. They stand beside the counters in the API. */

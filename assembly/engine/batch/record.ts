@@ -12,6 +12,7 @@ import {
   C_TX_RUNT,
   FRAME_BYTES_MAX,
   FRAME_BYTES_MIN,
+  FRAME_OUT_BYTES_MAX,
   FRAME_HEAD,
   HEAD_BYTES_MAX,
   R_DATA,
@@ -103,10 +104,12 @@ export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: 
     store<u32>(segment, load<u32>(segment) + skip);
     store<u32>(segment, load<u32>(segment, 4) - skip, 4);
   }
-  const length = <u32> min(bytes - hdrBytes, <u64> FRAME_BYTES_MAX + 1);
+  // What a hold has taken may have a tag more than what a guest may send.
+  const length = <u32> min(bytes - hdrBytes, <u64> FRAME_OUT_BYTES_MAX + 1);
   v128.store(record, i64x2.splat(0));
   store<u32>(record, 0, R_HEAD2);
-  peek(segment, 0, min(length, RECORD_HEAD_BYTES), record);
+  peek(segment, 0, min(length, 16), record);
+  if (length > 16) peek(segment, 16, min(length - 16, 4), record + R_HEAD2);
   const whole = length == 0 || load<u32>(segment, 4) >= length;
   store<u32>(record, whole ? load<u32>(segment) : <u32> segment, R_DATA);
   store<u32>(record, length, R_LENGTH);

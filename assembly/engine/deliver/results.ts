@@ -7,6 +7,7 @@ import {
   B_MULTICAST,
   B_NO_BUFFER,
   B_QUEUE_ERROR,
+  B_TOO_DEAR,
   B_TOO_SMALL,
   C_RX_BROADCAST,
   C_RX_BYTES,
@@ -14,6 +15,7 @@ import {
   C_RX_MULTICAST,
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
+  C_RX_TOO_DEAR,
   C_RX_TOO_SMALL,
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
@@ -39,6 +41,7 @@ export function clearResults(): void {
   store<u64>(at, 0, B_NO_BUFFER);
   store<u64>(at, 0, B_QUEUE_ERROR);
   store<u64>(at, 0, B_BROADCAST);
+  store<u32>(at, 0, B_TOO_DEAR);
 }
 
 /** Notes that `n` frames met this fate. */
@@ -60,7 +63,7 @@ export function noteDelivered(frames: u32, bytes: u32): void {
  * it: its queue has stopped, or it waits for buffers.
  */
 export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bool): bool {
-  if (refused == C_RX_NO_BUFFER && wait) return false;
+  if (wait && (refused == C_RX_NO_BUFFER || refused == C_RX_TOO_DEAR)) return false;
   note(B_DONE, 1);
   if (refused == 0) {
     noteDelivered(1, length);
@@ -69,10 +72,17 @@ export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bo
     else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
     return true;
   }
-  note(refused == C_RX_NO_BUFFER ? B_NO_BUFFER : refused == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR, 1);
+  note(resultOf(refused), 1);
   if (refused != C_RX_QUEUE_ERROR) return true;
   note(B_DONE, failRest(at, here - 1));
   return false;
+}
+
+/** Where a frame is noted that this counter refuses. */
+function resultOf(refused: u32): u32 {
+  if (refused == C_RX_NO_BUFFER) return B_NO_BUFFER;
+  if (refused == C_RX_TOO_DEAR) return B_TOO_DEAR;
+  return refused == C_RX_TOO_SMALL ? B_TOO_SMALL : B_QUEUE_ERROR;
 }
 
 /**
@@ -104,8 +114,9 @@ export function bookResults(p: usize): void {
 /** Books on pool `p` what the group's queue did not take. */
 export function bookRefused(p: usize): void {
   const at = batch();
-  if ((load<u64>(at, B_NO_BUFFER) | load<u32>(at, B_QUEUE_ERROR)) == 0) return;
+  if ((load<u64>(at, B_NO_BUFFER) | load<u32>(at, B_QUEUE_ERROR) | load<u32>(at, B_TOO_DEAR)) == 0) return;
   count(p, C_RX_NO_BUFFER, load<u32>(at, B_NO_BUFFER));
   count(p, C_RX_TOO_SMALL, load<u32>(at, B_TOO_SMALL));
   count(p, C_RX_QUEUE_ERROR, load<u32>(at, B_QUEUE_ERROR));
+  count(p, C_RX_TOO_DEAR, load<u32>(at, B_TOO_DEAR));
 }

@@ -8,7 +8,7 @@ import {
   B_CONTIGUOUS,
   DOMAIN_STRIDE,
   DOMAINS,
-  FRAME_BYTES_MAX,
+  FRAME_OUT_BYTES_MAX,
   P_REGION_COUNT,
   PERM_WRITE,
   Q_POOL,
@@ -29,8 +29,8 @@ import { VIRTIO_NET_HDR_BYTES } from "../../../shared/layout/virtio.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { spend, UNITS_REGION } from "../schedule/cost.ts";
 
-/** Bytes that a buffer may have at the most to be looked at by its first byte alone: a frame and its header. */
-const REACH_SLACK: u64 = FRAME_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
+/** Bytes that a buffer may have at the most to be looked at by its first byte alone: header, tag and frame. */
+const REACH_SLACK: u64 = FRAME_OUT_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
 
 /** The region of `pool` that holds `iova` with at least permission `perm`, 0 if none does. */
 function findRegion(pool: u32, iova: u64, perm: u32): usize {

@@ -6,7 +6,6 @@ import {
   B_DIRTY,
   BAD_AVAIL_IDX,
   BAD_TAIL,
-  BATCH_FRAMES,
   DIRTY_LIST,
   FLAVOUR_ADVANCED,
   FLAVOUR_PACKED,
@@ -76,14 +75,14 @@ export function checkPending(q: usize, n: u32): bool {
 }
 
 /**
- * Makes records of what waits in a queue: at most `waiting` frames (as `pending` said), no more behind `byteLimit`
+ * Makes records of what waits in a queue (`waiting`, as `pending` said): at most `limit` frames, no more behind `byteLimit`
  * bytes, or when the batch has cost `unitLimit`. Answers how many; they stay in the ring until `complete`.
  */
-export function gather(q: usize, waiting: u32, byteLimit: u32, unitLimit: u32): u32 {
+export function gather(q: usize, waiting: u32, limit: u32, byteLimit: u32, unitLimit: u32): u32 {
   const flavour = load<u32>(q, Q_FLAVOUR);
-  const most = min(waiting, <u32> BATCH_FRAMES);
+  const most = min(waiting, limit);
   if (flavour == FLAVOUR_SPLIT) return gatherSplit(q, most, byteLimit, unitLimit);
-  if (flavour == FLAVOUR_PACKED) return gatherPacked(q, BATCH_FRAMES, byteLimit, unitLimit);
+  if (flavour == FLAVOUR_PACKED) return gatherPacked(q, limit, byteLimit, unitLimit);
   if (flavour == FLAVOUR_ADVANCED) return gatherAdvanced(q, most, byteLimit, unitLimit);
   return gatherDriver(q, most, byteLimit, unitLimit);
 }

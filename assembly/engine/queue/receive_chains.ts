@@ -10,12 +10,14 @@ import {
   B_CHAIN_SEGMENTS,
   B_CHAIN_WALKED,
   B_CHAINS,
+  B_RECEIVE_SPENT,
   B_RECEIVE_UNITS,
   B_UNITS,
   BAD_AVAIL_IDX,
   BAD_CHAIN_LENGTH,
   C_RX_NO_BUFFER,
   C_RX_QUEUE_ERROR,
+  C_RX_TOO_DEAR,
   C_RX_TOO_SMALL,
   FLAVOUR_PACKED,
   OK,
@@ -38,7 +40,7 @@ import { batch, context } from "../context.ts";
 import { putFrame } from "../deliver/head.ts";
 import { note } from "../deliver/results.ts";
 import { putVirtioHeader } from "../deliver/virtio_header.ts";
-import { spendReceive, UNITS_UNUSUAL } from "../schedule/cost.ts";
+import { spendReceive, UNITS_RECEIVE_GROUP, UNITS_RECEIVE_VISIT, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { walk } from "./chain.ts";
 import { failQueue } from "./interrupts.ts";
 import { advanceAvail, isAvailable, positionAfter, pushUsedPacked } from "./packed.ts";
@@ -49,6 +51,7 @@ const CHAIN_ENTRY_BYTES: u32 = 12;
 
 /** Puts one frame, which takes `need` bytes with its header, into as many chains as it needs; 0, or the reason's counter. */
 export function receiveChains(rx: usize, record: usize, head: u32, tag: u32, need: u32): u32 {
+  if (isTooDear()) return C_RX_TOO_DEAR;
   spendReceive(UNITS_UNUSUAL);
   const before = load<u32>(batch(), B_UNITS);
   const refused = reserve(rx, need);
@@ -63,6 +66,12 @@ export function receiveChains(rx: usize, record: usize, head: u32, tag: u32, nee
   putFrame(record, head, tag);
   giveBack(rx, chains, need);
   return 0;
+}
+
+/** Whether receivers' chains have cost as much in this visit as they may. */
+function isTooDear(): bool {
+  const units = load<u32>(batch(), B_RECEIVE_UNITS);
+  return units > UNITS_RECEIVE_GROUP && units + load<u32>(batch(), B_RECEIVE_SPENT) > UNITS_RECEIVE_VISIT;
 }
 
 /** Gives the reserved chains back, of which the frame fills the first `need` bytes. */

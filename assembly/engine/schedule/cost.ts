@@ -25,6 +25,13 @@ export const UNITS_FLOOD_POOL: u32 = 2;
 /** 2^n bytes that are copied for a unit. */
 export const UNITS_BYTES_SHIFT: u32 = 6;
 
+/**
+ * Walks through receive buffers that one visit may cost before more of them are refused (some hundred microseconds; 256
+ * frames into chains of 17 descriptors in 64 regions cost half), and what each receiver may cost in any case.
+ */
+export const UNITS_RECEIVE_VISIT: u32 = 1 << 18;
+export const UNITS_RECEIVE_GROUP: u32 = 1 << 14;
+
 /** Charges the batch. */
 @inline
 export function spend(units: u32): void {

@@ -23,7 +23,7 @@ import { cool, hotAt } from "./heat.ts";
 import { beginShares, endShares } from "./share.ts";
 import { visit, visitUnits } from "./visit.ts";
 
-/** Every how many busy passes the clock is read. */
+/** Every how many passes that found work the clock is read. */
 const CLOCK_PERIOD: u32 = 8;
 /** How long the worker may go without a look at the kicks of cold queues. */
 const KICKS_PERIOD_NS: f64 = 50_000;
@@ -56,6 +56,7 @@ export function run(now: f64, passes: u32): u32 {
   let status: u32 = 0;
   let frames: u64 = 0;
   let busy: u32 = 0;
+  let turns: u32 = 0;
   // Passes are numbered for as long as the engine lives: a spinning one does 2^32 of them in a minute.
   let number = load<u64>(c, CTL_PASSES);
   for (let i: u32 = 0; i < passes; i++) {
@@ -69,15 +70,16 @@ export function run(now: f64, passes: u32): u32 {
     pass(number);
     if (passUnits == 0) {
       // Whoever has work owes: the next pass, at once, credits them enough.
-      if (load<u32>(c, CTL_SHARE_BLOCKED) != 0) i--;
-      continue;
+      if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) continue;
+      i--;
+    } else {
+      frames += passFrames;
+      busy++;
+      endTimed(passUnits);
+      if (load<u32>(c, CTL_CALL_COUNT)) break;
     }
-    frames += passFrames;
-    busy++;
-    endTimed(passUnits);
-    if (load<u32>(c, CTL_CALL_COUNT)) break;
     // A run full of work takes milliseconds: token buckets need a clock that goes on meanwhile.
-    if (busy % CLOCK_PERIOD != 0) continue;
+    if (++turns % CLOCK_PERIOD != 0) continue;
     store<f64>(c, nowNs(), CTL_NOW_NS);
     if (load<u32>(c, CTL_COLD_COUNT) != 0 && load<f64>(c, CTL_NOW_NS) - now > KICKS_PERIOD_NS) break;
   }

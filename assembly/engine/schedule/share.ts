@@ -54,7 +54,7 @@ export function shareOf(p: usize, q: usize, pass: u32): u32 {
   const stride = load<u32>(p, P_STRIDE);
   const itsTurn = stride == 1 || (pass + (load<u32>(q, Q_INDEX) >> 1)) % stride == 0;
   if (itsTurn && deficit >= (quantum < WORTHWHILE ? WORTHWHILE : 1)) return <u32> min(deficit, load<i32>(p, P_PART));
-  const credits = itsTurn ? <u32> ((QUANTUM - deficit + quantum - 1) / quantum) : 1;
+  const credits = <u32> max(1, (QUANTUM - deficit + quantum - 1) / quantum);
   if (fewestCredits == 0 || credits < fewestCredits) fewestCredits = credits;
   store<u32>(control(), load<u32>(control(), CTL_SHARE_BLOCKED) + 1, CTL_SHARE_BLOCKED);
   return 0;

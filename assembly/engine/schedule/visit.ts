@@ -4,10 +4,12 @@
  */
 import {
   B_BYTES,
+  B_RECEIVE_SPENT,
   B_UNITS,
   BATCH_FRAMES,
   CTL_NOW_NS,
   CTL_RATE_BLOCKED,
+  Q_BATCH_MOST,
   Q_POOL,
   Q_STATE,
   Q_CARRY_TO,
@@ -51,6 +53,7 @@ export function visit(q: usize, pass: u32): u32 {
   const share = shareOf(p, q, pass);
   if (share == 0) return 0;
   store<u32>(batch(), UNITS_VISIT, B_UNITS);
+  store<u32>(batch(), 0, B_RECEIVE_SPENT);
   const taken = load<u32>(q, Q_CARRY_TO) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
   publishDirty();
   visitUnits = load<u32>(batch(), B_UNITS);
@@ -66,23 +69,41 @@ function send(q: usize, p: usize, byteLimit: u32, share: u32): u32 {
     const waiting = pending(q);
     if (waiting == 0 || !checkPending(q, waiting)) break;
     beginGather();
-    const most = min(byteLimit - bytes, BATCH_BYTES);
-    const n = gather(q, waiting, most, share);
+    const bytesMost = min(byteLimit - bytes, BATCH_BYTES);
+    const most = batchMost(q);
+    const n = gather(q, waiting, most, bytesMost, share);
     if (n == 0) break;
     const gathered = load<u32>(batch(), B_BYTES);
     const done = forward(q, n, share);
     complete(q, done);
     markDirty(q);
     publishDirty();
+    noteBatch(q, done, done < n);
     taken += done;
     bytes += done == n ? gathered : bytesOf(done);
     // The ring has been emptied, as far as anybody knew.
-    if (n < <u32> BATCH_FRAMES && gathered < most) break;
+    if (n < most && gathered < bytesMost) break;
   }
   takeTokens(p, bytes);
   return taken;
 }
 
+/** Frames that the next batch of `q` may have: gathering more than can be paid for would be paid for again and again. */
+@inline
+function batchMost(q: usize): u32 {
+  const most = load<u32>(q, Q_BATCH_MOST);
+  return most == 0 ? BATCH_FRAMES : most;
+}
+
+/** Remembers how far a batch got that was `cut` short; twice as far is tried the next time. */
+@inline
+function noteBatch(q: usize, done: u32, cut: bool): void {
+  const most = load<u32>(q, Q_BATCH_MOST);
+  if (cut) store<u32>(q, done, Q_BATCH_MOST);
+  else if (most != 0) store<u32>(q, most < <u32> (BATCH_FRAMES / 2) ? most * 2 : 0, Q_BATCH_MOST);
+}
+
+/** Bytes of the batch's first `n` frames. */
 function bytesOf(n: u32): u32 {
   let bytes: u32 = 0;
   let record = recordAt(0);

@@ -16,11 +16,13 @@ import {
   POOL_F_PROMISC,
   POOL_PF,
   POOL_UPLINK,
+  R_LENGTH,
+  R_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
 import { MAC_BROADCAST } from "../../lib/ethernet.ts";
 import { context, control, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
-import { spend, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
+import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
 import { dst, vlan } from "./admit.ts";
 import { deliver, headAndTag, prunedPool } from "./decide.ts";
 import { isMember } from "./filter.ts";
@@ -77,7 +79,8 @@ function sendIfDriven(from: u32, pool: u32, record: usize): bool {
 /** One copy of the frame to `pool`, tagged as its side of the switch wants it. */
 function sendTo(from: u32, pool: u32, record: usize): void {
   const entry = context + ONE_DECISION;
-  spend(UNITS_FRAME);
+  const further = <u32> load<u16>(record, R_SEGMENTS) - 1;
+  spend(UNITS_FRAME + (load<u32>(record, R_LENGTH) >> UNITS_BYTES_SHIFT) + further * UNITS_DESCRIPTOR);
   deliver(entry, from, pool);
   const to: u32 = load<u16>(entry, D_POOL);
   if (load<u8>(entry, D_KIND) != DECIDED_DELIVER) {

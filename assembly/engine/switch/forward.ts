@@ -23,7 +23,6 @@ import {
   ONE_DECISION,
   P_RX_COUNT,
   Q_POOL,
-  Q_RECEIVE_COST,
   R_DELIVERY,
   R_DROP,
   R_FLAGS,
@@ -43,8 +42,8 @@ import { append, flush } from "./group.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
 
 /**
- * Takes the batch's first `n` records, gathered from TX queue `q`, through the switch, as many as the receivers' usual
- * cost allows for `unitLimit`. Answers how many: at least one.
+ * Takes the batch's first `n` records, gathered from TX queue `q`, through the switch, as many as `unitLimit` allows:
+ * frames for many may cost more than it. Answers how many: at least one.
  */
 export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const pool = load<u32>(q, Q_POOL);
@@ -56,15 +55,13 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   let key = noHead();
   let entry2: usize = once;
   let key2 = noHead();
-  let rx: usize = 0;
-  let cost: u32 = 0;
-  let expected: u32 = 0;
   let sent: u32 = 0;
   let bytes: u32 = 0;
   let record = recordAt(0);
   let i: u32 = 0;
+  const end = load<u32>(batch(), B_UNITS) + unitLimit;
   store<u64>(batch(), 0, B_GROUPS);
-  for (; i < n && expected < unitLimit; i++, record += RECORD_STRIDE) {
+  for (; i < n; i++, record += RECORD_STRIDE) {
     if (load<u32>(record, R_DROP) != 0) {
       count(p, load<u32>(record, R_DROP), 1);
       continue;
@@ -85,20 +82,18 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       if (manyQueues) noteFlow(pool, hashOf(record), q);
       if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
     }
-    rx = load<u32>(entry, D_QUEUE);
+    const rx: usize = load<u32>(entry, D_QUEUE);
     if (rx == 0) {
-      expected += unusual(pool, record, entry);
-      continue;
+      unusual(pool, record, entry);
+      if (load<u32>(batch(), B_UNITS) < end) continue;
+      i++;
+      break;
     }
-    const plain: u64 = load<u16>(record, R_FLAGS) & RECORD_F_PLAIN ? HEAD_F_PLAIN : 0;
-    append(rx, record + R_DELIVERY, record, headAndTag(entry) | plain);
-    cost = load<u32>(rx, Q_RECEIVE_COST);
-    expected += cost;
+    append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
     // What was decided for this frame alone says nothing about the next.
     if (entry == once || manyQueues) continue;
     const first = record;
-    const most = cost == 0 ? n : min(n, i + 1 + (unitLimit - min(expected, unitLimit)) / cost);
-    while (i + 1 < most && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
+    while (i + 1 < n && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
       record += RECORD_STRIDE;
       bytes += load<u32>(record, R_LENGTH);
       i++;
@@ -106,7 +101,6 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     const more = <u32> (record - first) / RECORD_STRIDE;
     store<u16>(first, <u16> (more + 1), R_DELIVERY + N_COUNT);
     sent += more;
-    expected += more * cost;
   }
   flush();
   if (sent != 0) {
@@ -116,23 +110,25 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   return i;
 }
 
-/** A frame that is dropped, flooded, or steered; answers what that costs beside the usual. */
-function unusual(from: u32, record: usize, entry: usize): u32 {
+/** A delivery's HEAD_* and tag << 32, as decided, and whether it may be written as it is. */
+@inline
+function headOfDelivery(record: usize, entry: usize): u64 {
+  return headAndTag(entry) | (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN ? HEAD_F_PLAIN : 0);
+}
+
+/** A frame that is dropped, flooded, or steered. */
+function unusual(from: u32, record: usize, entry: usize): void {
   const kind: u32 = load<u8>(entry, D_KIND);
   if (kind == DECIDED_DROP) {
     count(poolAt(load<u16>(entry, D_POOL)), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
-    return 0;
-  }
-  if (kind == DECIDED_DELIVER) {
+  } else if (kind == DECIDED_DELIVER) {
     const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
-    if (rx == 0) return 0;
-    append(rx, record + R_DELIVERY, record, headAndTag(entry));
-    return load<u32>(rx, Q_RECEIVE_COST);
+    if (rx != 0) append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
+  } else if (kind == DECIDED_FLOOD) {
+    flood(from, record);
+  } else {
+    floodUnknown(from, record);
   }
-  const before = load<u32>(batch(), B_UNITS);
-  if (kind == DECIDED_FLOOD) flood(from, record);
-  else floodUnknown(from, record);
-  return load<u32>(batch(), B_UNITS) - before;
 }
 
 function countGroupAddress(p: usize, dst: u64): void {

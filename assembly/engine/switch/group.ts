@@ -6,6 +6,7 @@ import {
   B_DELIVERED,
   B_DELIVERIES,
   B_GROUPS,
+  B_RECEIVE_SPENT,
   B_RECEIVE_UNITS,
   CTL_UNIT_NS,
   DELIVERIES,
@@ -24,11 +25,10 @@ import {
   Q_FLAGS,
   Q_GROUP,
   Q_POOL,
-  Q_RECEIVE_COST,
   QUEUE_F_HOLD,
 } from "../../../shared/layout/nic.ts";
 import { batch, context, control, poolAt } from "../context.ts";
-import { bookRefused, bookResults, clearResults } from "../deliver/results.ts";
+import { bookRefused, bookResults, clearResults, note } from "../deliver/results.ts";
 import { scatter } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
@@ -82,27 +82,22 @@ export function flush(): void {
     store<u32>(rx, 0, Q_GROUP);
     store<u32>(batch(), 0, B_RECEIVE_UNITS);
     clearResults();
-    const frames = scatter(rx, load<u32>(group, G_FIRST), false);
+    scatter(rx, load<u32>(group, G_FIRST), false);
     if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
     const p = poolAt(load<u32>(rx, Q_POOL));
     // What a hold takes is booked when it is handed on.
     if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
     else bookResults(p);
-    noteCost(rx, frames);
+    noteCost(rx);
   }
   store<u64>(batch(), 0, B_GROUPS);
 }
 
-/**
- * Remembers what a frame for `rx` costs beside the usual: the sender's next batch is cut to what its share allows. It
- * fades slowly, so a receiver gains nothing by changing its buffers' shape from one batch to the next.
- */
-function noteCost(rx: usize, frames: u32): void {
+/** Notes against `rx`'s pool what its buffers cost beside the usual. */
+function noteCost(rx: usize): void {
   const units = load<u32>(batch(), B_RECEIVE_UNITS);
-  const before = load<u32>(rx, Q_RECEIVE_COST);
-  if (units == 0 && before == 0) return;
-  const each = units / frames;
-  store<u32>(rx, max(each, before - (before >> 3) - (before != 0 ? 1 : 0)), Q_RECEIVE_COST);
+  if (units == 0) return;
+  note(B_RECEIVE_SPENT, units);
   const p = poolAt(load<u32>(rx, Q_POOL));
   store<f64>(p, load<f64>(p, P_RECEIVE_NS) + <f64> units * load<f64>(control(), CTL_UNIT_NS), P_RECEIVE_NS);
 }

@@ -4,6 +4,7 @@
  * connection meet in the same byte of the pool's flow table.
  */
 import {
+  FRAME_BYTES_MIN,
   FLOW_TABLE_STRIDE,
   FLOW_TABLES,
   P_RX_COUNT,
@@ -16,7 +17,10 @@ import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
 import { headOf } from "../batch/record.ts";
 import { context, poolAt } from "../context.ts";
 
-/** A hash of addresses and ports that is the same in both directions. Reads at most `length` bytes of the frame. */
+/**
+ * A hash of addresses and ports that is the same in both directions. Reads at most `length` bytes of the frame, which are
+ * no fewer than FRAME_BYTES_MIN.
+ */
 function flowHash(frame: usize, length: u32): u32 {
   let at: usize = frame + 12;
   let left = length - 12;
@@ -73,7 +77,9 @@ export function steer(pool: u32, hash: u32): usize {
   return load<u32>(p + slot * 4, P_RX_QUEUES);
 }
 
-/** The flow of a record's frame. */
+/** The flow of a record's frame; 0 if it is too short to have one. */
 export function hashOf(record: usize): u32 {
-  return flowHash(headOf(record), min(load<u32>(record, R_LENGTH), <u32> HEAD_BYTES_MAX));
+  const length = load<u32>(record, R_LENGTH);
+  if (length < <u32> FRAME_BYTES_MIN) return 0;
+  return flowHash(headOf(record), min(length, <u32> HEAD_BYTES_MAX));
 }

@@ -76,9 +76,10 @@ export const G_FIRST = 4;
 export const G_LAST = 8;
 
 // The batch
-/** u32: units spent; of them on the receive side of the group in hand. */
+/** u32: units spent; of them on the receive side of the group in hand, and of the groups before it in this visit. */
 export const B_UNITS = 0;
 export const B_RECEIVE_UNITS = 4;
+export const B_RECEIVE_SPENT = 28;
 /** u32: segments in TX_SEGMENTS, groups, deliveries in use, entries of DIRTY_LIST. */
 export const B_SEGMENTS = 8;
 export const B_GROUPS = 12;
@@ -96,6 +97,8 @@ export const B_MULTICAST = 124;
 export const B_BROADCAST = 128;
 /** u32: frames of the group that are done with, beside those of the common kind. */
 export const B_DONE = 132;
+/** u32: frames that were dropped because the receiver's chains take too long to walk. */
+export const B_TOO_DEAR = 136;
 /** u64: what was wrong: a descriptor's index, or an address. */
 export const B_BAD_DETAIL = 56;
 /** What the last walk of a chain found: u64 bytes, u32 descriptors, u32 segments of the list, u32 its buffer id. */

@@ -87,4 +87,5 @@ export const C_TX_NO_DESTINATION = 168;
 export const C_TX_TO_SELF = 176;
 export const C_TX_UNFETCHED = 184;
 export const C_TX_PRUNED = 192;
-export const COUNTER_COUNT = 25;
+export const C_RX_TOO_DEAR = 200;
+export const COUNTER_COUNT = 26;

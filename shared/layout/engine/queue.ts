@@ -62,8 +62,8 @@ export const Q_BUFFERS = 192;
 export const Q_BUFFERS_IOVA = 200;
 /** u32: a hold ring's buffers that have been handed on. */
 export const Q_RELEASED = 208;
-/** u32: what a frame for this receive queue has cost lately, in units (schedule/cost.ts). */
-export const Q_RECEIVE_COST = 212;
+/** u32: frames that the queue's next batch may have, where the one before cost its whole share; 0: as many as there are. */
+export const Q_BATCH_MOST = 212;
 /** f64, ns: when the queue last had work. */
 export const Q_WORKED_NS = 216;
 /** u32: HEAT_HOT: polled; HEAT_COLD: its driver was asked for a kick, nobody looks before that; HEAT_NONE: not active. */
