@@ -105,7 +105,7 @@ function mountTraffic(app: OpenAPIHono, { host }: GuestParts): void {
       request: { params: z.object({ id: z.string().regex(/^\d{1,2}$/, "is a generator's number").transform(Number) }) },
       responses: { 200: json(GeneratorState, "It has stopped"), ...errors },
     }),
-    (c) => c.json(host.stopTraffic(c.req.valid("param").id), 200),
+    async (c) => c.json(await host.stopTraffic(c.req.valid("param").id), 200),
   );
   app.delete("/api/v1/traffic", (c) => {
     host.clearFlows();

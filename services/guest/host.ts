@@ -232,13 +232,15 @@ export class Host {
       .filter((at) => this.#view.getUint32(at, true) !== L.STATE_FREE).map((at) => this.#generator(at));
   }
 
-  /** Stops a generator. */
-  stopTraffic(id: number): GeneratorState {
+  /** Stops a generator; what it answers is all that was sent. */
+  async stopTraffic(id: number): Promise<GeneratorState> {
     const at = L.GENERATORS + id * L.GENERATOR_STRIDE;
     if (id >= L.GENERATOR_COUNT || this.#view.getUint32(at, true) === L.STATE_FREE) {
       throw new ApiError(404, `there is no generator ${id}`, "id");
     }
     Atomics.store(this.#words, at / 4, L.STATE_DONE);
+    // The worker may be in the midst of a burst.
+    await this.#machine.ask({ op: "settle" });
     return this.#generator(at);
   }
 

@@ -130,6 +130,8 @@ class GuestLoop {
         return "later";
       case "drain":
         return this.#drain();
+      case "settle":
+        return undefined;
       case "end":
         this.#ended = true;
         return undefined;

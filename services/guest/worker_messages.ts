@@ -29,6 +29,8 @@ export type GuestRequest =
   | { op: "use"; path: 0 | 1 }
   | { op: "quiesce"; deadlineMs: number }
   | { op: "drain" }
+  /** Nothing: the answer says that a burst has ended since. */
+  | { op: "settle" }
   | { op: "end" };
 
 /** The worker's answers: `error` is a sentence; a fault comes unasked. */

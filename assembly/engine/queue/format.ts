@@ -41,7 +41,16 @@ import {
   scatterDriver,
 } from "./driver.ts";
 import { failQueue } from "./interrupts.ts";
-import { armPacked, completePacked, countPacked, disarmPacked, pendingPacked, publishPacked } from "./packed.ts";
+import {
+  announcePacked,
+  armPacked,
+  completePacked,
+  countPacked,
+  disarmPacked,
+  pendingPacked,
+  publishPacked,
+  writeStaged,
+} from "./packed.ts";
 import { gatherPacked } from "./packed_gather.ts";
 import { scatterPacked } from "./packed_scatter.ts";
 import { armSplit, completeSplit, disarmSplit, pendingSplit, publishSplit } from "./split.ts";
@@ -121,6 +130,11 @@ function publish(q: usize): void {
 /** Publishes every queue that was marked dirty: once, and with at most one interrupt. */
 export function publishDirty(): void {
   const count = load<u32>(batch(), B_DIRTY);
+  for (let i: u32 = 0; i < count; i++) {
+    const q: usize = load<u32>(context + DIRTY_LIST + i * 4);
+    if (load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED) announcePacked(q);
+  }
+  writeStaged();
   for (let i: u32 = 0; i < count; i++) {
     const q: usize = load<u32>(context + DIRTY_LIST + i * 4);
     store<u32>(q, 0, Q_DIRTY);

@@ -6,6 +6,9 @@
  */
 import { ADV_REG_NEXT, ADV_REG_POSITION } from "../../../shared/layout/advanced.ts";
 import {
+  B_STAGED,
+  QUEUE_F_EVENT_IDX,
+  QUEUE_F_IN_ORDER,
   Q_AVAIL,
   Q_DESC,
   Q_FIRST_SLOT,
@@ -18,11 +21,12 @@ import {
   Q_USED,
   Q_USED_IDX,
   Q_WRAP,
-  QUEUE_F_EVENT_IDX,
-  QUEUE_F_IN_ORDER,
+  RECORD_STRIDE,
   R_DESCRIPTORS,
   R_ID,
-  RECORD_STRIDE,
+  STAGED,
+  STAGED_COUNT,
+  STAGED_STRIDE,
   WRAP_AVAIL,
   WRAP_SIGNALLED,
   WRAP_USED,
@@ -37,6 +41,7 @@ import {
   VIRTQ_PACKED_DESC_LEN,
 } from "../../../shared/layout/virtio.ts";
 import { recordAt } from "../batch/record.ts";
+import { batch, context } from "../context.ts";
 import { raiseCall } from "./interrupts.ts";
 
 /** Both flags that say whose a descriptor is. */
@@ -77,6 +82,12 @@ export function isAvailable(q: usize, position: u32): bool {
   return (<u32> (metaOf(q, position & 0xffff) >> 48) & OWNER_FLAGS) == availableFlags(position >> 16);
 }
 
+/** Whether the descriptor at `position` is used, in the lap that its upper half says. */
+@inline
+export function isUsedAt(q: usize, position: u32): bool {
+  return (<u32> (metaOf(q, position & 0xffff) >> 48) & OWNER_FLAGS) == (position >> 16 != 0 ? OWNER_FLAGS : 0);
+}
+
 /** The position `n` descriptors behind `position`, where `n` is no more than the ring has. */
 @inline
 export function positionAfter(q: usize, position: u32, n: u32): u32 {
@@ -113,15 +124,40 @@ export function advanceBoth(q: usize, n: u32): void {
   if (wraps) store<u32>(q, load<u32>(q, Q_WRAP) ^ (WRAP_AVAIL | WRAP_USED), Q_WRAP);
 }
 
-/** Writes a used descriptor, {len u32, id u16, flags u16}; the burst's first is kept until it is published. */
+/**
+ * Keeps a used descriptor, {len u32, id u16, flags u16}, until it is published: the burst's first with the queue, since
+ * the driver sees the others behind it. An engine that dies before has written nothing, and its successor begins the
+ * burst anew.
+ */
 @inline
 export function stageUsed(q: usize, slot: u32, element: u64): void {
   if (load<u32>(q, Q_FIRST_SLOT) == NO_SLOT) {
     store<u32>(q, slot, Q_FIRST_SLOT);
     store<u64>(q, element, Q_FIRST_USED);
-  } else {
-    store<u64>(load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES, element, VIRTQ_PACKED_DESC_LEN);
+    return;
   }
+  const n = load<u32>(batch(), B_STAGED);
+  if (n == STAGED_COUNT) writeStaged();
+  const entry = context + STAGED + load<u32>(batch(), B_STAGED) * STAGED_STRIDE;
+  store<u32>(entry, load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN);
+  store<u64>(entry, element, 8);
+  store<u32>(batch(), load<u32>(batch(), B_STAGED) + 1, B_STAGED);
+}
+
+/** Writes the used descriptors that were kept, but the first of each queue, which still hides them from the driver. */
+export function writeStaged(): void {
+  const n = load<u32>(batch(), B_STAGED);
+  let entry = context + STAGED;
+  for (let i: u32 = 0; i < n; i++, entry += STAGED_STRIDE) {
+    store<u64>(load<u32>(entry), load<u64>(entry, 8));
+  }
+  store<u32>(batch(), 0, B_STAGED);
+}
+
+/** Says, for whoever succeeds this engine, how far the queue's burst goes that is about to be published. */
+export function announcePacked(q: usize): void {
+  const registers: usize = load<u32>(q, Q_REGISTERS);
+  if (registers != 0) store<u32>(registers, positionPacked(q), ADV_REG_NEXT);
 }
 
 /**
@@ -168,7 +204,6 @@ export function publishPacked(q: usize): void {
   store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
   const registers: usize = load<u32>(q, Q_REGISTERS);
   const position = positionPacked(q);
-  if (registers != 0) store<u32>(registers, position, ADV_REG_NEXT);
   // Sequentially consistent: after everything that it publishes, and before the driver's flags are read.
   atomic.store<u64>(
     load<u32>(q, Q_DESC) + first * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN,

@@ -73,9 +73,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
       putOneBufferHeader(buffer, header, hdrBytes, need);
       if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       else putPlain(buffer + hdrBytes, record);
-      const element = used | (meta & 0xffff00000000) | <u64> need;
-      if (slot == start) stageUsed(rx, slot, element);
-      else store<u64>(descriptor, element, VIRTQ_PACKED_DESC_LEN);
+      stageUsed(rx, slot, used | (meta & 0xffff00000000) | <u64> need);
       bytes += length;
     }
     const n = slot - start;

@@ -17,12 +17,15 @@ import {
   OK,
   PERM_READ,
   PERM_WRITE,
+  QUEUE_F_IN_ORDER,
+  QUEUE_RUNNING,
   Q_AVAIL,
   Q_AVAIL_IOVA,
   Q_DESC,
   Q_DESC_IOVA,
   Q_FIRST_SLOT,
   Q_FLAVOUR,
+  Q_FLAGS,
   Q_LAST_AVAIL,
   Q_REGISTERS,
   Q_SIGNALLED,
@@ -32,7 +35,6 @@ import {
   Q_USED_IDX,
   Q_USED_IOVA,
   Q_WRAP,
-  QUEUE_RUNNING,
   RING_UNMAPPED,
   WRAP_AVAIL,
   WRAP_SIGNALLED,
@@ -45,7 +47,7 @@ import {
   VIRTQ_DESC_BYTES,
   VIRTQ_EVENT_ALIGN,
   VIRTQ_EVENT_BYTES,
-  VIRTQ_PACKED_DESC_F_USED,
+  VIRTQ_PACKED_BASE_AVAIL,
   VIRTQ_USED_ALIGN,
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_IDX,
@@ -54,7 +56,7 @@ import {
 import { disarmAdvanced, pendingAdvanced } from "./advanced.ts";
 import { translateWhole } from "./domain.ts";
 import { pending, pendingUpTo } from "./format.ts";
-import { disarmPacked, metaOf, NO_SLOT, positionPacked } from "./packed.ts";
+import { disarmPacked, NO_SLOT, positionPacked } from "./packed.ts";
 import { availIdx, disarmSplitAtStart } from "./split.ts";
 
 /** Finds the rings of `q` from their IOVAs: OK, or RING_UNMAPPED with nothing changed. */
@@ -112,10 +114,13 @@ function startSplit(q: usize, position: i32): u32 {
   return OK;
 }
 
-function startPacked(q: usize, position: u32): u32 {
-  const avail = position & 0xffff;
-  // DPDK's front-end gives the lower half alone: what is in order is used where it is available.
-  const used = position >> 16 == 0 ? avail : position >> 16;
+/** Starts a packed queue whose rings are bound. */
+export function startPacked(q: usize, position: u32): u32 {
+  let avail = position & 0xffff;
+  // DPDK's front-end gives the lower half of a ring's beginning alone. Any other upper half of 0 is the beginning of a lap.
+  const used = <u32> position == <u32> VIRTQ_PACKED_BASE_AVAIL ? avail : position >> 16;
+  // In order, what was taken and not given back comes again (§2.8.8 gives it back by count).
+  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0) avail = used;
   const size = load<u32>(q, Q_SIZE);
   if ((avail & 0x7fff) >= size || (used & 0x7fff) >= size) return BAD_AVAIL_IDX;
   store<u32>(q, avail & 0x7fff, Q_LAST_AVAIL);
@@ -145,19 +150,6 @@ function startAdvanced(q: usize, position: i32): u32 {
   disarmAdvanced(q);
   atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
   return OK;
-}
-
-/**
- * Starts the packed queue `q` after whoever served it has died: at `next` if the used descriptor at `position` is there,
- * for then the driver has seen all that was done, and else at `position`.
- */
-export function continueQueue(q: usize, position: u32, next: u32): u32 {
-  const verdict = bindRings(q);
-  if (verdict != OK) return verdict;
-  const slot = (position >> 16) & 0x7fff;
-  if (slot >= load<u32>(q, Q_SIZE)) return BAD_AVAIL_IDX;
-  const isUsed = (<u32> (metaOf(q, slot) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0;
-  return startPacked(q, isUsed == (position >> 31 != 0) ? next : position);
 }
 
 /** Where a queue goes on: what `startQueue` takes. */

@@ -22,6 +22,10 @@ export const ONE_SEGMENT = 0xa101e0;
 export const ONE_DECISION = 0xa101f0;
 /** Chains that one frame fills: {head u32, bytes u32, descriptors u32, pad}. */
 export const RX_CHAINS = 0xa10280;
+/** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
+export const STAGED = 0xa1e000;
+export const STAGED_COUNT = 2048;
+export const STAGED_STRIDE = 16;
 /** Frame records, 64 bytes each. */
 export const RECORDS = 0xa12000;
 /** Deliveries beside those that lie in the records themselves: a flooded frame has one for each receiver. */
@@ -99,6 +103,8 @@ export const B_BROADCAST = 128;
 export const B_DONE = 132;
 /** u32: frames that were dropped because the receiver's chains take too long to walk. */
 export const B_TOO_DEAR = 136;
+/** u32: entries of STAGED. */
+export const B_STAGED = 140;
 /** u64: what was wrong: a descriptor's index, or an address. */
 export const B_BAD_DETAIL = 56;
 /** What the last walk of a chain found: u64 bytes, u32 descriptors, u32 segments of the list, u32 its buffer id. */

@@ -1,0 +1,92 @@
+/**
+ * Packed queues after the death of the engine that served them. Their position lies in the register page, which outlives
+ * it: POSITION is where the driver looks next, NEXT where the burst ends that was being published.
+ */
+import { BAD_AVAIL_IDX, OK, Q_DESC, Q_HDR_BYTES, Q_SIZE } from "../../../shared/layout/nic.ts";
+import {
+  VIRTQ_DESC_BYTES,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_DESC_F_WRITE,
+  VIRTQ_PACKED_DESC_LEN,
+} from "../../../shared/layout/virtio.ts";
+import { isUsedAt, metaOf, OWNER_FLAGS, positionAfter } from "./packed.ts";
+import { bindRings, startPacked } from "./start.ts";
+
+/**
+ * Starts the packed queue `q`. The burst was published if the descriptor at POSITION is used: the queue goes on at NEXT.
+ * Nothing of it was if none behind is used either: it begins anew. Otherwise it is finished: the driver would find used
+ * descriptors where this engine is going to put others.
+ */
+export function continueQueue(q: usize, position: u32, next: u32): u32 {
+  const verdict = bindRings(q);
+  if (verdict != OK) return verdict;
+  const size = load<u32>(q, Q_SIZE);
+  const first = usedHalf(position);
+  const end = usedHalf(next);
+  if ((first & 0xffff) >= size || (end & 0xffff) >= size) return BAD_AVAIL_IDX;
+  if (!isUsedAt(q, first)) {
+    if (!isBegun(q, first, end)) return startPacked(q, position);
+    finish(q, first, end);
+  }
+  return startPacked(q, next);
+}
+
+/** The used half of a position as SET_VRING_BASE has it: a slot, and its wrap counter << 16. */
+@inline
+function usedHalf(position: u32): u32 {
+  return ((position >> 16) & 0x7fff) | ((position >> 31) << 16);
+}
+
+/** Whether a descriptor between the first one and the end of the burst is used. */
+function isBegun(q: usize, first: u32, end: u32): bool {
+  if (first == end) return false;
+  const size = load<u32>(q, Q_SIZE);
+  let at = positionAfter(q, first, 1);
+  for (let i: u32 = 0; i < size && at != end; i++) {
+    if (isUsedAt(q, at)) return true;
+    at = positionAfter(q, at, 1);
+  }
+  return false;
+}
+
+/**
+ * Gives back what the burst had not yet: as frames that hold nothing, since their lengths are lost, which drivers drop.
+ * The first descriptor comes last: it hides the others.
+ */
+function finish(q: usize, first: u32, end: u32): void {
+  const size = load<u32>(q, Q_SIZE);
+  let firstElement: u64 = 0;
+  let at = first;
+  for (let i: u32 = 0; i < size && at != end;) {
+    if (at != first && isUsedAt(q, at)) {
+      at = positionAfter(q, at, 1);
+      i++;
+      continue;
+    }
+    let last = at;
+    let n: u32 = 1;
+    while ((<u32> (metaOf(q, last & 0xffff) >> 48) & VIRTQ_DESC_F_NEXT) != 0 && i + n < size) {
+      last = positionAfter(q, last, 1);
+      n++;
+    }
+    const element = emptied(q, at, <u32> (metaOf(q, last & 0xffff) >> 32) & 0xffff);
+    if (at == first) firstElement = element;
+    else atomic.store<u64>(metaAt(q, at), element);
+    at = positionAfter(q, at, n);
+    i += n;
+  }
+  atomic.store<u64>(metaAt(q, first), firstElement);
+}
+
+/** The used descriptor that gives the chain `id`, which begins at `at`, back with nothing in it but a header. */
+function emptied(q: usize, at: u32, id: u32): u64 {
+  const writable = <u32> (metaOf(q, at & 0xffff) >> 48) & VIRTQ_DESC_F_WRITE;
+  const owner: u32 = at >> 16 != 0 ? OWNER_FLAGS : 0;
+  const length: u32 = writable != 0 ? load<u32>(q, Q_HDR_BYTES) : 0;
+  return <u64> length | (<u64> id << 32) | (<u64> (owner | writable) << 48);
+}
+
+@inline
+function metaAt(q: usize, at: u32): usize {
+  return load<u32>(q, Q_DESC) + (at & 0xffff) * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN;
+}
