@@ -7,7 +7,7 @@ export { setContext } from "./context.ts";
 export { hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";
-export { continueQueue } from "./queue/continue.ts";
+export { continueQueue, resumeQueue } from "./queue/continue.ts";
 export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
 export { coolAll, hasWork, heat } from "./schedule/heat.ts";

@@ -214,8 +214,8 @@ export class Leases {
   }
 
   /**
-   * Starts a queue. After a take-over it goes on where the ring's used index says, whatever the new owner believes:
-   * the queue went on after the old one had died.
+   * Starts a queue. After a take-over it goes on where it was, whatever the new owner believes: the queue went on after
+   * the old one had died.
    */
   #startQueue(lease: Lease, request: Ask<"queueStart">, fds: Fd[]): void {
     const wanted = [request.kick, request.call].filter((there) => there).length;
@@ -236,7 +236,13 @@ export class Leases {
     const inherited = request.flavour === "advanced" ? undefined : lease.inherited.get(ring);
     const kick = request.kick ? fds[0] : undefined;
     const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    this.#tenants.startQueue(lease, { ...request, base: inherited ?? request.base }, [kick, call]);
+    // A packed ring that its driver has begun anew meanwhile does not bear the old position out.
+    const position = inherited === undefined
+      ? {}
+      : request.flavour === "packed"
+      ? { kept: inherited }
+      : { base: inherited };
+    this.#tenants.startQueue(lease, { ...request, ...position }, [kick, call]);
     // The queue owns them now.
     fds.length = 0;
     lease.inherited.delete(ring);

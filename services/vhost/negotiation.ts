@@ -66,3 +66,8 @@ export function checkRingSize(index: number, size: number, packed: boolean): voi
   if (size >= min && size <= VRING_SIZE_MAX && (packed || (size & (size - 1)) === 0)) return;
   throw new ProtocolError(`size ${size} of vring ${index}: ${sizes} ${min}–${VRING_SIZE_MAX}`);
 }
+
+/** Throws if a ring cannot begin at `base`: a packed one's has two positions with their wrap counters. */
+export function checkBase(index: number, base: number, packed: boolean): void {
+  if (base > 0xffff && !packed) throw new ProtocolError(`base ${base} of vring ${index}: bases are 0–65535`);
+}

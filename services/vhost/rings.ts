@@ -9,10 +9,11 @@ import type { Fd } from "../../shared/os/mod.ts";
 import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
 import { VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
-import { ProtocolError, VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+import { VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
 import type { SessionContext } from "./port_context.ts";
 import type { Ask, RingBackend } from "./ring_backend.ts";
+import { startRequest } from "./ring_start.ts";
 import { Vring } from "./vring.ts";
 
 /** What it costs to get a backend, and to give it back when the front-end goes away. */
@@ -20,7 +21,7 @@ const ATTACH_COST = 2;
 
 /** Rings, memory and backend of one session. */
 export class Rings {
-  features = 0n;
+  #features = 0n;
   readonly #context: SessionContext;
   readonly #lost: () => void;
   #path: DataPath;
@@ -47,6 +48,22 @@ export class Rings {
 
   get all(): Vring[] {
     return [...this.#vrings.values()];
+  }
+
+  /** What the front-end has negotiated; 0: nothing yet. */
+  get features(): bigint {
+    return this.#features;
+  }
+
+  /** Sets what was negotiated. A stopped ring of the other format has no position any more. */
+  async setFeatures(features: bigint): Promise<void> {
+    const wasPacked = this.isPacked;
+    const isFirst = this.#features === 0n;
+    this.#features = features;
+    if (!isFirst && wasPacked !== this.isPacked) {
+      for (const ring of this.all.filter(({ running }) => !running)) ring.base = undefined;
+    }
+    await this.settleAll();
   }
 
   /** Whether the rings are packed ones. */
@@ -234,27 +251,10 @@ export class Rings {
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const [desc, avail, used] = [ring.descUser, ring.availUser, ring.usedUser].map((address) =>
-      address === undefined ? undefined : this.#memory.toGuest(address)
-    );
-    if (desc === undefined || avail === undefined || used === undefined) {
-      throw new ProtocolError(`vring ${ring.index}: its rings are outside the memory table`);
-    }
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await ask({
-      op: "queueStart",
-      index: ring.index,
-      flavour: this.isPacked ? "packed" : "split",
-      size: ring.size,
-      desc,
-      avail,
-      used,
-      base,
-      features: this.features,
-      kick: ring.kick !== undefined,
-      call: ring.call !== undefined,
-    }, fds);
+    await ask(startRequest(ring, { memory: this.#memory, features: this.#features, packed: this.isPacked, base }), fds);
     ring.running = true;
+    ring.hasRun = true;
     ring.error = undefined;
   }
 

@@ -19,7 +19,7 @@ import {
 import type { DataPath, SessionState } from "../../shared/api/mod.ts";
 import { MEM_SLOTS_MAX } from "./memory.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
-import { ANSWERED, checkRingSize, FEATURES, hasBit, NEEDS, PROTOCOL_FEATURES, QUEUE_PAIRS_MAX } from "./negotiation.ts";
+import * as N from "./negotiation.ts";
 import type { SessionContext } from "./port_context.ts";
 import { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
@@ -100,11 +100,11 @@ export class Session {
 
   async #serve(message: Message): Promise<void> {
     const { name, fds } = message;
-    const acknowledge = message.needReply && !ANSWERED.has(name) &&
-      hasBit(this.#protocolFeatures, VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    const acknowledge = message.needReply && !N.ANSWERED.has(name) &&
+      N.hasBit(this.#protocolFeatures, VHOST_USER_PROTOCOL_F_REPLY_ACK);
     try {
-      const needed = NEEDS[name];
-      if (needed !== undefined && !hasBit(this.#protocolFeatures, needed)) {
+      const needed = N.NEEDS[name];
+      if (needed !== undefined && !N.hasBit(this.#protocolFeatures, needed)) {
         throw new ProtocolError(`${name} before its protocol feature was negotiated`);
       }
       await this.#handle(message);
@@ -124,15 +124,15 @@ export class Session {
     const { name, payload } = message;
     switch (name) {
       case "VHOST_USER_GET_FEATURES":
-        return this.#connection.replyU64(name, FEATURES);
+        return this.#connection.replyU64(name, N.FEATURES);
       case "VHOST_USER_SET_FEATURES":
         return await this.#setFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_PROTOCOL_FEATURES":
-        return this.#connection.replyU64(name, PROTOCOL_FEATURES);
+        return this.#connection.replyU64(name, N.PROTOCOL_FEATURES);
       case "VHOST_USER_SET_PROTOCOL_FEATURES":
         return this.#setProtocolFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_QUEUE_NUM":
-        return this.#connection.replyU64(name, BigInt(QUEUE_PAIRS_MAX));
+        return this.#connection.replyU64(name, BigInt(N.QUEUE_PAIRS_MAX));
       case "VHOST_USER_SET_OWNER":
         return;
       case "VHOST_USER_RESET_OWNER":
@@ -161,14 +161,13 @@ export class Session {
   }
 
   async #setFeatures(features: bigint): Promise<void> {
-    const unknown = features & ~FEATURES;
+    const unknown = features & ~N.FEATURES;
     if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
-    this.#rings.features = features;
-    await this.#rings.settleAll();
+    await this.#rings.setFeatures(features);
   }
 
   #setProtocolFeatures(features: bigint): void {
-    const unknown = features & ~PROTOCOL_FEATURES;
+    const unknown = features & ~N.PROTOCOL_FEATURES;
     if (unknown !== 0n) throw new ProtocolError(`protocol features 0x${unknown.toString(16)} were not offered`);
     this.#protocolFeatures = features;
   }
@@ -191,8 +190,8 @@ export class Session {
   // Vrings ---------------------------------------------------------------------------------------------------
 
   #vring(index: number): Vring {
-    if (index >= QUEUE_PAIRS_MAX * 2) {
-      throw new ProtocolError(`vring ${index}: vrings are 0–${QUEUE_PAIRS_MAX * 2 - 1}`);
+    if (index >= N.QUEUE_PAIRS_MAX * 2) {
+      throw new ProtocolError(`vring ${index}: vrings are 0–${N.QUEUE_PAIRS_MAX * 2 - 1}`);
     }
     return this.#rings.at(index);
   }
@@ -208,9 +207,8 @@ export class Session {
       case "VHOST_USER_SET_VRING_BASE": {
         const ring = this.#vring(payload.getUint32(0, true));
         if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
-        if (value > 0xffff && !this.#rings.isPacked) {
-          throw new ProtocolError(`base ${value} of vring ${ring.index}: bases are 0–65535`);
-        }
+        // Before the features are known it may be a packed ring's; a split ring's start looks again.
+        if (this.#rings.features !== 0n) N.checkBase(ring.index, value, this.#rings.isPacked);
         ring.base = value;
         return;
       }
@@ -239,7 +237,7 @@ export class Session {
   }
 
   async #setNum(ring: Vring, size: number): Promise<void> {
-    checkRingSize(ring.index, size, this.#rings.isPacked);
+    N.checkRingSize(ring.index, size, this.#rings.isPacked || this.#rings.features === 0n);
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;
     await this.#rings.settle(ring);

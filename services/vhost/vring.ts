@@ -23,6 +23,9 @@ export class Vring {
   running = false;
   error: string | undefined;
 
+  /** It has run in this session: its base is known, and not what somebody remembers. */
+  hasRun = false;
+
   constructor(index: number) {
     this.index = index;
   }

@@ -76,6 +76,8 @@ export const Request = z.discriminatedUnion("op", [
     base: z.number().int().min(-1).max(0xffff_ffff),
     /** A packed queue whose NIC has died: where it goes on if its driver has seen what was used last, at `base`. */
     next: z.number().int().min(0).max(0xffff_ffff).optional(),
+    /** A packed queue whose driver may have gone past `base`: where it was is looked up, if the ring bears it out. */
+    resume: z.boolean().default(false),
     features: iova.default(0n),
     /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
     packetBytes: z.number().int().min(0).default(2048),

@@ -65,6 +65,7 @@ export interface EngineExports {
   bindRings(queue: number): number;
   startQueue(queue: number, base: number): number;
   continueQueue(queue: number, position: number, next: number): number;
+  resumeQueue(queue: number, base: number, kept: number): number;
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;

@@ -29,7 +29,10 @@ export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
   (1n << BigInt(VIRTIO_F_ANY_LAYOUT));
 
 /** What a queue's driver asks for at its start. */
-export type StartRequest = Extract<Request, { op: "queueStart" }>;
+export type StartRequest = Extract<Request, { op: "queueStart" }> & {
+  /** A packed queue's position that was kept for it, in force if the ring bears it out; else `base` is. */
+  kept?: number;
+};
 
 /** Whether a feature bit is set. */
 export function has(features: bigint, bit: number): boolean {

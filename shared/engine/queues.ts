@@ -29,6 +29,9 @@ interface Running {
   call: Fd | undefined;
 }
 
+/** `resumeQueue` looks for the position in the ring itself. */
+const POSITION_IN_RING = -1;
+
 /** A queue on its ring, by name. */
 export function ringName(index: number, desc: bigint): string {
   return `${index} at 0x${desc.toString(16)}`;
@@ -111,9 +114,13 @@ export class Queues {
     const record = this.#records.get(index);
     if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const { wasm } = this.#engine;
-    const verdict = request.next !== undefined && request.flavour === "packed"
-      ? wasm.continueQueue(at, request.base, request.next)
-      : wasm.startQueue(at, request.base);
+    const { base, next } = request;
+    const kept = request.kept ?? (request.resume && !this.hasRegisters ? POSITION_IN_RING : undefined);
+    const verdict = request.flavour !== "packed" || (next === undefined && kept === undefined)
+      ? wasm.startQueue(at, base)
+      : next !== undefined
+      ? wasm.continueQueue(at, base, next)
+      : wasm.resumeQueue(at, base, kept ?? 0);
     if (verdict !== L.OK) {
       this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
@@ -135,6 +142,11 @@ export class Queues {
   #setPacked(at: number, { index }: StartRequest): void {
     this.#view.setUint32(at + L.Q_FLAVOUR, L.FLAVOUR_PACKED, true);
     if (this.hasRegisters) this.#view.setUint32(at + L.Q_REGISTERS, this.#registers(index), true);
+    else {this.#view.setUint32(
+        at + L.Q_FLAGS,
+        this.#view.getUint32(at + L.Q_FLAGS, true) | L.QUEUE_F_KEEP_POSITION,
+        true,
+      );}
   }
 
   #registers(index: number): number {

@@ -42,8 +42,6 @@ export const RING_EVENT_FLAGS_DESC = 2;
  * both wrap counters 1.
  */
 export const VIRTQ_PACKED_BASE_INITIAL = 0x80008000;
-/** The same as DPDK's virtio-user says it: the available half alone. */
-export const VIRTQ_PACKED_BASE_AVAIL = 0x8000;
 
 // §2.7 alignment of the three areas
 export const VIRTQ_DESC_ALIGN = 16;

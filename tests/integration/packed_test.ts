@@ -111,8 +111,8 @@ for (const format of PACKED) {
     await using fabric = await TestFabric.start(2);
     await using b = await FrontEnd.connectAs(format, fabric.vf(1).socket, { queueSize: 64 }).start();
     for (const start of [{ index: 0, wrap: true }, { index: 6, wrap: true }, { index: 3, wrap: false }]) {
-      // DPDK's front-end says where a ring is available and nothing of where it is used.
-      for (const base of [baseAt(start), baseAt(start) & 0xffff]) {
+      // DPDK's front-end says where a ring is available and nothing of where it is used; the wrap counter is 1 then.
+      for (const base of start.wrap ? [baseAt(start), baseAt(start) & 0xffff] : [baseAt(start)]) {
         await using a = FrontEnd.connectPacked(fabric.vf(0).socket, { queueSize: 7 });
         await a.negotiate();
         await a.shareMemory();

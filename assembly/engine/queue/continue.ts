@@ -2,11 +2,12 @@
  * Packed queues after the death of the engine that served them. Their position lies in the register page, which outlives
  * it: POSITION is where the driver looks next, NEXT where the burst ends that was being published.
  */
-import { BAD_AVAIL_IDX, OK, Q_DESC, Q_HDR_BYTES, Q_SIZE } from "../../../shared/layout/nic.ts";
+import { BAD_AVAIL_IDX, OK, Q_DESC, Q_HDR_BYTES, Q_SIZE, Q_USED } from "../../../shared/layout/nic.ts";
 import {
   VIRTQ_DESC_BYTES,
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
+  VIRTQ_PACKED_DESC_F_USED,
   VIRTQ_PACKED_DESC_LEN,
 } from "../../../shared/layout/virtio.ts";
 import { isUsedAt, metaOf, OWNER_FLAGS, positionAfter } from "./packed.ts";
@@ -29,6 +30,36 @@ export function continueQueue(q: usize, position: u32, next: u32): u32 {
     finish(q, first, end);
   }
   return startPacked(q, next);
+}
+
+/**
+ * Starts the packed queue `q` whose driver may have gone past `base`: a front-end that lost its back-end knows where the
+ * ring began, not where it is. `kept` is where it was, as SET_VRING_BASE has it, or -1: its device area says so. If the
+ * ring does not bear that out its driver has begun it anew, and `base` is right.
+ */
+export function resumeQueue(q: usize, base: u32, kept: i32): u32 {
+  const verdict = bindRings(q);
+  if (verdict != OK) return verdict;
+  const half: u32 = kept == -1 ? <u32> load<u16>(load<u32>(q, Q_USED)) : <u32> kept >> 16;
+  return startPacked(q, isBorneOut(q, half) ? half | (half << 16) : base);
+}
+
+/**
+ * Whether a ring can be at the position `half`. In a lap with wrap counter 1 some descriptor before it has
+ * its USED bit; in one with 0 some descriptor from there on has it still. In a
+ * ring that was begun anew none has.
+ */
+function isBorneOut(q: usize, half: u32): bool {
+  const size = load<u32>(q, Q_SIZE);
+  const slot = half & 0x7fff;
+  if (slot >= size) return false;
+  const wrap = half >> 15 != 0;
+  if (wrap && slot == 0) return true;
+  const end = wrap ? slot : size;
+  for (let at: u32 = wrap ? 0 : slot; at < end; at++) {
+    if ((<u32> (metaOf(q, at) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0) return true;
+  }
+  return false;
 }
 
 /** The used half of a position as SET_VRING_BASE has it: a slot, and its wrap counter << 16. */

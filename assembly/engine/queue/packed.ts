@@ -9,6 +9,7 @@ import {
   B_STAGED,
   QUEUE_F_EVENT_IDX,
   QUEUE_F_IN_ORDER,
+  QUEUE_F_KEEP_POSITION,
   Q_AVAIL,
   Q_DESC,
   Q_FIRST_SLOT,
@@ -210,6 +211,7 @@ export function publishPacked(q: usize): void {
     load<u64>(q, Q_FIRST_USED),
   );
   if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
+  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_KEEP_POSITION) != 0) store<u16>(load<u32>(q, Q_USED), <u16> (position >> 16));
   const size = load<u32>(q, Q_SIZE);
   const idx = load<u32>(q, Q_USED_IDX);
   const wraps = load<u32>(q, Q_WRAP);
@@ -219,7 +221,8 @@ export function publishPacked(q: usize): void {
   store<u32>(q, idx, Q_SIGNALLED);
   store<u32>(q, (wraps & ~WRAP_SIGNALLED) | (wrap ? <u32> WRAP_SIGNALLED : 0), Q_WRAP);
   const event = atomic.load<u32>(load<u32>(q, Q_AVAIL));
-  const flags = event >> 16;
+  // Two bits; the others are reserved (§2.8.14).
+  const flags = (event >> 16) & 3;
   if (flags == RING_EVENT_FLAGS_DISABLE) return;
   if (flags == RING_EVENT_FLAGS_DESC && (load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) != 0) {
     // All three as distances in this lap: what lies in the lap before is below 0.
@@ -232,15 +235,12 @@ export function publishPacked(q: usize): void {
 
 /** Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. */
 export function armPacked(q: usize): bool {
-  const wrap: u32 = (load<u32>(q, Q_WRAP) & WRAP_AVAIL) != 0 ? 0x8000 : 0;
-  const event = load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX
-    ? load<u32>(q, Q_LAST_AVAIL) | wrap | (RING_EVENT_FLAGS_DESC << 16)
-    : RING_EVENT_FLAGS_ENABLE << 16;
-  atomic.store<u32>(load<u32>(q, Q_USED), event);
+  const how: u32 = load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX ? RING_EVENT_FLAGS_DESC : RING_EVENT_FLAGS_ENABLE;
+  atomic.store<u32>(load<u32>(q, Q_USED), (positionPacked(q) & 0xffff) | (how << 16));
   return pendingPacked(q) != 0;
 }
 
-/** Tells the driver not to kick. */
+/** Tells the driver not to kick. The position that is beside it then is nobody's but QUEUE_F_KEEP_POSITION's. */
 export function disarmPacked(q: usize): void {
-  atomic.store<u32>(load<u32>(q, Q_USED), RING_EVENT_FLAGS_DISABLE << 16);
+  atomic.store<u32>(load<u32>(q, Q_USED), (positionPacked(q) >> 16) | (RING_EVENT_FLAGS_DISABLE << 16));
 }

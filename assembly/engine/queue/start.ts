@@ -47,7 +47,6 @@ import {
   VIRTQ_DESC_BYTES,
   VIRTQ_EVENT_ALIGN,
   VIRTQ_EVENT_BYTES,
-  VIRTQ_PACKED_BASE_AVAIL,
   VIRTQ_USED_ALIGN,
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_IDX,
@@ -117,8 +116,9 @@ function startSplit(q: usize, position: i32): u32 {
 /** Starts a packed queue whose rings are bound. */
 export function startPacked(q: usize, position: u32): u32 {
   let avail = position & 0xffff;
-  // DPDK's front-end gives the lower half of a ring's beginning alone. Any other upper half of 0 is the beginning of a lap.
-  const used = <u32> position == <u32> VIRTQ_PACKED_BASE_AVAIL ? avail : position >> 16;
+  // DPDK's front-end gives the lower half alone. The beginning of a lap with wrap counter 0 is no used half to an
+  // available one with 1: more descriptors would be in flight than there are.
+  const used = position >> 16 == 0 && (avail & 0x8000) != 0 ? avail : position >> 16;
   // In order, what was taken and not given back comes again (§2.8.8 gives it back by count).
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0) avail = used;
   const size = load<u32>(q, Q_SIZE);

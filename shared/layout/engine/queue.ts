@@ -105,6 +105,8 @@ export const QUEUE_F_EVENT_IDX = 1;
 export const QUEUE_F_INDIRECT = 2;
 export const QUEUE_F_MRG_RXBUF = 4;
 export const QUEUE_F_IN_ORDER = 8;
+/** A packed queue without a register page: its position is kept in its device area, where the driver does not look. */
+export const QUEUE_F_KEEP_POSITION = 32;
 /** The NIC's own ring of a pool that is held: what it takes is not yet delivered. */
 export const QUEUE_F_HOLD = 16;
 
