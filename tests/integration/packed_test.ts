@@ -201,6 +201,32 @@ for (const format of ["split", ...PACKED] as const) {
   }
 }
 
+for (const format of PACKED) {
+  for (const mode of MODES) {
+    Deno.test(`${mode}, ${format}: a driver that begins its rings anew when vhost comes back is taken at its word`, async () => {
+      await using fabric = await TestFabric.start(2);
+      for (const vf of [0, 1]) await setMode(fabric, vf, { mode });
+      await using a = await FrontEnd.connectAs(format, fabric.vf(0).socket, { queueSize: 16 }).start();
+      await using b = await FrontEnd.connectAs("split", fabric.vf(1).socket, { queueSize: 64 }).start();
+      // In the first lap and in the second.
+      for (const frames of [5, 21]) {
+        for (let i = 0; i < frames; i++) await exchange(fabric, a, b, 100 + i);
+        const pid = fabric.pid("vhost");
+        Deno.kill(pid, "SIGKILL");
+        await until("vhost to be there again", () => ![undefined, pid].includes(fabric.pids()["vhost"]));
+        for (const queue of a.guest.queues) queue.reset();
+        for (const [front, vf] of [[a, 0], [b, 1]] as const) {
+          await until(
+            "vhost to take its guest again",
+            () => front.reconnect(fabric.vf(vf).socket, true).then(() => true).catch(() => false),
+          );
+        }
+        for (let i = 0; i < 3; i++) await exchange(fabric, a, b, 200 + i);
+      }
+    });
+  }
+}
+
 /** A front-end whose back-end has gone connects again, and its guest goes on; the stream does not wait for it. */
 async function comeBack(
   fabric: TestFabric,

@@ -29,7 +29,7 @@ import {
   VIRTIO_RING_F_INDIRECT_DESC,
 } from "../../shared/layout/virtio.ts";
 import { type VirtqueueName, VIRTQUEUES } from "./formats.ts";
-import type { MockGuest } from "./mock_guest.ts";
+import { type MockGuest, SplitDriver } from "./mock_guest.ts";
 import type { PackedGuest, PackedGuestOptions } from "./packed_guest.ts";
 import { within } from "./wait.ts";
 import { Wakeup, type WakeupKind } from "./wakeup.ts";
@@ -295,9 +295,13 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
     return USER_BASE + BigInt(at);
   }
 
+  /** Where each vring began when it was last started. */
+  readonly #bases = new Map<number, number>();
+
   /** Describes vring `index` and enables it at `base`; answers the acknowledgement of the enable. */
   async startVring(index: number, base = this.#queue(index).base): Promise<bigint> {
     const queue = this.#queue(index);
+    this.#bases.set(index, base);
     this.send("VHOST_USER_SET_VRING_NUM", vringState(index, queue.size));
     this.send("VHOST_USER_SET_VRING_BASE", vringState(index, base));
     this.send(
@@ -323,11 +327,20 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
     return this;
   }
 
-  /** Connects again after the back-end has gone, as a front-end does that keeps its guest running. */
-  async reconnect(socketPath: string): Promise<void> {
+  /**
+   * Connects again after the back-end has gone, as a front-end does that keeps its guest running. A split ring says where
+   * it is. Of a packed one a front-end knows only where it began, unless `anew`: its driver has begun it again.
+   */
+  async reconnect(socketPath: string, anew = false): Promise<void> {
     this.socket.close();
     this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
-    await this.start();
+    const bases = new Map(this.#bases);
+    await this.negotiate();
+    await this.shareMemory();
+    for (const [index, queue] of this.guest.queues.entries()) {
+      const isKnown = queue instanceof SplitDriver || anew;
+      await this.startVring(index, isKnown ? queue.base : bases.get(index));
+    }
   }
 
   /** Stops vring `index`; answers its base: its next avail index, or both positions of a packed one. */

@@ -57,3 +57,26 @@ for (const format of ["packed", "packed in-order"] as const) {
     }
   }
 }
+
+for (
+  const [base, split, inOrder] of [
+    [0x0000_0002, 0x0000_0002, 0x0000_0000],
+    [0x0001_0003, 0x0001_0003, 0x0001_0001],
+    [0x8006_8009, 0x8006_8009, 0x8006_8006],
+    // DPDK's way to say where a ring begins: the available half alone.
+    [0x0000_8000, 0x8000_8000, 0x8000_8000],
+    [0x0000_8005, 0x8005_8005, 0x8005_8005],
+  ] as const
+) {
+  for (const [format, wanted] of [["packed", split], ["packed in-order", inOrder]] as const) {
+    const text = (position: number) => `0x${position.toString(16).padStart(8, "0")}`;
+    Deno.test(`a ring with base ${text(base)} is at ${text(wanted)} (${format})`, () => {
+      const rig = new EngineRig(1);
+      const guest = rig.attachVirtqueues(format, 0, { queueSize: SIZE });
+      const queue = guest.queuePointer(0);
+      rig.view.setUint32(queue + Q_STATE, QUEUE_STOPPED, true);
+      assertEquals(rig.wasm.startQueue(queue, base | 0), 0);
+      assertEquals(text(rig.wasm.positionOf(queue) >>> 0), text(wanted));
+    });
+  }
+}
