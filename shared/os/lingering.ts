@@ -1,7 +1,8 @@
 /**
  * Closing what somebody else sent. close(2) can wait: for a FUSE server's answer, for a TCP peer (SO_LINGER), for a
- * terminal's output. Where the kind of a descriptor allows that it is closed on another thread. Those threads are few and
- * shared with others' work, so few closings go on at a time; the rest wait their turn.
+ * terminal's output, for a pipe's mutex. What may wait is closed on another thread. Those threads are few and shared with
+ * others' work, so few closings go on at a time, and the rest wait their turn. Honest front-ends send nothing of these
+ * kinds but pipes that are taken, which their own thread closes (pipe_relay.ts).
  */
 import { isMemoryFile, kindOf } from "./kinds.ts";
 import { libc } from "./libc.ts";
@@ -24,7 +25,8 @@ async function closeNext(): Promise<void> {
 
 /** Closes a descriptor that somebody sent; a promise of its end if it may take long. */
 export function closeForeign(fd: number): Promise<void> | undefined {
-  if (kindOf(fd) !== "other" || isMemoryFile(fd)) {
+  const kind = kindOf(fd);
+  if (kind === "eventfd" || kind === "socket" || isMemoryFile(fd)) {
     libc().close(fd);
     return undefined;
   }
