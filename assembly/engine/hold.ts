@@ -57,8 +57,8 @@ const ONE_RECORD: u64 = 1 << 16;
 
 /**
  * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
- * answers how many buffers are left. They are booked on the pool here. A receiver without buffers is waited for, unless
- * this is the `last` time.
+ * answers how many buffers are left. Frames are counted on the pool here, not when the hold takes them. A receiver
+ * without buffers is waited for, unless this is the `last` time.
  */
 export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
   const end = load<u32>(hold, Q_USED_IDX);
@@ -72,12 +72,12 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
     const done = hand(pool, n, !last);
     for (let i: u32 = 0; i < done; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
     frames += done;
+    publishDirty();
     if (done < n) break;
   }
   store<u32>(hold, next, Q_RELEASED);
   // The buffers are in use in their own order: what has been handed on may be filled again.
   store<u16>(load<u32>(hold, Q_AVAIL) + VIRTQ_AVAIL_IDX, <u16> (next + load<u32>(hold, Q_SIZE)));
-  publishDirty();
   return end - next;
 }
 
@@ -130,7 +130,7 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     store<u64>(delivery, <u32> record, N_RECORD);
     store<u64>(delivery, <u64> (HEAD_AS_IS | groupOf(load<u64>(record) & MAC_MASK)) | ONE_RECORD, N_HEAD);
     if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
-      // Its guest is behind the PF's pool now, where the tag is seen that the PF sets.
+      // The guest is behind the PF's pool now, which is a trunk port: the frame carries the tag of the PF's VLAN there.
       rx = steer(POOL_PF, 0);
       if (load<u32>(p, P_VLAN) != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tagOf(p) << 32), N_HEAD);
     }

@@ -1,6 +1,6 @@
 /**
  * The hold on a pool, as the control thread sees it: a ring of the NIC's own with buffers, to which the switch delivers
- * while the pool's driver changes hands (assembly/nic/hold.ts empties it). It has room for as much as a hardware NIC's
+ * while the pool's driver changes hands (assembly/engine/hold.ts empties it). It has room for as much as a hardware NIC's
  * packet buffer, so a change of hands that takes milliseconds loses nothing.
  */
 import {

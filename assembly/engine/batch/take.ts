@@ -32,7 +32,10 @@ export function isPlainLength(frameBytes: u32): bool {
   return frameBytes - RECORD_HEAD_BYTES <= <u32> FRAME_BYTES_MAX - RECORD_HEAD_BYTES;
 }
 
-/** Notes in `record` that its frame lies at `frame`, behind a header of `hdrBytes`. Answers what was read ahead. */
+/**
+ * Notes in `record` that its frame lies at `frame`, behind a header of `hdrBytes`. Answers a value made of
+ * what was read ahead, which the caller stores: else the compiler would leave the reading out.
+ */
 @inline
 export function locate(record: usize, frame: usize, frameBytes: u32, hdrBytes: u32): u64 {
   store<u64>(record, <u64> (<u32> frame) | (<u64> frameBytes << 32), R_DATA);

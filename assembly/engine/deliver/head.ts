@@ -1,6 +1,6 @@
 /**
- * A frame as its receiver gets it: tag put in, taken out, or kept. Addresses, tag and the type behind it come from the
- * record, which was checked; the rest from the sender's memory.
+ * A frame as its receiver gets it: tag put in, taken out, or kept. The first 16 bytes come from the record, which was
+ * checked, and with HEAD_CHECKED so do bytes 16–19; the rest comes from the sender's memory.
  */
 import {
   HEAD_CHECKED,

@@ -14,9 +14,12 @@ import { isUsedAt, metaOf, OWNER_FLAGS, positionAfter } from "./packed.ts";
 import { bindRings, startPacked } from "./start.ts";
 
 /**
- * Starts the packed queue `q`. The burst was published if the descriptor at POSITION is used: the queue goes on at NEXT.
- * Nothing of it was if none behind is used either: it begins anew. Otherwise it is finished: the driver would find used
- * descriptors where this engine is going to put others.
+ * Starts the packed queue `q` of an engine that died. There are three cases:
+ *
+ * 1. The descriptor at POSITION is used: the burst was published, and the queue goes on at NEXT.
+ * 2. None between POSITION and NEXT is used: nothing was written, and the queue goes on at POSITION.
+ * 3. Some are, but not the first: the rest is written as empty frames, the first one last, and the queue goes on at NEXT.
+ *    Otherwise the driver would meet used descriptors where this engine is going to put others.
  */
 export function continueQueue(q: usize, position: u32, next: u32): u32 {
   const verdict = bindRings(q);
@@ -33,9 +36,10 @@ export function continueQueue(q: usize, position: u32, next: u32): u32 {
 }
 
 /**
- * Starts the packed queue `q` whose driver may have gone past `base`: a front-end that lost its back-end knows where the
- * ring began, not where it is. `kept` is where it was, as SET_VRING_BASE has it, or -1: its device area says so. If the
- * ring does not bear that out its driver has begun it anew, and `base` is right.
+ * Starts the packed queue `q` of a front-end that lost its back-end. QEMU says where the ring began when it was started
+ * last (`base`), not where it is. `kept` is the position that the last engine kept, as SET_VRING_BASE has it; -1: it
+ * lies in the device area. It is in force if the ring bears it out. Otherwise the driver has begun its ring anew, and
+ * `base` is right.
  */
 export function resumeQueue(q: usize, base: u32, kept: i32): u32 {
   const verdict = bindRings(q);
@@ -45,9 +49,8 @@ export function resumeQueue(q: usize, base: u32, kept: i32): u32 {
 }
 
 /**
- * Whether a ring can be at the position `half`. In a lap with wrap counter 1 some descriptor before it has
- * its USED bit; in one with 0 some descriptor from there on has it still. In a
- * ring that was begun anew none has.
+ * Whether a ring can be at `half`: a slot, and its wrap counter in bit 15. With wrap counter 1 some descriptor before the
+ * slot has its USED bit; with 0 some descriptor from the slot on has it still. In a ring that was begun anew none has.
  */
 function isBorneOut(q: usize, half: u32): bool {
   const size = load<u32>(q, Q_SIZE);

@@ -29,7 +29,7 @@ import { VIRTIO_NET_HDR_BYTES } from "../../../shared/layout/virtio.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { spend, UNITS_REGION } from "../schedule/cost.ts";
 
-/** Bytes that a buffer may have at the most to be looked at by its first byte alone: header, tag and frame. */
+/** A buffer that begins so far before its region's end holds header, tag and frame, so only its start is compared. */
 const REACH_SLACK: u64 = FRAME_OUT_BYTES_MAX + VIRTIO_NET_HDR_BYTES;
 
 /** The region of `pool` that holds `iova` with at least permission `perm`, 0 if none does. */

@@ -23,7 +23,6 @@ import {
 import {
   B_BAD_DETAIL,
   B_BYTES,
-  B_CHAIN_DESCRIPTORS,
   B_CHAIN_SEGMENTS,
   B_DONE,
   B_SEGMENTS,
@@ -234,7 +233,6 @@ function gatherBuffers(rx: usize, first: u32, there: u32, record: usize): u32 {
     store<u32>(record, i + 1, R_DESCRIPTORS);
     return OK;
   }
-  store<u32>(batch(), 0, B_CHAIN_DESCRIPTORS);
   return BAD_CHAIN_LENGTH;
 }
 

@@ -128,7 +128,8 @@ export function advanceBoth(q: usize, n: u32): void {
 /**
  * Keeps a used descriptor, {len u32, id u16, flags u16}, until it is published: the burst's first with the queue, since
  * the driver sees the others behind it. An engine that dies before has written nothing, and its successor begins the
- * burst anew.
+ * burst anew. Batches that need more than STAGED_COUNT have thousands of buffers of a few bytes: what is beyond is
+ * written early, behind the first one.
  */
 @inline
 export function stageUsed(q: usize, slot: u32, element: u64): void {
@@ -184,7 +185,7 @@ export function positionPacked(q: usize): u32 {
   return avail | ((load<u32>(q, Q_USED_IDX) | (wraps & WRAP_USED ? 0x8000 : 0)) << 16);
 }
 
-/** Gives the first `n` frames of the batch back. In order, one element stands for all of them (§2.8.7.1). */
+/** Gives the first `n` frames of the batch back. In order, one element stands for all of them (§2.8.8). */
 export function completePacked(q: usize, n: u32): void {
   const inOrder = (load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0;
   let record = recordAt(0);
@@ -233,7 +234,10 @@ export function publishPacked(q: usize): void {
   raiseCall(q);
 }
 
-/** Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. */
+/**
+ * Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. Nothing is in flight then, so the
+ * position that goes with the flags is the used one too, which `resumeQueue` looks for.
+ */
 export function armPacked(q: usize): bool {
   const how: u32 = load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX ? RING_EVENT_FLAGS_DESC : RING_EVENT_FLAGS_ENABLE;
   atomic.store<u32>(load<u32>(q, Q_USED), (positionPacked(q) & 0xffff) | (how << 16));

@@ -1,6 +1,7 @@
 /**
  * Frames into a split receive ring: into one buffer of one descriptor in the loop, into chains, indirect tables and
- * several mergeable buffers (virtio 1.2 §5.1.6.4) by reserving room first. A full receiver drops, it never blocks.
+ * several mergeable buffers (virtio 1.2 §5.1.6.4) by reserving room first. A full receiver
+ * drops and never blocks the sender, but for emulated mode and holds, which `wait`.
  */
 import {
   B_DONE,

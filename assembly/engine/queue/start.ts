@@ -116,10 +116,10 @@ function startSplit(q: usize, position: i32): u32 {
 /** Starts a packed queue whose rings are bound. */
 export function startPacked(q: usize, position: u32): u32 {
   let avail = position & 0xffff;
-  // DPDK's front-end gives the lower half alone. The beginning of a lap with wrap counter 0 is no used half to an
-  // available one with 1: more descriptors would be in flight than there are.
+  // DPDK's front-end sends the available half alone, and 0 above it. That cannot be slot 0 with wrap counter 0: with an
+  // available wrap counter of 1 more descriptors would be in flight than there are.
   const used = position >> 16 == 0 && (avail & 0x8000) != 0 ? avail : position >> 16;
-  // In order, what was taken and not given back comes again (§2.8.8 gives it back by count).
+  // With IN_ORDER, descriptors that were taken and not returned are taken again.
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0) avail = used;
   const size = load<u32>(q, Q_SIZE);
   if ((avail & 0x7fff) >= size || (used & 0x7fff) >= size) return BAD_AVAIL_IDX;

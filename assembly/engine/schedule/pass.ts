@@ -14,7 +14,6 @@ import {
   RUN_CALLS,
   RUN_EVENT,
   RUN_PAUSE,
-  RUN_RATE_BLOCKED,
   RUN_WORK,
 } from "../../../shared/layout/nic.ts";
 import { control } from "../context.ts";
@@ -57,7 +56,7 @@ export function run(now: f64, passes: u32): u32 {
   let frames: u64 = 0;
   let busy: u32 = 0;
   let turns: u32 = 0;
-  // Passes are numbered for as long as the engine lives: a spinning one does 2^32 of them in a minute.
+  // Passes are numbered for as long as the engine lives: a spinning one does 2^32 of them in minutes.
   let number = load<u64>(c, CTL_PASSES);
   for (let i: u32 = 0; i < passes; i++) {
     if (atomic.load<u32>(c + CTL_PAUSE) & 1) {
@@ -69,7 +68,7 @@ export function run(now: f64, passes: u32): u32 {
     store<u32>(c, 0, CTL_RATE_BLOCKED);
     pass(number);
     if (passUnits == 0) {
-      // Whoever has work owes: the next pass, at once, credits them enough.
+      // All pools that have work owe: the next pass, at once, credits at least one of them enough.
       if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) continue;
       i--;
     } else {
@@ -91,7 +90,6 @@ export function run(now: f64, passes: u32): u32 {
     store<u64>(c, load<u64>(c, CTL_FRAMES) + frames, CTL_FRAMES);
   }
   if (load<u32>(c, CTL_CALL_COUNT)) status |= RUN_CALLS;
-  if (load<u32>(c, CTL_RATE_BLOCKED)) status |= RUN_RATE_BLOCKED;
   if (load<u32>(c, CTL_EVENT_COUNT) != events) status |= RUN_EVENT;
   return status;
 }

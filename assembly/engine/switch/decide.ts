@@ -1,8 +1,8 @@
 /**
  * What becomes of a frame: dropped with a counter, to one pool, or to many. A decision depends on the sending pool, the
- * addresses and the tag alone, and is remembered unless it is for many.
- *
- * VID-0 frames are the one exception: what lies behind their tag is looked at, so they are decided one by one.
+ * addresses and the tag alone, and is remembered, with four exceptions: what is for many; frames of VID 0, since what
+ * lies behind their tag is looked at; what a trusted VF is refused now and may learn later; and what rests on a learned
+ * source, which is remembered for a second.
  */
 import {
   C_RX_LINK_DOWN,

@@ -16,8 +16,8 @@
  * that finds no empty slot within FILTER_PROBES_MAX takes the slot of a learned one; whether set ones alone leave room
  * is known from their homes, before anything is changed (shared/engine/filter_plan.ts).
  *
- * The worker only learns and moves, which shifts no entry. All other functions are the control thread's, while the
- * worker stands still.
+ * The worker looks up, learns and moves, which shifts no entry. Only the control thread inserts, removes, ages and
+ * clears, while the worker stands still.
  */
 import {
   CTL_FILTER_COUNT,

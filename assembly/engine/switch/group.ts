@@ -34,7 +34,8 @@ import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
 
 /**
- * Adds a delivery of `record` to the group of receive queue `rx`. It stands for as many records as `extend` adds. `head`:
+ * Adds a delivery of `record` to the group of receive queue `rx`. It stands for one record; `forward` counts in those that
+ * follow and are alike. `head`:
  * HEAD_*, and the tag that is put in << 32.
  */
 @inline

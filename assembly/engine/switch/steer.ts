@@ -77,7 +77,7 @@ export function steer(pool: u32, hash: u32): usize {
   return load<u32>(p + slot * 4, P_RX_QUEUES);
 }
 
-/** The flow of a record's frame; 0 if it is too short to have one. */
+/** The flow of a record's frame; 0 if it is shorter than an Ethernet header. */
 export function hashOf(record: usize): u32 {
   const length = load<u32>(record, R_LENGTH);
   if (length < <u32> FRAME_BYTES_MIN) return 0;

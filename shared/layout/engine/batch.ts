@@ -20,7 +20,7 @@ export const SPLIT_HEAD_BYTES = 160;
 export const ONE_SEGMENT = 0xa101e0;
 /** A decision that is not to be remembered. */
 export const ONE_DECISION = 0xa101f0;
-/** Chains that one frame fills: {head u32, bytes u32, descriptors u32, pad}. */
+/** Chains that one frame fills: {head u32, bytes u32, descriptors u32}. */
 export const RX_CHAINS = 0xa10280;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
 export const STAGED = 0xa1e000;
@@ -116,7 +116,7 @@ export const B_CHAIN_ID = 80;
 export const B_CONTIGUOUS = 84;
 /** u32: chains reserved for one frame. */
 export const B_CHAINS = 88;
-/** u32: descriptors that the last walk of a packed chain looked at, those of a table included. */
+/** u32: descriptors that the last walk of a chain looked at, those of a table included. */
 export const B_CHAIN_WALKED = 92;
 /** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
 export const B_READ_AHEAD = 96;

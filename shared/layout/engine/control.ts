@@ -15,7 +15,7 @@ export const CTL_EVENT_COUNT = 20;
 /** Written by the SIGBUS guard (shared/os/sigbus.ts): {count u32, pad u32, a bit for each 2 MiB, 2049 of them}. */
 export const CTL_FAULTS = 256;
 export const FAULTS_BYTES = 272;
-/** u64: polls of all active queues, of them with work; frames taken from TX queues. */
+/** u64: passes over the hot queues, of them with work; frames taken from TX queues. */
 export const CTL_PASSES = 40;
 export const CTL_BUSY_PASSES = 48;
 export const CTL_FRAMES = 56;
@@ -33,7 +33,7 @@ export const CTL_SWITCH_MODE = 116;
 /** u32: VFs that exist (pools 0 … n-1 are enabled). */
 export const CTL_VF_COUNT = 120;
 export const CTL_FILTER_COUNT = 124;
-/** u32: queues that were held back by their pool's rate in the last pass. */
+/** u32: queues to look at again soon: held back by their pool's rate, or by a full other side in emulated mode. */
 export const CTL_RATE_BLOCKED = 128;
 /** u32: promiscuous pools. */
 export const CTL_PROMISC_COUNT = 132;
@@ -67,4 +67,3 @@ export const RUN_WORK = 1;
 export const RUN_CALLS = 2;
 export const RUN_PAUSE = 4;
 export const RUN_EVENT = 8;
-export const RUN_RATE_BLOCKED = 16;
