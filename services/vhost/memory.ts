@@ -2,8 +2,8 @@
  * The front-end's memory table: guest addresses, the front-end's own addresses for them, and the files behind. Buffers
  * are named by guest address (the IOVA), rings by the front-end's address, so rings are translated here.
  */
-import type { Fd } from "../../shared/os/mod.ts";
-import type { MemoryRegion } from "../../shared/device/mod.ts";
+import { type Fd, isMemoryFile } from "../../shared/os/mod.ts";
+import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
 import { ProtocolError, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 
 /** Regions a front-end may add one by one. */
@@ -59,6 +59,14 @@ export class MemoryTable {
       throw new ProtocolError(`${regions.length} memory regions came with ${fds.length} descriptors`);
     }
     regions.forEach(check);
+    fds.forEach(({ number }, i) => {
+      if (isMemoryFile(number)) return;
+      const where = regions[i]?.guestAddress.toString(16);
+      throw new DeviceRefusal(
+        "bad-fd",
+        `region at 0x${where}: its descriptor is not a file in memory (memfd, tmpfs, hugetlbfs)`,
+      );
+    });
     const table = new MemoryTable();
     table.#entries = regions.map((region, i) => ({ region, fd: fds[i] as Fd }));
     return table;

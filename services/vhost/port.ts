@@ -23,8 +23,8 @@ export class Port {
   #listener: UnixListener | undefined;
   #session: Session | undefined;
   #sessionEnd: Promise<void> = Promise.resolve();
-  /** The last front-end's descriptors are not all closed yet. */
-  #unsettled = false;
+  /** Front-ends that have gone and whose descriptors are not all closed yet. */
+  #unsettled = 0;
   #lastEnd: string | undefined;
   /** Told when the configuration has changed by itself. */
   onConfig: (config: PortConfig) => void = () => {};
@@ -59,7 +59,7 @@ export class Port {
         const timeout = new Promise<void>((resolve) => setTimeout(resolve, HANDOVER_MS));
         await Promise.race([this.#sessionEnd, timeout]);
       }
-      if (this.#session || this.#unsettled || this.#closed) {
+      if (this.#session || this.#unsettled > 0 || this.#closed) {
         const why = this.#session ? "the VF is in use" : "descriptors of the one before cannot be closed yet";
         this.#context.log("warn", `a front-end was turned away: ${why}`);
         socket.close();
@@ -72,6 +72,7 @@ export class Port {
   async #dial(): Promise<void> {
     while (!this.#closed) {
       try {
+        if (this.#unsettled > 0) throw new Error("descriptors of the front-end before cannot be closed yet");
         const socket = UnixSocket.connect(this.#config.path, "stream", this.#reactor);
         this.#sessionEnd = this.#run(socket);
         await this.#sessionEnd;
@@ -96,8 +97,8 @@ export class Port {
     const reason = await session.run();
     this.#lastEnd = reason;
     this.#session = undefined;
-    this.#unsettled = true;
-    void socket.settled().then(() => this.#unsettled = false);
+    this.#unsettled++;
+    void socket.settled().then(() => this.#unsettled--);
     // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
     if (this.#config.dataPath === "guest" && !this.#closed) {
       this.#config = { ...this.#config, dataPath: "emulated" };

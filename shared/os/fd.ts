@@ -56,7 +56,7 @@ export class Fd implements Disposable {
 
   /** Another descriptor of the same open file, with an owner of its own. */
   duplicate(): Fd {
-    return duplicateFd(this.number);
+    return new Fd(duplicateFd(this.number).detach(), this.#close);
   }
 
   #kind: FdKind | undefined;

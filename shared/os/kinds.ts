@@ -20,6 +20,7 @@ export type FdKind = "eventfd" | "socket" | "pipe" | "other";
 const F_GET_SEALS = 1034;
 // sys/socket.h
 const SOL_SOCKET = 1;
+const SO_LINGER = 13;
 const SO_TYPE = 3;
 const SO_PEERCRED = 17;
 const SO_DOMAIN = 39;
@@ -54,6 +55,17 @@ function socketOption(fd: number, option: number): number {
   const bytes = new Uint32Array([words.byteLength]);
   check(libc().getsockopt(fd, SOL_SOCKET, option, words, bytes), `getsockopt ${option}`, `fd ${fd}`);
   return words[0] ?? 0;
+}
+
+/** Has a socket of any family drop what it has not sent when it is closed, instead of waiting for its peer. */
+export function disarmLinger(fd: number): void {
+  // struct linger: off. What is no socket answers ENOTSOCK.
+  libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, new Int32Array(2), 8);
+}
+
+/** Ends a socket's direction to us: nothing more can be put into its queue. False if it has none. */
+export function shutDownReceiving(fd: number): boolean {
+  return libc().shutdown(fd, SHUT_RD) === 0;
 }
 
 /**

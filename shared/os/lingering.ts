@@ -4,7 +4,7 @@
  * others' work, so few closings go on at a time, and the rest wait their turn. Honest front-ends send nothing of these
  * kinds but pipes that are taken, which their own thread closes (pipe_relay.ts).
  */
-import { isMemoryFile, kindOf } from "./kinds.ts";
+import { disarmLinger, isMemoryFile, kindOf } from "./kinds.ts";
 import { libc } from "./libc.ts";
 
 /** Threads that may be held at a time. */
@@ -23,13 +23,17 @@ async function closeNext(): Promise<void> {
   closers--;
 }
 
-/** Closes a descriptor that somebody sent; a promise of its end if it may take long. */
-export function closeForeign(fd: number): Promise<void> | undefined {
+/**
+ * Closes a descriptor that somebody sent; a promise of its end if it may take long. `empty` takes out and closes what
+ * lies in a Unix socket's queue, which would be closed with it; false if it cannot.
+ */
+export function closeForeign(fd: number, empty: (fd: number) => boolean): Promise<void> | undefined {
   const kind = kindOf(fd);
-  if (kind === "eventfd" || kind === "socket" || isMemoryFile(fd)) {
+  if (kind === "eventfd" || isMemoryFile(fd) || (kind === "socket" && empty(fd))) {
     libc().close(fd);
     return undefined;
   }
+  disarmLinger(fd);
   return new Promise((done) => {
     waiting.push({ fd, done });
     void closeNext();

@@ -3,6 +3,7 @@ export * from "./arena.ts";
 export * from "./epoll.ts";
 export * from "./fd.ts";
 export * from "./kinds.ts";
+export * from "./listener.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
 export * from "./notifier.ts";
 export * from "./pipe_relay.ts";

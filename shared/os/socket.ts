@@ -4,15 +4,16 @@
  */
 import { Fd } from "./fd.ts";
 import { Reactor } from "./epoll.ts";
-import { addressOf, check, EAGAIN, ECONNREFUSED, EINTR, ENOENT, errno, libc, OsError } from "./libc.ts";
+import { addressOf, check, EAGAIN, EINTR, errno, libc, OsError } from "./libc.ts";
+import { shutDownReceiving } from "./kinds.ts";
 import { closeForeign } from "./lingering.ts";
 
 // sys/socket.h
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_SEQPACKET = 5;
-const SOCK_CLOEXEC = 0o2000000;
-const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
@@ -22,7 +23,6 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 /** struct sockaddr_un: family u16, path of 108 bytes. */
 const SUN_PATH_BYTES = 108;
-const BACKLOG = 16;
 const MSGHDR_BYTES = 56;
 const CMSG_HEADER_BYTES = 16;
 /** Descriptors one message may carry; more are a protocol error. SCM_MAX_FD of Linux is 253. */
@@ -30,15 +30,11 @@ export const FDS_MAX = 64;
 /** Control buffer that holds whatever the kernel can deliver, so that no descriptor is lost unseen. */
 const CONTROL_BYTES = CMSG_HEADER_BYTES + 256 * 4;
 
-/** ENOMEM, ENFILE, EMFILE, ENOBUFS: what accept4 says when it cannot now. */
-const OUT_OF_RESOURCES = new Set([12, 23, 24, 105]);
-const ECONNABORTED = 103;
-const ACCEPT_RETRY_MS = 100;
-
 /** Kind of a Unix socket. */
 export type SocketKind = "stream" | "seqpacket";
 
-function socketAddress(path: string): Uint8Array<ArrayBuffer> {
+/** struct sockaddr_un of `path`. */
+export function socketAddress(path: string): Uint8Array<ArrayBuffer> {
   const bytes = new TextEncoder().encode(path);
   if (bytes.length >= SUN_PATH_BYTES) {
     throw new Error(`Cannot use socket path ${path}: it is ${bytes.length} bytes long, at most 107 fit`);
@@ -49,7 +45,8 @@ function socketAddress(path: string): Uint8Array<ArrayBuffer> {
   return address;
 }
 
-function newSocket(kind: SocketKind): Fd {
+/** A new socket, not blocking. */
+export function newSocket(kind: SocketKind): Fd {
   const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET;
   return new Fd(check(libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", `unix ${kind}`));
 }
@@ -58,6 +55,10 @@ function newSocket(kind: SocketKind): Fd {
 class SocketError extends Error {
   override readonly name = "SocketError";
 }
+
+/** How much is read at a time of what nobody will look at, and how often: a queue holds some hundred messages. */
+const REST_BYTES = 4096;
+const REST_MESSAGES_MAX = 1024;
 
 /** What one receive brought. `bytes` 0 is the end of the connection. */
 export interface Received {
@@ -150,11 +151,22 @@ export class UnixSocket implements Disposable {
   }
 
   readonly #closeForeign = (fd: number): void => {
-    const closing = closeForeign(fd);
-    if (!closing) return;
+    const closing = closeForeign(fd, (number) => this.#emptyOther(number));
+    if (closing) this.#track(closing);
+  };
+
+  #track(closing: Promise<void>): void {
     this.#closing.add(closing);
     void closing.then(() => this.#closing.delete(closing));
-  };
+  }
+
+  /** Empties a Unix socket that came this way, and remembers what of it is not closed yet. */
+  #emptyOther(number: number): boolean {
+    const other = new UnixSocket(new Fd(number, () => {}), this.#reactor);
+    const isEmpty = other.#empty();
+    for (const closing of other.#closing) this.#track(closing);
+    return isEmpty;
+  }
 
   /** Resolves when every descriptor that came this way and was given up is closed. */
   async settled(): Promise<void> {
@@ -193,92 +205,33 @@ export class UnixSocket implements Disposable {
     if (n !== bytes.byteLength) throw new SocketError("the peer does not read its messages");
   }
 
+  /**
+   * Takes what nobody will read out of the queue, descriptors first of all: the kernel would close them with the socket,
+   * in this thread. False if the queue cannot be read to its end.
+   */
+  #empty(): boolean {
+    if (!shutDownReceiving(this.fd.number)) return false;
+    const rest = new Uint8Array(REST_BYTES);
+    for (let i = 0; i < REST_MESSAGES_MAX; i++) {
+      try {
+        const got = this.tryReceive(rest);
+        for (const fd of got?.fds ?? []) fd.close();
+        if (!got || (got.bytes === 0 && got.fds.length === 0)) return true;
+      } catch (error) {
+        if (!(error instanceof SocketError)) return false;
+      }
+    }
+    return false;
+  }
+
   close(): void {
     if (this.fd.closed) return;
     this.#reactor.forget(this.fd.number);
+    this.#empty();
     this.fd.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-/** A listening Unix socket; its file is made with mode 0600 and removed on `close`. */
-export class UnixListener implements Disposable {
-  readonly path: string;
-  readonly #fd: Fd;
-  readonly #reactor: Reactor;
-  #closed = false;
-
-  private constructor(path: string, fd: Fd, reactor: Reactor) {
-    this.path = path;
-    this.#fd = fd;
-    this.#reactor = reactor;
-  }
-
-  /** Listens at `path`. A file left behind by a dead process is replaced, a live listener is an error. */
-  static listen(path: string, kind: SocketKind, reactor: Reactor): UnixListener {
-    removeStale(path, kind, reactor);
-    const fd = newSocket(kind);
-    try {
-      const address = socketAddress(path);
-      const umask = libc().umask(0o177);
-      try {
-        check(libc().bind(fd.number, address, address.byteLength), "bind", path);
-      } finally {
-        libc().umask(umask);
-      }
-      check(libc().listen(fd.number, BACKLOG), "listen", path);
-      return new UnixListener(path, fd, reactor);
-    } catch (error) {
-      fd.close();
-      throw error;
-    }
-  }
-
-  /** The next connection; `undefined` once the listener is closed. */
-  async accept(): Promise<UnixSocket | undefined> {
-    while (!this.#closed) {
-      const n = libc().accept4(this.#fd.number, 0n, 0n, SOCK_CLOEXEC | SOCK_NONBLOCK);
-      if (n >= 0) return new UnixSocket(new Fd(n), this.#reactor);
-      const code = errno();
-      if (OUT_OF_RESOURCES.has(code)) {
-        // Descriptors or memory have run out for now: those who wait are served when some have come back.
-        await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
-        continue;
-      }
-      if (code !== EAGAIN && code !== EINTR && code !== ECONNABORTED) throw new OsError("accept4", this.path, code);
-      await this.#reactor.readable(this.#fd.number).catch(() => {});
-    }
-    return undefined;
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#reactor.forget(this.#fd.number);
-    this.#fd.close();
-    try {
-      Deno.removeSync(this.path);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
-}
-
-function removeStale(path: string, kind: SocketKind, reactor: Reactor): void {
-  try {
-    UnixSocket.connect(path, kind, reactor).close();
-  } catch (error) {
-    if (!(error instanceof OsError)) throw error;
-    if (error.errno === ENOENT) return;
-    if (error.errno === ECONNREFUSED) return Deno.removeSync(path);
-    throw error;
-  }
-  throw new Error(`Cannot listen on ${path}: another process listens there`);
 }

@@ -38,31 +38,45 @@ export function continueQueue(q: usize, position: u32, next: u32): u32 {
 /**
  * Starts the packed queue `q` of a front-end that lost its back-end. QEMU says where the ring began when it was started
  * last (`base`), not where it is. `kept` is the position that the last engine kept, as SET_VRING_BASE has it; -1: it
- * lies in the device area. It is in force if the ring bears it out. Otherwise the driver has begun its ring anew, and
- * `base` is right.
+ * lies in the device area. It is in force if the ring contradicts `base` and not `kept`. A driver that has begun its
+ * ring anew has no descriptor in it with the USED bit.
  */
 export function resumeQueue(q: usize, base: u32, kept: i32): u32 {
   const verdict = bindRings(q);
   if (verdict != OK) return verdict;
+  const given = base >> 16 == 0 && (base & 0x8000) != 0 ? base & 0xffff : base >> 16;
   const half: u32 = kept == -1 ? <u32> load<u16>(load<u32>(q, Q_USED)) : <u32> kept >> 16;
-  return startPacked(q, isBorneOut(q, half) ? half | (half << 16) : base);
+  return startPacked(q, !isLikely(q, given) && isPossible(q, half) ? half | (half << 16) : base);
+}
+
+/** Whether a descriptor from slot `from` to `end` has its USED bit. */
+function hasUsedBit(q: usize, from: u32, end: u32): bool {
+  for (let at = from; at < end; at++) {
+    if ((<u32> (metaOf(q, at) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0) return true;
+  }
+  return false;
 }
 
 /**
- * Whether a ring can be at `half`: a slot, and its wrap counter in bit 15. With wrap counter 1 some descriptor before the
- * slot has its USED bit; with 0 some descriptor from the slot on has it still. In a ring that was begun anew none has.
+ * Whether a ring looks as it does at `half`: a slot, and its wrap counter in bit 15. At its beginning nothing has been
+ * used. Later some descriptor before the slot has been, with wrap counter 1; with 0, some from the slot on was in the lap
+ * before; and the one at the slot is not used yet.
  */
-function isBorneOut(q: usize, half: u32): bool {
+function isLikely(q: usize, half: u32): bool {
   const size = load<u32>(q, Q_SIZE);
   const slot = half & 0x7fff;
   if (slot >= size) return false;
   const wrap = half >> 15 != 0;
-  if (wrap && slot == 0) return true;
-  const end = wrap ? slot : size;
-  for (let at: u32 = wrap ? 0 : slot; at < end; at++) {
-    if ((<u32> (metaOf(q, at) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0) return true;
-  }
-  return false;
+  if (wrap && slot == 0) return !hasUsedBit(q, 0, size);
+  const isUsed = (<u32> (metaOf(q, slot) >> 48) & VIRTQ_PACKED_DESC_F_USED) != 0;
+  return isUsed != wrap && hasUsedBit(q, wrap ? 0 : slot, wrap ? slot : size);
+}
+
+/** Whether a ring can be at `half`: it was not begun anew, and the descriptor there is not used yet. */
+function isPossible(q: usize, half: u32): bool {
+  const size = load<u32>(q, Q_SIZE);
+  const slot = half & 0x7fff;
+  return slot < size && hasUsedBit(q, 0, size) && !isUsedAt(q, slot | ((half >> 15) << 16));
 }
 
 /** The used half of a position as SET_VRING_BASE has it: a slot, and its wrap counter << 16. */
