@@ -129,21 +129,38 @@ export function advanceBoth(q: usize, n: u32): void {
  * Keeps a used descriptor, {len u32, id u16, flags u16}, until it is published: the burst's first with the queue, since
  * the driver sees the others behind it. An engine that dies before has written nothing, and its successor begins the
  * burst anew. Batches that need more than STAGED_COUNT have thousands of buffers of a few bytes: what is beyond is
- * written early, behind the first one.
+ * written early, behind the first one. True if it went into the list.
  */
 @inline
-export function stageUsed(q: usize, slot: u32, element: u64): void {
+export function stageUsed(q: usize, slot: u32, element: u64): bool {
   if (load<u32>(q, Q_FIRST_SLOT) == NO_SLOT) {
     store<u32>(q, slot, Q_FIRST_SLOT);
     store<u64>(q, element, Q_FIRST_USED);
-    return;
+    return false;
   }
-  const n = load<u32>(batch(), B_STAGED);
-  if (n == STAGED_COUNT) writeStaged();
-  const entry = context + STAGED + load<u32>(batch(), B_STAGED) * STAGED_STRIDE;
-  store<u32>(entry, load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN);
-  store<u64>(entry, element, 8);
-  store<u32>(batch(), load<u32>(batch(), B_STAGED) + 1, B_STAGED);
+  endStaged(stageAt(nextStaged(1), load<u32>(q, Q_DESC) + slot * VIRTQ_DESC_BYTES, element));
+  return true;
+}
+
+/** The place of the next used descriptor that is kept, with room for `n` more behind it. */
+@inline
+export function nextStaged(n: u32): usize {
+  if (load<u32>(batch(), B_STAGED) + n > <u32> STAGED_COUNT) writeStaged();
+  return context + STAGED + load<u32>(batch(), B_STAGED) * STAGED_STRIDE;
+}
+
+/** Keeps a used descriptor of slot `at` at the place `staged`; answers the next place. */
+@inline
+export function stageAt(staged: usize, descriptor: usize, element: u64): usize {
+  store<u32>(staged, <u32> descriptor + VIRTQ_PACKED_DESC_LEN);
+  store<u64>(staged, element, 8);
+  return staged + STAGED_STRIDE;
+}
+
+/** Notes that used descriptors are kept up to the place `staged`. */
+@inline
+export function endStaged(staged: usize): void {
+  store<u32>(batch(), <u32> (staged - context - STAGED) / STAGED_STRIDE, B_STAGED);
 }
 
 /** Writes the used descriptors that were kept, but the first of each queue, which still hides them from the driver. */
@@ -187,15 +204,41 @@ export function positionPacked(q: usize): u32 {
 
 /** Gives the first `n` frames of the batch back. In order, one element stands for all of them (§2.8.8). */
 export function completePacked(q: usize, n: u32): void {
-  const inOrder = (load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0;
+  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_IN_ORDER) != 0) completeInOrder(q, n);
+  else completeEach(q, n);
+}
+
+function completeInOrder(q: usize, n: u32): void {
   let record = recordAt(0);
   let descriptors: u32 = 0;
+  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) descriptors += load<u32>(record, R_DESCRIPTORS);
+  pushUsedPacked(q, load<u32>(recordAt(n - 1), R_ID), 0, 0, descriptors);
+  advanceAvail(q, descriptors);
+}
+
+function completeEach(q: usize, n: u32): void {
+  const ring: usize = load<u32>(q, Q_DESC);
+  const size = load<u32>(q, Q_SIZE);
+  let wraps = load<u32>(q, Q_WRAP);
+  let slot = load<u32>(q, Q_USED_IDX);
+  let descriptors: u32 = 0;
+  let record = recordAt(0);
+  let staged = nextStaged(n);
   for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) {
+    const owner: u64 = wraps & WRAP_USED ? <u64> OWNER_FLAGS << 48 : 0;
+    const element = owner | (<u64> load<u32>(record, R_ID) << 32);
+    if (i != 0) staged = stageAt(staged, ring + slot * VIRTQ_DESC_BYTES, element);
+    else if (stageUsed(q, slot, element)) staged += STAGED_STRIDE;
     const taken = load<u32>(record, R_DESCRIPTORS);
     descriptors += taken;
-    if (!inOrder) pushUsedPacked(q, load<u32>(record, R_ID), 0, 0, taken);
+    slot += taken;
+    if (slot < size) continue;
+    slot -= size;
+    wraps ^= WRAP_USED;
   }
-  if (inOrder) pushUsedPacked(q, load<u32>(recordAt(n - 1), R_ID), 0, 0, descriptors);
+  endStaged(staged);
+  store<u32>(q, slot, Q_USED_IDX);
+  store<u32>(q, wraps, Q_WRAP);
   advanceAvail(q, descriptors);
 }
 

@@ -18,6 +18,7 @@ import {
   Q_WRAP,
   R_LENGTH,
   RECORD_STRIDE,
+  STAGED_STRIDE,
   WRAP_AVAIL,
   WRAP_USED,
 } from "../../../shared/layout/nic.ts";
@@ -28,7 +29,16 @@ import { outLength, putPlain, putTagged } from "../deliver/head.ts";
 import { noteDelivered, settle } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { inSecond, reachOf } from "./domain.ts";
-import { advanceBoth, availableFlags, isInStep, OWNER_FLAGS, stageUsed } from "./packed.ts";
+import {
+  advanceBoth,
+  availableFlags,
+  endStaged,
+  isInStep,
+  nextStaged,
+  OWNER_FLAGS,
+  stageAt,
+  stageUsed,
+} from "./packed.ts";
 import { PREFETCH_BUFFERS, prefetchRing } from "./prefetch.ts";
 import { receiveChains } from "./receive_chains.ts";
 import { COMMON_MASK } from "./split_scatter.ts";
@@ -58,6 +68,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
     const wanted = availableFlags(wraps & WRAP_AVAIL) | VIRTQ_DESC_F_WRITE;
     const used: u64 = <u64> ((wraps & WRAP_USED ? OWNER_FLAGS : 0) | VIRTQ_DESC_F_WRITE) << 48;
     const start = slot;
+    let staged = nextStaged(end - start);
     for (; slot < end; slot++, record += RECORD_STRIDE) {
       const descriptor = ring + slot * VIRTQ_DESC_BYTES;
       const meta = atomic.load<u64>(descriptor + VIRTQ_PACKED_DESC_LEN);
@@ -73,10 +84,13 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
       putOneBufferHeader(buffer, header, hdrBytes, need);
       if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
       else putPlain(buffer + hdrBytes, record);
-      stageUsed(rx, slot, used | (meta & 0xffff00000000) | <u64> need);
+      const element = used | (meta & 0xffff00000000) | <u64> need;
+      if (slot != start) staged = stageAt(staged, descriptor, element);
+      else if (stageUsed(rx, slot, element)) staged += STAGED_STRIDE;
       bytes += length;
     }
     const n = slot - start;
+    endStaged(staged);
     if (n != 0) advanceBoth(rx, n);
     done += n;
     left -= n;
