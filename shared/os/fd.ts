@@ -2,12 +2,11 @@
  * File descriptors as values with an owner. A descriptor that reaches this process belongs to one `Fd`, which closes
  * it once; `using fd = …` closes it on every path.
  */
-import { type FdKind, isMemoryFile, kindOf } from "./kinds.ts";
+import { F_GET_SEALS, type FdKind, isMemoryFile, kindOf } from "./kinds.ts";
 import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
 const F_ADD_SEALS = 1033;
-const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 0x0002;
 const F_SEAL_SEAL = 0x0001;
 const F_SEAL_GROW = 0x0004;

@@ -17,7 +17,7 @@ export function fdTarget(fd: number): string {
 export type FdKind = "eventfd" | "socket" | "pipe" | "other";
 
 // linux/fcntl.h
-const F_GET_SEALS = 1034;
+export const F_GET_SEALS = 1034;
 // sys/socket.h
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;

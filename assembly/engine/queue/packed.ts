@@ -149,7 +149,7 @@ export function nextStaged(n: u32): usize {
   return context + STAGED + load<u32>(batch(), B_STAGED) * STAGED_STRIDE;
 }
 
-/** Keeps a used descriptor of slot `at` at the place `staged`; answers the next place. */
+/** Keeps `element`, a used descriptor for the ring's `descriptor`, at the place `staged`; answers the next place. */
 @inline
 export function stageAt(staged: usize, descriptor: usize, element: u64): usize {
   store<u32>(staged, <u32> descriptor + VIRTQ_PACKED_DESC_LEN);
