@@ -23,7 +23,7 @@ const options = new Command("nic")
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
   .option("--guest-socket <path>", "device socket for guests, which attach with one-time tokens")
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
-  .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 100)
+  .option("--spin-us <n>", "poll this long without work before sleeping (default: adaptive)", wholeNumber(0, 1_000_000))
   .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber(0, 3_600_000), 10_000)
   .option("--vf-memory-mib <n>", "memory one VF may map", wholeNumber(1, 4096), 2048)
   .option("--sealed-only", "refuse guest memory that could be truncated", false)
@@ -33,7 +33,7 @@ const options = new Command("nic")
     socket: string;
     guestSocket?: string;
     engineCpus: number[];
-    spinUs: number;
+    spinUs?: number;
     graceMs: number;
     vfMemoryMib: number;
     sealedOnly: boolean;

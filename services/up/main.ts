@@ -65,7 +65,7 @@ const command = new Command("up")
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
   .option(
     "--spin-us <n>",
-    "how long the engines poll without work before they sleep (the NIC 100; 0 if guests leave too few CPUs)",
+    "how long the engines poll without work before they sleep (the NIC: as traffic asks; 0 if guests leave too few CPUs)",
     wholeNumber(0, 1_000_000),
   )
   .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))

@@ -50,8 +50,8 @@ export interface EngineOptions {
   module: WasmModuleName;
   /** CPUs the worker runs on; empty for any. */
   cpus: number[];
-  /** How long it polls without work before it sleeps. */
-  spinUs: number;
+  /** How long it polls without work before it sleeps; adaptive if it is not said (`spin.ts`). */
+  spinUs?: number | undefined;
 }
 
 /** Writes the lists of queues that send, and of those that are polled. */
@@ -130,7 +130,7 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       epollFd: engine.epoll.number,
       wakeFd: engine.#wake.number,
       cpus: options.cpus,
-      spinNs: options.spinUs * 1000,
+      spinNs: options.spinUs === undefined ? undefined : options.spinUs * 1000,
     };
     worker.postMessage(start);
     await ready.promise;

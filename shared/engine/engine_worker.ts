@@ -3,8 +3,8 @@
  * nothing to do, stands still when the control thread asks. No JavaScript runs per packet: one `run` is up to a few
  * thousand polls.
  *
- * Idle: after `spinNs` without work it asks every driver for kicks, looks once more, and blocks in epoll on the kick
- * eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
+ * Idle: after a while without work (`spin.ts`) it asks every driver for kicks, looks once more, and blocks in epoll on
+ * the kick eventfds and its own wake eventfd. The kick eventfds are edge-triggered and never read: each kick is one wake-up.
  */
 import {
   CALL_LIST,
@@ -37,6 +37,7 @@ import { eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity } from "../os/fd.ts";
 import { Notifier } from "../os/notifier.ts";
 import { Quarantine } from "./quarantine.ts";
+import { SpinWindow } from "./spin.ts";
 
 /** What the control thread hands over at the start. */
 export interface WorkerStart {
@@ -45,7 +46,8 @@ export interface WorkerStart {
   epollFd: number;
   wakeFd: number;
   cpus: number[];
-  spinNs: number;
+  /** How long it polls without work before it sleeps; adaptive if it is not said. */
+  spinNs: number | undefined;
 }
 
 /** What the worker tells the control thread. */
@@ -85,6 +87,7 @@ class EngineLoop {
   readonly #eventView = new DataView(this.#events.buffer);
   readonly #quarantine: Quarantine;
   readonly #notifier = new Notifier();
+  readonly #spin: SpinWindow;
   #faults = 0;
 
   constructor(start: WorkerStart) {
@@ -92,6 +95,7 @@ class EngineLoop {
     this.#words = new Int32Array(start.memory.buffer);
     this.#view = new DataView(start.memory.buffer);
     this.#quarantine = new Quarantine(this.#view, start.epollFd);
+    this.#spin = new SpinWindow(start.spinNs);
     const imports = { env: { memory: start.memory, now: monotonicNs } };
     this.#engine = new WebAssembly.Instance(start.module, imports).exports as unknown as EngineExports;
     this.#engine.calibrate();
@@ -117,9 +121,11 @@ class EngineLoop {
         lastWorkNs = monotonicNs();
       } else if (status & RUN_WORK) {
         lastWorkNs = nowNs;
-        if (this.#view.getUint32(CTL + CTL_COLD_COUNT, true) !== 0) this.#lookForKicks();
-      } else if (hot === 0 || nowNs - lastWorkNs >= this.#start.spinNs) {
+        this.#lookForKicks();
+      } else if (hot === 0 || this.#spin.isOver(nowNs, lastWorkNs)) {
         this.#sleep();
+      } else {
+        this.#lookForKicks();
       }
     }
     this.#notifier.close();
@@ -175,11 +181,13 @@ class EngineLoop {
     const nowNs = monotonicNs();
     const slept = nowNs - from;
     this.#view.setFloat64(CTL + CTL_SLEPT_NS, this.#view.getFloat64(CTL + CTL_SLEPT_NS, true) + slept, true);
+    if (ready > 0) this.#spin.woken(slept, nowNs);
     for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i), nowNs);
   }
 
-  /** While there is work, the kicks of cold queues are looked for between two runs. */
+  /** The kicks of cold queues are looked for between two runs. */
   #lookForKicks(): void {
+    if (this.#view.getUint32(CTL + CTL_COLD_COUNT, true) === 0) return;
     const ready = waitBlocking(this.#start.epollFd, this.#events, 0);
     const nowNs = monotonicNs();
     for (let i = 0; i < ready; i++) this.#kicked(eventData(this.#eventView, i), nowNs);
