@@ -52,6 +52,7 @@ export const VIRTQ_USED_ALIGN = 4;
 // num_buffers u16}; num_buffers is there with VERSION_1 or MRG_RXBUF
 export const VIRTIO_NET_HDR_BYTES = 12;
 export const VIRTIO_NET_HDR_LEGACY_BYTES = 10;
+export const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 
 // §5.1.3 and §6 feature bits
 export const VIRTIO_NET_F_MRG_RXBUF = 15;

@@ -4,7 +4,7 @@
  * frame. The same attacks run on transmit and on receive rings, against the engine alone and against the whole fabric.
  */
 import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
-import { BAD_ADDRESS, BAD_DIRECTION, BAD_HEADER, BAD_INDIRECT } from "../../shared/layout/nic.ts";
+import { BAD_ADDRESS, BAD_CHAIN_LENGTH, BAD_DIRECTION, BAD_HEADER, BAD_INDIRECT } from "../../shared/layout/nic.ts";
 import {
   type Attacker,
   goodBuffer,
@@ -42,6 +42,13 @@ function at(name: string, address: (a: Attacker) => bigint, len: number): RingAt
 }
 
 const memoryEnd = ({ guest: { options } }: Attacker) => options.iova + BigInt(options.bytes);
+/** A chain of so many entries of an indirect table, of a byte each. */
+const tableChain = (a: Attacker, count: number) =>
+  Array.from({ length: count }, (_, i) => ({
+    ...someBuffer(a, 1),
+    flags: a.guest instanceof MockGuest && i < count - 1 ? VIRTQ_DESC_F_NEXT : 0,
+    next: i + 1,
+  }));
 const someBuffer = ({ guest }: Attacker, len = 100) => ({ addr: guest.options.iova, len });
 
 /** What every format can do wrong. */
@@ -87,14 +94,14 @@ const COMMON_ATTACKS: RingAttack[] = [
   { name: "3 indirect table of 17 bytes", reason: BAD_INDIRECT, attack: (a) => offerTable(a, [someBuffer(a)], 17) },
   { name: "3 indirect table of 0 bytes", reason: BAD_INDIRECT, attack: (a) => offerTable(a, [], 0) },
   {
-    name: "3 indirect table larger than the queue",
-    reason: BAD_INDIRECT,
-    attack: (a) => offerTable(a, [someBuffer(a)], (a.ring.size + 1) * 16),
+    name: "3 chain in an indirect table longer than the queue",
+    reason: BAD_CHAIN_LENGTH,
+    attack: (a) => offerTable(a, tableChain(a, a.ring.size + 1)),
   },
   {
-    name: "3 indirect table of 4 GiB - 16",
-    reason: BAD_INDIRECT,
-    attack: (a) => offerTable(a, [someBuffer(a)], 0xffff_fff0),
+    name: "3 chain in an indirect table of 4 GiB - 16",
+    reason: BAD_CHAIN_LENGTH,
+    attack: (a) => offerTable(a, tableChain(a, a.ring.size + 1), 0xffff_fff0),
   },
   {
     name: "3 indirect table outside the memory",

@@ -29,6 +29,7 @@ import {
   SEGMENT_STRIDE,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../../shared/layout/virtio.ts";
 import { isTag } from "../../lib/ethernet.ts";
 import { batch, context } from "../context.ts";
 import { spend, UNITS_UNUSUAL } from "../schedule/cost.ts";
@@ -91,8 +92,8 @@ export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: 
   if (hdrBytes != 0) {
     const header = context + FRAME_HEAD;
     peek(segment, 0, hdrBytes, header);
-    // No offload is negotiated: with NEEDS_CSUM and gso_type a driver asks for one (§5.1.6.2).
-    if (load<u16>(header) != 0) asks = true;
+    // No offload is negotiated: with NEEDS_CSUM and gso_type a driver asks for one (§5.1.6.2). Other flags are ignored.
+    if ((load<u8>(header) & VIRTIO_NET_HDR_F_NEEDS_CSUM) != 0 || load<u8>(header, 1) != 0) asks = true;
   }
   let skip = hdrBytes;
   while (count > 1 && load<u32>(segment, 4) <= skip) {

@@ -59,6 +59,7 @@ export function walkPacked(q: usize, position: u32, start: u32, writable: bool, 
     if (flags & VIRTQ_DESC_F_INDIRECT) {
       // §2.8.7: an indirect descriptor is a chain of its own.
       if (walked > 1 || (flags & VIRTQ_DESC_F_NEXT) != 0 || !isTable(q, length)) return bad(BAD_INDIRECT, slot);
+      // All entries of the table are the chain.
       if (length / VIRTQ_DESC_BYTES > longest) return bad(BAD_CHAIN_LENGTH, slot);
       const verdict = walkTable(q, iova, length, segments, writable);
       if (verdict != OK) return verdict;

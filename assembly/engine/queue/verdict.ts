@@ -4,7 +4,6 @@ import {
   B_CONTIGUOUS,
   PERM_READ,
   Q_FLAGS,
-  Q_SIZE,
   QUEUE_F_INDIRECT,
 } from "../../../shared/layout/nic.ts";
 import { VIRTQ_DESC_BYTES } from "../../../shared/layout/virtio.ts";
@@ -17,10 +16,10 @@ export function bad(verdict: u32, detail: u64): u32 {
   return verdict;
 }
 
-/** Whether an indirect table may have so many bytes: it was negotiated, and is made of at most the queue's descriptors. */
+/** Whether an indirect table may have so many bytes: it was negotiated, and is made of whole descriptors. */
 export function isTable(q: usize, tableBytes: u32): bool {
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_INDIRECT) == 0) return false;
-  return tableBytes != 0 && tableBytes % VIRTQ_DESC_BYTES == 0 && tableBytes / VIRTQ_DESC_BYTES <= load<u32>(q, Q_SIZE);
+  return tableBytes != 0 && tableBytes % VIRTQ_DESC_BYTES == 0;
 }
 
 /** Entry `i` of an indirect table, 0 if it is not in the guest's memory. Each by itself: a table may cross regions. */
