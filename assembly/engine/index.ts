@@ -3,6 +3,7 @@
  * arena (shared/layout/nic.ts), so the same module also serves the control thread, which calls the functions beside `run`
  * while the engine is parked.
  */
+export { announce } from "./announce.ts";
 export { setContext } from "./context.ts";
 export { hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";

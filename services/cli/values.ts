@@ -50,6 +50,7 @@ const KEYS: Record<string, [string, Reader]> = {
   max_tx_rate: ["maxTxRate", number],
   multicast: ["multicast", groups],
   guest_multicast: ["guestMulticast", wishedGroups],
+  mtu: ["mtu", number],
   mac_fixed: ["macFixed", onOff],
   hardware: ["hardware", text],
 };

@@ -123,6 +123,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["max_tx_rate", vf.maxTxRate],
     ["multicast", groups(vf.multicast)],
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
+    ["mtu", vf.mtu],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
     ["hardware", vf.hardware],
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode],

@@ -156,7 +156,11 @@ class Connection {
           throw new DeviceRefusal("not-allowed", "a guest attaches to its VF and does nothing else here");
         }
         this.#unwatch();
-        this.#unwatch = this.#nic.watchVfs((count) => this.#event({ event: "vfs", count }));
+        this.#unwatch = this.#nic.watchVfs((vfs) => this.#event(vfs));
+        return {};
+      case "announce":
+        if (this.#guest) throw new DeviceRefusal("not-allowed", "a guest sends its announcements by itself");
+        this.#nic.announce(request.vf, request.mac);
         return {};
       case "attach":
         return this.#attach(request);

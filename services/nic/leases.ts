@@ -22,7 +22,7 @@ import { Lease } from "./lease.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 /** What a lease's owner may ask. */
-export type LeaseRequest = Exclude<Request, { op: "attach" | "watch" }>;
+export type LeaseRequest = Exclude<Request, { op: "attach" | "watch" | "announce" }>;
 
 /** Settings of leases. */
 export interface LeaseOptions extends DomainLimits {

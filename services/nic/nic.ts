@@ -14,7 +14,13 @@ import {
   POOL_PF,
   POOL_UPLINK,
 } from "../../shared/layout/nic.ts";
-import { type Attached, DeviceRefusal, type PoolName, type Request } from "../../shared/device/mod.ts";
+import {
+  type Attached,
+  type DeviceEvent,
+  DeviceRefusal,
+  type PoolName,
+  type Request,
+} from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import type {
   EngineState,
@@ -26,12 +32,31 @@ import type {
   Programme,
   TakenBack,
 } from "../../shared/api/nic.ts";
-import { type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
+import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
 
 const AGE_PERIOD_MS = 30_000;
+const MTU_DEFAULT = 1500;
+/** Marks the address of whoever is the uplink's port, beside the PF's own. */
+const UPLINK_MAC_END = "fe";
+
+type VfsEvent = Extract<DeviceEvent, { event: "vfs" }>;
+
+/** What of a programme the VFs' guests see beside frames. */
+function vfsEvent(programme: Programme | undefined): VfsEvent {
+  const { vfs = [], link = "down", pfMac = "00:00:00:00:00:00" } = programme ?? {};
+  const isUp = link === "up";
+  return {
+    event: "vfs",
+    links: vfs.map(({ mac, linkState, mtu }) => ({
+      ...{ mac, mtu },
+      up: linkState === "enable" || (linkState === "auto" && isUp),
+    })),
+    uplink: { mac: pfMac.slice(0, -2) + UPLINK_MAC_END, up: isUp, mtu: MTU_DEFAULT },
+  };
+}
 
 /** Everything the NIC knows and can do. */
 export class Nic {
@@ -40,7 +65,8 @@ export class Nic {
   readonly leases: Leases;
   readonly instance: string = crypto.randomUUID();
   readonly #listeners = new Set<(event: NicEvent) => void>();
-  readonly #vfWatchers = new Set<(count: number) => void>();
+  readonly #vfWatchers = new Set<(vfs: VfsEvent) => void>();
+  #vfs: VfsEvent = vfsEvent(undefined);
   readonly #ageTimer: ReturnType<typeof setInterval>;
 
   constructor(engine: Engine<NicExports>, options: LeaseOptions) {
@@ -62,10 +88,10 @@ export class Nic {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Calls `watcher` with the number of VFs, now and at every change, until the returned function is called. */
-  watchVfs(watcher: (count: number) => void): () => void {
+  /** Calls `watcher` with the VFs' links, now and at every change, until the returned function is called. */
+  watchVfs(watcher: (vfs: VfsEvent) => void): () => void {
     this.#vfWatchers.add(watcher);
-    watcher(this.pools.vfCount);
+    watcher(this.#vfs);
     return () => this.#vfWatchers.delete(watcher);
   }
 
@@ -86,10 +112,12 @@ export class Nic {
         throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: its driver is changing; try again`);
       }
     }
-    const before = this.pools.vfCount;
     this.pools.apply(next);
     this.leases.policies = next.vfs;
-    if (before !== next.vfs.length) { for (const watcher of this.#vfWatchers) watcher(next.vfs.length); }
+    const vfs = vfsEvent(next);
+    if (JSON.stringify(vfs) === JSON.stringify(this.#vfs)) return;
+    this.#vfs = vfs;
+    for (const watcher of this.#vfWatchers) watcher(vfs);
   }
 
   // Leases ---------------------------------------------------------------------------------------------------
@@ -106,6 +134,11 @@ export class Nic {
   /** Gives a VF's lease to who asks, or a guest that shows a token for it. */
   attach(request: Extract<Request, { op: "attach" }>, fromGuest: boolean): { lease: Lease; attached: Attached } {
     return this.leases.attach(this.#poolOf(request.vf), request, fromGuest);
+  }
+
+  /** Sends a frame of a pool that announces an address to everybody in its VLAN. */
+  announce(name: PoolName, mac: string): void {
+    announce(this.engine, this.#poolOf(name), mac);
   }
 
   /** Holds a VF's frames while its driver changes hands; answers the token with which a guest may attach meanwhile. */

@@ -24,7 +24,7 @@ import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { nicView, vfView } from "./views.ts";
 import { Vports } from "./vports.ts";
-import { grantWish } from "./wishes.ts";
+import { answerWish, GuestWishes } from "./guest_wishes.ts";
 
 /** The PF's state and operations. */
 export class Fabric implements PfHandlers {
@@ -34,6 +34,7 @@ export class Fabric implements PfHandlers {
   readonly #events = new Events();
   readonly #settings: SettingsInForce;
   readonly #vports: Vports;
+  readonly #wishes: GuestWishes;
 
   constructor(store: Store, links: Links, { runDir }: { runDir: string }) {
     this.#store = store;
@@ -41,7 +42,9 @@ export class Fabric implements PfHandlers {
     this.#runDir = runDir;
     const settings = new SettingsInForce(store, links, this.#events);
     this.#settings = settings;
-    this.#vports = new Vports({ store, settings, links, events: this.#events, runDir });
+    this.#wishes = new GuestWishes(this.#events, (mac) => store.derivedOwner(mac));
+    this.#vports = new Vports({ store, settings, links, events: this.#events, wishes: this.#wishes, runDir });
+    settings.onWish = (event) => void answerWish(event, this, links.software);
   }
 
   get ready(): boolean {
@@ -83,13 +86,11 @@ export class Fabric implements PfHandlers {
 
   /** Grants a guest's wish, or throws the reason why not. */
   async patchGuest(id: number, wish: LinkPatch): Promise<Vf> {
-    let changes: VfPatch = {};
-    await this.#settings.change((before) => {
-      changes = grantWish(`vf ${id}`, findVf(before, id), wish, (mac) => this.#store.derivedOwner(mac));
-      return patchVf(before, id, changes);
-    });
-    log("info", "pf", `vf ${id}: its guest has asked for ${JSON.stringify(wish)}`);
-    this.#events.emit({ type: "vf-changed", vf: id, changes });
+    await this.#wishes.grant({ vf: id }, wish, (grant) =>
+      this.#settings.change((before) => {
+        const changes = grant(findVf(before, id));
+        return Object.keys(changes).length === 0 ? before : patchVf(before, id, changes);
+      }));
     return await this.getVf(id);
   }
 

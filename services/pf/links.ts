@@ -8,7 +8,9 @@ import {
   type Programme,
   type SwitchProgramme,
   type VfMode,
+  type VhostEvent,
   VportState,
+  type WishAnswer,
 } from "../../shared/api/mod.ts";
 import { z } from "zod";
 import { Link } from "./link.ts";
@@ -39,7 +41,7 @@ export class NicLink extends Link<NicEvent> {
 }
 
 /** The vhost service's software switch. */
-export class SwitchLink extends Link<never> {
+export class SwitchLink extends Link<VhostEvent> {
   constructor(url: string, token: string | undefined) {
     super("the vhost service", url, token);
   }
@@ -47,6 +49,11 @@ export class SwitchLink extends Link<never> {
   /** Puts a programme in force. */
   async program(programme: SwitchProgramme): Promise<void> {
     await this.peer.ask("PUT", "/api/v1/vports", programme);
+  }
+
+  /** Answers a guest's wish. */
+  async answerWish(id: string, answer: WishAnswer): Promise<void> {
+    await this.peer.ask("PUT", `/api/v1/wishes/${id}`, answer);
   }
 
   /** Its ports, and whether a front-end is connected to each. */

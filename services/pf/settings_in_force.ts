@@ -4,6 +4,7 @@
  * changes.
  */
 import { Turns } from "../../shared/async/mod.ts";
+import type { VhostEvent } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { concernsSwitch, nicProgramme, switchProgramme } from "./programme.ts";
@@ -16,6 +17,8 @@ export class SettingsInForce {
   readonly #turns = new Turns();
   readonly #following: Promise<unknown>;
   #now: Settings;
+  /** Told what guests wish by their control queues. */
+  onWish: (event: VhostEvent) => void = () => {};
 
   /** Keeps NIC and switch programmed with what `store` has, until `close`; what the NIC tells goes to `events`. */
   constructor(store: Store, links: Links, events: Events) {
@@ -31,7 +34,7 @@ export class SettingsInForce {
       ),
       software.follow(
         () => this.#turns.take(() => software.program(switchProgramme(this.#now))),
-        () => {},
+        (event) => this.onWish(event),
         () => {},
       ),
     ]);
@@ -47,6 +50,7 @@ export class SettingsInForce {
       const { nic, software } = this.#links;
       const before = this.#now;
       const next = await step(before);
+      if (next === before) return;
       try {
         await this.#store.save(next, async () => {
           await nic.program(nicProgramme(next));

@@ -2,7 +2,6 @@
 import {
   ApiError,
   type LinkPatch,
-  log,
   type ModeRequest,
   type VfMode,
   type VportPatch,
@@ -11,11 +10,11 @@ import {
   type VportView,
 } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
+import type { GuestWishes } from "./guest_wishes.ts";
 import type { Links } from "./links.ts";
 import { addVport, allotVf, findVport, patchVport, returnVf } from "./policy.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
 import type { Store } from "./store.ts";
-import { grantWish } from "./wishes.ts";
 
 /** What vports are made with. */
 export interface VportParts {
@@ -23,6 +22,7 @@ export interface VportParts {
   settings: SettingsInForce;
   links: Links;
   events: Events;
+  wishes: GuestWishes;
   runDir: string;
 }
 
@@ -69,14 +69,13 @@ export class Vports {
 
   /** Grants a guest's wish, or throws the reason why not. */
   async patchGuest(id: number, wish: LinkPatch): Promise<VportView> {
-    const { store, settings } = this.#parts;
-    let changes: VportPatch = {};
-    await settings.change((before) => {
-      changes = grantWish(`vport ${id}`, findVport(before, id), wish, (mac) => store.derivedOwner(mac));
-      return patchVport(before, id, changes);
-    });
-    log("info", "pf", `vport ${id}: its guest has asked for ${JSON.stringify(wish)}`);
-    return await this.#changed(id, changes);
+    const { settings, wishes } = this.#parts;
+    await wishes.grant({ vport: id }, wish, (grant) =>
+      settings.change((before) => {
+        const changes = grant(findVport(before, id));
+        return Object.keys(changes).length === 0 ? before : patchVport(before, id, changes);
+      }));
+    return await this.get(id);
   }
 
   async remove(id: number): Promise<VportView> {

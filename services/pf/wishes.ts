@@ -14,6 +14,7 @@ export function grantWish(
 ): VportPatch {
   return {
     ...grantMac(who, policy, wish.mac, derivedOwner),
+    ...grantUnicast(who, policy, wish.unicast),
     ...grantVlan(who, policy, wish.vlan),
     ...grantPromisc(who, policy, wish.promisc),
     ...grantMulticast(who, policy, wish.multicast),
@@ -35,6 +36,13 @@ function grantMac(
     throw new ApiError(409, `${who} may not change its address: the PF has set ${policy.mac}`, "mac", "mac-fixed");
   }
   return { mac, macFixed: policy.macFixed };
+}
+
+/** A trusted guest has further addresses by using them, so a wish for them changes nothing. */
+function grantUnicast(who: string, { trust }: PortPolicy, wanted: LinkPatch["unicast"]): VportPatch {
+  if (wanted === undefined || wanted.length === 0 || trust) return {};
+  const detail = `${who} may not have further addresses (${wanted.slice(0, 3).join(", ")}): it is not trusted`;
+  throw new ApiError(409, detail, "unicast", "not-trusted");
 }
 
 /** A guest's own tag changes nothing of its policy: it is used, or refused. */
@@ -61,7 +69,8 @@ function grantPromisc(who: string, policy: PortPolicy, promisc: LinkPatch["promi
 }
 
 function grantMulticast(who: string, policy: PortPolicy, wanted: LinkPatch["multicast"]): VportPatch {
-  if (wanted === undefined) return {};
+  if (wanted === undefined || JSON.stringify(wanted) === JSON.stringify(policy.guestMulticast)) return {};
+  if (wanted === null) return { guestMulticast: null };
   const { multicast: allowed, trust } = policy;
   const isMore = allowed !== "all" && wanted !== "none" &&
     (wanted === "all" || wanted.some((group) => !allowed.includes(group)));

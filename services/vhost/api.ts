@@ -9,12 +9,15 @@ import {
   PortState,
   Problem,
   SwitchProgramme,
+  type VhostEvent,
   VportState,
+  WishAnswer,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { PortName } from "./port_context.ts";
 import type { Ports } from "./ports.ts";
 import type { SoftwareSwitch } from "./software_switch.ts";
+import type { Wishes } from "./wishes.ts";
 
 /** A programme of all vports with every trunk list full. */
 const PROGRAMME_BYTES_MAX = 8 * 1024 ** 2;
@@ -34,14 +37,25 @@ export type PortsPart = Pick<Ports, "ready" | "states" | "state" | "configure" |
 /** The software switch, as the routes use it. */
 export type SwitchPart = Pick<SoftwareSwitch, "apply" | "states">;
 
-/** The routes over `ports` and the software switch. */
-export function vhostApi(ports: PortsPart, software: SwitchPart, token: string | undefined): OpenAPIHono {
+/** What guests wish, as the routes use it. */
+export type WishesPart = Pick<Wishes, "subscribe" | "answer">;
+
+/** What the service is made of, as its API sees it. */
+export interface VhostParts {
+  ports: PortsPart;
+  software: SwitchPart;
+  wishes: WishesPart;
+}
+
+/** The routes over the service's parts. */
+export function vhostApi({ ports, software, wishes }: VhostParts, token: string | undefined): OpenAPIHono {
   const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
   mountPorts(app, ports);
   mountVports(app, software);
-  // Nothing is told here; that the stream ends is how the PF learns that the switch has to be programmed anew.
-  app.get("/api/v1/events", (c) => eventStream<never>(c, () => () => {}));
+  mountWishes(app, wishes);
+  // That the stream ends is how the PF learns that the switch has to be programmed anew.
+  app.get("/api/v1/events", (c) => eventStream<VhostEvent>(c, (listener) => wishes.subscribe(listener)));
   app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });
   return app;
 }
@@ -123,5 +137,25 @@ function mountVports(app: OpenAPIHono, software: SwitchPart): void {
       responses: { 200: json(z.array(VportState), "Guests without a VF") },
     }),
     (c) => c.json(software.states, 200),
+  );
+}
+
+function mountWishes(app: OpenAPIHono, wishes: WishesPart): void {
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/wishes/{id}",
+      description: "The PF's answer to a wish that a guest has made by its control queue",
+      request: {
+        params: z.object({ id: z.uuid() }),
+        body: { ...json(WishAnswer, "Whether it is granted"), required: true },
+      },
+      responses: { 200: json(WishAnswer, "The guest has been told"), 404: refused, 422: refused },
+    }),
+    (c) => {
+      const answer = c.req.valid("json");
+      if (wishes.answer(c.req.valid("param").id, answer)) return c.json(answer, 200);
+      throw new ApiError(404, "nobody waits for the answer to this wish", "id");
+    },
   );
 }

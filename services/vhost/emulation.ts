@@ -5,7 +5,7 @@
  */
 import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
+import { announce, type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { DriverPair, type DriverPairOptions } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
@@ -104,6 +104,11 @@ export class Emulation {
   /** Waits until the switch has taken in what came by the uplink, and the NIC what was sent. */
   async drainUplink(): Promise<void> {
     await this.#uplink?.drain();
+  }
+
+  /** Sends a frame of one of the switch's ports that announces an address. */
+  announce(pool: number, mac: string): void {
+    announce(this.engine, pool, mac);
   }
 
   #plugUplink(): void {

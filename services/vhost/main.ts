@@ -41,8 +41,9 @@ await runService("vhost", async () => {
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));
   const ports = new Ports({ deviceSocket: options.nicSocket, runDir: options.runDir, reactor, emulation });
   const software = new SoftwareSwitch(emulation);
+  software.onLink = (id, link) => ports.setLink(`vport${id}`, link);
   software.onChange = (ids) => ports.setVports(ids);
-  const server = serve(vhostApi(ports, software, token), options.listen);
+  const server = serve(vhostApi({ ports, software, wishes: ports.wishes }, token), options.listen);
   const following = ports.follow();
   const uplink = emulation.openUplink({ deviceSocket: options.nicSocket, reactor });
   return {

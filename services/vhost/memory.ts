@@ -2,11 +2,11 @@
  * The front-end's memory table: guest addresses, the front-end's own addresses for them, and the files behind. Buffers
  * are named by guest address (the IOVA), rings by the front-end's address, so rings are translated here.
  */
-import { type Fd, isMemoryFile } from "../../shared/os/mod.ts";
+import { type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
 import { ProtocolError, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 
-/** Regions a front-end may add one by one. */
+/** Regions of a front-end. */
 export const MEM_SLOTS_MAX = 64;
 
 interface Entry {
@@ -90,6 +90,13 @@ export class MemoryTable {
     return this.#find(region) >= 0;
   }
 
+  /** The table without a region; it owns no descriptors. */
+  without(region: VhostRegion): MemoryTable {
+    const table = new MemoryTable();
+    table.#entries = this.#entries.toSpliced(this.#find(region), 1);
+    return table;
+  }
+
   /** Takes a region out and closes its file. */
   remove(region: VhostRegion): void {
     const [entry] = this.#entries.splice(this.#find(region), 1);
@@ -103,6 +110,39 @@ export class MemoryTable {
       if (offset >= 0n && offset < region.size) return region.guestAddress + offset;
     }
     return undefined;
+  }
+
+  /** Reads `bytes` bytes of the guest's memory; `undefined` if they are not all there. */
+  read(guestAddress: bigint, bytes: number): Uint8Array<ArrayBuffer> | undefined {
+    const all = new Uint8Array(bytes);
+    const isRead = this.#pieces(guestAddress, all, (fd, offset, piece) => readMemoryFile(fd, offset, piece));
+    return isRead ? all : undefined;
+  }
+
+  /** Writes into the guest's memory; false if not all of it is there. */
+  write(guestAddress: bigint, bytes: Uint8Array<ArrayBuffer>): boolean {
+    return this.#pieces(guestAddress, bytes, writeMemoryFile);
+  }
+
+  /** Calls `step` for each region that a range lies in; false if it leaves them, or a step fails. */
+  #pieces(
+    guestAddress: bigint,
+    bytes: Uint8Array<ArrayBuffer>,
+    step: (fd: number, offset: number, piece: Uint8Array<ArrayBuffer>) => boolean,
+  ): boolean {
+    for (let at = 0; at < bytes.byteLength;) {
+      const from = guestAddress + BigInt(at);
+      const entry = this.#entries.find(({ region: { guestAddress: start, size } }) =>
+        from >= start && from < start + size
+      );
+      if (!entry) return false;
+      const into = Number(from - entry.region.guestAddress);
+      const length = Math.min(bytes.byteLength - at, Number(entry.region.size) - into);
+      const offset = Number(entry.region.mmapOffset) + into;
+      if (!step(entry.fd.number, offset, bytes.subarray(at, at + length))) return false;
+      at += length;
+    }
+    return true;
   }
 
   close(): void {

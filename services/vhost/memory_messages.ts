@@ -2,13 +2,7 @@
  * The messages about a front-end's memory. Each is checked whole before the session's rings hear of it. Descriptors that
  * are taken over leave the message; those that stay are closed with it.
  */
-import {
-  type Message,
-  ProtocolError,
-  readRegion,
-  REGION_BYTES,
-  VHOST_MEMORY_BASELINE_NREGIONS,
-} from "../../shared/vhost_user/mod.ts";
+import { type Message, ProtocolError, readRegion, REGION_BYTES } from "../../shared/vhost_user/mod.ts";
 import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
 import type { Rings } from "./rings.ts";
 
@@ -16,9 +10,7 @@ import type { Rings } from "./rings.ts";
 export async function setMemTable(rings: Rings, { payload, fds }: Message): Promise<void> {
   if (payload.byteLength < 8) throw new ProtocolError(`a memory table of ${payload.byteLength} bytes`);
   const count = payload.getUint32(0, true);
-  if (count > VHOST_MEMORY_BASELINE_NREGIONS) {
-    throw new ProtocolError(`${count} memory regions: at most ${VHOST_MEMORY_BASELINE_NREGIONS} in one table`);
-  }
+  if (count > MEM_SLOTS_MAX) throw new ProtocolError(`${count} memory regions: at most ${MEM_SLOTS_MAX} in one table`);
   if (payload.byteLength < 8 + count * REGION_BYTES) {
     throw new ProtocolError(`${count} memory regions in ${payload.byteLength} bytes`);
   }

@@ -1,16 +1,20 @@
-/** What this back-end offers, and what a front-end has to have negotiated before it may send a request. */
+/** What this back-end offers, and what rings may be. */
+import * as V from "../../shared/layout/virtio.ts";
 import {
-  type Message,
   ProtocolError,
   VHOST_USER_F_PROTOCOL_FEATURES,
+  VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+  VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_NET_MTU,
+  VHOST_USER_PROTOCOL_F_RARP,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
   VHOST_USER_PROTOCOL_F_RESET_DEVICE,
   VHOST_USER_PROTOCOL_F_STATUS,
 } from "../../shared/vhost_user/mod.ts";
-import { VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ } from "../../shared/layout/virtio.ts";
 import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
+import { FRAME_BYTES_MAX } from "../../shared/layout/nic.ts";
 
 /** Queue pairs of one device. */
 export const QUEUE_PAIRS_MAX = 16;
@@ -27,36 +31,45 @@ function bits(...positions: number[]): bigint {
 /** Protocol features that are offered. */
 export const PROTOCOL_FEATURES = bits(
   VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_RARP,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
+  VHOST_USER_PROTOCOL_F_NET_MTU,
+  VHOST_USER_PROTOCOL_F_BACKEND_REQ,
+  VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_RESET_DEVICE,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_STATUS,
 );
 
-/** Device features that are offered: those of the NIC's queues, and what this back-end adds. */
-export const FEATURES = QUEUE_FEATURES |
-  bits(VIRTIO_NET_F_MQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VHOST_USER_F_PROTOCOL_FEATURES);
+/**
+ * Device features that are offered: those of the NIC's queues, and what this back-end adds. Some front-ends hand them to
+ * the guest as they are, so each comes with what it needs (virtio 1.2 §5.1.3.1): the control queue's features with the
+ * control queue, and the configuration space's fields with CONFIG.
+ */
+export const FEATURES = QUEUE_FEATURES | bits(
+  V.VIRTIO_NET_F_MTU,
+  V.VIRTIO_NET_F_MAC,
+  V.VIRTIO_NET_F_STATUS,
+  V.VIRTIO_NET_F_CTRL_VQ,
+  V.VIRTIO_NET_F_CTRL_RX,
+  V.VIRTIO_NET_F_CTRL_VLAN,
+  V.VIRTIO_NET_F_GUEST_ANNOUNCE,
+  V.VIRTIO_NET_F_MQ,
+  V.VIRTIO_NET_F_CTRL_MAC_ADDR,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+);
 
-/** Requests that have an answer of their own; the others are acknowledged if the front-end asks for it. */
-export const ANSWERED: ReadonlySet<Message["name"]> = new Set([
-  "VHOST_USER_GET_FEATURES",
-  "VHOST_USER_GET_PROTOCOL_FEATURES",
-  "VHOST_USER_GET_QUEUE_NUM",
-  "VHOST_USER_GET_VRING_BASE",
-  "VHOST_USER_GET_MAX_MEM_SLOTS",
-  "VHOST_USER_GET_STATUS",
-]);
+/** The longest MTU: the NIC's frames without their Ethernet header and a tag. */
+export const MTU_MAX = FRAME_BYTES_MAX - 18;
 
-/** Requests that a front-end may only send once it has negotiated their protocol feature. */
-export const NEEDS: Partial<Record<Message["name"], number>> = {
-  VHOST_USER_GET_QUEUE_NUM: VHOST_USER_PROTOCOL_F_MQ,
-  VHOST_USER_RESET_DEVICE: VHOST_USER_PROTOCOL_F_RESET_DEVICE,
-  VHOST_USER_GET_MAX_MEM_SLOTS: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_ADD_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_REM_MEM_REG: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
-  VHOST_USER_SET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
-  VHOST_USER_GET_STATUS: VHOST_USER_PROTOCOL_F_STATUS,
-};
+/**
+ * The number of the control queue: it is behind the last pair that the device has (virtio 1.2 §5.1.2). None if the
+ * front-end keeps it to itself: then it does not pass its feature on.
+ */
+export function controlIndexOf(features: bigint): number | undefined {
+  if (!hasBit(features, V.VIRTIO_NET_F_CTRL_VQ)) return undefined;
+  return hasBit(features, V.VIRTIO_NET_F_MQ) ? 2 * QUEUE_PAIRS_MAX : 2;
+}
 
 const VRING_SIZE_MAX = 32768;
 

@@ -111,6 +111,11 @@ export class Port {
     return this.#config;
   }
 
+  /** Tells the guest what its port has become. */
+  linkChanged(): void {
+    if (this.#session) this.#session.link = this.#context.link();
+  }
+
   /** Changes who serves the rings, while they run. Throws the reason if it cannot be; nothing has changed then. */
   async setDataPath(dataPath: DataPath): Promise<void> {
     if (dataPath === "guest" && !this.#session) {

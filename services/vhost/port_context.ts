@@ -1,6 +1,6 @@
 /** What a port gives its sessions and their ring backends. */
-import type { PoolName } from "../../shared/device/mod.ts";
-import type { DataPath } from "../../shared/api/mod.ts";
+import type { PoolName, VfLink } from "../../shared/device/mod.ts";
+import type { DataPath, LinkPatch } from "../../shared/api/mod.ts";
 import type { Pace } from "../../shared/async/mod.ts";
 import type { Notifier, Reactor } from "../../shared/os/mod.ts";
 import type { PipeThreads } from "./wakeups.ts";
@@ -17,7 +17,14 @@ export interface SessionContext {
   notifier: Pick<Notifier, "raise">;
   /** For front-ends that send pipes; the port's, so that new connections get no more of them. */
   pipeThreads: PipeThreads;
+  reactor: Reactor;
   log(level: "info" | "warn", message: string): void;
+  /** What the guest sees of its port. */
+  link(): VfLink;
+  /** Asks the PF for what the guest wishes; answers why it is refused, if it is. */
+  wish(wish: LinkPatch): Promise<string | undefined>;
+  /** Announces an address of the guest to everybody in its VLAN (RFC 903's request, as front-ends ask for it). */
+  announce(mac: string): Promise<void>;
   /** Makes the backend of a data path; none where the guest drives its VF by itself. */
   makeBackend(path: DataPath, events: RingBackendEvents): RingBackend | undefined;
 }
@@ -26,7 +33,6 @@ export interface SessionContext {
 export interface PortContext extends SessionContext {
   name: PortName;
   deviceSocket: string;
-  reactor: Reactor;
 }
 
 /** What a VF's or the uplink's port is called on the device socket. */

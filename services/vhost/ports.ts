@@ -3,7 +3,7 @@
  * so a port appears when the PF adds a VF. Roles and data paths that were changed are kept in a file, so that a restart
  * does not forget them.
  */
-import { DeviceClient } from "../../shared/device/mod.ts";
+import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import { ApiError, type DataPath, log, oneLine, type PortState } from "../../shared/api/mod.ts";
@@ -16,8 +16,11 @@ import type { PortContext, PortName } from "./port_context.ts";
 import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 import { SwitchBackend } from "./switch_backend.ts";
 import { PipeThreads } from "./wakeups.ts";
+import { Wishes } from "./wishes.ts";
 
 const RECONNECT_MS = 200;
+/** A port that nobody has set. */
+const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: 1500 };
 
 /** Settings of the vhost service. */
 export interface PortsOptions {
@@ -38,6 +41,9 @@ export class Ports {
   /** What all ports' front-ends together may ask of engines. */
   readonly #pace = new Pace(ALL_GUESTS_PACE);
   readonly #notifier = new Notifier();
+  readonly #links = new Map<PortName, VfLink>();
+  /** What guests wish, for the PF. */
+  readonly wishes = new Wishes();
   /** Whether the NIC has been heard since the last connection to it. */
   ready = false;
 
@@ -62,7 +68,8 @@ export class Ports {
         const watch = DeviceClient.connect(this.#options.deviceSocket, this.#options.reactor);
         this.#watch = watch;
         watch.onEvent = (event) => {
-          if (event.event === "vfs") this.#enqueue(() => this.#resize(event.count));
+          if (event.event === "vfs") void this.#enqueue(() => this.#resize(event.links.length));
+          if (event.event === "vfs") this.#setLinks(event);
         };
         await watch.request({ op: "watch" });
         await watch.closed;
@@ -72,6 +79,20 @@ export class Ports {
       this.ready = false;
       if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
     }
+  }
+
+  /** What the PF has set of the VFs and the uplink. */
+  #setLinks({ links, uplink }: Extract<DeviceEvent, { event: "vfs" }>): void {
+    links.forEach((link, vf) => this.setLink(vf, link));
+    this.setLink("uplink", uplink);
+  }
+
+  /** What a port's guest sees of it from now on. */
+  setLink(name: PortName, link: VfLink): void {
+    const before = this.#links.get(name);
+    if (JSON.stringify(before) === JSON.stringify(link)) return;
+    this.#links.set(name, link);
+    this.#ports.get(name)?.linkChanged();
   }
 
   /** Changes of the set of ports happen one after the other. */
@@ -133,6 +154,9 @@ export class Ports {
       notifier: this.#notifier,
       pipeThreads: new PipeThreads(),
       log: (level, message) => log(level, "vhost", `${label}: ${message}`),
+      link: () => this.#links.get(name) ?? NO_LINK,
+      wish: (wish) => this.wishes.ask(name, wish),
+      announce: (mac) => this.#announce(name, mac),
       makeBackend: (path, events) => this.#makeBackend(context, path, events),
     };
     const config = { ...this.#defaultConfig(name), ...this.#configs[String(name)] };
@@ -149,6 +173,13 @@ export class Ports {
       return new SwitchBackend(emulation, context, events, Number(name.slice("vport".length)));
     }
     return path === "emulated" ? new EmulatedBackend(emulation, context, events) : new NicClient(context, events);
+  }
+
+  async #announce(name: PortName, mac: string): Promise<void> {
+    if (typeof name === "string" && name !== "uplink") {
+      return this.#options.emulation.announce(Number(name.slice("vport".length)), mac);
+    }
+    await this.#watch?.request({ op: "announce", vf: name, mac });
   }
 
   get states(): PortState[] {

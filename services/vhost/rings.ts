@@ -4,42 +4,51 @@
  * positions at which the one before stopped.
  */
 import { Turns } from "../../shared/async/mod.ts";
-import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
-import { isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
-import { VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
+import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
 import { VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+import { BackendSlot } from "./backend_slot.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
+import { controlIndexOf, hasBit } from "./negotiation.ts";
 import type { SessionContext } from "./port_context.ts";
-import type { Ask, RingBackend } from "./ring_backend.ts";
-import { startRequest } from "./ring_start.ts";
+import type { Ask } from "./ring_backend.ts";
+import { RingRunner, type RingsPart } from "./ring_runner.ts";
+import { isMapped } from "./ring_start.ts";
 import { Vring } from "./vring.ts";
 
-/** What it costs to get a backend, and to give it back when the front-end goes away. */
-const ATTACH_COST = 2;
-
 /** Rings, memory and backend of one session. */
-export class Rings {
-  #features = 0n;
+export class Rings implements RingsPart {
+  control: RingsPart["control"];
+  #features: bigint | undefined;
   readonly #context: SessionContext;
   readonly #lost: () => void;
-  #path: DataPath;
-  #backend: RingBackend | undefined;
+  readonly #slot: BackendSlot;
+  readonly #runner: RingRunner;
   #memory = new MemoryTable();
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
+  /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
+  #startEnabled = false;
+  /** Queue pairs that the driver uses, if it says so on its control queue. */
+  #pairsInUse = 1;
   #closed = false;
 
   /** `lost` is told when nobody can serve the rings any more. */
   constructor(context: SessionContext, path: DataPath, lost: () => void) {
     this.#context = context;
-    this.#path = path;
     this.#lost = lost;
+    this.#slot = new BackendSlot(context, path, {
+      restoreRings: (ask) => this.#restore(ask),
+      lost,
+      queueFailed: (index, reason) => this.#runner.failed(index, reason),
+    });
+    this.#runner = new RingRunner(this, this.#slot, context);
   }
 
   get path(): DataPath {
-    return this.#path;
+    return this.#slot.path;
   }
 
   get memory(): MemoryTable {
@@ -52,14 +61,23 @@ export class Rings {
 
   /** What the front-end has negotiated; 0: nothing yet. */
   get features(): bigint {
-    return this.#features;
+    return this.#features ?? 0n;
   }
 
-  /** Sets what was negotiated. A stopped ring of the other format has no position any more. */
+  /**
+   * Sets what was negotiated. Without bit 30 all rings are enabled, once: messages may disable them, and features that
+   * have it later disable nothing. A stopped ring of the other format has no position any more.
+   */
   async setFeatures(features: bigint): Promise<void> {
     const wasPacked = this.isPacked;
-    const isFirst = this.#features === 0n;
+    const isFirst = this.#features === undefined;
+    if (!this.all.some(({ running }) => running)) this.#pairsInUse = 1;
+    if (controlIndexOf(features) !== this.controlIndex) { for (const ring of this.all) await this.stop(ring); }
     this.#features = features;
+    if (!hasBit(features, VHOST_USER_F_PROTOCOL_FEATURES)) {
+      this.#startEnabled = true;
+      for (const ring of this.all) ring.enabled = true;
+    }
     if (!isFirst && wasPacked !== this.isPacked) {
       for (const ring of this.all.filter(({ running }) => !running)) ring.base = undefined;
     }
@@ -68,12 +86,18 @@ export class Rings {
 
   /** Whether the rings are packed ones. */
   get isPacked(): boolean {
-    return ((this.features >> BigInt(VIRTIO_F_RING_PACKED)) & 1n) === 1n;
+    return hasBit(this.features, VIRTIO_F_RING_PACKED);
   }
 
-  /** Where a stopped ring goes on. */
-  baseOf(ring: Vring): number {
-    return ring.base ?? (this.isPacked ? VIRTQ_PACKED_BASE_INITIAL : 0);
+  /** The number of the control queue; none if the front-end keeps it to itself: then it does not pass its feature on. */
+  get controlIndex(): number | undefined {
+    return controlIndexOf(this.features);
+  }
+
+  /** The driver uses so many queue pairs from now on. */
+  async useQueuePairs(pairs: number): Promise<void> {
+    this.#pairsInUse = pairs;
+    await this.settleAll();
   }
 
   /** Ring `index`, which may be new. */
@@ -81,6 +105,7 @@ export class Rings {
     let ring = this.#vrings.get(index);
     if (!ring) {
       ring = new Vring(index);
+      ring.enabled = this.#startEnabled;
       this.#vrings.set(index, ring);
     }
     return ring;
@@ -91,29 +116,9 @@ export class Rings {
     return this.#turns.take(step);
   }
 
-  // The backend ----------------------------------------------------------------------------------------------
-
-  #make(path: DataPath): RingBackend | undefined {
-    return this.#context.makeBackend(path, {
-      restoreRings: (ask) => this.#restore(ask),
-      lost: this.#lost,
-      queueFailed: (index, reason) => this.#queueFailed(index, reason),
-    });
-  }
-
-  /** Gets a backend; answers the features that queues may have (0 if the guest drives its VF itself). */
-  async attach(): Promise<bigint> {
-    await this.#context.pace.step(ATTACH_COST);
-    const backend = this.#make(this.#path);
-    const features = await backend?.attach() ?? 0n;
-    this.#backend = backend;
-    return features;
-  }
-
-  /** Asks the backend when the port's budget has what it costs; without a backend there is nothing to be done. */
-  async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
-    await this.#context.pace.step(requestCost(body));
-    return await this.#backend?.request(body, fds) ?? {};
+  /** Gets a backend. */
+  attach(): Promise<void> {
+    return this.#slot.attach();
   }
 
   /**
@@ -124,11 +129,11 @@ export class Rings {
   switchTo(path: DataPath): Promise<void> {
     return this.exclusively(async () => {
       if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
-      if (path === this.#path) return;
-      const before = this.#path;
-      const running = this.all.filter((ring) => ring.running);
+      if (path === this.path) return;
+      const before = this.path;
+      const running = this.all.filter((ring) => ring.running && ring.index !== this.controlIndex);
       await this.#quiesce(running);
-      await this.#backend?.release("its data path changes");
+      await this.#slot.release("its data path changes");
       try {
         await this.#takeOver(path);
       } catch (error) {
@@ -153,30 +158,27 @@ export class Rings {
     const transmit = running.filter((ring) => ring.index % 2 === 1);
     for (const ring of transmit) await this.stop(ring);
     try {
-      await this.#backend?.drain();
+      await this.#slot.drain();
     } catch (error) {
-      for (const ring of transmit) await this.#start(ring);
+      for (const ring of transmit) await this.#runner.start(ring);
       throw error;
     }
     for (const ring of running) await this.stop(ring);
   }
 
   async #takeOver(path: DataPath): Promise<void> {
-    const backend = this.#make(path);
-    this.#backend = undefined;
-    this.#path = path;
-    if (!backend) return;
+    await this.#slot.take(path);
+    if (!this.#slot.isTaken) return;
     try {
-      await backend.attach();
-      this.#backend = backend;
-      if (this.#memory.size > 0) await this.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+      if (this.#memory.size > 0) {
+        await this.#slot.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+      }
       // Receive rings first: nobody's frame may come before there is room for it.
       for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
       // Where they got to is where the way back begins.
-      for (const ring of this.all) await this.stop(ring).catch(() => ring.running = false);
-      this.#backend = undefined;
-      await backend.release((error as Error).message);
+      for (const ring of this.#data) await this.stop(ring).catch(() => ring.running = false);
+      await this.#slot.release((error as Error).message);
       throw error;
     }
   }
@@ -184,32 +186,34 @@ export class Rings {
   /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #restore(ask: Ask): Promise<void> {
     if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
-    for (const ring of this.#vrings.values()) {
+    for (const ring of this.#data) {
       if (!ring.running) continue;
       try {
-        await this.#startWith(ask, ring, -1);
+        await this.#runner.continueWith(ask, ring);
       } catch (error) {
         if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
         ring.running = false;
-        this.#queueFailed(ring.index, (error as Error).message);
+        this.#runner.failed(ring.index, (error as Error).message);
       }
     }
   }
 
-  #queueFailed(index: number, reason: string): void {
-    const ring = this.#vrings.get(index);
-    if (!ring) return;
-    ring.error = reason;
-    if (isMemoryLost(reason)) this.#context.pace.exhaust(LOST_MEMORY_COST);
-    this.#context.log("warn", `queue ${index} stopped: ${reason}`);
-    if (ring.err) this.#context.notifier.raise(ring.err);
-  }
-
   // Memory ---------------------------------------------------------------------------------------------------
+
+  /** Stops the rings that will not be where they are now: they go on when they are somewhere again. */
+  async #leave(next: MemoryTable): Promise<void> {
+    for (const ring of this.all) if (ring.running && !isMapped(ring, next, this.#memory)) await this.stop(ring);
+  }
 
   /** Replaces the memory table; takes it over if it is accepted. */
   async setMemory(table: MemoryTable): Promise<void> {
-    await this.ask({ op: "dmaSet", regions: table.regions }, table.fds);
+    await this.#leave(table);
+    try {
+      await this.#slot.ask({ op: "dmaSet", regions: table.regions }, table.fds);
+    } catch (error) {
+      await this.settleAll();
+      throw error;
+    }
     this.#memory.close();
     this.#memory = table;
     await this.settleAll();
@@ -217,73 +221,76 @@ export class Rings {
 
   /** Adds a checked region and takes its descriptor over. */
   async addRegion(region: VhostRegion, fd: Fd): Promise<void> {
-    await this.ask({ op: "dmaMap", region: toDevice(region) }, [fd.number]);
+    await this.#slot.ask({ op: "dmaMap", region: toDevice(region) }, [fd.number]);
     this.#memory.add(region, fd);
     await this.settleAll();
   }
 
-  /** Takes a region away. */
+  /** Takes a region away. Rings in it stop, and go on when it is there again. */
   async removeRegion(region: VhostRegion): Promise<void> {
+    await this.#leave(this.#memory.without(region));
     const { iova, size } = toDevice(region);
-    await this.ask({ op: "dmaUnmap", iova, size });
+    await this.#slot.ask({ op: "dmaUnmap", iova, size });
     this.#memory.remove(region);
   }
 
   // Rings ----------------------------------------------------------------------------------------------------
+
+  /** All rings but the control queue. */
+  get #data(): Vring[] {
+    return this.all.filter(({ index }) => index !== this.controlIndex);
+  }
 
   /** Starts or stops every ring, as what has been said of it demands. */
   async settleAll(): Promise<void> {
     for (const ring of this.#vrings.values()) await this.settle(ring);
   }
 
-  /** Starts or stops a ring, as what has been said of it demands. */
+  /** Whether the driver uses the ring. One that has a control queue says on it how many pairs it uses. */
+  #isInUse({ index }: Vring): boolean {
+    const control = this.controlIndex;
+    return control === undefined || index >= control || index < 2 * this.#pairsInUse;
+  }
+
+  /**
+   * Starts or stops a ring, as what has been said of it demands. A transmit ring that is disabled keeps its frames until
+   * it is enabled. The text would have them thrown away; but rust-vmm's and Cloud Hypervisor's pause disables rings, and
+   * expects to find everything as it was.
+   */
   async settle(ring: Vring): Promise<void> {
-    // Without protocol features there are no enable messages and rings count as enabled (vhost-user, "Ring states").
-    const enabled = ring.enabled || ((this.features >> BigInt(VHOST_USER_F_PROTOCOL_FEATURES)) & 1n) === 0n;
-    if (ring.running && !enabled) return await this.stop(ring);
-    if (!ring.running && enabled && ring.ready && this.#memory.size > 0) await this.#start(ring);
-  }
-
-  #start(ring: Vring): Promise<void> {
-    // A guest that drives its VF itself leaves its virtio rings alone; they wait where they are.
-    if (!this.#backend) return Promise.resolve();
-    return this.#startWith((body, fds) => this.ask(body, fds), ring, this.baseOf(ring));
-  }
-
-  async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await ask(startRequest(ring, { memory: this.#memory, features: this.#features, packed: this.isPacked, base }), fds);
-    ring.running = true;
-    ring.hasRun = true;
-    ring.error = undefined;
+    const isOn = ring.enabled && this.#features !== undefined && this.#isInUse(ring);
+    if (ring.running && !isOn) return await this.stop(ring);
+    // A ring may be described before the memory in which it lies: it waits for that.
+    if (!ring.running && isOn && ring.ready && isMapped(ring, this.#memory)) await this.#runner.start(ring);
   }
 
   /** Stops a ring between two frames; its base is where it would go on. */
-  async stop(ring: Vring): Promise<void> {
-    if (!ring.running) return;
-    const { base } = await this.ask({ op: "queueStop", index: ring.index });
-    ring.running = false;
-    ring.base = Number(base);
+  stop(ring: Vring): Promise<void> {
+    return this.#runner.stop(ring);
   }
 
   /** Gives a running ring its new call descriptor. */
-  async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
-    if (!ring.running) return;
-    await this.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+  setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
+    return this.#runner.setCall(ring, fd);
   }
 
   /** Stops all rings and resets them; memory stays. Each ring keeps its base and its error descriptor. */
   async reset(): Promise<void> {
     for (const ring of this.all) await this.stop(ring);
-    for (const ring of this.all) ring.reset();
+    this.#startEnabled = this.#features !== undefined && !hasBit(this.features, VHOST_USER_F_PROTOCOL_FEATURES);
+    this.#pairsInUse = 1;
+    for (const ring of this.all) {
+      ring.reset();
+      ring.enabled = this.#startEnabled;
+    }
   }
 
   /** The end: gives everything back. */
   close(reason: string): Promise<void> {
     return this.exclusively(async () => {
       this.#closed = true;
-      await this.#backend?.release(reason);
-      this.#backend = undefined;
+      this.control?.stop();
+      await this.#slot.release(reason);
       for (const ring of this.all) ring.close();
       this.#vrings.clear();
       this.#memory.close();

@@ -6,34 +6,46 @@
  * at a reset, or when it is disabled. If the NIC restarts, the session attaches again and the rings go on where they
  * were.
  */
-import { DeviceRefusal } from "../../shared/device/mod.ts";
-import type { Fd } from "../../shared/os/mod.ts";
+import { DeviceRefusal, type VfLink } from "../../shared/device/mod.ts";
 import {
+  CONFIG_HEADER_BYTES,
   type Message,
   ProtocolError,
+  ruleOf,
+  VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
-  VHOST_USER_VRING_IDX_MASK,
-  VHOST_USER_VRING_NOFD_MASK,
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
 import type { DataPath, SessionState } from "../../shared/api/mod.ts";
+import { BackChannel } from "./back_channel.ts";
+import { ControlQueue } from "./control/queue.ts";
 import { MEM_SLOTS_MAX } from "./memory.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
 import * as N from "./negotiation.ts";
+import { macText } from "./mac_text.ts";
+import { NetDevice } from "./net_device.ts";
 import type { SessionContext } from "./port_context.ts";
 import { Rings } from "./rings.ts";
-import type { Vring } from "./vring.ts";
+import { VringMessages } from "./vring_messages.ts";
 import { Wakeups } from "./wakeups.ts";
 
 /** The front-end's end of a session: what comes from it, and what goes to it. */
 export type Connection = Pick<VhostUserConnection, "receive" | "reply" | "replyU64" | "close">;
+
+/** A request was refused and nothing has changed; the conversation goes on. */
+class Refusal extends Error {
+  override readonly name = "Refusal";
+}
 
 /** One front-end's connection. */
 export class Session {
   readonly #connection: Connection;
   readonly #context: SessionContext;
   readonly #rings: Rings;
+  readonly #vrings: VringMessages;
   readonly #wakeups: Wakeups;
+  readonly #device: NetDevice;
+  #backChannel: BackChannel | undefined;
   #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
@@ -41,8 +53,20 @@ export class Session {
   constructor(connection: Connection, context: SessionContext, path: DataPath) {
     this.#connection = connection;
     this.#context = context;
-    this.#rings = new Rings(context, path, () => connection.close());
+    const rings = new Rings(context, path, () => connection.close());
+    this.#rings = rings;
     this.#wakeups = new Wakeups(context.pipeThreads);
+    this.#vrings = new VringMessages(rings, this.#wakeups);
+    this.#device = new NetDevice(context.link(), {
+      wish: (wish) => context.wish(wish),
+      useQueuePairs: (pairs) => rings.useQueuePairs(pairs),
+      changed: () => this.#backChannel?.configChanged(),
+    });
+    rings.control = new ControlQueue({
+      ...{ reactor: context.reactor, pace: context.pace, log: context.log },
+      exclusively: (step) => rings.exclusively(step),
+      carryOut: (command) => this.#device.carryOut(command),
+    });
   }
 
   get path(): DataPath {
@@ -52,6 +76,11 @@ export class Session {
   /** Has another data path serve the guest's rings; throws the reason if that cannot be. */
   switchTo(path: DataPath): Promise<void> {
     return this.#rings.switchTo(path);
+  }
+
+  /** Tells the front-end what its port has become. */
+  set link(link: VfLink) {
+    this.#device.link = link;
   }
 
   /** What the API shows. */
@@ -77,7 +106,9 @@ export class Session {
     const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
     this.#connection.close();
     await this.#rings.close(reason);
+    this.#device.reset();
     this.#wakeups.close();
+    this.#backChannel?.close();
     return reason;
   }
 
@@ -98,23 +129,28 @@ export class Session {
 
   // Messages -------------------------------------------------------------------------------------------------
 
+  #has(protocolFeature: number): boolean {
+    return N.hasBit(this.#protocolFeatures, protocolFeature);
+  }
+
   async #serve(message: Message): Promise<void> {
-    const { name, fds } = message;
-    const acknowledge = message.needReply && !N.ANSWERED.has(name) &&
-      N.hasBit(this.#protocolFeatures, VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    const { name, fds, needReply } = message;
+    const { needs, answered } = ruleOf(name);
+    // Asked when it has been served: SET_PROTOCOL_FEATURES may be what brings acknowledgements.
+    const isAcknowledged = () => needReply && !answered && this.#has(VHOST_USER_PROTOCOL_F_REPLY_ACK);
     try {
-      const needed = N.NEEDS[name];
-      if (needed !== undefined && !N.hasBit(this.#protocolFeatures, needed)) {
+      if (needs !== undefined && !this.#has(needs)) {
         throw new ProtocolError(`${name} before its protocol feature was negotiated`);
       }
       await this.#handle(message);
-      if (acknowledge) this.#connection.replyU64(name, 0n);
+      if (isAcknowledged()) this.#connection.replyU64(name, 0n);
     } catch (error) {
-      // A refusal of the NIC is told to a front-end that asked; everything else ends the connection.
-      if (!acknowledge || !(error instanceof DeviceRefusal)) throw new Error(`${name}: ${(error as Error).message}`);
+      // A refusal is told to a front-end that asked. One that did not ask would believe that the NIC has granted it.
+      const isRefusal = error instanceof Refusal || (error instanceof DeviceRefusal && isAcknowledged());
+      if (!isRefusal) throw new Error(`${name}: ${(error as Error).message}`);
       this.#lastRefusal = `${name}: ${error.message}`;
       this.#context.log("warn", `refused ${this.#lastRefusal}`);
-      this.#connection.replyU64(name, 1n);
+      if (isAcknowledged()) this.#connection.replyU64(name, 1n);
     } finally {
       for (const fd of fds) fd.close();
     }
@@ -132,6 +168,7 @@ export class Session {
       case "VHOST_USER_SET_PROTOCOL_FEATURES":
         return this.#setProtocolFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_QUEUE_NUM":
+        // Pairs, as QEMU and DPDK read it. Cloud Hypervisor, crosvm and libkrun take it for vrings: fewer than there are.
         return this.#connection.replyU64(name, BigInt(N.QUEUE_PAIRS_MAX));
       case "VHOST_USER_SET_OWNER":
         return;
@@ -150,13 +187,35 @@ export class Session {
         return await addMemReg(this.#rings, message);
       case "VHOST_USER_REM_MEM_REG":
         return await remMemReg(this.#rings, message);
-      case "VHOST_USER_SEND_RARP":
-      case "VHOST_USER_NET_SET_MTU":
       case "VHOST_USER_SET_LOG_BASE":
       case "VHOST_USER_SET_LOG_FD":
         throw new ProtocolError("this back-end did not offer it");
       default:
-        return await this.#handleVring(message);
+        return await this.#handleDevice(message);
+    }
+  }
+
+  /** What concerns the network device beside its rings; the rest is about the rings. */
+  async #handleDevice(message: Message): Promise<void> {
+    const { name, payload } = message;
+    switch (name) {
+      case "VHOST_USER_GET_CONFIG":
+        return this.#connection.reply(name, this.#config(payload));
+      case "VHOST_USER_SET_CONFIG":
+        return await this.#setConfig(payload);
+      case "VHOST_USER_SET_BACKEND_REQ_FD":
+        return this.#setBackChannel(message);
+      case "VHOST_USER_SEND_RARP":
+        return await this.#context.announce(macText(new Uint8Array(payload.buffer, 0, 6)));
+      case "VHOST_USER_NET_SET_MTU": {
+        const mtu = payload.getBigUint64(0, true);
+        if (mtu > BigInt(N.MTU_MAX)) throw new Refusal(`an MTU of ${mtu}: at most ${N.MTU_MAX}`);
+        return;
+      }
+      default: {
+        const answer = await this.#vrings.handle(message);
+        if (answer) this.#connection.reply(name, answer);
+      }
     }
   }
 
@@ -184,115 +243,35 @@ export class Session {
    */
   async #reset(): Promise<void> {
     await this.#rings.reset();
+    this.#device.reset();
     this.#status = 0;
   }
 
-  // Vrings ---------------------------------------------------------------------------------------------------
+  /** The answer to GET_CONFIG: the request's header and what it asks for; nothing at all if that cannot be had. */
+  #config(payload: DataView<ArrayBuffer>): Uint8Array {
+    if (!this.#has(VHOST_USER_PROTOCOL_F_CONFIG) || payload.byteLength < CONFIG_HEADER_BYTES) return new Uint8Array();
+    const [offset, bytes] = [payload.getUint32(0, true), payload.getUint32(4, true)];
+    const config = this.#device.config(offset, bytes);
+    if (!config) return new Uint8Array();
+    return new Uint8Array([...new Uint8Array(payload.buffer, 0, CONFIG_HEADER_BYTES), ...config]);
+  }
 
-  #vring(index: number): Vring {
-    if (index >= N.QUEUE_PAIRS_MAX * 2) {
-      throw new ProtocolError(`vring ${index}: vrings are 0–${N.QUEUE_PAIRS_MAX * 2 - 1}`);
+  async #setConfig(payload: DataView<ArrayBuffer>): Promise<void> {
+    const bytes = payload.byteLength < CONFIG_HEADER_BYTES ? -1 : payload.getUint32(4, true);
+    if (bytes !== payload.byteLength - CONFIG_HEADER_BYTES) {
+      throw new ProtocolError(`its ${payload.byteLength} bytes do not hold what they say they do`);
     }
-    return this.#rings.at(index);
+    const data = new Uint8Array(payload.buffer, CONFIG_HEADER_BYTES);
+    const refusal = await this.#device.setConfig(payload.getUint32(0, true), data);
+    if (refusal !== undefined) throw new Refusal(refusal);
   }
 
-  async #handleVring(message: Message): Promise<void> {
-    const { name, payload } = message;
-    const value = payload.byteLength >= 8 ? payload.getUint32(4, true) : 0;
-    switch (name) {
-      case "VHOST_USER_SET_VRING_NUM":
-        return await this.#setNum(this.#vring(payload.getUint32(0, true)), value);
-      case "VHOST_USER_SET_VRING_ADDR":
-        return await this.#setAddr(this.#vring(payload.getUint32(0, true)), payload);
-      case "VHOST_USER_SET_VRING_BASE": {
-        const ring = this.#vring(payload.getUint32(0, true));
-        if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
-        // Before the features are known it may be a packed ring's; a split ring's start looks again.
-        if (this.#rings.features !== 0n) N.checkBase(ring.index, value, this.#rings.isPacked);
-        ring.base = value;
-        return;
-      }
-      case "VHOST_USER_GET_VRING_BASE": {
-        const ring = this.#vring(payload.getUint32(0, true));
-        await this.#rings.stop(ring);
-        ring.kicked = false;
-        ring.kick?.close();
-        ring.kick = undefined;
-        const answer = new Uint32Array([ring.index, this.#rings.baseOf(ring)]);
-        return this.#connection.reply(name, new Uint8Array(answer.buffer));
-      }
-      case "VHOST_USER_SET_VRING_ENABLE": {
-        if (value > 1) throw new ProtocolError(`enable ${value}: it is 0 or 1`);
-        const ring = this.#vring(payload.getUint32(0, true));
-        ring.enabled = value === 1;
-        return await this.#rings.settle(ring);
-      }
-      case "VHOST_USER_SET_VRING_KICK":
-      case "VHOST_USER_SET_VRING_CALL":
-      case "VHOST_USER_SET_VRING_ERR":
-        return await this.#setFd(name, message);
-      default:
-        throw new ProtocolError("nobody handles it");
-    }
-  }
-
-  async #setNum(ring: Vring, size: number): Promise<void> {
-    N.checkRingSize(ring.index, size, this.#rings.isPacked || this.#rings.features === 0n);
-    if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
-    ring.size = size;
-    await this.#rings.settle(ring);
-  }
-
-  async #setAddr(ring: Vring, payload: DataView): Promise<void> {
-    const [desc, used, avail] = [8, 16, 24].map((at) => payload.getBigUint64(at, true));
-    const moved = ring.descUser !== desc || ring.usedUser !== used || ring.availUser !== avail;
-    if (moved) await this.#rings.stop(ring);
-    ring.descUser = desc;
-    ring.usedUser = used;
-    ring.availUser = avail;
-    await this.#rings.settle(ring);
-  }
-
-  async #setFd(name: Message["name"], message: Message): Promise<void> {
-    const value = message.payload.getBigUint64(0, true);
-    const ring = this.#vring(Number(value & VHOST_USER_VRING_IDX_MASK));
-    if (value >> 9n !== 0n) throw new ProtocolError(`0x${value.toString(16)} is not a vring index`);
-    const wants = (value & VHOST_USER_VRING_NOFD_MASK) === 0n;
-    if (wants !== (message.fds.length === 1)) {
-      throw new ProtocolError(
-        `vring ${ring.index}: ${wants ? "no descriptor came" : "a descriptor came"} against its flag`,
-      );
-    }
-    const isKick = name === "VHOST_USER_SET_VRING_KICK";
-    const fd = this.#checked(ring, isKick, message.fds[0]);
-    message.fds.length = 0;
-    if (isKick) return await this.#setKick(ring, fd);
-    const role = name === "VHOST_USER_SET_VRING_CALL" ? "call" : "err";
-    ring[role]?.close();
-    ring[role] = fd;
-    if (role === "call") await this.#rings.setCall(ring, fd);
-  }
-
-  /** The descriptor to use for `fd`, which is still the caller's if this throws. */
-  #checked(ring: Vring, isKick: boolean, fd: Fd | undefined): Fd | undefined {
-    try {
-      if (!isKick) return this.#wakeups.raisable(fd);
-      this.#wakeups.checkKick(fd);
-      return fd;
-    } catch (error) {
-      throw new ProtocolError(`vring ${ring.index}: ${(error as Error).message}`);
-    }
-  }
-
-  async #setKick(ring: Vring, fd: Fd | undefined): Promise<void> {
-    const before = ring.kick;
-    ring.kick = fd;
-    try {
-      await this.#rings.stop(ring);
-    } finally {
-      before?.close();
-    }
-    ring.kicked = true;
-    await this.#rings.settle(ring);
+  #setBackChannel({ fds }: Message): void {
+    const [fd] = fds;
+    if (!fd) throw new ProtocolError("no descriptor came");
+    const channel = new BackChannel(fd);
+    fds.length = 0;
+    this.#backChannel?.close();
+    this.#backChannel = channel;
   }
 }

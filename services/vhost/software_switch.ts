@@ -2,6 +2,7 @@
  * The software switch of guests without a VF: the same engine as the NIC's, with the same policy for each port, and the
  * PF's pool of the NIC as its uplink (NPA's picture). Which vports there are is the PF's to say.
  */
+import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import { Pools } from "../../shared/engine/mod.ts";
 import type { SwitchProgramme, VportState } from "../../shared/api/mod.ts";
@@ -17,6 +18,9 @@ export class SoftwareSwitch {
   #programme: SwitchProgramme | undefined;
   /** Told which vports there are. */
   onChange: (ids: number[]) => Promise<void> = () => Promise.resolve();
+
+  /** Told what a vport's guest sees of it. */
+  onLink: (id: number, link: VfLink) => void = () => {};
 
   constructor(emulation: Emulation) {
     this.#emulation = emulation;
@@ -39,6 +43,10 @@ export class SoftwareSwitch {
       vports: [],
     });
     this.#programme = programme;
+    const isUp = programme.link === "up";
+    for (const { id, mac, linkState, mtu } of byId.values()) {
+      this.onLink(id, { mac, mtu, up: linkState === "enable" || (linkState === "auto" && isUp) });
+    }
     await this.onChange([...byId.keys()]);
   }
 

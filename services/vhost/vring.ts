@@ -13,6 +13,8 @@ export class Vring {
    * its backend knows better.
    */
   base: number | undefined;
+  /** `base` is what this back-end has answered to GET_VRING_BASE. */
+  isBaseOurs = false;
   kick: Fd | undefined;
   /** A kick message has come: the ring may start, with or without a descriptor to wait on. */
   kicked = false;

@@ -101,9 +101,10 @@ export type LinkState = z.output<typeof LinkState>;
 /** A guest's wishes for its interface. They go to the hypervisor, and are granted or refused with a reason. */
 export const LinkPatch = z.strictObject({
   mac: MacAddress,
+  unicast: z.array(MacAddress).max(4096).openapi({ description: "Further addresses that it wants to receive" }),
   vlan: z.int().min(0, "VLAN ids are 0–4094").max(4094, "VLAN ids are 0–4094"),
   promisc: z.boolean(),
-  multicast: Multicast,
+  multicast: Multicast.nullable().openapi({ description: "null: it does not say (any more)" }),
 }).partial().openapi("LinkPatch");
 export type LinkPatch = z.output<typeof LinkPatch>;
 

@@ -78,6 +78,7 @@ export type NicPatch = z.output<typeof NicPatch>;
 export type PfEvent =
   | { type: "vf-changed"; vf: number; changes: Record<string, unknown> }
   | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
+  | { type: "wish-refused"; vf?: number; vport?: number; wish: LinkPatch; detail: string }
   | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }

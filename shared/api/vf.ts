@@ -23,6 +23,12 @@ export const MacAddress = z.string()
 const rate = z.int({ error: "must be a whole number of Mbit/s" }).min(0, "rates are 0 (none) or more Mbit/s")
   .max(RATE_MBPS_MAX, `rates are at most ${RATE_MBPS_MAX} Mbit/s`);
 
+/** RFC 791's least, and the longest frame that the NIC takes without its Ethernet header and a tag. */
+const MTU_MIN = 68;
+const MTU_MAX = 65_518;
+/** Ethernet's. */
+const MTU_DEFAULT = 1500;
+
 /** Multicast that a port receives: all of it, none, or that to these groups. */
 export const Multicast = z.union([
   z.literal("all"),
@@ -65,6 +71,9 @@ export const vfPolicyShape = {
   guestMulticast: Multicast.nullable().openapi({
     description: "What its guest wants of it, and, while it is trusted, beyond it; null: the guest has not asked",
   }),
+  mtu: z.int({ error: "must be a whole number of bytes" }).min(MTU_MIN, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
+    .max(MTU_MAX, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
+    .openapi({ description: "What a guest is told its MTU is, if its front-end passes that on" }),
   macFixed: z.boolean({ error: "is true or false" })
     .openapi({ description: "The PF has set the address: a guest that is not trusted may not change it" }),
 } as const;
@@ -106,6 +115,7 @@ export function defaultPolicy(mac: string): VfPolicy {
     maxTxRate: 0,
     multicast: "all",
     guestMulticast: null,
+    mtu: MTU_DEFAULT,
     macFixed: false,
     hardware: "any",
   };

@@ -1,5 +1,6 @@
 /** The vhost service's API: how each VF's port gets its front-ends, and what they negotiated. */
 import { z } from "@hono/zod-openapi";
+import { LinkPatch } from "./guest.ts";
 
 /** What a session negotiated. */
 export const SessionState = z.object({
@@ -46,3 +47,17 @@ export const PortChange = z.discriminatedUnion("role", [
   z.strictObject({ role: z.literal("client"), path: z.string().startsWith("/", "must be an absolute path").max(107) }),
 ]).openapi("PortChange");
 export type PortChange = z.output<typeof PortChange>;
+
+/** What the vhost service tells the PF: a guest's wish, which waits for its answer. */
+export const VhostEvent = z.object({
+  type: z.literal("wish"),
+  id: z.string(),
+  port: PortState.shape.port,
+  wish: LinkPatch,
+}).openapi("VhostEvent");
+export type VhostEvent = z.output<typeof VhostEvent>;
+
+/** The PF's answer to a guest's wish. */
+export const WishAnswer = z.strictObject({ granted: z.boolean(), reason: z.string().max(1000).optional() })
+  .openapi("WishAnswer");
+export type WishAnswer = z.output<typeof WishAnswer>;

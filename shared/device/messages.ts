@@ -96,7 +96,13 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("region"), name: z.enum(["registers"]) }),
   /** Ends the hold on the pool: what has come meanwhile is delivered to the queues that run now. */
   z.strictObject({ op: z.literal("resume") }),
-  /** Asks to be told how many VFs there are, now and whenever that changes. Takes no lease. */
+  /** Has the NIC send a frame of a VF that announces an address to everybody in its VLAN. Takes no lease. */
+  z.strictObject({
+    op: z.literal("announce"),
+    vf: PoolName,
+    mac: z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, "is a unicast MAC address"),
+  }),
+  /** Asks to be told which VFs there are and what their links are, now and whenever that changes. Takes no lease. */
   z.strictObject({ op: z.literal("watch") }),
 ]);
 export type Request = z.output<typeof Request>;
@@ -109,9 +115,16 @@ export type Reply =
   | { id: number; ok: true; value: Record<string, unknown> }
   | { id: number; ok: false; code: string; message: string };
 
+/** What a VF's guest sees of it beside frames. */
+export interface VfLink {
+  mac: string;
+  up: boolean;
+  mtu: number;
+}
+
 /** What the NIC tells unasked. */
 export type DeviceEvent =
-  | { event: "vfs"; count: number }
+  | { event: "vfs"; links: VfLink[]; uplink: VfLink }
   | { event: "queueError"; index: number; reason: string }
   | { event: "revoked"; reason: string };
 

@@ -1,4 +1,5 @@
 /** An engine and what it needs around it: arena and worker, memory tables, queues. The NIC is one, emulated mode another. */
+export * from "./announce.ts";
 export * from "./budget.ts";
 export * from "./domain.ts";
 export * from "./engine.ts";

@@ -39,7 +39,10 @@ const SYMBOLS = {
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["buffer", "i32"], result: "i32" },
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "isize" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
+  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
@@ -83,6 +86,7 @@ export const EINTR = 4;
 export const EAGAIN = 11;
 export const ECONNREFUSED = 111;
 export const ENOENT = 2;
+export const EINVAL = 22;
 export const ENOSYS = 38;
 
 const ERRNO_NAMES: Record<number, string> = {

@@ -5,6 +5,7 @@ export * from "./fd.ts";
 export * from "./kinds.ts";
 export * from "./listener.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
+export * from "./memory_io.ts";
 export * from "./notifier.ts";
 export * from "./pipe_relay.ts";
 export * from "./sigbus.ts";

@@ -26,7 +26,7 @@ const SUN_PATH_BYTES = 108;
 const MSGHDR_BYTES = 56;
 const CMSG_HEADER_BYTES = 16;
 /** Descriptors one message may carry; more are a protocol error. SCM_MAX_FD of Linux is 253. */
-export const FDS_MAX = 64;
+const FDS_MAX = 64;
 /** Control buffer that holds whatever the kernel can deliver, so that no descriptor is lost unseen. */
 const CONTROL_BYTES = CMSG_HEADER_BYTES + 256 * 4;
 
@@ -234,4 +234,9 @@ export class UnixSocket implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** Sends `bytes` on a Unix socket that somebody else reads, without ever waiting. False if there was no room, or nobody. */
+export function sendNow(fd: number, bytes: Uint8Array<ArrayBuffer>): boolean {
+  return libc().send(fd, bytes, BigInt(bytes.byteLength), MSG_DONTWAIT | MSG_NOSIGNAL) === bytes.byteLength;
 }

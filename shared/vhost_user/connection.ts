@@ -6,12 +6,12 @@
 import { type Fd, type Received, type UnixSocket } from "../os/mod.ts";
 import {
   HEADER_BYTES,
-  PAYLOAD_BYTES,
   PAYLOAD_BYTES_MAX,
   ProtocolError,
-  REQUEST,
   type RequestName,
   requestName,
+  REQUESTS,
+  ruleOf,
   VHOST_USER_NEED_REPLY_MASK,
   VHOST_USER_REPLY_MASK,
   VHOST_USER_VERSION,
@@ -25,19 +25,6 @@ export interface Message {
   fds: Fd[];
   needReply: boolean;
 }
-
-/** How many descriptors a request may bring; none where it is not named. */
-const FDS_MAX: Partial<Record<RequestName, number>> = {
-  VHOST_USER_SET_MEM_TABLE: 8,
-  VHOST_USER_SET_LOG_BASE: 1,
-  VHOST_USER_SET_LOG_FD: 1,
-  VHOST_USER_SET_VRING_KICK: 1,
-  VHOST_USER_SET_VRING_CALL: 1,
-  VHOST_USER_SET_VRING_ERR: 1,
-  VHOST_USER_ADD_MEM_REG: 1,
-  // The spec has none; libvhost-user's test front-ends send the region's descriptor again, and it is closed.
-  VHOST_USER_REM_MEM_REG: 1,
-};
 
 /** Descriptors that may come with the bytes of one message, whatever it turns out to be. */
 const FDS_PER_MESSAGE_MAX = 64;
@@ -76,11 +63,10 @@ export class VhostUserConnection {
       const payload = size === 0 ? new DataView(new ArrayBuffer(0)) : await this.#read(size, fds, false);
       if (!payload) throw new ProtocolError("the connection ended inside a message");
       if (!name) throw new ProtocolError(`unknown request ${number}`);
-      const wanted = PAYLOAD_BYTES[name];
-      if (wanted !== undefined && wanted !== size) {
-        throw new ProtocolError(`${name} with ${size} bytes: it has ${wanted}`);
+      const { bytes, fdsMax } = ruleOf(name);
+      if (bytes && !bytes.includes(size)) {
+        throw new ProtocolError(`${name} with ${size} bytes: it has ${bytes.join(" or ")}`);
       }
-      const fdsMax = FDS_MAX[name] ?? 0;
       if (fds.length > fdsMax) {
         throw new ProtocolError(`${name} with ${fds.length} descriptors: at most ${fdsMax}`);
       }
@@ -133,7 +119,7 @@ export class VhostUserConnection {
   reply(name: RequestName, payload: Uint8Array): void {
     const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
     const view = new DataView(bytes.buffer);
-    view.setUint32(0, REQUEST[name], true);
+    view.setUint32(0, REQUESTS[name].number, true);
     view.setUint32(4, VHOST_USER_VERSION | VHOST_USER_REPLY_MASK, true);
     view.setUint32(8, payload.byteLength, true);
     bytes.set(payload, HEADER_BYTES);

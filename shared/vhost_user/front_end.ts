@@ -6,8 +6,8 @@ import { type Fd, type Reactor, UnixSocket } from "../os/mod.ts";
 import {
   HEADER_BYTES,
   ProtocolError,
-  REQUEST,
   type RequestName,
+  REQUESTS,
   VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_NEED_REPLY_MASK,
   VHOST_USER_PROTOCOL_F_MQ,
@@ -113,7 +113,7 @@ export class VhostUserFrontEnd implements Disposable {
   #send(name: RequestName, payload: Uint8Array, fds: readonly number[], needReply: boolean): void {
     const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
     const view = new DataView(bytes.buffer);
-    view.setUint32(0, REQUEST[name], true);
+    view.setUint32(0, REQUESTS[name].number, true);
     view.setUint32(4, VHOST_USER_VERSION | (needReply ? VHOST_USER_NEED_REPLY_MASK : 0), true);
     view.setUint32(8, payload.byteLength, true);
     bytes.set(payload, HEADER_BYTES);
@@ -129,7 +129,7 @@ export class VhostUserFrontEnd implements Disposable {
     try {
       const header = await this.#read(HEADER_BYTES);
       const size = header.getUint32(8, true);
-      if (header.getUint32(0, true) !== REQUEST[name] || size > REPLY_BYTES_MAX) {
+      if (header.getUint32(0, true) !== REQUESTS[name].number || size > REPLY_BYTES_MAX) {
         throw new ProtocolError(`the back-end answered something else than ${name}`);
       }
       return await this.#read(size);

@@ -4,7 +4,7 @@
  */
 import { createEventFd, type Fd } from "../../shared/os/mod.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
-import { REQUEST, type RequestName } from "../../shared/vhost_user/mod.ts";
+import { type RequestName, REQUESTS } from "../../shared/vhost_user/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
@@ -26,7 +26,7 @@ import { PackedDriver } from "../support/packed_guest.ts";
 import { within } from "../support/wait.ts";
 import { Random } from "./random.ts";
 
-const NAMES = Object.keys(REQUEST) as RequestName[];
+const NAMES = Object.keys(REQUESTS) as RequestName[];
 const MESSAGES_PER_CONNECTION = 40;
 const CONNECTIONS_PER_CHECK = 25;
 

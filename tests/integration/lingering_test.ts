@@ -3,7 +3,7 @@
  * over data that its peer does not read, holds up nobody, wherever its sender has put it.
  */
 import { assert } from "@std/assert";
-import { REQUEST } from "../../shared/vhost_user/protocol.ts";
+import { REQUESTS } from "../../shared/vhost_user/protocol.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
@@ -31,7 +31,7 @@ except BlockingIOError:
 where, path = sys.argv[1:]
 front = socket.socket(socket.AF_UNIX)
 front.connect(path)
-header = struct.pack("<III", ${REQUEST.VHOST_USER_SET_VRING_CALL}, 1, 8)
+header = struct.pack("<III", ${REQUESTS.VHOST_USER_SET_VRING_CALL.number}, 1, 8)
 sent = sender
 if where == "inside":
     mine, sent = socket.socketpair()

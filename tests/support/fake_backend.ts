@@ -3,25 +3,33 @@ import { DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { fileStatus } from "../../shared/os/mod.ts";
 import type { RingBackend, RingBackendEvents } from "../../services/vhost/ring_backend.ts";
 
+/** What the backends of one session share. */
+export interface BackendWorld {
+  /** What they were asked. */
+  log: string[];
+  /** Refusals to come, by operation. */
+  troubles: Map<string, (Error | undefined)[]>;
+  /** Used indices, which are in the guest's memory: where split rings go on. */
+  used: Map<number, number>;
+}
+
 /** Whoever serves the rings, as the test plays it. */
 export class FakeBackend implements RingBackend {
   /** Where each running ring stands. A test moves it on, as frames would. */
   readonly positions = new Map<number, number>();
   readonly name: string;
   readonly events: RingBackendEvents;
-  readonly #log: string[];
-  readonly #troubles: Map<string, (Error | undefined)[]>;
+  readonly #world: BackendWorld;
 
-  constructor(name: string, events: RingBackendEvents, log: string[], troubles: Map<string, (Error | undefined)[]>) {
+  constructor(name: string, events: RingBackendEvents, world: BackendWorld) {
     this.name = name;
     this.events = events;
-    this.#log = log;
-    this.#troubles = troubles;
+    this.#world = world;
   }
 
   #do(what: string, op: string): void {
-    this.#log.push(`${this.name}: ${what}`);
-    const trouble = this.#troubles.get(op)?.shift();
+    this.#world.log.push(`${this.name}: ${what}`);
+    const trouble = this.#world.troubles.get(op)?.shift();
     if (trouble) throw trouble;
   }
 
@@ -37,10 +45,11 @@ export class FakeBackend implements RingBackend {
     switch (body.op) {
       case "queueStart": {
         const with_ = [body.kick && "kick", body.call && "call"].filter((part) => part);
-        const told = [`start ${body.index} at ${body.base}`, ...with_].join(" ");
+        const position = body.base === -1 ? this.#world.used.get(body.index) ?? 0 : body.base;
+        const told = [`start ${body.index} at ${position}`, ...with_].join(" ");
         this.#do(told, "queueStart");
         if (this.positions.has(body.index)) throw new DeviceRefusal("queue-runs", `queue ${body.index} runs already`);
-        this.positions.set(body.index, body.base === -1 ? 0 : body.base);
+        this.positions.set(body.index, position);
         return {};
       }
       case "queueStop": {
@@ -48,6 +57,7 @@ export class FakeBackend implements RingBackend {
         const base = this.positions.get(body.index);
         if (base === undefined) throw new DeviceRefusal("no-queue", `queue ${body.index} does not run`);
         this.positions.delete(body.index);
+        this.#world.used.set(body.index, base);
         return { base };
       }
       case "queueCall":

@@ -6,8 +6,8 @@ import { createEventFd, createMemfd, type Fd, Reactor, signalEventFd, UnixSocket
 import { errno, libc, OsError } from "../../shared/os/libc.ts";
 import {
   HEADER_BYTES,
-  REQUEST,
   type RequestName,
+  REQUESTS,
   VHOST_USER_F_PROTOCOL_FEATURES,
   VHOST_USER_NEED_REPLY_MASK,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
@@ -226,7 +226,7 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
   ): void {
     const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
     const view = new DataView(bytes.buffer);
-    view.setUint32(0, typeof request === "number" ? request : REQUEST[request], true);
+    view.setUint32(0, typeof request === "number" ? request : REQUESTS[request].number, true);
     view.setUint32(4, VHOST_USER_VERSION | (needReply ? VHOST_USER_NEED_REPLY_MASK : 0), true);
     view.setUint32(8, payload.byteLength, true);
     bytes.set(payload, HEADER_BYTES);

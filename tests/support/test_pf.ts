@@ -15,8 +15,10 @@ import {
   type SwitchProgramme,
   type Vf,
   type VfMode,
+  type VhostEvent,
   type VportState,
   type VportView,
+  type WishAnswer,
 } from "../../shared/api/mod.ts";
 import { pfApi } from "../../services/pf/api.ts";
 import { Fabric } from "../../services/pf/fabric.ts";
@@ -133,6 +135,9 @@ class FakeNic extends FakeLink<Programme> {
 class FakeSwitch extends FakeLink<SwitchProgramme> {
   /** VFs' ports to which a front-end is connected. */
   readonly frontEnds = new Set<number>();
+  /** What the PF said to guests' wishes. */
+  readonly answers: [string, WishAnswer][] = [];
+  tell: (event: VhostEvent) => void = () => {};
   states: VportState[] = [];
 
   ports(): Promise<PortState[]> {
@@ -143,6 +148,20 @@ class FakeSwitch extends FakeLink<SwitchProgramme> {
 
   vports(): Promise<VportState[]> {
     return Promise.resolve(this.states);
+  }
+
+  override follow(
+    program: () => Promise<void>,
+    onEvent: (event: VhostEvent) => void,
+    onChange: (connected: boolean) => void,
+  ): Promise<void> {
+    this.tell = onEvent;
+    return super.follow(program, onEvent, onChange);
+  }
+
+  answerWish(id: string, answer: WishAnswer): Promise<void> {
+    this.answers.push([id, answer]);
+    return Promise.resolve();
   }
 }
 

@@ -2,10 +2,11 @@
  * A vhost-user session whose front-end and ring backends are played by the test: messages go in one at a time, with real
  * descriptors, and what reaches a backend is kept, in order.
  */
-import type { DataPath, SessionState } from "../../shared/api/mod.ts";
+import type { DataPath, LinkPatch, SessionState } from "../../shared/api/mod.ts";
 import { Pace } from "../../shared/async/mod.ts";
-import { createEventFd, createMemfd, drainEventFd, type Fd, signalEventFd } from "../../shared/os/mod.ts";
+import { createEventFd, createMemfd, drainEventFd, type Fd, Reactor, signalEventFd } from "../../shared/os/mod.ts";
 import { duplicateFd } from "../../shared/os/fd.ts";
+import type { VfLink } from "../../shared/device/mod.ts";
 import {
   type Message,
   type RequestName,
@@ -15,7 +16,7 @@ import {
 import type { RingBackendEvents } from "../../services/vhost/ring_backend.ts";
 import { type Connection, Session } from "../../services/vhost/session.ts";
 import { PipeThreads } from "../../services/vhost/wakeups.ts";
-import { FakeBackend } from "./fake_backend.ts";
+import { type BackendWorld, FakeBackend } from "./fake_backend.ts";
 import { bits, memoryTable, PROTOCOL_FEATURES, singleRegion, u64, vringAddress, vringState } from "./front_end.ts";
 import { until } from "./wait.ts";
 
@@ -81,8 +82,16 @@ export class TestSession implements AsyncDisposable {
   readonly connection = new FakeConnection();
   /** What reached backends, as `nic: start 0 at 0 kick call`. */
   readonly log: string[] = [];
-  /** Refusals to come, by the operation of a backend. */
-  readonly #troubles = new Map<string, (Error | undefined)[]>();
+  /** Used indices, which are in the guest's memory: where its split rings go on. */
+  readonly used = new Map<number, number>();
+  readonly #world: BackendWorld = { log: this.log, troubles: new Map(), used: this.used };
+  /** What the device's guest wished, and what the PF says to it: why it is refused, if it is. */
+  readonly wishes: LinkPatch[] = [];
+  refusal: string | undefined;
+  /** Addresses that were announced. */
+  readonly announced: string[] = [];
+  readonly #reactor = new Reactor();
+  #link: VfLink = { mac: "02:00:00:00:00:07", up: true, mtu: 1500 };
   /** Why the session has ended. */
   readonly ended: Promise<string>;
   backend: FakeBackend | undefined;
@@ -97,9 +106,16 @@ export class TestSession implements AsyncDisposable {
       log: (_level: string, message: string) => void this.warnings.push(message),
       notifier: { raise: (fd: Fd) => signalEventFd(fd.number) },
       pipeThreads: new PipeThreads(),
+      reactor: this.#reactor,
+      link: () => this.#link,
+      wish: (wish: LinkPatch) => {
+        this.wishes.push(wish);
+        return Promise.resolve(this.refusal);
+      },
+      announce: (mac: string) => Promise.resolve(void this.announced.push(mac)),
       makeBackend: (path: DataPath, events: RingBackendEvents) => {
         const names = { passthrough: "nic", emulated: "local", guest: "" };
-        this.backend = path === "guest" ? undefined : new FakeBackend(names[path], events, this.log, this.#troubles);
+        this.backend = path === "guest" ? undefined : new FakeBackend(names[path], events, this.#world);
         return this.backend;
       },
     };
@@ -121,10 +137,16 @@ export class TestSession implements AsyncDisposable {
     return this.session.state;
   }
 
+  /** The PF changes the port. */
+  set link(link: VfLink) {
+    this.#link = link;
+    this.session.link = link;
+  }
+
   /** When a backend is asked for `op`, whichever it is, it fails so many times, after so many that succeed. */
   fail(op: string, error: Error, { times = 1, after = 0 } = {}): void {
     const succeeds = Array<undefined>(after).fill(undefined);
-    this.#troubles.set(op, [...succeeds, ...Array<Error>(times).fill(error)]);
+    this.#world.troubles.set(op, [...succeeds, ...Array<Error>(times).fill(error)]);
   }
 
   /** A new eventfd, which the test reads; it is closed with the test. */
@@ -226,6 +248,7 @@ export class TestSession implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.session.close();
     await this.ended;
+    await this.#reactor.close();
     for (const fd of this.#files) fd.close();
     await until("every descriptor to be closed", () => openFiles() <= this.#openBefore);
   }

@@ -4,6 +4,7 @@ import { ApiError, type DataPath, type PortState, type SwitchProgramme } from ".
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/api.ts";
 import type { PortName } from "../../services/vhost/port_context.ts";
+import { Wishes } from "../../services/vhost/wishes.ts";
 import { ask, refusalOf } from "../support/app.ts";
 
 /** Ports 3, the uplink's and vport0's; nothing is behind them. */
@@ -53,8 +54,8 @@ class FakeSwitch implements SwitchPart {
 }
 
 function start() {
-  const [ports, software] = [new FakePorts(), new FakeSwitch()];
-  return { ports, software, app: vhostApi(ports, software, undefined) };
+  const [ports, software, wishes] = [new FakePorts(), new FakeSwitch(), new Wishes()];
+  return { ports, software, wishes, app: vhostApi({ ports, software, wishes }, undefined) };
 }
 
 Deno.test("ports are VFs' numbers, the uplink, and vports", async () => {

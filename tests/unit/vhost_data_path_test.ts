@@ -181,8 +181,9 @@ Deno.test("a NIC that has started anew gets memory and rings: they go on where t
   test.log.length = 0;
   const { backend } = test;
   backend?.positions.clear();
+  test.used.set(1, 12);
   await backend?.events.restoreRings((body, fds) => backend.request(body, fds));
-  assertEquals(test.log, ["nic: memory 1", "nic: start 1 at -1 kick call"]);
+  assertEquals(test.log, ["nic: memory 1", "nic: start 1 at 12 kick call"]);
   assertEquals(test.running, [1]);
 });
 

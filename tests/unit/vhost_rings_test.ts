@@ -5,6 +5,8 @@
 import { assertEquals } from "@std/assert";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { RequestName } from "../../shared/vhost_user/mod.ts";
+import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
+import { bits } from "../support/front_end.ts";
 import {
   PROTOCOL_FEATURES,
   region,
@@ -78,12 +80,24 @@ Deno.test("memory may come after its rings have been described", async () => {
   assertEquals([test.running, test.log.slice(-2)], [[0], ["nic: memory 1", "nic: start 0 at 0 kick"]]);
 });
 
-Deno.test("a ring begins at its base", async () => {
-  await using test = await TestSession.start();
+Deno.test("a split ring begins at its used index, whatever its front-end takes for its base", async () => {
+  // After a reconnect Cloud Hypervisor says the avail index, and DPDK in server mode says 0.
+  for (const base of [65_535, 0]) {
+    await using test = await TestSession.start();
+    const { num, addr, kick, enable } = test.messages(1);
+    test.used.set(1, 65_530);
+    await test.send("VHOST_USER_SET_VRING_BASE", vringState(1, base));
+    for (const message of [num, addr, kick, enable]) await message();
+    assertEquals(test.log, ["nic: start 1 at 65530 kick"]);
+  }
+});
+
+Deno.test("a packed ring begins at its base", async () => {
+  await using test = await TestSession.start("passthrough", WITH_PROTOCOL_FEATURES | bits(VIRTIO_F_RING_PACKED));
   const { num, addr, kick, enable } = test.messages(1);
-  await test.send("VHOST_USER_SET_VRING_BASE", vringState(1, 65_535));
+  await test.send("VHOST_USER_SET_VRING_BASE", vringState(1, 0x8005_8005));
   for (const message of [num, addr, kick, enable]) await message();
-  assertEquals(test.log, ["nic: start 1 at 65535 kick"]);
+  assertEquals(test.log, [`nic: start 1 at ${0x8005_8005} kick`]);
 });
 
 Deno.test("a ring that does not start is told of, and may be described anew", async () => {

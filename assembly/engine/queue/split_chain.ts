@@ -1,6 +1,7 @@
 /**
  * Chains of a split virtqueue (virtio 1.2 §2.7.5). A chain has at most as many descriptors as the queue, counted, so no
- * link structure can hold the engine. An indirect table may have more: what is in no chain is not looked at. What a driver gets wrong is a verdict, never a trap.
+ * link structure can hold the engine. An indirect table may have more: what is in no chain is not looked at. What a
+ * driver gets wrong is a verdict, never a trap.
  */
 import {
   B_CHAIN_BYTES,

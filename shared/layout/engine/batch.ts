@@ -20,6 +20,9 @@ export const SPLIT_HEAD_BYTES = 160;
 export const ONE_SEGMENT = 0xa101e0;
 /** A decision that is not to be remembered. */
 export const ONE_DECISION = 0xa101f0;
+/** A frame that the engine sends of its own accord, FRAME_BYTES_LEAST long. */
+export const ANNOUNCEMENT = 0xa10240;
+export const FRAME_BYTES_LEAST = 60;
 /** Chains that one frame fills: {head u32, bytes u32, descriptors u32}. */
 export const RX_CHAINS = 0xa10280;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */

@@ -1,0 +1,152 @@
+/**
+ * The network device that a front-end sees beside its rings: its configuration space (virtio 1.2 §5.1.4), and what its
+ * driver asks for on the control queue. A driver's wishes go to the PF, whose policy grants or refuses them.
+ */
+import type { LinkPatch, Multicast } from "../../shared/api/mod.ts";
+import type { VfLink } from "../../shared/device/mod.ts";
+import { VHOST_USER_MAX_CONFIG_SIZE } from "../../shared/vhost_user/mod.ts";
+import {
+  VIRTIO_NET_CONFIG_MAC,
+  VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS,
+  VIRTIO_NET_CONFIG_MTU,
+  VIRTIO_NET_CONFIG_STATUS,
+  VIRTIO_NET_S_ANNOUNCE,
+  VIRTIO_NET_S_LINK_UP,
+} from "../../shared/layout/virtio.ts";
+import type { Command } from "./control/commands.ts";
+import { macText } from "./mac_text.ts";
+import { QUEUE_PAIRS_MAX } from "./negotiation.ts";
+
+const MAC_BYTES = 6;
+const BROADCAST = "ff:ff:ff:ff:ff:ff";
+/** Multicast groups that the NIC can tell apart; who wants more gets all. */
+const GROUPS_MAX = 30;
+
+/** What the device works with. */
+export interface NetDeviceParts {
+  /** Asks the PF; answers why it is refused, if it is. */
+  wish(wish: LinkPatch): Promise<string | undefined>;
+  /** The driver uses so many queue pairs from now on. */
+  useQueuePairs(pairs: number): Promise<void>;
+  /** The configuration space has changed. */
+  changed(): void;
+}
+
+/** The device of one session. */
+export class NetDevice {
+  readonly #parts: NetDeviceParts;
+  #link: VfLink;
+  #announce = false;
+  /** The bytes of an address that the driver is writing. */
+  readonly #written: number[] = [];
+  #allMulticast = false;
+  /** The driver's own groups; undefined: it has not said. */
+  #groups: string[] | undefined;
+  #promisc = false;
+  /** Whether the PF knows wishes of this driver. */
+  #hasWished = false;
+
+  constructor(link: VfLink, parts: NetDeviceParts) {
+    this.#link = link;
+    this.#parts = parts;
+  }
+
+  // Configuration space --------------------------------------------------------------------------------------
+
+  /** The PF has changed the port. A driver whose link comes back is asked to announce itself. */
+  set link(link: VfLink) {
+    if (link.up && !this.#link.up) this.#announce = true;
+    this.#link = link;
+    this.#parts.changed();
+  }
+
+  /** `bytes` bytes of the configuration space from `offset` on; `undefined` if there are none. */
+  config(offset: number, bytes: number): Uint8Array<ArrayBuffer> | undefined {
+    if (offset + bytes > VHOST_USER_MAX_CONFIG_SIZE) return undefined;
+    const space = new Uint8Array(VHOST_USER_MAX_CONFIG_SIZE);
+    const view = new DataView(space.buffer);
+    const { mac, up, mtu } = this.#link;
+    space.set(mac.split(":").map((byte) => parseInt(byte, 16)), VIRTIO_NET_CONFIG_MAC);
+    const status = (up ? VIRTIO_NET_S_LINK_UP : 0) | (this.#announce ? VIRTIO_NET_S_ANNOUNCE : 0);
+    view.setUint16(VIRTIO_NET_CONFIG_STATUS, status, true);
+    view.setUint16(VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS, QUEUE_PAIRS_MAX, true);
+    view.setUint16(VIRTIO_NET_CONFIG_MTU, mtu, true);
+    return space.slice(offset, offset + bytes);
+  }
+
+  /**
+   * Writes into the configuration space: a driver without CTRL_MAC_ADDR sets its address so, byte by byte if it likes;
+   * it is in force with its last byte. Answers why not, if it is refused.
+   */
+  async setConfig(offset: number, bytes: Uint8Array): Promise<string | undefined> {
+    const end = offset + bytes.length;
+    if (end > VIRTIO_NET_CONFIG_MAC + MAC_BYTES) {
+      return "of the configuration space only the MAC address can be written";
+    }
+    this.#written.splice(offset, bytes.length, ...bytes);
+    if (end < MAC_BYTES || this.#written.length < MAC_BYTES) return undefined;
+    return await this.#wish({ mac: macText(this.#written.splice(0)) });
+  }
+
+  // The control queue ----------------------------------------------------------------------------------------
+
+  /** Does what a command asks for; answers why not, if it is refused. */
+  async carryOut(command: Command): Promise<string | undefined> {
+    switch (command.kind) {
+      case "mac":
+        return command.mac === this.#link.mac ? undefined : await this.#wish({ mac: command.mac });
+      case "promisc": {
+        if (command.on === this.#promisc) return undefined;
+        const refusal = await this.#wish({ promisc: command.on });
+        if (refusal === undefined) this.#promisc = command.on;
+        return refusal;
+      }
+      case "allMulticast":
+        return await this.#receive(command.on, this.#groups);
+      case "addresses": {
+        const unicast = command.unicast.filter((mac) => mac !== this.#link.mac);
+        const refusal = unicast.length === 0 ? undefined : await this.#wish({ unicast });
+        return refusal ?? await this.#receive(this.#allMulticast, command.multicast.filter((mac) => mac !== BROADCAST));
+      }
+      case "vlan":
+        // Filtering is best-effort (§5.1.6.5.3): what the PF allows arrives, wanted or not.
+        return command.on && command.id !== 0 ? await this.#wish({ vlan: command.id }) : undefined;
+      case "announced":
+        this.#announce = false;
+        return undefined;
+      case "queuePairs":
+        if (command.pairs < 1 || command.pairs > QUEUE_PAIRS_MAX) {
+          return `${command.pairs} queue pairs: a device has 1 to ${QUEUE_PAIRS_MAX}`;
+        }
+        await this.#parts.useQueuePairs(command.pairs);
+        return undefined;
+    }
+  }
+
+  /** The multicast that the driver wants to receive. */
+  async #receive(all: boolean, groups: string[] | undefined): Promise<string | undefined> {
+    const wanted = (all: boolean, groups: string[] | undefined): Multicast | null => {
+      if (all || (groups?.length ?? 0) > GROUPS_MAX) return "all";
+      return groups ?? null;
+    };
+    const [before, after] = [wanted(this.#allMulticast, this.#groups), wanted(all, groups)];
+    const isSame = JSON.stringify(before) === JSON.stringify(after);
+    const refusal = isSame ? undefined : await this.#wish({ multicast: after });
+    if (refusal === undefined) [this.#allMulticast, this.#groups] = [all, groups];
+    return refusal;
+  }
+
+  async #wish(wish: LinkPatch): Promise<string | undefined> {
+    this.#hasWished = true;
+    return await this.#parts.wish(wish);
+  }
+
+  /** The driver is gone, or begins anew: what it wanted to receive is not the next one's wish. */
+  reset(): void {
+    this.#announce = this.#allMulticast = this.#promisc = false;
+    this.#groups = undefined;
+    if (!this.#hasWished) return;
+    this.#hasWished = false;
+    void this.#parts.wish({ promisc: false, multicast: null });
+  }
+}

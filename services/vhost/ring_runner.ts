@@ -1,0 +1,103 @@
+/** Starts and stops a session's rings: data rings with the backend, the control queue with this service. */
+import type { Fd } from "../../shared/os/mod.ts";
+import { isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
+import type { BackendSlot } from "./backend_slot.ts";
+import type { ControlQueue } from "./control/queue.ts";
+import type { MemoryTable } from "./memory.ts";
+import type { SessionContext } from "./port_context.ts";
+import type { Ask } from "./ring_backend.ts";
+import { baseOf, controlPlace, startRequest } from "./ring_start.ts";
+import type { Vring } from "./vring.ts";
+
+/** What of the session's rings their starts depend on. */
+export interface RingsPart {
+  readonly memory: MemoryTable;
+  readonly features: bigint;
+  readonly isPacked: boolean;
+  readonly controlIndex: number | undefined;
+  /** The control queue, for front-ends that leave it to this back-end. */
+  readonly control: Pick<ControlQueue, "start" | "stop"> | undefined;
+  readonly all: Vring[];
+}
+
+/** Runs the rings of one session. */
+export class RingRunner {
+  readonly #rings: RingsPart;
+  readonly #slot: BackendSlot;
+  readonly #context: SessionContext;
+
+  constructor(rings: RingsPart, slot: BackendSlot, context: SessionContext) {
+    this.#rings = rings;
+    this.#slot = slot;
+    this.#context = context;
+  }
+
+  /** Starts a ring where it goes on. Without a backend it waits: a guest that drives its VF itself leaves it alone. */
+  async start(ring: Vring): Promise<void> {
+    const { controlIndex, memory, features } = this.#rings;
+    const base = baseOf(ring, memory, features);
+    if (ring.index === controlIndex) return this.#startControl(ring, base);
+    if (!this.#slot.isTaken) return;
+    await this.#startWith((body, fds) => this.#slot.ask(body, fds), ring, base);
+  }
+
+  /** Has a NIC that has just started go on with a ring where the one before stopped. */
+  continueWith(ask: Ask, ring: Vring): Promise<void> {
+    return this.#startWith(ask, ring, -1);
+  }
+
+  async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
+    const { memory, features, isPacked: packed } = this.#rings;
+    const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
+    await ask(startRequest(ring, { memory, features, packed, base }), fds);
+    ring.running = true;
+    ring.hasRun = true;
+    ring.error = undefined;
+  }
+
+  #startControl(ring: Vring, base: number): void {
+    const { memory, features, isPacked } = this.#rings;
+    this.#rings.control?.start({
+      packed: isPacked,
+      place: controlPlace(ring, { memory, features, packed: isPacked, base }),
+      memory: {
+        read: (at, bytes) => this.#rings.memory.read(at, bytes),
+        write: (at, bytes) => this.#rings.memory.write(at, bytes),
+      },
+      kick: ring.kick,
+      raise: () => void (ring.call && this.#context.notifier.raise(ring.call)),
+      failed: (reason) => {
+        // It starts again when its driver has set it up anew.
+        ring.running = ring.kicked = false;
+        this.failed(ring.index, reason);
+      },
+    });
+    ring.running = true;
+    ring.hasRun = true;
+    ring.error = undefined;
+  }
+
+  /** Stops a ring between two frames; its base is where it would go on. */
+  async stop(ring: Vring): Promise<void> {
+    if (!ring.running) return;
+    if (ring.index === this.#rings.controlIndex) ring.base = this.#rings.control?.stop() ?? 0;
+    else ring.base = Number((await this.#slot.ask({ op: "queueStop", index: ring.index })).base);
+    ring.running = false;
+  }
+
+  /** Gives a running ring its new call descriptor. */
+  async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
+    if (!ring.running || ring.index === this.#rings.controlIndex) return;
+    await this.#slot.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+  }
+
+  /** A ring has stopped by itself. */
+  failed(index: number, reason: string): void {
+    const ring = this.#rings.all.find((ring) => ring.index === index);
+    if (!ring) return;
+    ring.error = reason;
+    if (isMemoryLost(reason)) this.#context.pace.exhaust(LOST_MEMORY_COST);
+    this.#context.log("warn", `queue ${index} stopped: ${reason}`);
+    if (ring.err) this.#context.notifier.raise(ring.err);
+  }
+}
