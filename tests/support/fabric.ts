@@ -1,5 +1,6 @@
 /** A real fabric for a test: `up` with a run directory and ports of its own. */
 import { pfClient, type VfPatch } from "../../shared/api/mod.ts";
+import { EventLog } from "./event_log.ts";
 import { TestProcess } from "./process.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -103,6 +104,11 @@ export class TestFabric implements AsyncDisposable {
     const stats = await this.get(`/api/v1/vfs/${id}/stats`);
     if (!stats.counters) throw new Error(`no counters of vf ${id}: ${JSON.stringify(stats)}`);
     return stats.counters;
+  }
+
+  /** What the PF tells from now on. */
+  events(): Promise<EventLog> {
+    return EventLog.start(this.info.api);
   }
 
   #children(): string {

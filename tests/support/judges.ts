@@ -17,6 +17,8 @@ export const JUDGE_PACKAGES = [
   "iperf3",
   "procps",
   "tshark",
+  "user-mode-linux",
+  "iputils-ping",
 ];
 
 const PROGRAMS: Record<string, string> = {
@@ -25,17 +27,20 @@ const PROGRAMS: Record<string, string> = {
   "cpio": "/usr/bin/cpio",
   "busybox": "/bin/busybox",
   "tshark": "/usr/bin/tshark",
+  "uml": "/usr/bin/linux.uml",
+  "iperf3": "/usr/bin/iperf3",
   "docker": "/usr/sbin/dockerd",
   "docker-compose": "/usr/bin/docker-compose",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark" | "docker";
+export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
   testpmd: ["testpmd", "root, for hugepages"],
   tshark: ["tshark"],
+  uml: ["uml", "iperf3", "busybox", "root, for namespaces"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };
 
