@@ -11,7 +11,8 @@ import { until } from "../support/wait.ts";
 
 const GIB = 1024 ** 3;
 /** Prints what comes on the first connection to port 5000. netcat reads a KiB at a time: system calls are dear there. */
-const LISTENER = 'use Socket; socket(S, PF_INET, SOCK_STREAM, 0); bind(S, sockaddr_in(5000, INADDR_ANY)); listen(S, 1); ' +
+const LISTENER =
+  "use Socket; socket(S, PF_INET, SOCK_STREAM, 0); bind(S, sockaddr_in(5000, INADDR_ANY)); listen(S, 1); " +
   "accept(C, S); syswrite(STDOUT, $b) while sysread(C, $b, 1 << 20)";
 
 /** Two guests on VFs 0 and 1, which reach each other. */

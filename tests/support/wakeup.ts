@@ -45,6 +45,13 @@ export class Wakeup implements Disposable {
     return times;
   }
 
+  /** What has come, `bytes` at the most; never waits. */
+  read(bytes: number): number[] {
+    const room = new Uint8Array(bytes);
+    const got = Number(libc().read(this.#read.number, room, BigInt(bytes)));
+    return [...room.subarray(0, Math.max(0, got))];
+  }
+
   /** Fills it and makes it blocking: a plain write waits until somebody reads. */
   block(): void {
     if (this.kind === "eventfd") this.take();
