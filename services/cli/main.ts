@@ -11,19 +11,28 @@ import {
   type VfMode,
   type VportView,
 } from "../../shared/api/mod.ts";
+import { findFabric, type FindOptions, type FoundFabric } from "./find.ts";
 import { pluginCommands } from "./plugins.ts";
+import { tokenCommands } from "./tokens.ts";
 import { filterTable, modeDetail, type Sample, statsTable, vfDetail, vfTable, vportTable } from "./views.ts";
 import { parsePairs, SETTABLE, SETTABLE_VPORT, UsageError } from "./values.ts";
 
 const program = new Command("fabric")
   .description("Looks at and changes a running fabric")
-  .option("--api <url>", "the PF's API", Deno.env.get("RINGFABRIC_API") ?? "http://127.0.0.1:8080")
+  .option("--api <url>", "the PF's API, if it is not this user's fabric (RINGFABRIC_API)")
+  .option("--run-dir <dir>", "the fabric's run directory, where its address and its token are (RINGFABRIC_RUN_DIR)")
   .option("--json", "JSON, for programs", false);
 
 type Client = ReturnType<typeof pfClient>;
 
+let found: FoundFabric | undefined;
+
+function fabric(): FoundFabric {
+  return found ??= findFabric(program.opts<FindOptions>());
+}
+
 function client(): Client {
-  return pfClient(program.opts<{ api: string }>().api);
+  return pfClient(fabric().api, fabric().token);
 }
 
 /** The body of an answer; throws what the API says if it is a refusal. */
@@ -33,12 +42,17 @@ async function body<T>(answer: Promise<{ ok: boolean; status: number; json(): Pr
     response = await answer;
   } catch (cause) {
     throw new UsageError(
-      `no fabric answers at ${program.opts<{ api: string }>().api} (${
-        oneLine(cause)
-      }); start one with: npx -y deno@2.9.6 task up`,
+      `no fabric answers at ${fabric().api} (${oneLine(cause)}); start one with: npx -y deno@2.9.6 task up`,
     );
   }
   const value = await response.json();
+  if (response.status === 401) {
+    const dir = fabric().runDir;
+    throw new UsageError(
+      `the fabric at ${fabric().api} does not take this token: set RINGFABRIC_TOKEN, or name its run directory with ` +
+        `--run-dir (looked for in ${dir})`,
+    );
+  }
   if (!response.ok) throw new UsageError((value as { detail?: string }).detail ?? `HTTP ${response.status}`);
   return value as T;
 }
@@ -49,9 +63,9 @@ function show(value: unknown, text: () => string): void {
 
 /** The vf service: two ports behind the PF, or where RINGFABRIC_VF says. */
 function vfService(): Peer {
-  const url = new URL(program.opts<{ api: string }>().api);
+  const url = new URL(fabric().api);
   url.port = String(Number(url.port) + 2);
-  return new Peer("the vf service", Deno.env.get("RINGFABRIC_VF") ?? url.origin, Deno.env.get("RINGFABRIC_TOKEN"));
+  return new Peer("the vf service", Deno.env.get("RINGFABRIC_VF") ?? url.origin, fabric().token);
 }
 
 const byId = (id: string) => ({ param: { id } });
@@ -179,6 +193,8 @@ pluginCommands(program.command("plugin").description("plugins that drive VFs fro
   peer: vfService,
   show,
 });
+
+tokenCommands(program.command("token").description("who may ask this fabric's APIs what"), { fabric, show });
 
 program.command("filters").description("the address filter table").action(async () => {
   const filters = await body<Parameters<typeof filterTable>[0]>(client().api.v1.filters.$get());

@@ -3,12 +3,15 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { stream } from "hono/streaming";
 import { GC_IP, GC_LINK, GC_MTU, GC_VLAN } from "../../shared/layout/guest.ts";
 import {
+  type Access,
   ApiError,
+  CaptureRequest,
   createApp,
   GeneratorState,
   GuestMode,
   LinkPatch,
   LinkState,
+  mountOpenApi,
   PassthroughOrder,
   PingRequest,
   PingResult,
@@ -26,7 +29,6 @@ import type { Machine } from "./machine.ts";
 import { captureFrames } from "./pcapng.ts";
 import { rejection, type Shell } from "./shell.ts";
 
-const CAPTURE_SECONDS_MAX = 300;
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
   description,
@@ -46,8 +48,8 @@ export interface GuestParts {
 }
 
 /** The routes. */
-export function guestApi(parts: GuestParts, token: string | undefined): OpenAPIHono {
-  const app = createApp(token, { binaryBytesMax: IMAGE_BYTES_MAX });
+export function guestApi(parts: GuestParts, access: Access | undefined): OpenAPIHono {
+  const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX });
   const { shell } = parts;
   app.get("/", (c) => c.redirect("/openapi.json"));
   app.get("/readyz", (c) => c.json({ ready: shell.mode.connected }, shell.mode.connected ? 200 : 503));
@@ -55,7 +57,10 @@ export function guestApi(parts: GuestParts, token: string | undefined): OpenAPIH
   mountCapture(app, parts);
   mountLink(app, parts);
   mountShell(app, shell);
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric guest", version: "1" } });
+  mountOpenApi(app, {
+    title: "ringfabric guest",
+    description: "A built-in guest: tools to look at a network and to load it; what its hypervisor orders",
+  });
   return app;
 }
 
@@ -116,11 +121,16 @@ function mountTraffic(app: OpenAPIHono, { host }: GuestParts): void {
 
 function mountCapture(app: OpenAPIHono, { machine }: GuestParts): void {
   let capturing = false;
-  app.get("/capture", (c) => {
-    const seconds = Number(c.req.query("seconds") ?? "10");
-    if (!(seconds > 0 && seconds <= CAPTURE_SECONDS_MAX)) {
-      throw new ApiError(422, `seconds: between 0 and ${CAPTURE_SECONDS_MAX}`, "seconds");
-    }
+  const route = createRoute({
+    method: "post",
+    path: "/api/v1/capture",
+    description:
+      "Every frame of the interface for some seconds, as pcapng, while it is captured; one capture at a time",
+    request: body(CaptureRequest, "For how long"),
+    responses: { 200: { description: "pcapng", content: { "application/x-pcapng": { schema: z.any() } } }, ...errors },
+  });
+  app.openapi(route, (c) => {
+    const { seconds } = c.req.valid("json");
     if (capturing) throw new ApiError(409, "somebody captures already; wait until that ends");
     capturing = true;
     c.header("content-type", "application/x-pcapng");

@@ -2,10 +2,13 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { GC_GATEWAY, GC_IP, GC_LINK, GC_MASK, GC_MTU } from "../../shared/layout/guest.ts";
 import {
+  accessCommand,
+  accessOf,
+  type AccessOptions,
   cpuList,
   MacAddress,
+  ownToken,
   parseListen,
-  requireToken,
   runService,
   serve,
   urlOf,
@@ -33,7 +36,7 @@ function featureBits(text: string): number[] {
   return text.split(",").filter((part) => part !== "").map(wholeNumber(0, 63));
 }
 
-const options = new Command("guest")
+const options = accessCommand(new Command("guest"))
   .description("A virtual machine in miniature: virtio-net, plugins, IPv4, traffic tools")
   .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8090"))
   .option("--api-url <url>", "where others reach that API, if it is not where it listens")
@@ -63,30 +66,32 @@ const options = new Command("guest")
   .option("--cpus <list>", "CPUs of the worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
   .parse()
-  .opts<{
-    listen: ReturnType<typeof parseListen>;
-    apiUrl?: string;
-    socket: string;
-    ip: { ip: number; mask: number };
-    gateway: number;
-    port: string;
-    hypervisor?: string;
-    nicSocket?: string;
-    trust?: string;
-    mac: string;
-    mtu: number;
-    queuePairs: number;
-    ringSize: number;
-    headerBytes: number;
-    ring: "packed" | "split";
-    inOrder: boolean;
-    without: number[];
-    cpus: number[];
-    spinUs: number;
-  }>();
+  .opts<
+    AccessOptions & {
+      listen: ReturnType<typeof parseListen>;
+      apiUrl?: string;
+      socket: string;
+      ip: { ip: number; mask: number };
+      gateway: number;
+      port: string;
+      hypervisor?: string;
+      nicSocket?: string;
+      trust?: string;
+      mac: string;
+      mtu: number;
+      queuePairs: number;
+      ringSize: number;
+      headerBytes: number;
+      ring: "packed" | "split";
+      inOrder: boolean;
+      without: number[];
+      cpus: number[];
+      spinUs: number;
+    }
+  >();
 
 await runService("guest", async () => {
-  const token = requireToken(options.listen);
+  const access = accessOf(options);
   libc();
   const reactor = new Reactor();
   const died = Promise.withResolvers<void>();
@@ -115,11 +120,11 @@ await runService("guest", async () => {
     headerBytes: options.headerBytes,
     declined: declined(options),
   });
-  const server = serve(guestApi({ machine, host, shell, link }, token), options.listen);
+  const server = serve(guestApi({ machine, host, shell, link }, access), options.listen);
   const api = options.apiUrl ?? urlOf(server.addr);
   const boot = crypto.randomUUID();
   if (options.hypervisor) {
-    const line = { url: options.hypervisor, port: options.port, token: Deno.env.get("RINGFABRIC_TOKEN") };
+    const line = { url: options.hypervisor, port: options.port, token: ownToken() };
     const hypervisor = new Hypervisor(line, () => ({ api, boot, mode: shell.mode }), (config) => link.apply(config));
     link.hypervisor = hypervisor;
     shell.onFault = () => hypervisor.reportNow();

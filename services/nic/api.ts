@@ -1,6 +1,7 @@
 /** The NIC's control API: programmed by the PF, read by the PF and by whoever looks. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
+  type Access,
   ApiError,
   createApp,
   eventStream,
@@ -8,6 +9,7 @@ import {
   HoldGrant,
   HoldRequest,
   LeaseView,
+  mountOpenApi,
   type NicEvent,
   NicState,
   Problem,
@@ -35,8 +37,8 @@ export type NicPart =
   & { pools: Pick<Nic["pools"], "programme" | "filters"> };
 
 /** The routes of the NIC's API over `nic`. */
-export function nicApi(nic: NicPart, token: string | undefined): OpenAPIHono {
-  const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
+export function nicApi(nic: NicPart, access: Access | undefined): OpenAPIHono {
+  const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
 
   app.openapi(
@@ -78,7 +80,7 @@ export function nicApi(nic: NicPart, token: string | undefined): OpenAPIHono {
   mountHolds(app, nic);
   mountLeases(app, nic);
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric NIC", version: "1" } });
+  mountOpenApi(app, { title: "ringfabric NIC", description: "The NIC: what the PF programmes, and what it looks at" });
   return app;
 }
 

@@ -1,10 +1,12 @@
 /** The NIC service: tables, queues, the embedded switch. */
 import { Command } from "commander";
 import {
+  accessCommand,
+  accessOf,
+  type AccessOptions,
   cpuList,
   log,
   parseListen,
-  requireToken,
   runService,
   serve,
   urlOf,
@@ -17,7 +19,7 @@ import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 
-const options = new Command("nic")
+const options = accessCommand(new Command("nic"))
   .description("The NIC: embedded switch, queues, device socket")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
@@ -28,19 +30,21 @@ const options = new Command("nic")
   .option("--vf-memory-mib <n>", "memory one VF may map", wholeNumber(1, 4096), 2048)
   .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
-  .opts<{
-    listen: ReturnType<typeof parseListen>;
-    socket: string;
-    guestSocket?: string;
-    engineCpus: number[];
-    spinUs?: number;
-    graceMs: number;
-    vfMemoryMib: number;
-    sealedOnly: boolean;
-  }>();
+  .opts<
+    AccessOptions & {
+      listen: ReturnType<typeof parseListen>;
+      socket: string;
+      guestSocket?: string;
+      engineCpus: number[];
+      spinUs?: number;
+      graceMs: number;
+      vfMemoryMib: number;
+      sealedOnly: boolean;
+    }
+  >();
 
 await runService("nic", async () => {
-  const token = requireToken(options.listen);
+  const access = accessOf(options);
   const reactor = new Reactor();
   const engine = await Engine.start<NicExports>({ module: "engine", cpus: options.engineCpus, spinUs: options.spinUs });
   const died = Promise.withResolvers<void>();
@@ -53,7 +57,7 @@ await runService("nic", async () => {
   nic.subscribe((event) => {
     if (event.type === "queue-error") log("warn", "nic", `vf ${event.pool} queue ${event.index}: ${event.reason}`);
   });
-  const server = serve(nicApi(nic, token), options.listen);
+  const server = serve(nicApi(nic, access), options.listen);
   const devices = [new DeviceServer(nic, options.socket, reactor, false)];
   if (options.guestSocket) devices.push(new DeviceServer(nic, options.guestSocket, reactor, true));
   return {

@@ -1,13 +1,13 @@
 /** The PF's HTTP API: the routes of shared/api/pf.ts, events, metrics and documentation. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { createApp, eventStream, mountPf, type PfEvent } from "../../shared/api/mod.ts";
+import { type Access, createApp, eventStream, mountOpenApi, mountPf, type PfEvent } from "../../shared/api/mod.ts";
 import { mountDocs } from "./docs.ts";
 import type { Fabric } from "./fabric.ts";
 import { Metrics } from "./metrics.ts";
 
 /** The app over `fabric`. */
-export function pfApi(fabric: Fabric, token: string | undefined): OpenAPIHono {
-  const app = createApp(token);
+export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
+  const app = createApp(access);
   const metrics = new Metrics();
   app.get("/", (c) => c.redirect("/docs"));
   app.get("/readyz", (c) => c.json({ ready: fabric.ready }, fabric.ready ? 200 : 503));
@@ -18,13 +18,9 @@ export function pfApi(fabric: Fabric, token: string | undefined): OpenAPIHono {
   app.get("/api/v1/events", (c) => eventStream<PfEvent>(c, (listener) => fabric.subscribe(listener)));
   mountPf(app, fabric);
   mountDocs(app);
-  app.doc("/openapi.json", {
-    openapi: "3.0.0",
-    info: {
-      title: "ringfabric PF",
-      version: "1",
-      description: "Control plane of a software SR-IOV NIC. Events: GET /api/v1/events (SSE). Metrics: GET /metrics.",
-    },
+  mountOpenApi(app, {
+    title: "ringfabric PF",
+    description: "Control plane of a software SR-IOV NIC. Events: GET /api/v1/events (SSE). Metrics: GET /metrics.",
   });
   return app;
 }

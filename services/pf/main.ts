@@ -1,12 +1,21 @@
 /** The PF service: control plane and front door. */
 import { Command } from "commander";
-import { parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import {
+  accessCommand,
+  accessOf,
+  type AccessOptions,
+  ownToken,
+  parseListen,
+  runService,
+  serve,
+  urlOf,
+} from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
 import { ModeLink, NicLink, SwitchLink } from "./links.ts";
 import { Store } from "./store.ts";
 
-const options = new Command("pf")
+const options = accessCommand(new Command("pf"))
   .description("The PF: policy of every VF, over HTTP")
   .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8080"))
   .option("--nic <url>", "the NIC's control API", "http://127.0.0.1:8083")
@@ -17,28 +26,30 @@ const options = new Command("pf")
   .option("--vfs <n>", "VFs of a new fabric", Number, 4)
   .option("--mac-seed <text>", "what a new fabric's addresses are derived from", crypto.randomUUID())
   .parse()
-  .opts<{
-    listen: ReturnType<typeof parseListen>;
-    nic: string;
-    vhost: string;
-    vf: string;
-    db: string;
-    runDir: string;
-    vfs: number;
-    macSeed: string;
-  }>();
+  .opts<
+    AccessOptions & {
+      listen: ReturnType<typeof parseListen>;
+      nic: string;
+      vhost: string;
+      vf: string;
+      db: string;
+      runDir: string;
+      vfs: number;
+      macSeed: string;
+    }
+  >();
 
 await runService("pf", () => {
-  const token = requireToken(options.listen);
+  const access = accessOf(options);
   const store = new Store(options.db, options.macSeed, options.vfs);
-  const ownToken = Deno.env.get("RINGFABRIC_TOKEN");
+  const token = ownToken();
   const links = {
-    nic: new NicLink(options.nic, ownToken),
-    software: new SwitchLink(options.vhost, ownToken),
-    modes: new ModeLink(options.vf, ownToken),
+    nic: new NicLink(options.nic, token),
+    software: new SwitchLink(options.vhost, token),
+    modes: new ModeLink(options.vf, token),
   };
   const fabric = new Fabric(store, links, { runDir: options.runDir });
-  const server = serve(pfApi(fabric, token), options.listen);
+  const server = serve(pfApi(fabric, access), options.listen);
   return Promise.resolve({
     info: { api: urlOf(server.addr) },
     async close() {

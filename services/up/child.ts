@@ -7,6 +7,8 @@ export interface ChildSpec {
   script: string;
   permissions: string[];
   args: string[];
+  /** What it alone gets of secrets. */
+  env?: Record<string, string>;
 }
 
 const RESTART_PAUSE_MS = 100;
@@ -100,13 +102,16 @@ export class Child {
   }
 
   async #runOnce(): Promise<number> {
-    const { script, permissions, args } = this.spec;
+    const { script, permissions, args, env } = this.spec;
+    // Nobody inherits the operator's token.
+    const { RINGFABRIC_TOKEN: _, ...inherited } = Deno.env.toObject();
     const process = new Deno.Command(Deno.execPath(), {
       args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
       cwd: new URL("../../", import.meta.url),
       // The service ends when this pipe does: also if this process is killed.
       stdin: "piped",
-      env: { RINGFABRIC_SUPERVISED: "1" },
+      clearEnv: true,
+      env: { ...inherited, RINGFABRIC_SUPERVISED: "1", ...env },
       stdout: "piped",
       stderr: "piped",
     }).spawn();

@@ -4,9 +4,16 @@
  * fabric running. It needs no root, no hugepages and no QEMU.
  */
 import { Command } from "commander";
-import { type FlowState, oneLine, Peer, type PingResult, type VfMode, wholeNumber } from "../../shared/api/mod.ts";
+import {
+  demoRunDir,
+  type FlowState,
+  oneLine,
+  Peer,
+  type PingResult,
+  type VfMode,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import type { Options } from "./options.ts";
-import { defaultRunDir } from "./run_dir.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
 const COLUMNS = [36, 46];
@@ -22,10 +29,9 @@ function pinged({ received, sent, avgUs }: PingResult): string {
 }
 
 /** Shows what a fabric does; throws if it does not do it. */
-async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
+async function show({ api, guests, token, tookMs }: ReadyFabric): Promise<void> {
   const [a, b] = guests;
   if (!a || !b) throw new Error("the demo needs two guests");
-  const token = Deno.env.get("RINGFABRIC_TOKEN");
   const pf = new Peer("the PF", api, token);
   const left = new Peer("guest 1", a.api, token);
   const right = new Peer("guest 2", b.api, token);
@@ -86,22 +92,21 @@ async function show({ api, guests, tookMs }: ReadyFabric): Promise<void> {
 }
 
 /** Says where the fabric is to be seen, while it runs on. */
-function invite({ api, guests }: ReadyFabric): void {
+function invite({ api, guests, token }: ReadyFabric, runDir: string): void {
   console.log(`\nThe fabric is still running:\n`);
   console.log(`  API        ${api}/api/v1/vfs`);
-  console.log(`  browse it  ${api}/docs`);
+  console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
   console.log(`  metrics    ${api}/metrics`);
-  guests.forEach((guest, i) =>
-    console.log(`  guest ${i + 1}    ${guest.api}  (${guest.ip}; capture: ${guest.api}/capture?seconds=10)`)
-  );
+  guests.forEach((guest, i) => console.log(`  guest ${i + 1}    ${guest.api}  (${guest.ip})`));
   const deno = "npx -y deno@2.9.6";
-  console.log(`\nLook at it: ${deno} task fabric --api ${api} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
+  console.log(`\nEvery API asks for the token: curl -H "authorization: Bearer $(cat ${runDir}/token)" …`);
+  console.log(`Look at it: ${deno} task fabric --run-dir ${runDir} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
 }
 
 const command = new Command("demo")
   .description("A first look: a fabric with two guests shows what it does, and stays up")
   .option("--port <p>", "port of the PF's API; the others take ports near it", wholeNumber(1, 65535), 8080)
-  .option("--run-dir <dir>", "sockets and settings", `${defaultRunDir()}-demo`)
+  .option("--run-dir <dir>", "sockets and settings", demoRunDir())
   .option("--exit", "end when the show is over", false)
   .parse();
 
@@ -118,11 +123,12 @@ try {
     shells: [],
     sealedOnly: false,
     json: true,
+    token: true,
   };
   await new Supervisor(options).run(async (fabric) => {
     await show(fabric);
     if (exit) Deno.kill(Deno.pid, "SIGTERM");
-    else invite(fabric);
+    else invite(fabric, runDir);
   });
   Deno.exit(0);
 } catch (error) {

@@ -1,11 +1,10 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
 import { Command, InvalidArgumentError } from "commander";
-import { oneLine, parseListen, qemuArguments, wholeNumber } from "../../shared/api/mod.ts";
+import { defaultRunDir, oneLine, parseListen, qemuArguments, tokenFile, wholeNumber } from "../../shared/api/mod.ts";
 import type { Options } from "./options.ts";
-import { defaultRunDir } from "./run_dir.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
-function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): void {
+function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Options): void {
   if (options.json) {
     const list = vfs.map(({ id, mac, socket }) => ({ id, mac, socket }));
     console.log(JSON.stringify({ api, vfs: list, guests }));
@@ -13,8 +12,9 @@ function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): voi
   }
   console.log(`ringfabric is up (${(tookMs / 1000).toFixed(1)} s)\n`);
   console.log(`  API        ${api}/api/v1/vfs`);
-  console.log(`  browse it  ${api}/docs`);
+  console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
   console.log(`  metrics    ${api}/metrics\n`);
+  if (token) console.log(`${tokenHint(options.runDir)}\n`);
   for (const { api, ip, port } of guests) {
     console.log(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
   }
@@ -23,8 +23,16 @@ function print({ api, vfs, guests, tookMs }: ReadyFabric, options: Options): voi
     console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
     console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
-  const fabric = `npx -y deno@2.9.6 task fabric --api ${api}`;
+  const fabric = `npx -y deno@2.9.6 task fabric --run-dir ${options.runDir}`;
   console.log(`With KVM: ${fabric} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
+}
+
+/** How the APIs are asked from a shell. */
+function tokenHint(runDir: string): string {
+  const header = `authorization: Bearer $(cat ${tokenFile(runDir)})`;
+  return Deno.env.get("RINGFABRIC_TOKEN")
+    ? '  Every API asks for the token: curl -H "authorization: Bearer $RINGFABRIC_TOKEN" …'
+    : `  Every API asks for the token: curl -H "${header}" …`;
 }
 
 /** Arguments in lines of a flag and its value each, to be pasted into a shell. */
@@ -60,7 +68,7 @@ const command = new Command("up")
     wholeNumber(1, 65535),
     8080,
   )
-  .option("--host <address>", "address to listen on; other than loopback needs RINGFABRIC_TOKEN", "127.0.0.1")
+  .option("--host <address>", "address to listen on", "127.0.0.1")
   .option("--run-dir <dir>", "sockets and settings", defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
   .option(
@@ -70,6 +78,7 @@ const command = new Command("up")
   )
   .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))
   .option("--sealed-only", "refuse guests whose memory could be truncated", false)
+  .option("--no-token", "let everybody in who reaches an API: every user and web page of this machine")
   .option("--json", "one line of JSON when ready, for programs", false)
   .parse();
 

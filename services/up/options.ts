@@ -16,4 +16,6 @@ export interface Options {
   vfMemoryMib?: number;
   sealedOnly: boolean;
   json: boolean;
+  /** False: everybody who reaches an API may ask everything. */
+  token: boolean;
 }

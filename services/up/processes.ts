@@ -10,7 +10,7 @@ import { macSeed } from "./run_dir.ts";
 const ENGINES = 2;
 
 /** The four services. The NIC is the first. */
-export function services(options: Options, places: Places): ChildSpec[] {
+export function services(options: Options, places: Places, tokens: ServiceTokens | undefined): ChildSpec[] {
   const { runDir } = options;
   const optional = (flag: string, value: string | number | undefined) => value === undefined ? [] : [flag, `${value}`];
   // With more pollers than CPUs, spinning steals time from threads that have frames to move.
@@ -21,11 +21,14 @@ export function services(options: Options, places: Places): ChildSpec[] {
   const url = (offset: number) => `http://${places.at(offset)}`;
   const guestPorts = Array.from({ length: options.guests }, (_, i) => GUESTS + i);
   const script = (name: string) => ({ name, script: `services/${name}/main.ts` });
+  const access = accessArguments(tokens);
+  const asking = tokens ? { RINGFABRIC_SERVICE_TOKEN: tokens.service } : {};
   return [
     {
       ...script("nic"),
       permissions: [...places.files, "--allow-ffi", net(NIC)],
       args: [
+        ...access,
         ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
         ...["--guest-socket", `${runDir}/passthrough.sock`],
         ...optional("--engine-cpus", options.engineCpus),
@@ -37,7 +40,9 @@ export function services(options: Options, places: Places): ChildSpec[] {
     {
       ...script("pf"),
       permissions: [...places.files, net(PF, NIC, VHOST, VF)],
+      env: asking,
       args: [
+        ...access,
         ...["--listen", places.listen(PF), "--nic", url(NIC), "--vhost", url(VHOST), "--vf", url(VF)],
         ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(runDir)],
         ...optional("--vfs", options.vfs),
@@ -47,6 +52,7 @@ export function services(options: Options, places: Places): ChildSpec[] {
       ...script("vhost"),
       permissions: [...places.files, "--allow-ffi", net(VHOST)],
       args: [
+        ...access,
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
         ...optional("--spin-us", spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
@@ -56,7 +62,9 @@ export function services(options: Options, places: Places): ChildSpec[] {
     {
       ...script("vf"),
       permissions: [...places.files, [net(VF, PF, NIC, VHOST, ...guestPorts), ...options.shells].join(",")],
+      env: { ...asking, ...guestTokens(tokens) },
       args: [
+        ...access,
         ...["--listen", places.listen(VF), "--pf", url(PF), "--vhost", url(VHOST), "--nic", url(NIC)],
         ...["--plugins", `${runDir}/plugins`, "--builtin", fromFileUrl(PLUGIN_DIR), "--trust", places.trust],
       ],
@@ -64,16 +72,48 @@ export function services(options: Options, places: Places): ChildSpec[] {
   ];
 }
 
-/** A built-in guest on VF `index`, or on a vport if there are not so many VFs. */
-export function guest(index: number, vfs: number, { runDir, guestArgs = "" }: Options, places: Places): ChildSpec {
-  const port = index < vfs ? String(index) : `vport${index - vfs}`;
+/** What a built-in guest is started with. */
+export interface GuestParts {
+  options: Options;
+  places: Places;
+  tokens: ServiceTokens | undefined;
+}
+
+/** Tokens for the services of a fabric and its built-in guests, by port. */
+export interface ServiceTokens {
+  service: string;
+  accessFile: string;
+  guests: Map<string, string>;
+}
+
+function accessArguments(tokens: ServiceTokens | undefined): string[] {
+  return tokens ? ["--access", tokens.accessFile] : ["--no-token"];
+}
+
+/** The guests' tokens as the vf service takes them: it shows each guest its own, and takes it from that guest alone. */
+function guestTokens(tokens: ServiceTokens | undefined): Record<string, string> {
+  if (!tokens) return {};
+  return { RINGFABRIC_GUEST_TOKENS: [...tokens.guests].map(([port, token]) => `${port}=${token}`).join(",") };
+}
+
+/** The port of built-in guest `index`: a VF, or a vport if there are not so many VFs. */
+export function guestPort(index: number, vfs: number): string {
+  return index < vfs ? String(index) : `vport${index - vfs}`;
+}
+
+/** Built-in guest `index`. */
+export function guest(index: number, vfs: number, parts: GuestParts): ChildSpec {
+  const { options: { runDir, guestArgs = "" }, places, tokens } = parts;
+  const port = guestPort(index, vfs);
   const socket = index < vfs ? `vf${index}.sock` : `${port}.sock`;
   const listen = places.listen(GUESTS + index);
   return {
     name: `guest ${index}`,
     script: "services/guest/main.ts",
     permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
+    env: tokens ? { RINGFABRIC_TOKEN: tokens.guests.get(port) ?? "" } : {},
     args: [
+      ...accessArguments(tokens),
       ...["--listen", listen, "--socket", `${runDir}/${socket}`, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
       ...["--api-url", `http://${places.at(GUESTS + index)}`, "--port", port],
       ...["--hypervisor", `http://${places.at(VF)}`],

@@ -1,18 +1,15 @@
 /** The run directory: sockets, settings and the lock of one fabric. */
 import { oneLine } from "../../shared/api/mod.ts";
 
-/** Where sockets and settings are if nobody says. */
-export function defaultRunDir(): string {
-  const runtime = Deno.env.get("XDG_RUNTIME_DIR");
-  return runtime ? `${runtime}/ringfabric` : `/tmp/ringfabric-${Deno.uid() ?? "user"}`;
-}
-
 /** Makes the run directory and holds its lock until the process ends. Throws what to do if another fabric has it. */
 export function claimRunDir(runDir: string): Deno.FsFile {
   try {
     Deno.mkdirSync(runDir, { recursive: true, mode: 0o700 });
-    const { uid } = Deno.statSync(runDir);
+    const { uid, mode } = Deno.lstatSync(runDir);
     if (uid !== Deno.uid()) throw new Error(`it belongs to user ${uid}`);
+    if (((mode ?? 0) & 0o022) !== 0) {
+      throw new Error(`others can write to it (mode ${((mode ?? 0) & 0o7777).toString(8)}): chmod go-w it`);
+    }
     const lock = Deno.openSync(`${runDir}/up.lock`, { create: true, write: true, mode: 0o600 });
     if (lock.tryLockSync(true)) return lock;
   } catch (error) {
@@ -43,7 +40,10 @@ export function hasSocket(path: string): boolean {
 export function cleanUp(runDir: string): void {
   for (const { name } of Deno.readDirSync(runDir)) {
     const path = `${runDir}/${name}`;
-    if (name === "up.lock" || (/^(nic|passthrough|uplink|vf\d+|vport\d+)\.sock$/.test(name) && hasSocket(path))) {
+    if (
+      name === "up.lock" || name === "fabric.json" ||
+      (/^(nic|passthrough|uplink|vf\d+|vport\d+)\.sock$/.test(name) && hasSocket(path))
+    ) {
       Deno.removeSync(path);
     }
   }

@@ -3,13 +3,14 @@
  * processes, keeps them running until it is told to stop, and takes everything down again.
  */
 import { resolve } from "@std/path";
-import { log, pfClient, type Vf } from "../../shared/api/mod.ts";
+import { fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
 import { Child } from "./child.ts";
 import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
-import { guest, services } from "./processes.ts";
+import { guest, guestPort, services } from "./processes.ts";
 import { claimRunDir, cleanUp, hasSocket } from "./run_dir.ts";
+import { type FabricTokens, prepareTokens } from "./tokens.ts";
 
 const READY_DEADLINE_MS = 20_000;
 const POLL_MS = 20;
@@ -26,8 +27,12 @@ export interface ReadyFabric {
   api: string;
   vfs: Vf[];
   guests: RunningGuest[];
+  /** The operator's token; none if everybody is let in. */
+  token: string | undefined;
   tookMs: number;
 }
+
+type Client = ReturnType<typeof pfClient>;
 
 /** Starts a fabric's processes and keeps them running. */
 export class Supervisor {
@@ -35,6 +40,7 @@ export class Supervisor {
   readonly #places: Places;
   /** The NIC first, then the other services, then guests. */
   readonly #children: Child[] = [];
+  #tokens: FabricTokens | undefined;
 
   /** Throws, with what to do, if the options cannot be. */
   constructor(options: Options) {
@@ -57,7 +63,11 @@ export class Supervisor {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, () => stop.resolve());
     using _lock = claimRunDir(this.#options.runDir);
     await buildWasm();
-    this.#children.push(...services(this.#options, this.#places).map((spec) => new Child(spec)));
+    const { token, runDir, guests } = this.#options;
+    const tokens = token ? prepareTokens(runDir, Deno.env.get("RINGFABRIC_TOKEN") || undefined, guests) : undefined;
+    this.#tokens = tokens;
+    if (!tokens) log("warn", "up", "--no-token: every user and web page of this machine may change this fabric");
+    this.#children.push(...services(this.#options, this.#places, tokens).map((spec) => new Child(spec)));
     const failed = Promise.withResolvers<never>();
     try {
       const running = async () => {
@@ -79,13 +89,17 @@ export class Supervisor {
     const infos = await Promise.all(this.#children.map((child) => child.ready));
     for (const child of this.#children) child.tell();
     const [api, vhost] = [infos[1]?.api, infos[2]?.api].map((url) => reachable(String(url))) as [string, string];
-    const vfs = await awaitVfs(api, vhost, this.#options.vfs);
-    return { api, vfs, guests: await this.#startGuests(api, vfs) };
+    const token = this.#tokens?.operator;
+    const client = pfClient(api, token);
+    const vfs = await awaitVfs(client, [api, vhost], this.#options.vfs);
+    const guests = await this.#startGuests(client, vfs);
+    // By this the command line finds the fabric, and its token.
+    writePrivately(fabricFile(this.#options.runDir), JSON.stringify({ api }));
+    return { api, vfs, guests, token };
   }
 
   /** Starts the built-in guests, those without a VF on vports, and waits until each has its back-end. */
-  async #startGuests(api: string, vfs: Vf[]): Promise<RunningGuest[]> {
-    const client = pfClient(api);
+  async #startGuests(client: Client, vfs: Vf[]): Promise<RunningGuest[]> {
     for (let id = 0; id < this.#options.guests - vfs.length; id++) {
       const there = await client.api.v1.vports[":id"].$get({ param: { id: String(id) } });
       await there.body?.cancel();
@@ -93,7 +107,9 @@ export class Supervisor {
     }
     const deadline = Date.now() + READY_DEADLINE_MS;
     return await Promise.all(Array.from({ length: this.#options.guests }, async (_, i) => {
-      const child = new Child(guest(i, vfs.length, this.#options, this.#places));
+      const child = new Child(
+        guest(i, vfs.length, { options: this.#options, places: this.#places, tokens: this.#tokens }),
+      );
       this.#children.push(child);
       const info = await child.ready;
       child.tell();
@@ -102,7 +118,7 @@ export class Supervisor {
         if (Date.now() > deadline) throw new Error(`guest ${i} did not find its back-end`);
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       }
-      return { api: url, ip: String(info.ip), port: i < vfs.length ? String(i) : `vport${i - vfs.length}` };
+      return { api: url, ip: String(info.ip), port: guestPort(i, vfs.length) };
     }));
   }
 
@@ -123,8 +139,7 @@ async function isReady(url: string): Promise<boolean> {
 }
 
 /** Waits until the PF has programmed the NIC, which has the wanted number of VFs, and every VF has its socket. */
-async function awaitVfs(api: string, vhost: string, wanted: number | undefined): Promise<Vf[]> {
-  const client = pfClient(api);
+async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: number | undefined): Promise<Vf[]> {
   const deadline = Date.now() + READY_DEADLINE_MS;
   for (;;) {
     try {

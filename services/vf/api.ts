@@ -1,6 +1,7 @@
 /** The vf service's HTTP API: plugin images, modes of VFs, and the guests' line to their hypervisor. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
+  type Access,
   createApp,
   GuestConfig,
   GuestPort,
@@ -9,6 +10,7 @@ import {
   LinkPatch,
   log,
   ModeRequest,
+  mountOpenApi,
   oneLine,
   PluginView,
   Problem,
@@ -35,21 +37,21 @@ const portParams = z.object({ port: GuestPort });
 /** What the API needs. */
 export interface VfParts {
   registry: Pick<Registry, "list" | "trust" | "add" | "find" | "remove">;
-  guests: Pick<Guests, "list" | "token" | "report" | "wish">;
+  guests: Pick<Guests, "list" | "isOwnToken" | "report" | "wish">;
   modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile">;
 }
 
 /** The routes. */
-export function vfApi(parts: VfParts, token: string | undefined): OpenAPIHono {
+export function vfApi(parts: VfParts, access: Access | undefined): OpenAPIHono {
   // A guest with a token of its own speaks for its port, and for nothing else.
-  const guestToken = (path: string) =>
-    parts.guests.token(/^\/api\/v1\/guests\/([^/]+)(\/link)?$/.exec(path)?.[1] ?? "");
-  const app = createApp(token, { binaryBytesMax: IMAGE_BYTES_MAX }, guestToken);
+  const alsoGood = (token: string, path: string) =>
+    parts.guests.isOwnToken(/^\/api\/v1\/guests\/([^/]+)(\/link)?$/.exec(path)?.[1] ?? "", token);
+  const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX, alsoGood });
   app.get("/readyz", (c) => c.json({ ready: true }));
   mountPlugins(app, parts);
   mountModes(app, parts);
   mountGuests(app, parts);
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric VF plugin service", version: "1" } });
+  mountOpenApi(app, { title: "ringfabric VF plugin service", description: "Plugins, and who drives which VF" });
   return app;
 }
 

@@ -6,6 +6,7 @@ import {
   GuestMode,
   type GuestReport,
   type GuestView,
+  hashToken,
   type LinkPatch,
   log,
   oneLine,
@@ -89,7 +90,7 @@ export class GuestShell {
   }
 
   async allowTx(ms: number): Promise<void> {
-    await this.#ask(Nothing, ms, "/api/v1/path/resume");
+    await this.#ask(Nothing, ms, "/api/v1/path/resume", {});
   }
 }
 
@@ -111,9 +112,10 @@ export class Guests {
     this.#tokens = tokens;
   }
 
-  /** The token of the guest on a port, if it has one of its own. */
-  token(port: string): string | undefined {
-    return this.#tokens.get(port);
+  /** Whether `token` is that of the guest on a port, which has one of its own. */
+  isOwnToken(port: string, token: string): boolean {
+    const own = this.#tokens.get(port);
+    return own !== undefined && hashToken(own) === hashToken(token);
   }
 
   /** The guest on a port, `undefined` if none with a shell reports there. */

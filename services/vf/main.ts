@@ -1,6 +1,16 @@
 /** The VF plugin service: plugin images, and who drives which VF. */
 import { Command } from "commander";
-import { GuestPort, parseListen, requireToken, runService, serve, urlOf } from "../../shared/api/mod.ts";
+import {
+  accessCommand,
+  accessOf,
+  type AccessOptions,
+  GuestPort,
+  ownToken,
+  parseListen,
+  runService,
+  serve,
+  urlOf,
+} from "../../shared/api/mod.ts";
 import { LICENCES, readKeys } from "../../shared/plugin/mod.ts";
 import { vfApi } from "./api.ts";
 import { Guests } from "./guests.ts";
@@ -8,7 +18,7 @@ import { Modes } from "./modes.ts";
 import { Peers } from "./peers.ts";
 import { Registry } from "./registry.ts";
 
-const options = new Command("vf")
+const options = accessCommand(new Command("vf"))
   .description("The VF plugin service: plugins, and changes between emulated mode and passthrough")
   .option("--listen <host:port>", "API", parseListen, parseListen("127.0.0.1:8082"))
   .option("--pf <url>", "the PF's API", "http://127.0.0.1:8080")
@@ -19,16 +29,18 @@ const options = new Command("vf")
   .requiredOption("--trust <paths>", "files with the public keys of those whose plugins are taken, one in a line")
   .option("--licences <list>", "licences under which plugins are taken (SPDX)", LICENCES.join(","))
   .parse()
-  .opts<{
-    listen: ReturnType<typeof parseListen>;
-    pf: string;
-    vhost: string;
-    nic: string;
-    plugins: string;
-    builtin?: string;
-    trust: string;
-    licences: string;
-  }>();
+  .opts<
+    AccessOptions & {
+      listen: ReturnType<typeof parseListen>;
+      pf: string;
+      vhost: string;
+      nic: string;
+      plugins: string;
+      builtin?: string;
+      trust: string;
+      licences: string;
+    }
+  >();
 
 /** `0=secret,vport1=secret`: with which the guest on a port shows that it is the one. It need not know any other token. */
 function readGuestTokens(text: string): Map<string, string> {
@@ -44,16 +56,16 @@ function readGuestTokens(text: string): Map<string, string> {
 }
 
 await runService("vf", async () => {
-  const token = requireToken(options.listen);
+  const access = accessOf(options);
   const keys = readKeys(options.trust);
   const registry = await Registry.open(options.plugins, options.builtin, {
     keys,
     licences: options.licences.split(","),
   });
-  const peers = new Peers(options, Deno.env.get("RINGFABRIC_TOKEN"));
+  const peers = new Peers(options, ownToken());
   const guests = new Guests(peers, readGuestTokens(Deno.env.get("RINGFABRIC_GUEST_TOKENS") ?? ""));
   const server = serve(
-    vfApi({ registry, guests, modes: new Modes({ peers, guests, registry }) }, token),
+    vfApi({ registry, guests, modes: new Modes({ peers, guests, registry }) }, access),
     options.listen,
   );
   return {

@@ -92,7 +92,7 @@ export class Peers {
 
   /** Allots a free VF to a vport's guest; answers which. */
   async allotVf(port: string): Promise<number> {
-    return (await this.#pf.ask<VportView>("POST", `${pathOf(port)}/vf`)).vf ?? -1;
+    return (await this.#pf.ask<VportView>("POST", `${pathOf(port)}/vf`, {})).vf ?? -1;
   }
 
   /** Takes it back. */

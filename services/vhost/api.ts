@@ -1,10 +1,12 @@
 /** The vhost service's control API. */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
+  type Access,
   ApiError,
   createApp,
   DataPathChange,
   eventStream,
+  mountOpenApi,
   PortChange,
   PortState,
   Problem,
@@ -48,15 +50,18 @@ export interface VhostParts {
 }
 
 /** The routes over the service's parts. */
-export function vhostApi({ ports, software, wishes }: VhostParts, token: string | undefined): OpenAPIHono {
-  const app = createApp(token, { jsonBytesMax: PROGRAMME_BYTES_MAX });
+export function vhostApi({ ports, software, wishes }: VhostParts, access: Access | undefined): OpenAPIHono {
+  const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
   mountPorts(app, ports);
   mountVports(app, software);
   mountWishes(app, wishes);
   // That the stream ends is how the PF learns that the switch has to be programmed anew.
   app.get("/api/v1/events", (c) => eventStream<VhostEvent>(c, (listener) => wishes.subscribe(listener)));
-  app.doc("/openapi.json", { openapi: "3.0.0", info: { title: "ringfabric vhost", version: "1" } });
+  mountOpenApi(app, {
+    title: "ringfabric vhost",
+    description: "The vhost-user back-end: where guests attach, and who serves their rings",
+  });
   return app;
 }
 

@@ -1,13 +1,23 @@
 /** The vhost service: vhost-user back-end of every VF. */
 import { Command } from "commander";
-import { cpuList, parseListen, requireToken, runService, serve, urlOf, wholeNumber } from "../../shared/api/mod.ts";
+import {
+  accessCommand,
+  accessOf,
+  type AccessOptions,
+  cpuList,
+  parseListen,
+  runService,
+  serve,
+  urlOf,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { vhostApi } from "./api.ts";
 import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
 import { SoftwareSwitch } from "./software_switch.ts";
 
-const options = new Command("vhost")
+const options = accessCommand(new Command("vhost"))
   .description("vhost-user back-end: guests attach here")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8081"))
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
@@ -17,18 +27,20 @@ const options = new Command("vhost")
   .option("--vf-memory-mib <n>", "memory one guest may map", wholeNumber(1, 4096), 2048)
   .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
-  .opts<{
-    listen: ReturnType<typeof parseListen>;
-    nicSocket: string;
-    runDir: string;
-    engineCpus: number[];
-    spinUs: number;
-    vfMemoryMib: number;
-    sealedOnly: boolean;
-  }>();
+  .opts<
+    AccessOptions & {
+      listen: ReturnType<typeof parseListen>;
+      nicSocket: string;
+      runDir: string;
+      engineCpus: number[];
+      spinUs: number;
+      vfMemoryMib: number;
+      sealedOnly: boolean;
+    }
+  >();
 
 await runService("vhost", async () => {
-  const token = requireToken(options.listen);
+  const access = accessOf(options);
   libc();
   const reactor = new Reactor();
   const emulation = await Emulation.start({
@@ -43,7 +55,7 @@ await runService("vhost", async () => {
   const software = new SoftwareSwitch(emulation);
   software.onLink = (id, link) => ports.setLink(`vport${id}`, link);
   software.onChange = (ids) => ports.setVports(ids);
-  const server = serve(vhostApi({ ports, software, wishes: ports.wishes }, token), options.listen);
+  const server = serve(vhostApi({ ports, software, wishes: ports.wishes }, access), options.listen);
   const following = ports.follow();
   const uplink = emulation.openUplink({ deviceSocket: options.nicSocket, reactor });
   return {

@@ -1,7 +1,10 @@
 /** The frame of every service's HTTP API: its token, the limits of bodies, and how refusals are answered. */
 import { type Hook, OpenAPIHono } from "@hono/zod-openapi";
-import type { Env, MiddlewareHandler } from "hono";
+import type { Context, Env, MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
+import { methodNotAllowed } from "hono/method-not-allowed";
+import type { Access } from "./access.ts";
+import { type AlsoGood, browserRules, checkHost, checkOrigin, checkToken } from "./guard.ts";
 import { ApiError, fieldErrors, problem } from "./problem.ts";
 
 /** Longest request body. */
@@ -38,11 +41,6 @@ const checkBody =
       return problem(c, 413, `the body is larger than ${bytesMax} bytes`, { field: "body", reason });
     }
     if (isImage) {
-      c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
-      return await next();
-    }
-    // An order without particulars needs no body.
-    if (bytes.length === 0 && c.req.header("content-type") === undefined && c.req.method === "POST") {
       c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
       return await next();
     }
@@ -84,45 +82,32 @@ async function readLimited(
   return all;
 }
 
-/** A Hono app with the rules above; `token`, if given, is asked of everything but the health checks. */
-export function createApp(
-  token: string | undefined,
-  limits: BodyLimits = {},
-  alsoGood: (path: string) => string | undefined = () => undefined,
-): OpenAPIHono {
+/** What an app is made with, beside its routes. */
+export interface AppOptions extends BodyLimits {
+  /** Tokens that are good on some paths only. */
+  alsoGood?: AlsoGood;
+}
+
+/** A Hono app with the rules above. `access`: which tokens are good; without it every request is. */
+export function createApp(access: Access | undefined, options: AppOptions = {}): OpenAPIHono {
   const app = new OpenAPIHono({ defaultHook: hook });
-  app.use(bearer(token, alsoGood));
-  app.use(checkBody(limits));
+  app.use(browserRules, checkHost, checkOrigin);
+  app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, methods) => refuseMethod(c, methods) }));
+  if (access) app.use(checkToken(access, options.alsoGood ?? (() => false)));
+  app.use(checkBody(options));
   app.notFound((c) => problem(c, 404, `there is nothing at ${c.req.method} ${c.req.path}`));
   app.onError((error, c) => {
-    if (error instanceof ApiError) {
-      return problem(c, error.status, error.message, error);
-    }
+    if (error instanceof ApiError) return problem(c, error.status, error.message, error);
     if (error instanceof HTTPException) return problem(c, error.status, error.message);
     console.error(error);
     return problem(c, 500, error.message);
   });
   app.get("/healthz", (c) => c.json({ ok: true }));
+  app.get("/favicon.ico", (c) => c.body(null, 204));
   return app;
 }
 
-function bearer(token: string | undefined, alsoGood: (path: string) => string | undefined): MiddlewareHandler {
-  return async (c, next) => {
-    const sent = c.req.header("authorization") ?? "";
-    const open = token === undefined || c.req.path === "/healthz" || c.req.path === "/readyz";
-    if (open || (await sameText(sent, `Bearer ${token}`))) return await next();
-    const other = alsoGood(c.req.path);
-    if (other !== undefined && await sameText(sent, `Bearer ${other}`)) return await next();
-    return problem(c, 401, "send the fabric's token: authorization: Bearer $RINGFABRIC_TOKEN", {
-      field: "authorization",
-    });
-  };
-}
-
-/** Compares without telling by time how much is right. */
-async function sameText(a: string, b: string): Promise<boolean> {
-  const digest = async (text: string) =>
-    new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
-  const [x, y] = await Promise.all([digest(a), digest(b)]);
-  return x.every((byte, i) => byte === y[i]);
+function refuseMethod(c: Context, methods: readonly string[]): Response {
+  c.header("allow", methods.join(", "));
+  return problem(c, 405, `${c.req.method} is not for ${c.req.path}: ${methods.join(", ")} are`);
 }

@@ -46,6 +46,12 @@ export const TrafficRequest = z.strictObject({
 }).openapi("TrafficRequest");
 export type TrafficRequest = z.output<typeof TrafficRequest>;
 
+/** What to capture. */
+export const CaptureRequest = z.strictObject({
+  seconds: z.number({ error: "is a number of seconds" }).gt(0, "more than 0 seconds").max(300, "at most 300 seconds")
+    .default(10),
+}).openapi("CaptureRequest");
+
 /** A generator. */
 export const GeneratorState = z.object({
   id: z.int(),

@@ -1,5 +1,7 @@
-/** Where a service listens, the rule for where it may, and the server itself. */
+/** Where a service listens, who may ask it, and the server itself. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Command } from "commander";
+import { Access } from "./access.ts";
 
 /** Where a service listens. */
 export interface ListenAddress {
@@ -15,19 +17,37 @@ export function parseListen(text: string): ListenAddress {
   return { hostname: match[1]?.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
 }
 
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "::1" || /^127(\.\d{1,3}){3}$/.test(hostname);
+/** How a service is told who may ask it: options that every service has. */
+export interface AccessOptions {
+  /** Where the hashes of good tokens are. */
+  access?: string;
+  /** False: everybody may ask everything. */
+  token: boolean;
 }
 
-/** The token that protects an API: needed anywhere but on loopback. Throws if it is missing. */
-export function requireToken(address: ListenAddress): string | undefined {
+/**
+ * Which tokens are good: those of the file of `--access`, and RINGFABRIC_TOKEN. `undefined`: all requests are
+ * (`--no-token`). Throws if nothing says so: an API without a token is anybody's, on loopback too.
+ */
+export function accessOf({ access: file, token: isAsked }: AccessOptions): Access | undefined {
+  if (!isAsked) return undefined;
   const token = Deno.env.get("RINGFABRIC_TOKEN") || undefined;
-  if (token === undefined && !isLoopback(address.hostname)) {
-    throw new Error(
-      `Cannot listen on ${address.hostname}: outside loopback the API needs a token; set RINGFABRIC_TOKEN`,
-    );
+  if (file === undefined && token === undefined) {
+    throw new Error("Cannot serve an API without a token: set RINGFABRIC_TOKEN, or say --no-token to let everybody in");
   }
-  return token;
+  return new Access({ file, token });
+}
+
+/** The token that a service shows to the others. */
+export function ownToken(): string | undefined {
+  return Deno.env.get("RINGFABRIC_SERVICE_TOKEN") || Deno.env.get("RINGFABRIC_TOKEN") || undefined;
+}
+
+/** Adds the options by which a service is told who may ask it. */
+export function accessCommand(command: Command): Command {
+  return command
+    .option("--access <file>", "hashes of good tokens, as up writes them; RINGFABRIC_TOKEN is good too")
+    .option("--no-token", "let everybody in who reaches the API");
 }
 
 /** The URL of a listening address. */

@@ -18,11 +18,13 @@ export type Problem = z.output<typeof Problem>;
 const TITLES: Record<number, string> = {
   400: "Bad request",
   401: "Not authorised",
+  403: "Forbidden",
   404: "Not found",
   405: "Method not allowed",
   409: "Conflict",
   413: "Body too large",
   415: "Unsupported media type",
+  421: "Misdirected request",
   422: "Not acceptable values",
   500: "Internal error",
   503: "Not ready",
@@ -59,6 +61,7 @@ export function problem(c: Context, status: ContentfulStatusCode, detail: string
     ...(reason === undefined ? {} : { reason }),
     ...(errors ? { errors } : {}),
   };
+  if (status === 401) c.header("www-authenticate", 'Bearer realm="ringfabric"');
   return c.body(JSON.stringify(body), status, { "content-type": "application/problem+json" });
 }
 

@@ -129,8 +129,8 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
     }
     // Whatever came of it, the back-end answers or closes: it does not hang.
     if (!whole) return;
-    const answered = front.ask("VHOST_USER_GET_FEATURES");
-    await within("the back-end to answer or close", answered, 20_000);
+    front.send("VHOST_USER_GET_FEATURES");
+    await within("the back-end to answer or close", front.reply(), 20_000);
   } catch (error) {
     if (!(error instanceof BackEndClosed)) throw error;
   }

@@ -37,11 +37,14 @@ for (const force of [false, true]) {
       }
       assertEquals((await put(fabric, "vfs/2/mode", how)).status, 200);
       assert(await driverOf(fabric, 2) !== "guest");
-      // It can come again, as any guest, and so can another one.
-      await until("the front-end's session to end", async () => {
-        const port = await must(`${fabric.url("vhost")}/api/v1/ports/2`);
-        return !port.connected && port.dataPath === "emulated";
-      });
+      // Its rings wait for memory under them. When it goes another one can come.
+      const { dataPath, session } = await must(`${fabric.url("vhost")}/api/v1/ports/2`);
+      assertEquals([dataPath, session.vrings.some(({ running }: { running: boolean }) => running)], [
+        "emulated",
+        false,
+      ]);
+      evil.frontEnd.socket.close();
+      await until("vhost to notice", async () => !(await must(`${fabric.url("vhost")}/api/v1/ports/2`)).connected);
       await using next = await FrontEnd.connect(fabric.vf(2).socket).start();
       void next;
       assertEquals(await driverOf(fabric, 2), "hypervisor");

@@ -5,10 +5,11 @@ import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
+import { authorized } from "../support/token.ts";
 
 /** A PATCH as any client might send it. */
 async function patch(fabric: TestFabric, path: string, body: unknown, type = "application/json") {
-  const response = await fetch(fabric.info.api + path, {
+  const response = await authorized(fabric.info.api + path, {
     method: "PATCH",
     ...(type ? { headers: { "content-type": type } } : {}),
     body: typeof body === "string" || body instanceof Uint8Array ? body as BodyInit : JSON.stringify(body),
@@ -81,7 +82,7 @@ Deno.test("bad input is refused with a problem document that names the field, an
       const answer = await patch(fabric, `/api/v1/vfs/${id}`, { vlan: 1 });
       assertEquals([answer.status, answer.body.field], [404, "id"], id);
     }
-    assertEquals((await fetch(`${fabric.info.api}/api/v1/vfs/9/stats`).then((r) => r.json())).status, 404);
+    assertEquals((await authorized(`${fabric.info.api}/api/v1/vfs/9/stats`).then((r) => r.json())).status, 404);
     assertEquals((await patch(fabric, "/api/v1/nothing", {})).status, 404);
     assertEquals((await patch(fabric, "/api/v1/nic", { numVfs: 257 })).body.field, "numVfs");
     assertEquals((await patch(fabric, "/api/v1/nic", { switchMode: "hub" })).body.field, "switchMode");
@@ -117,7 +118,8 @@ Deno.test("settings survive pf's death and a new `up`; addresses are stable", as
         await until("pf to be started again", () => fabric.pids().pf !== undefined && fabric.pids().pf !== pf);
         await until(
           "pf to answer",
-          () => fetch(`${fabric.info.api}/readyz`).then((r) => r.body?.cancel().then(() => r.ok)).catch(() => false),
+          () =>
+            authorized(`${fabric.info.api}/readyz`).then((r) => r.body?.cancel().then(() => r.ok)).catch(() => false),
         );
       }
       const { vlan, qos, maxTxRate } = await fabric.get("/api/v1/vfs/1");
@@ -229,7 +231,7 @@ Deno.test("vhost as client: it connects to a front-end that listens, again and a
   await using fabric = await TestFabric.start(1);
   const path = `${fabric.runDir}/guest.sock`;
   const put = async (body: unknown) =>
-    await fetch(`${fabric.url("vhost")}/api/v1/ports/0`, {
+    await authorized(`${fabric.url("vhost")}/api/v1/ports/0`, {
       method: "PUT",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
@@ -278,7 +280,7 @@ Deno.test("events, metrics, OpenAPI and docs are there", async () => {
   );
   aborter.abort();
   await reading;
-  const metrics = await (await fetch(`${fabric.info.api}/metrics`)).text();
+  const metrics = await (await authorized(`${fabric.info.api}/metrics`)).text();
   for (
     const name of ['ringfabric_vf_rx_frames_total{vf="1"} 0', "ringfabric_engine_busy_ratio", "ringfabric_nic_up 1"]
   ) {
@@ -287,7 +289,9 @@ Deno.test("events, metrics, OpenAPI and docs are there", async () => {
   const openapi = await fabric.get("/openapi.json");
   assert(openapi.paths["/api/v1/vfs/{id}"].patch);
   assertEquals(
-    await (await fetch(`${fabric.info.api}/docs/swagger-ui-bundle.js`)).text().then((text) => text.length > 100_000),
+    await (await authorized(`${fabric.info.api}/docs/swagger-ui-bundle.js`)).text().then((text) =>
+      text.length > 100_000
+    ),
     true,
   );
 });
@@ -297,7 +301,7 @@ Deno.test("with a token the API asks for it; health checks do not", async () => 
   try {
     await using fabric = await TestFabric.start(1, ["--host", "0.0.0.0"]);
     const status = async (path: string, headers: HeadersInit = {}) => {
-      const response = await fetch(fabric.info.api + path, { headers });
+      const response = await authorized(fabric.info.api + path, { headers });
       await response.body?.cancel();
       return response.status;
     };

@@ -4,6 +4,7 @@ import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { until } from "../support/wait.ts";
 import { Wakeup } from "../support/wakeup.ts";
+import { authorized } from "../support/token.ts";
 
 const CONFIG_CHANGE_MSG = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
@@ -35,7 +36,7 @@ Deno.test("SEND_RARP goes to everybody in the VF's VLAN, and to nobody else", as
   }
   const mac = fabric.vf(0).mac.split(":").map((byte) => parseInt(byte, 16));
   for (const path of ["passthrough", "emulated"]) {
-    const response = await fetch(`${fabric.info.api}/api/v1/vfs/0/mode`, {
+    const response = await authorized(`${fabric.info.api}/api/v1/vfs/0/mode`, {
       method: "PUT",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ mode: path }),

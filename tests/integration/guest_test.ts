@@ -14,6 +14,7 @@ import { TestProcess } from "../support/process.ts";
 import { QemuGuest } from "../support/qemu.ts";
 import { Testpmd } from "../support/testpmd.ts";
 import { until } from "../support/wait.ts";
+import { authorized } from "../support/token.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -174,13 +175,17 @@ judgedTest(["tshark"], "a capture opens in tshark, with both directions, the rig
   await a.reaches(b.ip);
   const path = await Deno.makeTempFile({ prefix: "ringfabric-", suffix: ".pcapng" });
   try {
-    const capture = fetch(`${a.api}/capture?seconds=1`);
-    await until("the capture to run", async () => (await ask(`${a.api}/capture?seconds=1`)).status === 409);
+    const capturing = authorized(`${a.api}/api/v1/capture`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: '{"seconds":1}',
+    });
+    await until("the capture to run", async () => (await ask(`${a.api}/api/v1/capture`, "POST", {})).status === 409);
     const before = Date.now() / 1000;
     await a.ping(b.ip, 5);
     await checkedStream(a, b, { rate: 1000, size: 1514, count: 100 });
     for (const size of ODD_SIZES) await checkedStream(a, b, { rate: 1000, size, count: 2 });
-    await Deno.writeFile(path, new Uint8Array(await (await capture).arrayBuffer()));
+    await Deno.writeFile(path, new Uint8Array(await (await capturing).arrayBuffer()));
     const { stdout, stderr, code } = await new Deno.Command("tshark", {
       args: [
         "-r",
@@ -223,7 +228,7 @@ Deno.test("the guest's API refuses what cannot be, and says what would be", asyn
     ["POST", "/api/v1/traffic", { to: "10.0.0.2", size: 20 }, 422, "size"],
     ["POST", "/api/v1/traffic", { to: "10.0.0.2", rate: -1 }, 422, "rate"],
     ["DELETE", "/api/v1/traffic/15", undefined, 404, "id"],
-    ["GET", "/capture?seconds=0", undefined, 422, "seconds"],
+    ["POST", "/api/v1/capture", { seconds: 0 }, 422, "seconds"],
     ["PATCH", "/api/v1/link", { mac: "01:00:00:00:00:01" }, 422, "mac"],
   ];
   for (const [method, path, body, status, field] of cases) {

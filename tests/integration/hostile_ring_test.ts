@@ -11,6 +11,7 @@ import type { VirtqueueName } from "../support/formats.ts";
 import { attack, ringAttacks } from "../support/ring_attacks.ts";
 import { until } from "../support/wait.ts";
 import { Wakeup } from "../support/wakeup.ts";
+import { authorized } from "../support/token.ts";
 
 // The engine alone meets all formats (tests/unit/hostile_ring_test.ts); here it is what is around it that matters.
 for (const format of ["split", "packed"] as const) {
@@ -193,7 +194,7 @@ Deno.test("27 full error descriptors of one guest take no thread of the pool tha
   // All thirty-two queues stop, and vhost says so on each error descriptor.
   assertEquals(await front.acknowledged("VHOST_USER_REM_MEM_REG", singleRegion(front.region)), 0n);
   await until("all queues to stop", async () => {
-    const { session } = await (await fetch(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
+    const { session } = await (await authorized(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
     return session.vrings.every((ring: { error?: string }) => ring.error !== undefined);
   });
   assert(threads() < before + errs.length / 2, `vhost had ${before} threads, and has ${threads()}`);
@@ -216,7 +217,7 @@ Deno.test("memory limit: a guest that maps more than its share is refused with t
     front.memory.fd.number,
   ]);
   assertEquals(code, 1n);
-  const { session } = await (await fetch(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
+  const { session } = await (await authorized(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
   assert(
     /memory takes 10485760 bytes, .*: a VF may map at most 8388608/.test(session.lastRefusal),
     session.lastRefusal,

@@ -6,6 +6,7 @@ import { FrontEnd } from "../support/front_end.ts";
 import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { checkPolicies } from "../support/policies.ts";
 import { until } from "../support/wait.ts";
+import { authorized } from "../support/token.ts";
 
 const SWITCHES = 1000;
 
@@ -161,7 +162,7 @@ Deno.test("pf, vf and vhost killed under passthrough traffic: the stream does no
     await until(`${name} to be there again`, async () => {
       const again = fabric.pids()[name];
       if (again === undefined || again === pid) return false;
-      return (await fetch(`${fabric.url(name as "pf")}/readyz`).then(async (response) => {
+      return (await authorized(`${fabric.url(name as "pf")}/readyz`).then(async (response) => {
         await response.body?.cancel();
         return response.ok;
       }).catch(() => false));

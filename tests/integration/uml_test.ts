@@ -8,6 +8,7 @@ import { setMode } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { UmlGuest } from "../support/uml.ts";
 import { until } from "../support/wait.ts";
+import { authorized } from "../support/token.ts";
 
 const GIB = 1024 ** 3;
 /** Prints what comes on the first connection to port 5000. netcat reads a KiB at a time: system calls are dear there. */
@@ -130,7 +131,7 @@ judgedTest(["uml"], "a guest that is killed and booted again has its VF again, t
 
 judgedTest(["uml"], "a guest without a VF, on the software switch", async () => {
   await using fabric = await TestFabric.start(1);
-  const { status } = await fetch(`${fabric.info.api}/api/v1/vports`, {
+  const { status } = await authorized(`${fabric.info.api}/api/v1/vports`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: "{}",

@@ -5,6 +5,7 @@ import { FrontEnd, u64, vringState } from "../support/front_end.ts";
 import { frame } from "../support/mock_guest.ts";
 import { until } from "../support/wait.ts";
 import { Wakeup, type WakeupKind } from "../support/wakeup.ts";
+import { authorized } from "../support/token.ts";
 
 const KINDS: WakeupKind[] = ["eventfd", "socket", "pipe"];
 const FRAMES = 50;
@@ -37,7 +38,7 @@ async function processFds(fabric: TestFabric, service: string): Promise<number> 
 }
 
 async function setMode(fabric: TestFabric, vf: number, mode: string): Promise<void> {
-  const response = await fetch(`${fabric.info.api}/api/v1/vfs/${vf}/mode`, {
+  const response = await authorized(`${fabric.info.api}/api/v1/vfs/${vf}/mode`, {
     method: "PUT",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ mode }),
@@ -101,7 +102,7 @@ Deno.test("front-ends with pipes come and go, and leave no descriptor and no thr
   };
   const settled = () =>
     until("the session to end", async () => {
-      const port = await (await fetch(`${fabric.url("vhost")}/api/v1/ports/0`)).json();
+      const port = await (await authorized(`${fabric.url("vhost")}/api/v1/ports/0`)).json();
       return port.connected === false;
     });
   await round(200);

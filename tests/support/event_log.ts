@@ -1,5 +1,6 @@
 /** The PF's events, as they come. */
 import { readEvents } from "../../shared/api/mod.ts";
+import { TEST_TOKEN } from "./token.ts";
 import { until, within } from "./wait.ts";
 
 /** An event of whatever kind. */
@@ -17,7 +18,10 @@ export class EventLog implements AsyncDisposable {
   }
 
   /** Subscribes to the events of the PF at `api`. */
-  static async start(api: string, headers: Record<string, string> = {}): Promise<EventLog> {
+  static async start(
+    api: string,
+    headers: Record<string, string> = { authorization: `Bearer ${TEST_TOKEN}` },
+  ): Promise<EventLog> {
     const log = new EventLog(`${api}/api/v1/events`, headers);
     await within("the PF to take the subscription", log.#open.promise, 5000);
     return log;

@@ -2,6 +2,7 @@
 import { pfClient, type VfPatch } from "../../shared/api/mod.ts";
 import { EventLog } from "./event_log.ts";
 import { TestProcess } from "./process.ts";
+import { authorized } from "./token.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -85,7 +86,7 @@ export class TestFabric implements AsyncDisposable {
   }
 
   async patch(id: number, patch: Partial<VfPatch>): Promise<void> {
-    const response = await fetch(`${this.info.api}/api/v1/vfs/${id}`, {
+    const response = await authorized(`${this.info.api}/api/v1/vfs/${id}`, {
       method: "PATCH",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(patch),
@@ -96,7 +97,7 @@ export class TestFabric implements AsyncDisposable {
 
   // deno-lint-ignore no-explicit-any
   async get(path: string): Promise<any> {
-    const response = await fetch(this.info.api + path);
+    const response = await authorized(this.info.api + path);
     return await response.json();
   }
 

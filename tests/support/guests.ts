@@ -3,6 +3,7 @@ import { assertEquals } from "@std/assert";
 import type { FlowState, GeneratorState, PingResult, VfMode } from "../../shared/api/mod.ts";
 import type { TestFabric } from "./fabric.ts";
 import { until } from "./wait.ts";
+import { authorized } from "./token.ts";
 
 /** An answer of an API: its status and body. */
 export interface Answer {
@@ -14,7 +15,7 @@ export interface Answer {
 /** Asks an API. */
 export async function ask(url: string, method = "GET", body?: unknown): Promise<Answer> {
   const image = body instanceof Uint8Array;
-  const response = await fetch(url, {
+  const response = await authorized(url, {
     method,
     ...(body === undefined ? {} : {
       headers: { "content-type": image ? "application/wasm" : "application/json" },

@@ -8,6 +8,7 @@ export const JUDGE_PACKAGES = [
   "qemu-system-x86",
   "linux-image-cloud-amd64",
   "busybox-static",
+  "chromium",
   "cpio",
   "dpdk",
   "dpdk-dev",
@@ -29,18 +30,20 @@ const PROGRAMS: Record<string, string> = {
   "tshark": "/usr/bin/tshark",
   "uml": "/usr/bin/linux.uml",
   "iperf3": "/usr/bin/iperf3",
+  "chromium": "/usr/bin/chromium",
   "docker": "/usr/sbin/dockerd",
   "docker-compose": "/usr/bin/docker-compose",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml";
+export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
   testpmd: ["testpmd", "root, for hugepages"],
   tshark: ["tshark"],
   uml: ["uml", "iperf3", "busybox", "root, for namespaces"],
+  chromium: ["chromium"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };
 

@@ -60,7 +60,7 @@ export class ModeWorld implements ShellWorld {
     const none = () => Promise.reject(new Error("not in this world"));
     this.app = vfApi({
       registry: { ...registry, list: [], trust: { keys: [] }, add: none, remove: none },
-      guests: { list: [], token: () => undefined, report: none, wish: none },
+      guests: { list: [], isOwnToken: () => false, report: none, wish: none },
       modes: this.modes,
     }, undefined);
   }

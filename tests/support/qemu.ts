@@ -14,6 +14,7 @@ const MODULES = [
   "drivers/virtio/virtio_pci_modern_dev",
   "drivers/virtio/virtio_pci_legacy_dev",
   "drivers/virtio/virtio_pci",
+  "drivers/virtio/virtio_mmio",
   "net/core/failover",
   "drivers/net/net_failover",
   "drivers/net/virtio_net",
@@ -26,7 +27,10 @@ const INIT = `#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs none /dev
 /bin/busybox --install -s /bin
 export PATH=/bin
-for m in ${MODULES.map((path) => path.split("/").at(-1)).join(" ")}; do insmod /modules/$m.ko; done
+for m in ${MODULES.map((path) => path.split("/").at(-1)).join(" ")}; do
+  # QEMU's microvm names its devices on the kernel's command line.
+  insmod /modules/$m.ko $(tr ' ' '\\n' </proc/cmdline | sed -n "s/^$m\\.//p")
+done
 dmesg -n 1
 stty -echo
 ip link set lo up
@@ -81,6 +85,8 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
 
 /** How a guest is started. */
 export interface BootOptions {
+  /** What kind of machine; microvm has its devices by virtio-mmio. */
+  machine?: "pc" | "q35" | "microvm";
   memory?: string;
   queuePairs?: number;
   /** More properties of its network device, such as `packed=on`. */
@@ -89,6 +95,21 @@ export interface BootOptions {
   monitor?: string;
   /** More arguments of QEMU. */
   extra?: string[];
+}
+
+/** The arguments for a pc as those for another machine, with more properties of the network device. */
+function hardwareArguments(args: readonly string[], { machine = "pc", device }: BootOptions): string[] {
+  const isMicrovm = machine === "microvm";
+  const own = args.map((argument) => {
+    if (!argument.startsWith("virtio-net-pci,")) return argument;
+    const [, netdev, mac] = argument.split(",");
+    const kind = isMicrovm ? `virtio-net-device,${netdev},${mac}` : argument;
+    return device === undefined ? kind : `${kind},${device}`;
+  });
+  if (!isMicrovm) return [...own, "-machine", machine];
+  // It knows no NUMA: its memory is named by the machine.
+  const numa = own.indexOf("-numa");
+  return [...own.toSpliced(numa, 2), "-machine", "microvm,isa-serial=on,rtc=on,memory-backend=mem"];
 }
 
 /** A running QEMU guest. */
@@ -107,10 +128,8 @@ export class QemuGuest implements AsyncDisposable {
     options: BootOptions = {},
   ): Promise<QemuGuest> {
     const { kernel, initrd } = await guestImage();
-    const { monitor, device, memory = "256M", queuePairs = 1 } = options;
-    const hardware = qemuArguments(vf, { memory, queuePairs }).map((argument) =>
-      device !== undefined && argument.startsWith("virtio-net-pci,") ? `${argument},${device}` : argument
-    );
+    const { monitor, memory = "256M", queuePairs = 1 } = options;
+    const hardware = hardwareArguments(qemuArguments(vf, { memory, queuePairs }), options);
     const process = new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
       ...hardware,
       ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],

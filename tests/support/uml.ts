@@ -7,6 +7,8 @@ import { TestProcess } from "./process.ts";
 import { until, within } from "./wait.ts";
 
 const INIT = fromFileUrl(new URL("uml_init.sh", import.meta.url));
+/** What the init puts before its own words. */
+const MARK = "\u001e";
 const BOOT_DEADLINE_MS = 90_000;
 /** Longer lines get stuck in the guest's terminal. */
 const LINE_BYTES_MAX = 3900;
@@ -50,7 +52,7 @@ export class UmlGuest implements AsyncDisposable {
     ], { env: { TMPDIR: "/dev/shm", HOME: dir } });
     const guest = new UmlGuest(process, dir);
     try {
-      await process.expect(/\x1eREADY\n/, BOOT_DEADLINE_MS);
+      await process.expect(new RegExp(`${MARK}READY\n`), BOOT_DEADLINE_MS);
       return guest;
     } catch (error) {
       await guest[Symbol.asyncDispose]();
@@ -66,7 +68,7 @@ export class UmlGuest implements AsyncDisposable {
     const done = this.#last.then(async () => {
       const from = this.#process.output.length;
       await this.#process.write(`${command}\n`);
-      const match = await this.#process.expect(/([^]*?)\x1eEND (\d+)\n/, deadlineMs, from);
+      const match = await this.#process.expect(new RegExp(`([^]*?)${MARK}END (\\d+)\n`), deadlineMs, from);
       return { output: match[1] ?? "", code: Number(match[2]) };
     });
     this.#last = done.catch(() => {});

@@ -45,7 +45,7 @@ shellTest("each step is a request with the guest's token, and with what the gues
     ["POST", "/api/v1/path/passthrough", { vf: 3, token: "token" }],
     ["POST", "/api/v1/path/emulated", { deadlineMs: 1800 }],
     ["GET", "/api/v1/mode", null],
-    ["POST", "/api/v1/path/resume", null],
+    ["POST", "/api/v1/path/resume", {}],
   ]);
   assertEquals(new Set(guest.asked.map(({ headers }) => headers.get("authorization"))), new Set(["Bearer secret"]));
 });

@@ -189,7 +189,7 @@ Deno.test("a VF that is allotted to a vport's guest has the vport's policy, and 
   await using pf = await TestPf.start(2);
   const { mac } = await pf.addVport({ vlan: 5, maxTxRate: 100 });
   await pf.set("vfs/1", { vlan: 9, hardware: "advanced" });
-  await pf.ask("POST", "vports/0/vf");
+  await pf.ask("POST", "vports/0/vf", {});
   const { vfs: [, vf], vports } = programme(pf);
   assertEquals([vf?.mac, vf?.vlan, vf?.maxTxRate, vf?.fallback], [mac, 5, 100, "pf"]);
   assertEquals([vf?.hardware, vports], ["advanced", []], "the hardware is the VF's own");

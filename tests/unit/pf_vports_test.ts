@@ -75,13 +75,13 @@ Deno.test("a guest is allotted the last VF that nobody drives, is about to drive
   pf.nic.pools.set(3, { held: true });
   pf.software.frontEnds.add(2);
   const allotted = [];
-  for (const id of [0, 1, 2]) allotted.push((await pf.ask<VportView>("POST", `vports/${id}/vf`)).body.vf);
+  for (const id of [0, 1, 2]) allotted.push((await pf.ask<VportView>("POST", `vports/${id}/vf`, {})).body.vf);
   assertEquals(allotted, [4, 1, 0]);
   assertEquals((await pf.get("vfs/4")).vport, 0);
   assertEquals(pf.nic.takenBack, [4, 1, 0], "whoever had it before cannot come back to it");
   await pf.addVport();
   assertEquals(
-    refusalOf(await pf.ask("POST", "vports/3/vf")),
+    refusalOf(await pf.ask("POST", "vports/3/vf", {})),
     "409 mode (no-vf-left): no VF is left for the guest of vport 3: all 6 are in use",
   );
 });
@@ -89,16 +89,16 @@ Deno.test("a guest is allotted the last VF that nobody drives, is about to drive
 Deno.test("a guest that has a VF keeps it, and is not taken it from when it asks again", async () => {
   await using pf = await TestPf.start(2);
   await pf.addVport();
-  await pf.ask("POST", "vports/0/vf");
+  await pf.ask("POST", "vports/0/vf", {});
   pf.nic.pools.set(1, { attached: true });
-  assertEquals((await pf.ask<VportView>("POST", "vports/0/vf")).body.vf, 1);
+  assertEquals((await pf.ask<VportView>("POST", "vports/0/vf", {})).body.vf, 1);
   assertEquals(pf.nic.takenBack, [1]);
 });
 
 Deno.test("a VF that is given back was taken back first; without one there is nothing to be done", async () => {
   await using pf = await TestPf.start(2);
   await pf.addVport();
-  await pf.ask("POST", "vports/0/vf");
+  await pf.ask("POST", "vports/0/vf", {});
   assertEquals((await pf.ask<VportView>("DELETE", "vports/0/vf")).body.vf, null);
   assertEquals(pf.nic.takenBack, [1, 1]);
   assertEquals((await pf.ask<VportView>("DELETE", "vports/0/vf")).status, 200);
@@ -111,10 +111,10 @@ Deno.test("if the NIC does not take a VF back it stays whose it is", async () =>
   const refuse = () => Promise.reject(new ApiError(503, "the NIC does not answer", undefined, "unreachable"));
   const takeBack = pf.nic.takeBack.bind(pf.nic);
   pf.nic.takeBack = refuse;
-  assertEquals((await pf.ask("POST", "vports/0/vf")).body.reason, "unreachable");
+  assertEquals((await pf.ask("POST", "vports/0/vf", {})).body.reason, "unreachable");
   assertEquals((await pf.get<VportView>("vports/0")).vf, null);
   pf.nic.takeBack = takeBack;
-  await pf.ask("POST", "vports/0/vf");
+  await pf.ask("POST", "vports/0/vf", {});
   pf.nic.takeBack = refuse;
   assertEquals((await pf.ask("DELETE", "vports/0/vf")).body.reason, "unreachable");
   assertEquals((await pf.get<VportView>("vports/0")).vf, 1);
@@ -123,7 +123,7 @@ Deno.test("if the NIC does not take a VF back it stays whose it is", async () =>
 Deno.test("while a VF is allotted, its own policy rests, its vport stays, and it is not removed", async () => {
   await using pf = await TestPf.start(2);
   await pf.addVport();
-  await pf.ask("POST", "vports/0/vf");
+  await pf.ask("POST", "vports/0/vf", {});
   assertEquals(
     refusalOf(await pf.ask("PATCH", "vfs/1", { vlan: 7 })),
     "409 id (vf-allotted): vf 1 is allotted to the guest of vport 0: set the vport's policy instead",
@@ -144,7 +144,7 @@ Deno.test("changes of vports are told", async () => {
   await using pf = await TestPf.start(1);
   await pf.addVport({ id: 3, vlan: 7 });
   await pf.set("vports/3", { qos: 2 });
-  await pf.ask("POST", "vports/3/vf");
+  await pf.ask("POST", "vports/3/vf", {});
   await pf.ask("DELETE", "vports/3/vf");
   await pf.ask("DELETE", "vports/3");
   const told = pf.events.filter(({ type }) => type !== "nic-up");

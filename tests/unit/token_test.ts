@@ -1,5 +1,6 @@
 /** A guest with a token of its own speaks for its port at the vf service, and for nothing else. */
 import { assertEquals } from "@std/assert";
+import { Access } from "../../shared/api/mod.ts";
 import { vfApi } from "../../services/vf/api.ts";
 import { Guests } from "../../services/vf/guests.ts";
 import { Modes } from "../../services/vf/modes.ts";
@@ -15,7 +16,10 @@ Deno.test("tokens of guests", async () => {
     );
     const guests = new Guests(peers, new Map([["0", "zero"], ["1", "one"]]));
     const registry = await Registry.open(dir, undefined, { keys: [] });
-    const app = vfApi({ guests, registry, modes: new Modes({ peers, guests, registry }) }, "master");
+    const app = vfApi(
+      { guests, registry, modes: new Modes({ peers, guests, registry }) },
+      new Access({ token: "master" }),
+    );
     const status = async (token: string, path: string, method = "PUT") =>
       (await app.request(path, {
         method,

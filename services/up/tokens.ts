@@ -1,0 +1,74 @@
+/**
+ * The fabric's tokens. The operator's is in the run directory, readable by its owner alone; services get one of their
+ * own, and each built-in guest one that is good for its port. What the services check against is a file of hashes.
+ */
+import {
+  AccessFile,
+  accessFile,
+  hashToken,
+  newToken,
+  type TokenEntry,
+  tokenFile,
+  writePrivately,
+} from "../../shared/api/mod.ts";
+
+/** The tokens of a fabric that runs. */
+export interface FabricTokens {
+  /** What a person shows. */
+  operator: string;
+  /** What services show each other. */
+  service: string;
+  /** What a built-in guest and its hypervisor show each other, by the guest's port. */
+  guests: Map<string, string>;
+  /** Where the hashes are. */
+  accessFile: string;
+}
+
+function readEntries(path: string): TokenEntry[] {
+  try {
+    return AccessFile.parse(JSON.parse(Deno.readTextFileSync(path))).tokens;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw new Error(`Cannot read ${path}: ${(error as Error).message}; remove it, and tokens of others with it`);
+  }
+}
+
+/**
+ * Makes or finds the tokens of the fabric in `runDir`. The operator's token stays from run to run; `own`, from
+ * RINGFABRIC_TOKEN, takes its place and is not written down. Tokens of others stay too.
+ */
+export function prepareTokens(runDir: string, own: string | undefined, guestCount: number): FabricTokens {
+  const file = tokenFile(runDir);
+  let operator = own;
+  if (operator === undefined) {
+    try {
+      operator = Deno.readTextFileSync(file).trim();
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      operator = newToken();
+      writePrivately(file, `${operator}\n`);
+    }
+  } else {
+    forget(file);
+  }
+  const service = newToken();
+  const others = readEntries(accessFile(runDir)).filter(({ role }) => role !== "operator" && role !== "service");
+  const entries: TokenEntry[] = [
+    { name: "operator", role: "operator", sha256: hashToken(operator) },
+    { name: "services", role: "service", sha256: hashToken(service) },
+    ...others,
+  ];
+  writePrivately(accessFile(runDir), JSON.stringify({ tokens: entries }, null, 2));
+  // How many VFs there are is not known yet: guest N is on VF N or on a vport.
+  const ports = Array.from({ length: guestCount }, (_, i) => [String(i), `vport${i}`]).flat();
+  const guests = new Map(ports.map((port) => [port, newToken()]));
+  return { operator, service, guests, accessFile: accessFile(runDir) };
+}
+
+function forget(file: string): void {
+  try {
+    Deno.removeSync(file);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

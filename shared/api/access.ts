@@ -1,0 +1,98 @@
+/**
+ * Who may ask what of the services' APIs. A token is a secret; services know only their hashes, from a file that `up`
+ * writes and `fabric token` changes, and that is read again when it changes. So a token is exchanged without a restart,
+ * and no service can learn another's from it.
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { z } from "@hono/zod-openapi";
+
+/** What a token is good for. */
+export const Role = z.discriminatedUnion("role", [
+  /** Everything, and nothing that the others may not see. */
+  z.strictObject({ role: z.literal("operator") }),
+  /** A service of the fabric, asking another one. */
+  z.strictObject({ role: z.literal("service") }),
+  /** Looks, and changes nothing. */
+  z.strictObject({ role: z.literal("read") }),
+  /** One VF: its state, its counters, and its policy. */
+  z.strictObject({ role: z.literal("vf"), vf: z.int().min(0).max(255) }),
+]);
+export type Role = z.output<typeof Role>;
+
+/** One token as the file has it. */
+export const TokenEntry = z.object({ name: z.string().max(64), sha256: z.hex().length(64) }).and(Role);
+export type TokenEntry = z.output<typeof TokenEntry>;
+
+/** The file: `access.json` in the run directory. */
+export const AccessFile = z.object({ tokens: z.array(TokenEntry) });
+
+/** How long the file may be out of date. A token that is not known is looked up again at once. */
+const CHECK_MS = 1000;
+
+/** SHA-256 of a token, in hexadecimal. */
+export function hashToken(token: string): string {
+  return createHash("sha256").update(token).digest("hex");
+}
+
+/** A new token: 32 random bytes. */
+export function newToken(): string {
+  return crypto.getRandomValues(new Uint8Array(32)).toHex();
+}
+
+/** Says which tokens are good, and for what. */
+export class Access {
+  readonly #file: string | undefined;
+  readonly #own: TokenEntry[];
+  #entries: TokenEntry[] = [];
+  #modifiedMs = -1;
+  #checkedMs = -Infinity;
+
+  /** `file`: where the hashes are; `token`: an operator's token, beside or instead of it. */
+  constructor({ file, token }: { file?: string | undefined; token?: string | undefined }) {
+    this.#file = file;
+    this.#own = token === undefined ? [] : [{ name: "RINGFABRIC_TOKEN", role: "operator", sha256: hashToken(token) }];
+  }
+
+  /** What `token` is good for; `undefined`: nothing. */
+  roleOf(token: string): Role | undefined {
+    const hash = new TextEncoder().encode(hashToken(token));
+    return this.#find(hash, false) ?? this.#find(hash, true);
+  }
+
+  #find(hash: Uint8Array, now: boolean): Role | undefined {
+    this.#refresh(now);
+    let found: TokenEntry | undefined;
+    // All are compared, each in the same time: nothing is to be learned from how long it takes.
+    for (const entry of [...this.#own, ...this.#entries]) {
+      if (timingSafeEqual(new TextEncoder().encode(entry.sha256), hash)) found ??= entry;
+    }
+    return found;
+  }
+
+  #refresh(now: boolean): void {
+    if (this.#file === undefined || (!now && performance.now() - this.#checkedMs < CHECK_MS)) return;
+    this.#checkedMs = performance.now();
+    const modifiedMs = Deno.statSync(this.#file).mtime?.getTime() ?? 0;
+    if (modifiedMs === this.#modifiedMs) return;
+    this.#entries = AccessFile.parse(JSON.parse(Deno.readTextFileSync(this.#file))).tokens;
+    this.#modifiedMs = modifiedMs;
+  }
+}
+
+const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode)?$/;
+
+/** Whether a role may send a request: reads have no effects, whatever their path. */
+export function isAllowed(role: Role, method: string, path: string): boolean {
+  const isRead = method === "GET" || method === "HEAD";
+  switch (role.role) {
+    case "operator":
+    case "service":
+      return true;
+    case "read":
+      return isRead;
+    case "vf": {
+      const [, vf, part] = OWN_PATH.exec(path) ?? [];
+      return vf === String(role.vf) && (isRead || (method === "PATCH" && part === undefined));
+    }
+  }
+}
