@@ -46,6 +46,7 @@ function vlan(vf: PortPolicy): string {
 
 /** What the VF's guest is doing, in a word or two. */
 function guestState(vf: Vf): string {
+  if (vf.attached === null || vf.queues === null) return "not known";
   if (!vf.attached) return "no guest";
   const failed = vf.queues.filter((queue) => queue.state === "error").length;
   if (failed > 0) return `${failed} queue(s) in error`;
@@ -66,7 +67,7 @@ export function vfTable(vfs: readonly Vf[]): string {
     vfs.map((vf) => [
       vf.id,
       ...policyCells(vf),
-      vf.attached ? vf.plugin ?? vf.mode : "-",
+      vf.attached ? vf.plugin ?? vf.mode ?? "-" : "-",
       guestState(vf),
     ]),
   );
@@ -97,7 +98,13 @@ export function vportTable(vports: readonly VportView[]): string {
     vports.map((vport) => [
       vport.id,
       ...policyCells(vport),
-      vport.vf !== null ? `drives vf ${vport.vf}` : vport.attached ? "attached" : "no guest",
+      vport.vf !== null
+        ? `drives vf ${vport.vf}`
+        : vport.attached === null
+        ? "not known"
+        : vport.attached
+        ? "attached"
+        : "no guest",
     ]),
   );
 }
@@ -105,6 +112,15 @@ export function vportTable(vports: readonly VportView[]): string {
 /** Multicast groups, as they can be set. */
 function groups(multicast: Multicast): string {
   return typeof multicast === "string" ? multicast : multicast.join(",") || "none";
+}
+
+/** What the NIC does not say while it is away. */
+const UNKNOWN = "not known: the NIC does not answer";
+
+function memoryText(memory: Vf["memory"]): string {
+  if (!memory) return UNKNOWN;
+  const mib = (memory.bytes / 1024 ** 2).toFixed(0);
+  return `${mib} MiB in ${memory.regions} regions${memory.sealed ? "" : ", not sealed"}`;
 }
 
 /** One VF with everything known of it. */
@@ -126,20 +142,15 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["mtu", vf.mtu],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
     ["hardware", vf.hardware],
-    ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode],
+    ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
-    [
-      "memory",
-      `${(vf.memory.bytes / 1024 ** 2).toFixed(0)} MiB in ${vf.memory.regions} regions${
-        vf.memory.sealed ? "" : ", not sealed"
-      }`,
-    ],
-    ["learned MACs", vf.learnedMacs],
+    ["memory", memoryText(vf.memory)],
+    ["learned MACs", vf.learnedMacs ?? UNKNOWN],
   ];
   const width = Math.max(...facts.map(([name]) => name.length));
   const lines = facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`);
-  const queues = vf.queues.map((queue) => [
+  const queues = (vf.queues ?? []).map((queue) => [
     queue.index,
     queue.kind,
     queue.size,

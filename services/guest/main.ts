@@ -6,6 +6,7 @@ import {
   accessOf,
   type AccessOptions,
   cpuList,
+  list,
   MacAddress,
   ownToken,
   parseListen,
@@ -46,7 +47,7 @@ const options = accessCommand(new Command("guest"))
   .option("--port <name>", "the port it is on: a VF's number, or vport3", "0")
   .option("--hypervisor <url>", "the vf service; without it the guest stands alone")
   .option("--nic-socket <path>", "the NIC's socket for guests")
-  .option("--trust <paths>", "files with the public keys of those whose plugins are taken, one in a line")
+  .option("--trust <file>", "public keys of those whose plugins are taken, one in a line; may be repeated", list, [])
   .option("--mac <address>", "MAC address of a guest that stands alone", "02:00:00:00:00:01")
   .option("--mtu <bytes>", "MTU", wholeNumber(576, 9000), 1500)
   .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
@@ -76,7 +77,7 @@ const options = accessCommand(new Command("guest"))
       port: string;
       hypervisor?: string;
       nicSocket?: string;
-      trust?: string;
+      trust: string[];
       mac: string;
       mtu: number;
       queuePairs: number;
@@ -110,12 +111,15 @@ await runService("guest", async () => {
     ringSize: options.ringSize,
     declined: declined(options),
   });
-  const keys = options.trust ? readKeys(options.trust) : [];
   const shell = new Shell(machine, host, virtio, {
     deviceSocket: options.nicSocket,
     reactor,
     owner: `guest (pid ${Deno.pid})`,
-    trust: { keys },
+    trust: {
+      get keys() {
+        return readKeys(options.trust);
+      },
+    },
     ringSize: options.ringSize,
     headerBytes: options.headerBytes,
     declined: declined(options),

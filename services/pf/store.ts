@@ -1,7 +1,7 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
 import { defaultPolicy, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
-import { oneLine } from "../../shared/api/mod.ts";
+import { log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
 
@@ -19,6 +19,55 @@ export interface Settings {
   vports: Vport[];
 }
 
+/** Opens the database at `path`. One that is damaged is put aside, and a new one is begun. Throws if neither can be. */
+function openDatabase(path: string): DatabaseSync {
+  try {
+    return openSound(path);
+  } catch (cause) {
+    const isDamaged = cause instanceof DamagedDatabase || /malformed|not a database/.test(oneLine(cause));
+    if (!isDamaged) throw new Error(`Cannot open the database ${path}: ${oneLine(cause)}`, { cause });
+    const aside = `${path}.damaged-${new Date().toISOString().replaceAll(":", "")}`;
+    Deno.renameSync(path, aside);
+    log(
+      "error",
+      "pf",
+      `the database ${path} is damaged (${
+        oneLine(cause)
+      }): it is ${aside} now. Every policy begins anew: restore it, ` +
+        "or set what is to be set",
+    );
+    return openSound(path);
+  }
+}
+
+class DamagedDatabase extends Error {
+  override readonly name = "DamagedDatabase";
+}
+
+function openSound(path: string): DatabaseSync {
+  const db = new DatabaseSync(path);
+  try {
+    // A rollback journal leaves no shared-memory file behind. EXTRA waits for the disk, and for the directory too once
+    // the journal has gone: else a power failure could bring it back, and undo what was answered.
+    db.exec("PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; PRAGMA busy_timeout = 2000");
+    const check = Object.values(db.prepare("PRAGMA quick_check").get() ?? {})[0];
+    if (check !== "ok") throw new DamagedDatabase(String(check));
+    const row = db.prepare("PRAGMA user_version").get() as { user_version: number };
+    if (row.user_version > SCHEMA_VERSION) {
+      throw new Error(`it was written by a newer version (schema ${row.user_version})`);
+    }
+    db.exec(`
+      CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS vf (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS vport (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+      PRAGMA user_version = ${SCHEMA_VERSION}`);
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
 /** The database. Every write is one transaction, on disk when it returns. */
 export class Store implements Disposable {
   readonly #db: DatabaseSync;
@@ -26,22 +75,7 @@ export class Store implements Disposable {
 
   /** Opens or creates the database at `path`; a new one has `defaultVfs` VFs and addresses derived from `macSeed`. */
   constructor(path: string, macSeed: string, defaultVfs: number) {
-    try {
-      this.#db = new DatabaseSync(path);
-      // A rollback journal leaves no shared-memory file behind; FULL waits for the disk.
-      this.#db.exec("PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000");
-      const row = this.#db.prepare("PRAGMA user_version").get() as { user_version: number };
-      if (row.user_version > SCHEMA_VERSION) {
-        throw new Error(`it was written by a newer version (schema ${row.user_version})`);
-      }
-      this.#db.exec(`
-        CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-        CREATE TABLE IF NOT EXISTS vf (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
-        CREATE TABLE IF NOT EXISTS vport (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
-        PRAGMA user_version = ${SCHEMA_VERSION}`);
-    } catch (cause) {
-      throw new Error(`Cannot open the database ${path}: ${oneLine(cause)}`, { cause });
-    }
+    this.#db = openDatabase(path);
     this.#macSeed = this.#setting("macSeed") ?? macSeed;
     this.#setSetting("macSeed", this.#macSeed);
     if (this.#setting("numVfs") === undefined) this.#setSetting("numVfs", String(defaultVfs));

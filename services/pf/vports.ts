@@ -3,6 +3,7 @@ import {
   ApiError,
   type LinkPatch,
   type ModeRequest,
+  socketPath,
   type VfMode,
   type VportPatch,
   type VportRequest,
@@ -36,11 +37,11 @@ export class Vports {
 
   async list(): Promise<VportView[]> {
     const { settings, links, runDir } = this.#parts;
-    const states = await links.software.vports().catch(() => []);
+    const states = await links.software.vports().catch(() => undefined);
     return settings.now.vports.map((vport) => {
-      const state = states.find(({ id }) => id === vport.id);
-      const socket = `${runDir}/vport${vport.id}.sock`;
-      return { ...vport, socket, attached: state?.attached ?? false, counters: state?.counters ?? {} };
+      const state = states?.find(({ id }) => id === vport.id);
+      const socket = socketPath(runDir, `vport${vport.id}`);
+      return { ...vport, socket, attached: state?.attached ?? null, counters: state?.counters ?? null };
     });
   }
 

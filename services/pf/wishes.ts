@@ -69,8 +69,9 @@ function grantPromisc(who: string, policy: PortPolicy, promisc: LinkPatch["promi
 }
 
 function grantMulticast(who: string, policy: PortPolicy, wanted: LinkPatch["multicast"]): VportPatch {
-  if (wanted === undefined || JSON.stringify(wanted) === JSON.stringify(policy.guestMulticast)) return {};
-  if (wanted === null) return { guestMulticast: null };
+  if (wanted === undefined) return {};
+  const isSame = JSON.stringify(wanted) === JSON.stringify(policy.guestMulticast);
+  if (wanted === null) return isSame ? {} : { guestMulticast: null };
   const { multicast: allowed, trust } = policy;
   const isMore = allowed !== "all" && wanted !== "none" &&
     (wanted === "all" || wanted.some((group) => !allowed.includes(group)));
@@ -78,5 +79,5 @@ function grantMulticast(who: string, policy: PortPolicy, wanted: LinkPatch["mult
     const detail = `${who} may not receive other multicast than the PF allows (${allowed}): it is not trusted`;
     throw new ApiError(409, detail, "multicast", "not-trusted");
   }
-  return { guestMulticast: wanted };
+  return isSame ? {} : { guestMulticast: wanted };
 }

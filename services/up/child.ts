@@ -88,6 +88,9 @@ export class Child {
         this.#ready.reject(new Error(this.#lastLine || `${this.spec.name} ended with code ${code}`));
         return;
       }
+      // A signal to the whole group may have reached the child before its supervisor.
+      await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MS));
+      if (this.#stopping) return;
       const now = Date.now();
       this.#deaths = [...this.#deaths.filter((at) => now - at < RESTART_WINDOW_MS), now];
       log("warn", "up", `${this.spec.name} ended with code ${code}; starting it again`);
@@ -97,7 +100,6 @@ export class Child {
         );
         return;
       }
-      await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MS));
     }
   }
 
@@ -107,7 +109,6 @@ export class Child {
     const { RINGFABRIC_TOKEN: _, ...inherited } = Deno.env.toObject();
     const process = new Deno.Command(Deno.execPath(), {
       args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
-      cwd: new URL("../../", import.meta.url),
       // The service ends when this pipe does: also if this process is killed.
       stdin: "piped",
       clearEnv: true,
@@ -145,15 +146,16 @@ export class Child {
   /** Ends the service: politely, then not. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    this.#signal("SIGTERM");
-    const timer = setTimeout(() => this.#signal("SIGKILL"), STOP_DEADLINE_MS);
+    // Its standard input is its line to here: it stops when that ends.
+    await this.#process?.stdin.close().catch(() => {});
+    const timer = setTimeout(() => this.#kill(), STOP_DEADLINE_MS);
     await this.#done;
     clearTimeout(timer);
   }
 
-  #signal(signal: Deno.Signal): void {
+  #kill(): void {
     try {
-      this.#process?.kill(signal);
+      this.#process?.kill("SIGKILL");
     } catch {
       // It has ended by itself.
     }

@@ -23,16 +23,23 @@ function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Option
     console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
     console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
-  const fabric = `npx -y deno@2.9.6 task fabric --run-dir ${options.runDir}`;
+  const fabric = `npx -y deno@2.9.6 task fabric${
+    options.runDir === defaultRunDir() ? "" : ` --run-dir ${quoted(options.runDir)}`
+  }`;
   console.log(`With KVM: ${fabric} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
 }
 
 /** How the APIs are asked from a shell. */
 function tokenHint(runDir: string): string {
-  const header = `authorization: Bearer $(cat ${tokenFile(runDir)})`;
+  const header = `authorization: Bearer $(cat ${quoted(tokenFile(runDir))})`;
   return Deno.env.get("RINGFABRIC_TOKEN")
     ? '  Every API asks for the token: curl -H "authorization: Bearer $RINGFABRIC_TOKEN" …'
     : `  Every API asks for the token: curl -H "${header}" …`;
+}
+
+/** A path as a shell takes it. */
+function quoted(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Arguments in lines of a flag and its value each, to be pasted into a shell. */

@@ -1,6 +1,6 @@
 /** Where the services of a fabric are, from outside and from each other. */
-import { dirname, fromFileUrl, resolve } from "@std/path";
-import { TRUSTED_KEYS } from "../../shared/wasm/load.ts";
+import { dirname, fromFileUrl, relative, resolve } from "@std/path";
+import { ROOT, TRUSTED_KEYS } from "../../shared/wasm/load.ts";
 import type { Options } from "./options.ts";
 
 /** The services' ports, from the PF's on; guests' from GUESTS on. */
@@ -12,17 +12,36 @@ export const GUESTS = 10;
 
 /** Addresses and files of a fabric. */
 export class Places {
-  readonly root = resolve(dirname(new URL(import.meta.url).pathname), "../..");
+  readonly root: string;
   readonly runDir: string;
-  readonly trust: string;
+  /** Files with the keys of those whose plugins are taken. */
+  readonly trust: string[];
+  #aliases: string | undefined;
+  #aliasCount = 0;
   readonly #port: number;
   readonly #host: string;
 
   constructor({ host, port, runDir, trust }: Options) {
     this.#host = host;
     this.#port = port;
-    this.runDir = runDir;
-    this.trust = [fromFileUrl(TRUSTED_KEYS), ...(trust ? [resolve(trust)] : [])].join(",");
+    this.root = this.#listable(resolve(dirname(fromFileUrl(import.meta.url)), "../.."));
+    this.runDir = this.#listable(runDir);
+    const keys = relative(fromFileUrl(ROOT), fromFileUrl(TRUSTED_KEYS));
+    this.trust = [`${this.root}/${keys}`, ...(trust ? [this.#listable(resolve(trust))] : [])];
+  }
+
+  /** A path that can stand in a list of Deno's permissions, which has no way to write a comma: another name for it. */
+  #listable(path: string): string {
+    if (!path.includes(",")) return path;
+    this.#aliases ??= Deno.makeTempDirSync({ prefix: "ringfabric-" });
+    const alias = `${this.#aliases}/${this.#aliasCount++}`;
+    Deno.symlinkSync(path, alias);
+    return alias;
+  }
+
+  /** Removes what was made for paths with commas. */
+  close(): void {
+    if (this.#aliases !== undefined) Deno.removeSync(this.#aliases, { recursive: true });
   }
 
   /** What a service listens on. */
@@ -38,7 +57,8 @@ export class Places {
 
   /** What every service may read and write. */
   get files(): string[] {
-    return [`--allow-read=${this.root},${this.runDir},${this.trust}`, `--allow-write=${this.runDir}`, "--allow-env"];
+    const read = [this.root, this.runDir, ...this.trust].join(",");
+    return [`--allow-read=${read}`, `--allow-write=${this.runDir}`, "--allow-env"];
   }
 }
 

@@ -1,6 +1,7 @@
 /** The command line and the permissions of each process of a fabric: no service has more than it needs. */
-import { fromFileUrl } from "@std/path";
-import { PLUGIN_DIR } from "../../shared/wasm/load.ts";
+import { fromFileUrl, relative } from "@std/path";
+import { accessFile, socketPath } from "../../shared/api/mod.ts";
+import { PLUGIN_DIR, ROOT } from "../../shared/wasm/load.ts";
 import type { ChildSpec } from "./child.ts";
 import type { Options } from "./options.ts";
 import { GUESTS, NIC, PF, type Places, VF, VHOST } from "./places.ts";
@@ -11,7 +12,7 @@ const ENGINES = 2;
 
 /** The four services. The NIC is the first. */
 export function services(options: Options, places: Places, tokens: ServiceTokens | undefined): ChildSpec[] {
-  const { runDir } = options;
+  const { runDir } = places;
   const optional = (flag: string, value: string | number | undefined) => value === undefined ? [] : [flag, `${value}`];
   // With more pollers than CPUs, spinning steals time from threads that have frames to move.
   const crowded = options.guests > 0 && options.guests + ENGINES > navigator.hardwareConcurrency;
@@ -20,8 +21,8 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
     `--allow-net=${[places.listen(own), ...others.map((other) => places.at(other))].join(",")}`;
   const url = (offset: number) => `http://${places.at(offset)}`;
   const guestPorts = Array.from({ length: options.guests }, (_, i) => GUESTS + i);
-  const script = (name: string) => ({ name, script: `services/${name}/main.ts` });
-  const access = accessArguments(tokens);
+  const script = (name: string) => ({ name, script: `${places.root}/services/${name}/main.ts` });
+  const access = accessArguments(tokens, runDir);
   const asking = tokens ? { RINGFABRIC_SERVICE_TOKEN: tokens.service } : {};
   return [
     {
@@ -44,7 +45,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
       args: [
         ...access,
         ...["--listen", places.listen(PF), "--nic", url(NIC), "--vhost", url(VHOST), "--vf", url(VF)],
-        ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(runDir)],
+        ...["--db", `${runDir}/pf.sqlite`, "--run-dir", runDir, "--mac-seed", macSeed(options.runDir)],
         ...optional("--vfs", options.vfs),
       ],
     },
@@ -66,7 +67,13 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
       args: [
         ...access,
         ...["--listen", places.listen(VF), "--pf", url(PF), "--vhost", url(VHOST), "--nic", url(NIC)],
-        ...["--plugins", `${runDir}/plugins`, "--builtin", fromFileUrl(PLUGIN_DIR), "--trust", places.trust],
+        ...[
+          "--plugins",
+          `${runDir}/plugins`,
+          "--builtin",
+          `${places.root}/${relative(fromFileUrl(ROOT), fromFileUrl(PLUGIN_DIR))}`,
+        ],
+        ...places.trust.flatMap((path) => ["--trust", path]),
       ],
     },
   ];
@@ -82,12 +89,11 @@ export interface GuestParts {
 /** Tokens for the services of a fabric and its built-in guests, by port. */
 export interface ServiceTokens {
   service: string;
-  accessFile: string;
   guests: Map<string, string>;
 }
 
-function accessArguments(tokens: ServiceTokens | undefined): string[] {
-  return tokens ? ["--access", tokens.accessFile] : ["--no-token"];
+function accessArguments(tokens: ServiceTokens | undefined, runDir: string): string[] {
+  return tokens ? ["--access", accessFile(runDir)] : ["--no-token"];
 }
 
 /** The guests' tokens as the vf service takes them: it shows each guest its own, and takes it from that guest alone. */
@@ -103,21 +109,22 @@ export function guestPort(index: number, vfs: number): string {
 
 /** Built-in guest `index`. */
 export function guest(index: number, vfs: number, parts: GuestParts): ChildSpec {
-  const { options: { runDir, guestArgs = "" }, places, tokens } = parts;
+  const { options: { guestArgs = "" }, places, places: { runDir }, tokens } = parts;
   const port = guestPort(index, vfs);
-  const socket = index < vfs ? `vf${index}.sock` : `${port}.sock`;
+  const socket = socketPath(runDir, index < vfs ? `vf${index}` : port);
   const listen = places.listen(GUESTS + index);
   return {
     name: `guest ${index}`,
-    script: "services/guest/main.ts",
+    script: `${places.root}/services/guest/main.ts`,
     permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
     env: tokens ? { RINGFABRIC_TOKEN: tokens.guests.get(port) ?? "" } : {},
     args: [
-      ...accessArguments(tokens),
-      ...["--listen", listen, "--socket", `${runDir}/${socket}`, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
+      ...accessArguments(tokens, runDir),
+      ...["--listen", listen, "--socket", socket, "--ip", `10.0.${index >> 8}.${(index & 255) + 1}/16`],
       ...["--api-url", `http://${places.at(GUESTS + index)}`, "--port", port],
       ...["--hypervisor", `http://${places.at(VF)}`],
-      ...["--nic-socket", `${runDir}/passthrough.sock`, "--trust", places.trust],
+      ...["--nic-socket", `${runDir}/passthrough.sock`],
+      ...places.trust.flatMap((path) => ["--trust", path]),
       ...guestArgs.split(" ").filter((word) => word !== ""),
     ],
   };

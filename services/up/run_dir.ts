@@ -40,11 +40,15 @@ export function hasSocket(path: string): boolean {
 export function cleanUp(runDir: string): void {
   for (const { name } of Deno.readDirSync(runDir)) {
     const path = `${runDir}/${name}`;
-    if (
-      name === "up.lock" || name === "fabric.json" ||
-      (/^(nic|passthrough|uplink|vf\d+|vport\d+)\.sock$/.test(name) && hasSocket(path))
-    ) {
+    if (/^(up\.lock|fabric\.json)$/.test(name) || (/^(nic|passthrough)\.sock$/.test(name) && hasSocket(path))) {
       Deno.removeSync(path);
     }
+    if (/^(vf\d+|vport\d+|uplink)$/.test(name)) cleanUpPort(path);
   }
+}
+
+/** A port's directory goes if nothing but its socket is in it. */
+function cleanUpPort(path: string): void {
+  if (hasSocket(`${path}/vhost.sock`)) Deno.removeSync(`${path}/vhost.sock`);
+  if ([...Deno.readDirSync(path)].length === 0) Deno.removeSync(path);
 }

@@ -5,6 +5,7 @@
 import { resolve } from "@std/path";
 import { fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
+import { npxAbove, whenGone } from "./ancestors.ts";
 import { Child } from "./child.ts";
 import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
@@ -61,6 +62,10 @@ export class Supervisor {
     const started = performance.now();
     const stop = Promise.withResolvers<void>();
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, () => stop.resolve());
+    const npx = npxAbove();
+    const stopLooking = npx === undefined ? () => {} : whenGone(npx, () => stop.resolve());
+    // What is made from here on is its owner's alone.
+    Deno.umask(0o077);
     using _lock = claimRunDir(this.#options.runDir);
     await buildWasm();
     const { token, runDir, guests } = this.#options;
@@ -79,8 +84,10 @@ export class Supervisor {
       await Promise.race([stop.promise, running(), failed.promise, ...this.#children.map((child) => child.failed)]);
       if (!this.#options.json) log("info", "up", "stopping");
     } finally {
+      stopLooking();
       await this.#stopAll();
       cleanUp(this.#options.runDir);
+      this.#places.close();
     }
   }
 

@@ -20,8 +20,6 @@ export interface FabricTokens {
   service: string;
   /** What a built-in guest and its hypervisor show each other, by the guest's port. */
   guests: Map<string, string>;
-  /** Where the hashes are. */
-  accessFile: string;
 }
 
 function readEntries(path: string): TokenEntry[] {
@@ -62,7 +60,7 @@ export function prepareTokens(runDir: string, own: string | undefined, guestCoun
   // How many VFs there are is not known yet: guest N is on VF N or on a vport.
   const ports = Array.from({ length: guestCount }, (_, i) => [String(i), `vport${i}`]).flat();
   const guests = new Map(ports.map((port) => [port, newToken()]));
-  return { operator, service, guests, accessFile: accessFile(runDir) };
+  return { operator, service, guests };
 }
 
 function forget(file: string): void {

@@ -5,6 +5,7 @@ import {
   accessOf,
   type AccessOptions,
   GuestPort,
+  list,
   ownToken,
   parseListen,
   runService,
@@ -26,7 +27,11 @@ const options = accessCommand(new Command("vf"))
   .option("--nic <url>", "the NIC's control API", "http://127.0.0.1:8083")
   .requiredOption("--plugins <dir>", "where uploaded images are kept")
   .option("--builtin <dir>", "images that come along")
-  .requiredOption("--trust <paths>", "files with the public keys of those whose plugins are taken, one in a line")
+  .requiredOption(
+    "--trust <file>",
+    "public keys of those whose plugins are taken, one in a line; may be repeated",
+    list,
+  )
   .option("--licences <list>", "licences under which plugins are taken (SPDX)", LICENCES.join(","))
   .parse()
   .opts<
@@ -37,7 +42,7 @@ const options = accessCommand(new Command("vf"))
       nic: string;
       plugins: string;
       builtin?: string;
-      trust: string;
+      trust: string[];
       licences: string;
     }
   >();
@@ -57,9 +62,11 @@ function readGuestTokens(text: string): Map<string, string> {
 
 await runService("vf", async () => {
   const access = accessOf(options);
-  const keys = readKeys(options.trust);
   const registry = await Registry.open(options.plugins, options.builtin, {
-    keys,
+    // Read anew for each image: a key is trusted, or revoked, from the next one on.
+    get keys() {
+      return readKeys(options.trust);
+    },
     licences: options.licences.split(","),
   });
   const peers = new Peers(options, ownToken());

@@ -16,7 +16,9 @@ const IMAGES_MAX = 256;
 const NAMES_MAX = 1024;
 /** The file beside the images that says whose which name is. */
 const SIGNERS_FILE = "signers.json";
-const Signers = z.record(z.string(), z.string());
+/** And the one that says which was the newest version of each. */
+const NEWEST_FILE = "newest.json";
+const TextMap = z.record(z.string(), z.string());
 
 /** An image with what is known of it. */
 export interface StoredImage {
@@ -42,6 +44,8 @@ export class Registry {
   /** Public key by name: those kept on disk, and those of the images that come along. */
   #signers = new Map<string, string>();
   readonly #builtinSigners = new Map<string, string>();
+  /** The newest version of each name that was ever there, uploaded or not. */
+  #newest = new Map<string, string>();
   readonly #turns = new Turns();
 
   private constructor(dir: string, trust: Trust) {
@@ -55,7 +59,8 @@ export class Registry {
    */
   static async open(dir: string, builtin: string | undefined, trust: Trust): Promise<Registry> {
     const registry = new Registry(dir, trust);
-    registry.#signers = await readSigners(`${dir}/${SIGNERS_FILE}`);
+    registry.#signers = await readMap(`${dir}/${SIGNERS_FILE}`);
+    registry.#newest = await readMap(`${dir}/${NEWEST_FILE}`);
     for (const folder of builtin === undefined ? [dir] : [builtin, dir]) {
       const images = filesOf(folder).filter((name) => name.endsWith(".wasm")).sort();
       for (const name of images) await registry.#offer(`${folder}/${name}`, folder === builtin);
@@ -95,6 +100,14 @@ export class Registry {
     throw new ApiError(409, detail, "name", "name-taken");
   }
 
+  /** Throws if a newer version of it was there: an old fault does not come back because somebody took the mend away. */
+  #mustBeNewest(view: PluginView): void {
+    const newest = this.#newest.get(view.name);
+    if (newest === undefined || newestFirst(view, { ...view, version: newest }) <= 0) return;
+    const detail = `${keyOf(view)} is older than ${newest}, which was there: name the version to have it all the same`;
+    throw new ApiError(409, detail, "plugin", "older-version");
+  }
+
   /** Stores an image. Throws ApiError naming why it is rejected; the same image again is no change. */
   add(image: Uint8Array<ArrayBuffer>): Promise<PluginView> {
     // One after the other: two different images of one version may come at once.
@@ -119,10 +132,14 @@ export class Registry {
     const path = `${this.#dir}/${keyOf(view)}.wasm`;
     await Deno.mkdir(this.#dir, { recursive: true, mode: 0o700 });
     const signers = new Map([...this.#signers, [view.name, view.signer]]);
-    const text = JSON.stringify(Object.fromEntries(signers));
-    await replaceFile(`${this.#dir}/${SIGNERS_FILE}`, new TextEncoder().encode(text));
+    await replaceFile(`${this.#dir}/${SIGNERS_FILE}`, toBytes(signers));
     this.#signers = signers;
     await replaceFile(path, image);
+    const before = this.#newest.get(view.name);
+    if (before === undefined || newestFirst(view, { ...view, version: before }) < 0) {
+      this.#newest.set(view.name, view.version);
+      await replaceFile(`${this.#dir}/${NEWEST_FILE}`, toBytes(this.#newest));
+    }
     this.#paths.set(keyOf(view), path);
     this.#views.set(keyOf(view), view);
     return view;
@@ -145,6 +162,7 @@ export class Registry {
   async find(wanted: string): Promise<StoredImage> {
     const [name, version] = wanted.split("@");
     const view = this.list.find((view) => view.name === name && (version === undefined || view.version === version));
+    if (view && version === undefined) this.#mustBeNewest(view);
     if (!view) {
       const known = this.list.map(keyOf).join(", ") || "none";
       throw new ApiError(404, `there is no plugin ${wanted}; there are: ${known}`, "plugin", "unknown-plugin");
@@ -182,21 +200,33 @@ export class Registry {
   }
 }
 
-/** Whose which name is, as the last service has left it. Throws if the file is there and says something else. */
-async function readSigners(path: string): Promise<Map<string, string>> {
+/** What the last service has left of names: whose each is, or its newest version. Throws if it cannot be read. */
+async function readMap(path: string): Promise<Map<string, string>> {
   try {
-    return new Map(Object.entries(Signers.parse(JSON.parse(await Deno.readTextFile(path)))));
+    return new Map(Object.entries(TextMap.parse(JSON.parse(await Deno.readTextFile(path)))));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return new Map();
-    const remedy = "restore it, or remove it if every image in the folder is its vendor's own";
-    throw new Error(`Cannot read whose plugin names are whose from ${path}: ${oneLine(error)}; ${remedy}`);
+    const remedy = "restore it, or remove it if every image in the folder is its vendor's own and the newest";
+    throw new Error(`Cannot read what is known of plugins' names from ${path}: ${oneLine(error)}; ${remedy}`);
   }
 }
 
-/** Writes a file whole or not at all. */
+function toBytes(map: ReadonlyMap<string, string>): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(Object.fromEntries(map)));
+}
+
+/** Writes a file whole or not at all, and has it on disk. */
 async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
-  await Deno.writeFile(`${path}.new`, bytes, { mode: 0o600 });
-  await Deno.rename(`${path}.new`, path);
+  const part = `${path}.${crypto.randomUUID()}.new`;
+  try {
+    using file = await Deno.open(part, { write: true, createNew: true, mode: 0o600 });
+    for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+    await file.sync();
+    await Deno.rename(part, path);
+  } catch (error) {
+    await Deno.remove(part).catch(() => {});
+    throw error;
+  }
 }
 
 /** Names in a folder, which is made when the first image is stored. */

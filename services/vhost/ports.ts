@@ -3,10 +3,12 @@
  * so a port appears when the PF adds a VF. Roles and data paths that were changed are kept in a file, so that a restart
  * does not forget them.
  */
+import { dirname } from "@std/path";
+import { z } from "zod";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
-import { ApiError, type DataPath, log, oneLine, type PortState } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, log, oneLine, PortState, socketPath } from "../../shared/api/mod.ts";
 import { Notifier, type Reactor } from "../../shared/os/mod.ts";
 import { EmulatedBackend } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
@@ -19,6 +21,8 @@ import { PipeThreads } from "./wakeups.ts";
 import { Wishes } from "./wishes.ts";
 
 const RECONNECT_MS = 200;
+/** What is kept of ports that were changed. */
+const PortConfigs = z.record(z.string(), PortState.pick({ role: true, path: true, dataPath: true }));
 /** A port that nobody has set. */
 const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: 1500 };
 
@@ -50,10 +54,23 @@ export class Ports {
   constructor(options: PortsOptions) {
     this.#options = options;
     options.emulation.tenants.poolsMax = () => this.#ports.size;
+    this.#configs = this.#readConfigs();
+  }
+
+  /** What the last service has left. A file that cannot be read is put aside: ports begin as new ones do. */
+  #readConfigs(): Record<string, PortConfig> {
     try {
-      this.#configs = JSON.parse(Deno.readTextFileSync(this.#configFile)) as Record<string, PortConfig>;
+      return PortConfigs.parse(JSON.parse(Deno.readTextFileSync(this.#configFile)));
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      if (error instanceof Deno.errors.NotFound) return {};
+      const aside = `${this.#configFile}.damaged`;
+      Deno.renameSync(this.#configFile, aside);
+      log(
+        "error",
+        "vhost",
+        `cannot read ${this.#configFile} (${oneLine(error)}): it is ${aside} now, ports begin anew`,
+      );
+      return {};
     }
   }
 
@@ -137,9 +154,9 @@ export class Ports {
   }
 
   #defaultConfig(name: PortName): PortConfig {
-    const file = typeof name === "number" ? `vf${name}.sock` : `${name}.sock`;
-    const dataPath = file.startsWith("vport") ? "emulated" : "passthrough";
-    return { role: "server", path: `${this.#options.runDir}/${file}`, dataPath };
+    const port = typeof name === "number" ? `vf${name}` : name;
+    const dataPath = port.startsWith("vport") ? "emulated" : "passthrough";
+    return { role: "server", path: socketPath(this.#options.runDir, port), dataPath };
   }
 
   #open(name: PortName): void {
@@ -159,7 +176,11 @@ export class Ports {
       announce: (mac) => this.#announce(name, mac),
       makeBackend: (path, events) => this.#makeBackend(context, path, events),
     };
-    const config = { ...this.#defaultConfig(name), ...this.#configs[String(name)] };
+    const own = this.#defaultConfig(name);
+    const kept = this.#configs[String(name)];
+    // A server's socket is where this service makes it, whatever an older one has kept.
+    const config = { ...own, ...kept, ...(kept?.role === "client" ? {} : { path: own.path }) };
+    if (config.role === "server") Deno.mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 });
     const port = new Port(context, config);
     port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
     this.#ports.set(name, port);

@@ -2,6 +2,7 @@
 export * from "./access.ts";
 export * from "./app.ts";
 export * from "./attach.ts";
+export * from "./events.ts";
 export * from "./guard.ts";
 export * from "./guest.ts";
 export * from "./hypervisor.ts";

@@ -21,3 +21,8 @@ export function cpuList(text: string): number[] {
     return Array.from({ length: to - from + 1 }, (_, i) => from + i);
   });
 }
+
+/** Collects the values of an option that may be repeated. */
+export function list(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}

@@ -16,15 +16,17 @@ export const Vf = z.object({
   id: z.int(),
   ...vfShape,
   vport: z.int().nullable().openapi({ description: "The vport whose guest the VF is allotted to" }),
-  mode: z.enum(["emulated", "passthrough"]).openapi({ description: "Who drives the VF's queue pair" }),
+  mode: z.enum(["emulated", "passthrough"]).nullable().openapi({
+    description: "Who drives the VF's queue pair; null, as with all that follows: the NIC does not answer",
+  }),
   plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
-  attached: z.boolean(),
+  attached: z.boolean().nullable(),
   owner: z.string().optional(),
-  memory: z.object({ bytes: z.int(), regions: z.int(), sealed: z.boolean() }),
-  queues: z.array(QueueState),
+  memory: z.object({ bytes: z.int(), regions: z.int(), sealed: z.boolean() }).nullable(),
+  queues: z.array(QueueState).nullable(),
   lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
-  learnedMacs: z.int(),
+  learnedMacs: z.int().nullable(),
 }).openapi("Vf");
 export type Vf = z.output<typeof Vf>;
 
@@ -39,7 +41,11 @@ export const NicView = z.object({
   link: z.enum(["up", "down"]),
   pfMac: z.string(),
   reachable: z.boolean(),
-  uplink: z.object({ socket: z.string(), attached: z.boolean(), counters: z.record(z.string(), z.int()) }),
+  uplink: z.object({
+    socket: z.string(),
+    attached: z.boolean().nullable(),
+    counters: z.record(z.string(), z.int()).nullable(),
+  }),
   engine: EngineState.optional(),
 }).openapi("Nic");
 export type NicView = z.output<typeof NicView>;
@@ -50,8 +56,8 @@ export const VportView = z.object({
   ...vfPolicyShape,
   vf: z.int().nullable().openapi({ description: "The VF that has been allotted to the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
-  attached: z.boolean(),
-  counters: z.record(z.string(), z.int()),
+  attached: z.boolean().nullable().openapi({ description: "null: the vhost service does not answer" }),
+  counters: z.record(z.string(), z.int()).nullable(),
 }).openapi("Vport");
 export type VportView = z.output<typeof VportView>;
 
@@ -73,16 +79,6 @@ export const NicPatch = z.strictObject({
   link: z.enum(["up", "down"], { error: "is up or down" }),
 }).partial().openapi("NicPatch");
 export type NicPatch = z.output<typeof NicPatch>;
-
-/** What the PF tells on its event stream. */
-export type PfEvent =
-  | { type: "vf-changed"; vf: number; changes: Record<string, unknown> }
-  | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
-  | { type: "wish-refused"; vf?: number; vport?: number; wish: LinkPatch; detail: string }
-  | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
-  | { type: "nic-changed"; changes: Record<string, unknown> }
-  | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
-  | { type: "nic-up" | "nic-down" };
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },

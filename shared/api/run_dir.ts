@@ -32,3 +32,8 @@ export function writePrivately(path: string, text: string): void {
   Deno.writeTextFileSync(part, text, { mode: 0o600, createNew: true });
   Deno.renameSync(part, path);
 }
+
+/** The vhost-user socket of a port such as `vf0`: in a directory of its own, which a guest's container may be given. */
+export function socketPath(runDir: string, port: string): string {
+  return `${runDir}/${port}/vhost.sock`;
+}

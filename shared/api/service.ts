@@ -23,17 +23,19 @@ export function oneLine(error: unknown): string {
 
 /**
  * Starts a service, waits for a signal, stops it and ends the process. Under a supervisor (RINGFABRIC_SUPERVISED) it
- * also ends with its standard input, so that it never outlives a supervisor that was killed.
+ * ends with its standard input instead, so that it never outlives a supervisor that was killed. Signals are the
+ * supervisor's then: Ctrl-C in a terminal and systemd's stop reach every process of a group at once, and services are to
+ * end in their order.
  */
 export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
   let service: RunningService | number;
   const stop = Promise.withResolvers<number>();
   const supervised = Deno.env.has("RINGFABRIC_SUPERVISED");
-  Deno.addSignalListener("SIGTERM", () => stop.resolve(0));
-  // Ctrl-C in a terminal reaches every process of its group; a supervised service waits for its supervisor's word.
-  Deno.addSignalListener("SIGINT", () => {
-    if (!supervised) stop.resolve(0);
-  });
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+    Deno.addSignalListener(signal, () => {
+      if (!supervised) stop.resolve(0);
+    });
+  }
   if (supervised) {
     void Deno.stdin.readable.pipeTo(new WritableStream()).then(() => stop.resolve(0));
   }

@@ -2,7 +2,9 @@
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
 
-const HEARTBEAT_MS = 15_000;
+const HEARTBEAT_MS = 2000;
+/** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
+const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
 /** Events a listener that does not read may have waiting before it is cut off. */
 const BACKLOG_MAX = 1000;
 
@@ -41,25 +43,39 @@ export function eventStream<E>(c: Context, subscribe: (listener: (event: E) => v
   });
 }
 
-/** Reads an event stream; ends when the connection does. `onOpen` runs once the server has answered. */
+/**
+ * Reads an event stream; ends when the connection does, and throws if the server says nothing for two heartbeats.
+ * `onOpen` runs once it has answered.
+ */
 export async function* readEvents<E>(
   url: string,
   init: RequestInit,
   onOpen: () => void = () => {},
 ): AsyncGenerator<E> {
-  const response = await fetch(url, init);
-  if (!response.ok || !response.body) {
-    await response.body?.cancel();
-    throw new Error(`Cannot read events of ${url}: HTTP ${response.status}`);
-  }
-  onOpen();
-  let text = "";
-  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
-      const data = text.slice(0, end).split("\n").filter((line) => line.startsWith("data:"));
-      text = text.slice(end + 2);
-      if (data.length > 0) yield JSON.parse(data.map((line) => line.slice(5).trim()).join("\n")) as E;
+  const silence = new AbortController();
+  const signal = init.signal ? AbortSignal.any([init.signal, silence.signal]) : silence.signal;
+  const listen = () =>
+    setTimeout(() => silence.abort(new Error(`${url} says nothing for ${SILENCE_MS / 1000} s`)), SILENCE_MS);
+  let timer = listen();
+  try {
+    const response = await fetch(url, { ...init, signal });
+    if (!response.ok || !response.body) {
+      await response.body?.cancel();
+      throw new Error(`Cannot read events of ${url}: HTTP ${response.status}`);
     }
+    onOpen();
+    let text = "";
+    for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+      clearTimeout(timer);
+      timer = listen();
+      text += chunk;
+      for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+        const data = text.slice(0, end).split("\n").filter((line) => line.startsWith("data:"));
+        text = text.slice(end + 2);
+        if (data.length > 0) yield JSON.parse(data.map((line) => line.slice(5).trim()).join("\n")) as E;
+      }
+    }
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -28,17 +28,23 @@ export interface KeyPairText {
   privateKey: string;
 }
 
-/** The public keys in some files (`a,b`), one in a line; # begins a remark. Throws what is wrong with which. */
-export function readKeys(paths: string): string[] {
-  return paths.split(",").flatMap((path) =>
-    Deno.readTextFileSync(path).split("\n").map((line) => line.replace(/#.*/, "").trim()).filter((line) => line !== "")
-      .map(
-        (line) => {
-          if (/^[0-9a-f]{64}$/i.test(line)) return line.toLowerCase();
-          throw new Error(`Cannot trust a key in ${path}: ${line.slice(0, 70)} is not 32 bytes in hex`);
-        },
-      )
-  );
+/**
+ * The public keys in some files, one in a line; # begins a remark. `-` before a key revokes it, wherever it is trusted.
+ * Throws what is wrong with which.
+ */
+export function readKeys(paths: readonly string[]): string[] {
+  const keys = new Set<string>();
+  const revoked = new Set<string>();
+  for (const path of paths) {
+    for (const line of Deno.readTextFileSync(path).split("\n")) {
+      const [, sign, key] = /^(-?)([0-9a-f]{64})$/i.exec(line.replace(/#.*/, "").trim()) ?? [];
+      if (key !== undefined) (sign === "-" ? revoked : keys).add(key.toLowerCase());
+      else if (line.replace(/#.*/, "").trim() !== "") {
+        throw new Error(`Cannot trust a key in ${path}: ${line.slice(0, 70)} is not 32 bytes in hex`);
+      }
+    }
+  }
+  return [...keys].filter((key) => !revoked.has(key));
 }
 
 /** A new key pair. */

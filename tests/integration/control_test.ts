@@ -1,5 +1,6 @@
 /** The control plane: bad input, restarts of services under traffic, what is kept and what is left behind. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { socketPath } from "../../shared/api/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
@@ -213,9 +214,9 @@ Deno.test("VFs come and go at run time; one that is in use stays", async () => {
   await using fabric = await TestFabric.start(2);
   const nic = async (body: unknown) => await patch(fabric, "/api/v1/nic", body);
   assertEquals((await nic({ numVfs: 5 })).body.numVfs, 5);
-  await until("the new VF's socket", () => Deno.stat(`${fabric.runDir}/vf4.sock`).then(() => true).catch(() => false));
+  await until("the new VF's socket", () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => true).catch(() => false));
   {
-    await using front = await FrontEnd.connect(`${fabric.runDir}/vf4.sock`).start();
+    await using front = await FrontEnd.connect(socketPath(fabric.runDir, "vf4")).start();
     void front;
     const refused = await nic({ numVfs: 3 });
     assertEquals(refused.status, 409);
@@ -224,7 +225,7 @@ Deno.test("VFs come and go at run time; one that is in use stays", async () => {
   }
   await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/4")).attached);
   assertEquals((await nic({ numVfs: 2 })).status, 200);
-  await until("the socket to go", () => Deno.stat(`${fabric.runDir}/vf4.sock`).then(() => false).catch(() => true));
+  await until("the socket to go", () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => false).catch(() => true));
 });
 
 Deno.test("vhost as client: it connects to a front-end that listens, again and again", async () => {

@@ -124,7 +124,7 @@ Deno.test("a region that is removed and added again takes its rings along", asyn
   await exchange(0);
   assertEquals(await a.acknowledged("VHOST_USER_REM_MEM_REG", singleRegion(a.region)), 0n);
   const states = async () => (await fabric.get("/api/v1/vfs/0")).queues.map((queue: { state: string }) => queue.state);
-  assertEquals(await states(), ["error", "error"]);
+  assertEquals(await states(), [], "they wait for it");
   assertEquals(await a.acknowledged("VHOST_USER_ADD_MEM_REG", singleRegion(a.region), [a.memory.fd.number]), 0n);
   assertEquals(await states(), ["running", "running"]);
   await exchange(1);

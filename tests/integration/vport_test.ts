@@ -1,5 +1,6 @@
 /** Guests without a VF, on the software switch behind the PF's pool; and guests' wishes for their interface. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { socketPath } from "../../shared/api/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { ask, checkedStream, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
@@ -121,7 +122,7 @@ Deno.test("vports: made, changed, removed; what cannot be is refused; they outli
       return there?.body?.length === 2 && known?.body?.length === 2;
     });
   }
-  await using front = await FrontEnd.connect(`${fabric.runDir}/vport5.sock`).start();
+  await using front = await FrontEnd.connect(socketPath(fabric.runDir, "vport5")).start();
   await until("the guest to be attached", async () => (await must(`${vports}/5`)).attached);
   void front;
   await must(`${vports}/0`, "DELETE");
@@ -286,7 +287,7 @@ Deno.test("VEPA: guests with and without a VF reach each other only by way of th
   await must(`${fabric.info.api}/api/v1/nic`, "PATCH", { switchMode: "vepa" });
   for (const [from, to] of pairs) assertEquals((await from.ping(to.ip, 2, { timeoutMs: 200 })).received, 0);
   // A switch with reflective relay (802.1Qbg): what comes goes back where it came from.
-  const relay = await FrontEnd.connect(`${fabric.runDir}/uplink.sock`).start();
+  const relay = await FrontEnd.connect(socketPath(fabric.runDir, "uplink")).start();
   relay.guest.fill(48);
   let relayed = 0;
   const relaying = setInterval(() => {

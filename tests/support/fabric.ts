@@ -16,7 +16,8 @@ interface UpInfo {
 /** Ports of a fabric, with room for guests, that nobody uses now. */
 export function freePorts(): number {
   for (let tries = 0; tries < 100; tries++) {
-    const base = 20_000 + Math.floor(Math.random() * 1000) * 20;
+    // Below the ports that the kernel gives to whoever connects.
+    const base = 20_000 + Math.floor(Math.random() * 600) * 20;
     try {
       const listeners = Array.from({ length: 20 }, (_, i) => i).map((i) =>
         Deno.listen({ hostname: "127.0.0.1", port: base + i })

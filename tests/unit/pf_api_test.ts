@@ -13,7 +13,7 @@ Deno.test("a VF is shown with its policy, and with what the NIC says of it", asy
   const vf = await pf.set("vfs/1", { vlan: 9 });
   assertEquals(
     [vf.id, vf.vlan, vf.socket, vf.attached, vf.owner, vf.mode, vf.plugin, vf.learnedMacs, vf.lastDetach, vf.vport],
-    [1, 9, "/run/test/vf1.sock", true, "vhost", "emulated", "advanced@1.0.0", 2, "its owner died", null],
+    [1, 9, "/run/test/vf1/vhost.sock", true, "vhost", "emulated", "advanced@1.0.0", 2, "its owner died", null],
   );
   assertEquals(await pf.get("vfs/1/stats"), { id: 1, counters: { tx_frames: 7 } } as unknown);
   assertEquals((await pf.get<Vf[]>("vfs")).map(({ id, attached }) => [id, attached]), [[0, false], [1, true]]);
@@ -24,7 +24,11 @@ Deno.test("while the NIC is away, policy is read all the same; counters are not"
   await pf.set("vfs/0", { vlan: 9 });
   pf.nic.isAway = true;
   const vf = await pf.get("vfs/0");
-  assertEquals([vf.vlan, vf.attached, vf.queues], [9, false, []]);
+  assertEquals(
+    [vf.vlan, vf.attached, vf.queues, vf.mode, vf.memory],
+    [9, null, null, null, null],
+    "nothing is made up",
+  );
   assertEquals((await pf.get<NicView>("nic")).reachable, false);
   const { status, body } = await pf.ask("GET", "vfs/0/stats");
   assertEquals([status, body.reason], [503, "unreachable"]);

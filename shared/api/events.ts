@@ -1,0 +1,12 @@
+/** The PF's event stream: every change of state, from wherever it comes. */
+import type { LinkPatch } from "./guest.ts";
+
+/** What the PF tells on its event stream. */
+export type PfEvent =
+  | { type: "vf-changed"; vf: number; changes: Record<string, unknown> }
+  | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
+  | { type: "wish-refused"; vf?: number; vport?: number; wish: LinkPatch; detail: string }
+  | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
+  | { type: "nic-changed"; changes: Record<string, unknown> }
+  | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
+  | { type: "nic-up" | "nic-down" };
