@@ -1,6 +1,6 @@
 /** `fabric plugin …`: what vendors and operators do with plugin images. */
 import type { Command } from "commander";
-import type { Peer, PluginView } from "../../shared/api/mod.ts";
+import type { PluginView } from "../../shared/api/mod.ts";
 import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
 import {
   generateKeys,
@@ -10,14 +10,9 @@ import {
   signImage,
   validateModule,
 } from "../../shared/plugin/mod.ts";
+import type { Context } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
-
-/** What the commands need. */
-export interface PluginTools {
-  peer(): Peer;
-  show(value: unknown, text: () => string): void;
-}
 
 interface SignOptions {
   key: string;
@@ -38,7 +33,9 @@ function pluginTable(plugins: readonly PluginView[]): string {
 }
 
 /** Adds the commands to `parent`. */
-export function pluginCommands(parent: Command, { peer, show }: PluginTools): void {
+export function pluginCommands(parent: Command, context: Context): void {
+  const show = (value: unknown, text: () => string) => context.show(value, text);
+  const peer = () => context.vf;
   parent.command("list").description("images in the registry").action(async () => {
     const plugins = await peer().ask<PluginView[]>("GET", "/api/v1/plugins");
     show(plugins, () => pluginTable(plugins));

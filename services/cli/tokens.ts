@@ -10,15 +10,9 @@ import {
   tokenFile,
   writePrivately,
 } from "../../shared/api/mod.ts";
-import type { FoundFabric } from "./find.ts";
+import type { Context } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
-
-/** What the commands need. */
-export interface TokenTools {
-  fabric(): FoundFabric;
-  show(value: unknown, text: () => string): void;
-}
 
 function readTokens(runDir: string): TokenEntry[] {
   try {
@@ -39,7 +33,9 @@ function whatFor(entry: TokenEntry): string {
 }
 
 /** Adds the commands to `parent`. */
-export function tokenCommands(parent: Command, { fabric, show }: TokenTools): void {
+export function tokenCommands(parent: Command, context: Context): void {
+  const show = (value: unknown, text: () => string) => context.show(value, text);
+  const fabric = () => context.fabric;
   parent.command("list").description("names of all tokens, and what each is good for").action(() => {
     const tokens = readTokens(fabric().runDir);
     show(tokens, () => table(["NAME", "GOOD FOR"], tokens.map((entry) => [entry.name, whatFor(entry)])));

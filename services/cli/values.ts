@@ -20,6 +20,10 @@ const onOff: Reader = (text, key) => {
   throw new UsageError(`${key} ${text}: it is on or off`);
 };
 const text: Reader = (value) => value;
+/** All zero is no address: the one that it begins with, as ixgbe clears an administered one. */
+const address: Reader = (value) => /^(00[:-]){5}00$/.test(value) ? null : value;
+/** `ip` does not mind capitals. */
+const protocol: Reader = (value) => ({ "802.1q": "802.1Q", "802.1ad": "802.1ad" })[value.toLowerCase()] ?? value;
 /** `10,20-22` or `none`. */
 const vlanList: Reader = (value, key) => {
   if (value === "none" || value === "") return [];
@@ -37,10 +41,10 @@ const groups: Reader = (value) => ["all", "none"].includes(value) ? value : valu
 const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
 const KEYS: Record<string, [string, Reader]> = {
-  mac: ["mac", text],
+  mac: ["mac", address],
   vlan: ["vlan", number],
   qos: ["qos", number],
-  proto: ["vlanProto", text],
+  proto: ["vlanProto", protocol],
   trunk: ["trunk", vlanList],
   spoofchk: ["spoofCheck", onOff],
   trust: ["trust", onOff],
@@ -65,7 +69,17 @@ export const SETTABLE = Object.keys(KEYS).join(" ");
 /** Of those, the ones that a vport has: which rings a VF presents is the VF's own. */
 export const SETTABLE_VPORT = Object.keys(KEYS).filter((key) => key !== "hardware").join(" ");
 
-/** `key value …` as the body of a PATCH. */
+/** The API's names as the words that a person types here. */
+const WORDS = new Map(
+  Object.entries(KEYS).filter(([word, [field]]) => word !== field).map(([word, [field]]) => [field, word]),
+);
+
+/** What the API says, in the words that were typed. */
+export function inWords(detail: string): string {
+  return detail.replaceAll(/\b[a-z]+[A-Z]\w*\b/g, (name) => WORDS.get(name) ?? name);
+}
+
+/** `key value …` as the body of a PATCH, with what `ip link` means by it. */
 export function parsePairs(words: readonly string[]): Record<string, unknown> {
   if (words.length === 0 || words.length % 2 !== 0) {
     throw new UsageError(`say key and value, such as: vlan 100 (keys: ${SETTABLE})`);
@@ -75,9 +89,25 @@ export function parsePairs(words: readonly string[]): Record<string, unknown> {
     const [word, value] = [words[i] ?? "", words[i + 1] ?? ""];
     const entry = KEYS[ALIASES[word] ?? word];
     if (!entry) throw new UsageError(`${word} cannot be set; keys: ${SETTABLE}`);
+    if (entry[0] in patch) throw new UsageError(`${word} is said twice: say it once`);
     patch[entry[0]] = entry[1](value, word);
   }
+  // As with `ip link set vf N vlan V`: what is not said of a VLAN is not kept from the one before.
+  if ("vlan" in patch) return { qos: 0, vlanProto: "802.1Q", ...patch };
   return patch;
+}
+
+/** `3`, `2-5`, `0,2-3` or `all`, of `count` VFs or vports. */
+export function parseIds(text: string, known: readonly number[]): number[] {
+  if (text === "all") return [...known];
+  const ids = text.split(",").flatMap((part) => {
+    const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
+    const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+    if (!match || to < from) throw new UsageError(`${text}: say a number, a list such as 0,2-3, or all`);
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  });
+  if (new Set(ids).size !== ids.length) throw new UsageError(`${text} names one of them twice`);
+  return ids;
 }
 
 /** A list of VLANs as a person writes it: `10,20-22`. */

@@ -1,6 +1,6 @@
 /** What the CLI prints: tables a person can read. */
 import Table from "cli-table3";
-import type { Filter, Multicast, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
+import type { Filter, Multicast, NicView, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
 
 const PLAIN = {
@@ -55,20 +55,28 @@ function guestState(vf: Vf): string {
 
 const POLICY_HEADINGS = ["MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S"];
 
-function policyCells(policy: PortPolicy): string[] {
+/** Whether the link is up, and by whose word if it is not the NIC's. */
+function linkCell(linkState: PortPolicy["linkState"], nicLink: NicView["link"] | undefined): string {
+  if (linkState !== "auto") return linkState === "enable" ? "up (enable)" : "down (disable)";
+  return nicLink ?? "auto";
+}
+
+function policyCells(policy: PortPolicy, nicLink?: NicView["link"]): string[] {
   const { mac, spoofCheck, trust, linkState, minTxRate, maxTxRate } = policy;
-  return [mac, vlan(policy), spoofCheck ? "on" : "off", trust ? "on" : "off", linkState, rate(minTxRate, maxTxRate)];
+  const onOff = (on: boolean) => on ? "on" : "off";
+  return [mac, vlan(policy), onOff(spoofCheck), onOff(trust), linkCell(linkState, nicLink), rate(minTxRate, maxTxRate)];
 }
 
 /** All VFs, a line each. */
-export function vfTable(vfs: readonly Vf[]): string {
+export function vfTable(vfs: readonly Vf[], nicLink: NicView["link"], wide = false): string {
   return table(
-    ["VF", ...POLICY_HEADINGS, "MODE", "GUEST"],
+    ["VF", ...POLICY_HEADINGS, "MODE", "GUEST", ...(wide ? ["MTU", "MULTICAST", "HARDWARE", "SOCKET"] : [])],
     vfs.map((vf) => [
       vf.id,
-      ...policyCells(vf),
+      ...policyCells(vf, nicLink),
       vf.attached ? vf.plugin ?? vf.mode ?? "-" : "-",
-      guestState(vf),
+      vf.vport === null ? guestState(vf) : `vport ${vf.vport}'s guest`,
+      ...(wide ? [vf.mtu, groups(vf.multicast), vf.hardware, vf.socket] : []),
     ]),
   );
 }
@@ -181,42 +189,44 @@ export function filterTable(filters: readonly Filter[]): string {
   );
 }
 
-/** One VF's counters at a moment. */
-export interface Sample {
-  atMs: number;
-  counters: Record<string, number>[];
+/** One vport with its counters. */
+export function vportDetail(vport: VportView): string {
+  const moved = Object.entries(vport.counters ?? {}).filter(([, value]) => value > 0);
+  return [
+    vportTable([vport]),
+    "",
+    `socket  ${vport.socket}`,
+    "",
+    table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
+  ].join("\n");
 }
 
-/** Rates between two samples; totals if there is only one. */
-export function statsTable(now: Sample, before?: Sample): string {
-  const seconds = before ? (now.atMs - before.atMs) / 1000 : 1;
-  const rows = now.counters.map((counters, vf) => {
-    const delta = (name: string) => (counters[name] ?? 0) - (before?.counters[vf]?.[name] ?? 0);
-    const drops = Object.keys(counters).filter((name) =>
-      !/^((rx|tx)_(frames|bytes|multicast|broadcast)|engine_.*)$/.test(name)
-    )
-      .reduce((sum, name) => sum + delta(name), 0);
-    const per = (n: number) => (n / seconds).toFixed(0);
-    const mbps = (n: number) => (n * 8 / 1e6 / seconds).toFixed(1);
-    const engineMs = delta("engine_ns") / 1e6;
-    if (!before) {
-      const totals = ["rx_frames", "rx_bytes", "tx_frames", "tx_bytes"].map(delta);
-      return [vf, ...totals, drops, engineMs.toFixed(0)];
-    }
-    return [
-      vf,
-      per(delta("rx_frames")),
-      mbps(delta("rx_bytes")),
-      per(delta("tx_frames")),
-      mbps(delta("tx_bytes")),
-      per(drops),
-      (engineMs / seconds / 10).toFixed(1),
-    ];
-  });
-  return table(
-    before
-      ? ["VF", "RX FRAMES/S", "RX MBIT/S", "TX FRAMES/S", "TX MBIT/S", "DROPS/S", "ENGINE %"]
-      : ["VF", "RX FRAMES", "RX BYTES", "TX FRAMES", "TX BYTES", "DROPS", "ENGINE MS"],
-    rows,
+/** The NIC. */
+export function nicDetail({ numVfs, switchMode, link, pfMac, reachable, uplink, engine }: NicView): string {
+  const facts: [string, string | number][] = [
+    ["numvfs", numVfs],
+    ["mode", switchMode],
+    ["link", link],
+    ["pf mac", pfMac],
+    ["state", reachable ? "running" : "does not answer"],
+    ["uplink", `${uplink.socket}${uplink.attached ? ", attached" : ""}`],
+    ...(engine
+      ? [
+        ["engine busy", `${(engine.busyRatio * 100).toFixed(1)} % since it started`],
+        ["frames", engine.framesTotal],
+        ["filters", engine.filters],
+        ["memory left", `${(engine.arenaFreeBytes / 1024 ** 2).toFixed(0)} MiB`],
+      ] as [string, string | number][]
+      : []),
+  ];
+  const width = Math.max(...facts.map(([name]) => name.length));
+  return facts.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+}
+
+/** One event in a line. */
+export function eventLine({ type, ...rest }: Record<string, unknown>): string {
+  const said = Object.entries(rest).map(([name, value]) =>
+    `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`
   );
+  return `${new Date().toISOString()} ${type} ${said.join(" ")}`.trimEnd();
 }

@@ -38,6 +38,8 @@ import type { Lease } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
 
 const AGE_PERIOD_MS = 30_000;
+/** How often spoofed frames are told of, as PF drivers do: a flood of them is one event. */
+const SPOOF_PERIOD_MS = 2000;
 const MTU_DEFAULT = 1500;
 /** Marks the address of whoever is the uplink's port, beside the PF's own. */
 const UPLINK_MAC_END = "fe";
@@ -68,6 +70,9 @@ export class Nic {
   readonly #vfWatchers = new Set<(vfs: VfsEvent) => void>();
   #vfs: VfsEvent = vfsEvent(undefined);
   readonly #ageTimer: ReturnType<typeof setInterval>;
+  readonly #spoofTimer: ReturnType<typeof setInterval>;
+  /** Spoofed frames of each VF, as they were last told. */
+  readonly #spoofed = new Map<number, number>();
 
   constructor(engine: Engine<NicExports>, options: LeaseOptions) {
     this.engine = engine;
@@ -78,6 +83,7 @@ export class Nic {
       queueError: (pool, index, reason) => this.#emit({ type: "queue-error", pool: poolName(pool), index, reason }),
     });
     this.#ageTimer = setInterval(() => this.pools.age(monotonicNs()), AGE_PERIOD_MS);
+    this.#spoofTimer = setInterval(() => this.#tellSpoofed(), SPOOF_PERIOD_MS);
   }
 
   // Events ---------------------------------------------------------------------------------------------------
@@ -93,6 +99,16 @@ export class Nic {
     this.#vfWatchers.add(watcher);
     watcher(this.#vfs);
     return () => this.#vfWatchers.delete(watcher);
+  }
+
+  /** Tells which VFs have spoofed since it was last told, at most once a period each. */
+  #tellSpoofed(): void {
+    for (let vf = 0; vf < this.pools.vfCount; vf++) {
+      const now = this.pools.counter(vf, "tx_spoofed");
+      const frames = now - (this.#spoofed.get(vf) ?? 0);
+      if (frames > 0) this.#emit({ type: "spoofed", pool: vf, frames });
+      this.#spoofed.set(vf, now);
+    }
   }
 
   #emit(event: NicEvent): void {
@@ -231,6 +247,7 @@ export class Nic {
   /** Ends all leases and the engine. */
   async close(): Promise<void> {
     clearInterval(this.#ageTimer);
+    clearInterval(this.#spoofTimer);
     this.leases.close();
     await this.engine.close();
   }

@@ -1,5 +1,5 @@
 /** What the PF tells whoever listens. */
-import type { NicEvent, PfEvent } from "../../shared/api/mod.ts";
+import { log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
 
 /** The PF's event stream. */
 export class Events {
@@ -19,7 +19,10 @@ export class Events {
   relay(event: NicEvent): void {
     const { pool, type } = event;
     if (type === "attached") this.emit({ type, vf: pool });
-    else if (type === "detached") this.emit({ type, vf: pool, reason: event.reason });
+    else if (type === "spoofed") {
+      log("warn", "pf", `vf ${pool}: ${event.frames} frames with a source address that is not its own were dropped`);
+      this.emit({ type, vf: pool, frames: event.frames });
+    } else if (type === "detached") this.emit({ type, vf: pool, reason: event.reason });
     else this.emit({ type, vf: pool, index: event.index, reason: event.reason });
   }
 }

@@ -1,5 +1,7 @@
 /** The PF: what its API asks is done here, with the settings in force, and told to whoever listens. */
 import {
+  ApiError,
+  type FabricStats,
   type Filter,
   type LinkPatch,
   log,
@@ -19,7 +21,7 @@ import {
 } from "../../shared/api/mod.ts";
 import { Events } from "./events.ts";
 import type { Links } from "./links.ts";
-import { findVf, patchNic, patchVf } from "./policy.ts";
+import { difference, findVf, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { nicView, vfView } from "./views.ts";
@@ -78,9 +80,17 @@ export class Fabric implements PfHandlers {
   }
 
   async patchVf(id: number, patch: VfPatch): Promise<Vf> {
-    await this.#settings.change((before) => patchVf(before, id, patch));
-    log("info", "pf", `vf ${id}: ${JSON.stringify(patch)}`);
-    this.#events.emit({ type: "vf-changed", vf: id, changes: patch });
+    findVf(this.settings, id);
+    const derived = this.#store.initialPolicy(id).mac;
+    let changes: Record<string, unknown> = {};
+    await this.#settings.change((before) => {
+      const next = patchVf(before, id, withDerivedMac(patch, derived));
+      changes = difference(findVf(before, id), findVf(next, id));
+      return Object.keys(changes).length === 0 ? before : next;
+    });
+    if (Object.keys(changes).length === 0) return await this.getVf(id);
+    log("info", "pf", `vf ${id}: ${JSON.stringify(changes)}`);
+    this.#events.emit({ type: "vf-changed", vf: id, changes });
     return await this.getVf(id);
   }
 
@@ -100,13 +110,30 @@ export class Fabric implements PfHandlers {
     return { id, counters: state.vfs[id]?.counters ?? {} };
   }
 
+  async listStats(): Promise<FabricStats> {
+    const [{ vfs, pf, uplink }, vports] = await Promise.all([this.#links.nic.state(), this.#vports.list()]);
+    return {
+      vfs: this.settings.vfs.map((_, id) => ({ id, counters: vfs[id]?.counters ?? {} })),
+      vports: vports.map(({ id, counters }) => ({ id, counters: counters ?? {} })),
+      pf: pf.counters,
+      uplink: uplink.counters,
+    };
+  }
+
   async getMode(id: number): Promise<VfMode> {
     findVf(this.settings, id);
-    return await this.#links.modes.get(`vfs/${id}`);
+    // Whoever asks about an allotted VF is told of the guest that it is allotted to.
+    const holder = this.settings.vports.find(({ vf }) => vf === id);
+    return await this.#links.modes.get(holder ? `vports/${holder.id}` : `vfs/${id}`);
   }
 
   async putMode(id: number, request: ModeRequest): Promise<VfMode> {
     findVf(this.settings, id);
+    const holder = this.settings.vports.find(({ vf }) => vf === id);
+    if (holder) {
+      const detail = `vf ${id} is allotted to the guest of vport ${holder.id}: change the vport's mode instead`;
+      throw new ApiError(409, detail, "id", "vf-allotted");
+    }
     const mode = await this.#links.modes.put(`vfs/${id}`, request);
     const plugin = mode.plugin ? { plugin: mode.plugin } : {};
     this.#events.emit({ type: "mode-changed", vf: id, mode: mode.mode, ...plugin });

@@ -7,12 +7,11 @@ import {
   type PfHandlers,
   type PortPolicy,
   type VhostEvent,
-  type VportPatch,
   type WishAnswer,
 } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
-import { grantWish } from "./wishes.ts";
+import { type Granted, grantWish } from "./wishes.ts";
 
 /** Whose guest wishes. */
 export type WishFrom = { vf: number } | { vport: number };
@@ -34,10 +33,10 @@ export class GuestWishes {
   async grant(
     from: WishFrom,
     wish: LinkPatch,
-    change: (grant: (policy: PortPolicy) => VportPatch) => Promise<void>,
+    change: (grant: (policy: PortPolicy) => Granted) => Promise<void>,
   ): Promise<void> {
     const who = "vf" in from ? `vf ${from.vf}` : `vport ${from.vport}`;
-    let changes: VportPatch = {};
+    let changes: Granted = {};
     try {
       await change((policy) => changes = grantWish(who, policy, wish, this.#derivedOwner));
     } catch (error) {

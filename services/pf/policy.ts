@@ -14,6 +14,27 @@ import {
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
 
+/** A patch whose address is one. */
+export type OwnPatch<P extends { mac?: unknown }> = Omit<P, "mac"> & { mac?: string | undefined };
+
+/** What of a policy has changed. */
+export function difference<P extends PortPolicy>(before: P, after: P): Partial<P> {
+  const changed = Object.entries(after).filter(([key, value]) =>
+    JSON.stringify(value) !== JSON.stringify(before[key as keyof P])
+  );
+  return Object.fromEntries(changed) as Partial<P>;
+}
+
+/** A patch in which no address, as `ip link` writes it too, is the one that the port begins with, and nobody has set. */
+export function withDerivedMac<P extends { mac?: string | null | undefined; macFixed?: boolean | undefined }>(
+  patch: P,
+  derived: string,
+): Omit<P, "mac"> & { mac?: string } {
+  const { mac, ...rest } = patch;
+  if (mac === undefined) return rest;
+  return mac === null ? { macFixed: false, ...rest, mac: derived } : { ...rest, mac };
+}
+
 function unprocessable(field: string, detail: string): ApiError {
   return new ApiError(422, detail, field);
 }
@@ -81,7 +102,7 @@ export function findVf({ vfs }: Settings, id: number): VfPolicy {
 }
 
 /** The settings after a PATCH of one VF. */
-export function patchVf(settings: Settings, vf: number, patch: VfPatch): Settings {
+export function patchVf(settings: Settings, vf: number, patch: OwnPatch<VfPatch>): Settings {
   const before = findVf(settings, vf);
   const holder = settings.vports.find((vport) => vport.vf === vf);
   if (holder) {
@@ -103,7 +124,7 @@ export function findVport(settings: Settings, id: number): Vport {
 }
 
 /** The settings after a PATCH of one vport. */
-export function patchVport(settings: Settings, id: number, patch: VportPatch): Settings {
+export function patchVport(settings: Settings, id: number, patch: OwnPatch<VportPatch>): Settings {
   const mine = patchedPolicy<Vport>(`vport ${id}`, findVport(settings, id), patch as Partial<Vport>);
   const next = { ...settings, vports: settings.vports.map((vport) => vport.id === id ? mine : vport) };
   checkAddresses(next, mine, `vport ${id}`);
@@ -130,7 +151,7 @@ export function returnVf(settings: Settings, id: number): Settings {
 }
 
 /** The settings with a new vport, which is there already with its first values, and `patch` on it. */
-export function addVport(settings: Settings, vport: Vport, patch: VportPatch): Settings {
+export function addVport(settings: Settings, vport: Vport, patch: OwnPatch<VportPatch>): Settings {
   if (settings.vports.some(({ id }) => id === vport.id)) {
     throw new ApiError(409, `there is a vport ${vport.id} already`, "id");
   }

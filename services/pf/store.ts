@@ -1,7 +1,7 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
 import { defaultPolicy, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
-import { log, oneLine } from "../../shared/api/mod.ts";
+import { isNewFabric, log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
 
@@ -126,7 +126,9 @@ export class Store implements Disposable {
       vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
       vports: vports.map((row) => {
         const id = Number(row.id);
-        return Vport.parse({ ...this.initialVport(id), ...JSON.parse(String(row.policy)) });
+        const kept = Vport.parse({ ...this.initialVport(id), ...JSON.parse(String(row.policy)) });
+        // A VF is allotted to a guest, and that of an earlier run is gone.
+        return isNewFabric() ? { ...kept, vf: null } : kept;
       }),
     };
   }

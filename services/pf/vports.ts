@@ -13,7 +13,7 @@ import {
 import type { Events } from "./events.ts";
 import type { GuestWishes } from "./guest_wishes.ts";
 import type { Links } from "./links.ts";
-import { addVport, allotVf, findVport, patchVport, returnVf } from "./policy.ts";
+import { addVport, allotVf, difference, findVport, patchVport, returnVf, withDerivedMac } from "./policy.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
 import type { Store } from "./store.ts";
 
@@ -58,14 +58,21 @@ export class Vports {
       const taken = new Set(before.vports.map((vport) => vport.id));
       id = wanted ?? Array.from({ length: VPORTS_MAX }, (_, i) => i).find((i) => !taken.has(i)) ?? -1;
       if (id < 0) throw new ApiError(409, `there are ${VPORTS_MAX} vports already: remove one first`, "id");
-      return addVport(before, store.initialVport(id), patch);
+      const initial = store.initialVport(id);
+      return addVport(before, initial, withDerivedMac(patch, initial.mac));
     });
     return await this.#changed(id, request);
   }
 
   async patch(id: number, patch: VportPatch): Promise<VportView> {
-    await this.#parts.settings.change((before) => patchVport(before, id, patch));
-    return await this.#changed(id, patch);
+    const { settings, store } = this.#parts;
+    let changes: Record<string, unknown> = {};
+    await settings.change((before) => {
+      const next = patchVport(before, id, withDerivedMac(patch, store.initialVport(id).mac));
+      changes = difference(findVport(before, id), findVport(next, id));
+      return Object.keys(changes).length === 0 ? before : next;
+    });
+    return Object.keys(changes).length === 0 ? await this.get(id) : await this.#changed(id, changes);
   }
 
   /** Grants a guest's wish, or throws the reason why not. */

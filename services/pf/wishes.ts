@@ -1,5 +1,9 @@
 /** What a guest may have of its own accord, as `ip link` and ixgbe have it. Pure: a wish in, a patch or an error out. */
 import { ApiError, type LinkPatch, type PortPolicy, type VportPatch } from "../../shared/api/mod.ts";
+import type { OwnPatch } from "./policy.ts";
+
+/** What a granted wish changes. */
+export type Granted = OwnPatch<VportPatch>;
 
 /**
  * The change of policy that grants a wish: an address that the PF has not set and that nobody else begins with, VLANs of
@@ -11,7 +15,7 @@ export function grantWish(
   policy: PortPolicy,
   wish: LinkPatch,
   derivedOwner: (mac: string) => string | undefined,
-): VportPatch {
+): Granted {
   return {
     ...grantMac(who, policy, wish.mac, derivedOwner),
     ...grantUnicast(who, policy, wish.unicast),
@@ -26,7 +30,7 @@ function grantMac(
   policy: PortPolicy,
   mac: LinkPatch["mac"],
   derivedOwner: (mac: string) => string | undefined,
-): VportPatch {
+): Granted {
   if (mac === undefined || mac === policy.mac) return {};
   const owner = derivedOwner(mac);
   if (owner !== undefined && owner !== who) {
@@ -39,14 +43,14 @@ function grantMac(
 }
 
 /** A trusted guest has further addresses by using them, so a wish for them changes nothing. */
-function grantUnicast(who: string, { trust }: PortPolicy, wanted: LinkPatch["unicast"]): VportPatch {
+function grantUnicast(who: string, { trust }: PortPolicy, wanted: LinkPatch["unicast"]): Granted {
   if (wanted === undefined || wanted.length === 0 || trust) return {};
   const detail = `${who} may not have further addresses (${wanted.slice(0, 3).join(", ")}): it is not trusted`;
   throw new ApiError(409, detail, "unicast", "not-trusted");
 }
 
 /** A guest's own tag changes nothing of its policy: it is used, or refused. */
-function grantVlan(who: string, { vlan, trust, trunk }: PortPolicy, wanted: LinkPatch["vlan"]): VportPatch {
+function grantVlan(who: string, { vlan, trust, trunk }: PortPolicy, wanted: LinkPatch["vlan"]): Granted {
   if (wanted === undefined || wanted === 0) return {};
   if (vlan !== 0) {
     const detail = `${who} may not tag its frames: the PF has put it into VLAN ${vlan}`;
@@ -60,7 +64,7 @@ function grantVlan(who: string, { vlan, trust, trunk }: PortPolicy, wanted: Link
   return {};
 }
 
-function grantPromisc(who: string, policy: PortPolicy, promisc: LinkPatch["promisc"]): VportPatch {
+function grantPromisc(who: string, policy: PortPolicy, promisc: LinkPatch["promisc"]): Granted {
   if (promisc === undefined || promisc === policy.promisc) return {};
   if (promisc && !policy.trust) {
     throw new ApiError(409, `${who} may not be promiscuous: it is not trusted`, "promisc", "not-trusted");
@@ -68,7 +72,7 @@ function grantPromisc(who: string, policy: PortPolicy, promisc: LinkPatch["promi
   return { promisc };
 }
 
-function grantMulticast(who: string, policy: PortPolicy, wanted: LinkPatch["multicast"]): VportPatch {
+function grantMulticast(who: string, policy: PortPolicy, wanted: LinkPatch["multicast"]): Granted {
   if (wanted === undefined) return {};
   const isSame = JSON.stringify(wanted) === JSON.stringify(policy.guestMulticast);
   if (wanted === null) return isSame ? {} : { guestMulticast: null };

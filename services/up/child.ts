@@ -106,13 +106,19 @@ export class Child {
   async #runOnce(): Promise<number> {
     const { script, permissions, args, env } = this.spec;
     // Nobody inherits the operator's token.
-    const { RINGFABRIC_TOKEN: _, ...inherited } = Deno.env.toObject();
+    const { RINGFABRIC_TOKEN: _token, RINGFABRIC_NEW_FABRIC: _new, ...inherited } = Deno.env.toObject();
     const process = new Deno.Command(Deno.execPath(), {
       args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
       // The service ends when this pipe does: also if this process is killed.
       stdin: "piped",
       clearEnv: true,
-      env: { ...inherited, RINGFABRIC_SUPERVISED: "1", ...env },
+      env: {
+        ...inherited,
+        RINGFABRIC_SUPERVISED: "1",
+        // A whole new fabric: no guest of an earlier run is left. A child that is started again is in the same fabric.
+        ...(this.#started ? {} : { RINGFABRIC_NEW_FABRIC: "1" }),
+        ...env,
+      },
       stdout: "piped",
       stderr: "piped",
     }).spawn();

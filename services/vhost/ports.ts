@@ -8,7 +8,7 @@ import { z } from "zod";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
-import { ApiError, type DataPath, log, oneLine, PortState, socketPath } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, isNewFabric, log, oneLine, PortState, socketPath } from "../../shared/api/mod.ts";
 import { Notifier, type Reactor } from "../../shared/os/mod.ts";
 import { EmulatedBackend } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
@@ -60,7 +60,10 @@ export class Ports {
   /** What the last service has left. A file that cannot be read is put aside: ports begin as new ones do. */
   #readConfigs(): Record<string, PortConfig> {
     try {
-      return PortConfigs.parse(JSON.parse(Deno.readTextFileSync(this.#configFile)));
+      const kept = PortConfigs.parse(JSON.parse(Deno.readTextFileSync(this.#configFile)));
+      if (!isNewFabric()) return kept;
+      // The data path was that of a guest which is gone. How a port gets its front-ends is the operator's word, and stays.
+      return Object.fromEntries(Object.entries(kept).filter(([, { role }]) => role === "client"));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return {};
       const aside = `${this.#configFile}.damaged`;

@@ -2,7 +2,7 @@
 
 /** What is needed of a VF. */
 export interface AttachTarget {
-  id: number;
+  id: number | "uplink";
   mac: string;
   socket: string;
 }
@@ -46,4 +46,21 @@ export function testpmdArguments(
   const { queuePairs = 1, queueSize = 256 } = options;
   const device = `net_virtio_user${vf.id},path=${vf.socket},queues=${queuePairs},queue_size=${queueSize},mac=${vf.mac}`;
   return ["--no-pci", "--single-file-segments", "--vdev", device];
+}
+
+/** The parts of a libvirt domain that give it the VF as its network card: shared memory, and the interface. */
+export function libvirtInterface({ mac, socket }: AttachTarget, queuePairs = 1): string {
+  const driver = queuePairs > 1 ? `\n  <driver queues='${queuePairs}'/>` : "";
+  return `<memoryBacking>
+  <source type='memfd'/>
+  <access mode='shared'/>
+</memoryBacking>
+
+<interface type='vhostuser'>
+  <mac address='${mac}'/>
+  <source type='unix' path='${socket}' mode='client'>
+    <reconnect enabled='yes' timeout='1'/>
+  </source>
+  <model type='virtio'/>${driver}
+</interface>`;
 }

@@ -9,4 +9,5 @@ export type PfEvent =
   | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
+  | { type: "spoofed"; vf: number | "pf" | "uplink"; frames: number }
   | { type: "nic-up" | "nic-down" };

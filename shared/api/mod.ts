@@ -13,6 +13,7 @@ export * from "./openapi.ts";
 export * from "./options.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";
+export * from "./pf_views.ts";
 export * from "./problem.ts";
 export * from "./run_dir.ts";
 export * from "./service.ts";

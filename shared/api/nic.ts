@@ -127,6 +127,7 @@ export type Filter = z.output<typeof Filter>;
 export const NicEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("attached"), pool: Filter.shape.pool, owner: z.string() }),
   z.object({ type: z.literal("detached"), pool: Filter.shape.pool, reason: z.string() }),
+  z.object({ type: z.literal("spoofed"), pool: Filter.shape.pool, frames: z.int() }),
   z.object({ type: z.literal("queue-error"), pool: Filter.shape.pool, index: z.int(), reason: z.string() }),
 ]);
 export type NicEvent = z.output<typeof NicEvent>;

@@ -7,78 +7,9 @@ import { hc } from "hono/client";
 import { LinkPatch } from "./guest.ts";
 import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
-import { EngineState, Filter, QueueState } from "./nic.ts";
-import { VfPatch, vfPolicyShape, vfShape } from "./vf.ts";
-import { VPORTS_MAX } from "./vport.ts";
-
-/** A VF as the API shows it. */
-export const Vf = z.object({
-  id: z.int(),
-  ...vfShape,
-  vport: z.int().nullable().openapi({ description: "The vport whose guest the VF is allotted to" }),
-  mode: z.enum(["emulated", "passthrough"]).nullable().openapi({
-    description: "Who drives the VF's queue pair; null, as with all that follows: the NIC does not answer",
-  }),
-  plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
-  socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
-  attached: z.boolean().nullable(),
-  owner: z.string().optional(),
-  memory: z.object({ bytes: z.int(), regions: z.int(), sealed: z.boolean() }).nullable(),
-  queues: z.array(QueueState).nullable(),
-  lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
-  learnedMacs: z.int().nullable(),
-}).openapi("Vf");
-export type Vf = z.output<typeof Vf>;
-
-/** A VF's counters by name. */
-export const VfStats = z.object({ id: z.int(), counters: z.record(z.string(), z.int()) }).openapi("VfStats");
-export type VfStats = z.output<typeof VfStats>;
-
-/** The NIC. */
-export const NicView = z.object({
-  numVfs: z.int(),
-  switchMode: z.enum(["veb", "vepa"]),
-  link: z.enum(["up", "down"]),
-  pfMac: z.string(),
-  reachable: z.boolean(),
-  uplink: z.object({
-    socket: z.string(),
-    attached: z.boolean().nullable(),
-    counters: z.record(z.string(), z.int()).nullable(),
-  }),
-  engine: EngineState.optional(),
-}).openapi("Nic");
-export type NicView = z.output<typeof NicView>;
-
-/** A guest without a VF: its port on the software switch, as the API shows it. */
-export const VportView = z.object({
-  id: z.int(),
-  ...vfPolicyShape,
-  vf: z.int().nullable().openapi({ description: "The VF that has been allotted to the guest" }),
-  socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
-  attached: z.boolean().nullable().openapi({ description: "null: the vhost service does not answer" }),
-  counters: z.record(z.string(), z.int()).nullable(),
-}).openapi("Vport");
-export type VportView = z.output<typeof VportView>;
-
-/** What a new vport may be given; the rest has its first value. */
-export const VportRequest = z.strictObject({
-  id: z.int().min(0, `vports are 0–${VPORTS_MAX - 1}`).max(VPORTS_MAX - 1, `vports are 0–${VPORTS_MAX - 1}`),
-  ...vfPolicyShape,
-}).partial().openapi("VportRequest");
-export type VportRequest = z.output<typeof VportRequest>;
-
-/** What a PATCH of a vport may hold. */
-export const VportPatch = z.strictObject(vfPolicyShape).partial().openapi("VportPatch");
-export type VportPatch = z.output<typeof VportPatch>;
-
-/** What a PATCH of the NIC may hold. */
-export const NicPatch = z.strictObject({
-  numVfs: z.int({ error: "must be a whole number" }).min(0, "0–256 VFs").max(256, "0–256 VFs"),
-  switchMode: z.enum(["veb", "vepa"], { error: "is veb or vepa" }),
-  link: z.enum(["up", "down"], { error: "is up or down" }),
-}).partial().openapi("NicPatch");
-export type NicPatch = z.output<typeof NicPatch>;
+import { Filter } from "./nic.ts";
+import * as V from "./pf_views.ts";
+import { VfPatch } from "./vf.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
@@ -104,25 +35,30 @@ const params = z.object({
 
 /** The PF's routes. */
 const pfRoutes = {
-  listVfs: createRoute({ method: "get", path: "/api/v1/vfs", responses: { 200: json(z.array(Vf), "All VFs") } }),
+  listVfs: createRoute({ method: "get", path: "/api/v1/vfs", responses: { 200: json(z.array(V.Vf), "All VFs") } }),
   getVf: createRoute({
     method: "get",
     path: "/api/v1/vfs/{id}",
     request: { params },
-    responses: { 200: json(Vf, "The VF"), ...errors },
+    responses: { 200: json(V.Vf, "The VF"), ...errors },
   }),
   patchVf: createRoute({
     method: "patch",
     path: "/api/v1/vfs/{id}",
     description: "Changes a VF's policy: all or nothing, durable and in force when it is answered",
     request: { params, ...body(VfPatch, "The fields to change") },
-    responses: { 200: json(Vf, "The VF as it is now"), ...errors },
+    responses: { 200: json(V.Vf, "The VF as it is now"), ...errors },
   }),
   getStats: createRoute({
     method: "get",
     path: "/api/v1/vfs/{id}/stats",
     request: { params },
-    responses: { 200: json(VfStats, "The VF's counters"), ...errors },
+    responses: { 200: json(V.VfStats, "The VF's counters"), ...errors },
+  }),
+  listStats: createRoute({
+    method: "get",
+    path: "/api/v1/stats",
+    responses: { 200: json(V.FabricStats, "Counters of all VFs and vports, the PF and the uplink"), ...errors },
   }),
   getMode: createRoute({
     method: "get",
@@ -137,62 +73,62 @@ const pfRoutes = {
     request: { params, ...body(ModeRequest, "The mode to be in") },
     responses: { 200: json(VfMode, "Who drives the VF now, and the steps"), ...errors },
   }),
-  getNic: createRoute({ method: "get", path: "/api/v1/nic", responses: { 200: json(NicView, "The NIC") } }),
+  getNic: createRoute({ method: "get", path: "/api/v1/nic", responses: { 200: json(V.NicView, "The NIC") } }),
   patchNic: createRoute({
     method: "patch",
     path: "/api/v1/nic",
-    request: body(NicPatch, "The fields to change"),
-    responses: { 200: json(NicView, "The NIC as it is now"), ...errors },
+    request: body(V.NicPatch, "The fields to change"),
+    responses: { 200: json(V.NicView, "The NIC as it is now"), ...errors },
   }),
   patchGuest: createRoute({
     method: "patch",
     path: "/api/v1/vfs/{id}/guest",
     description: "A guest's wish for its own interface, which the PF's policy grants or refuses",
     request: { params, ...body(LinkPatch, "The wish") },
-    responses: { 200: json(Vf, "Granted and in force"), ...errors },
+    responses: { 200: json(V.Vf, "Granted and in force"), ...errors },
   }),
   listVports: createRoute({
     method: "get",
     path: "/api/v1/vports",
-    responses: { 200: json(z.array(VportView), "Guests without a VF") },
+    responses: { 200: json(z.array(V.VportView), "Guests without a VF") },
   }),
   getVport: createRoute({
     method: "get",
     path: "/api/v1/vports/{id}",
     request: { params },
-    responses: { 200: json(VportView, "The vport"), ...errors },
+    responses: { 200: json(V.VportView, "The vport"), ...errors },
   }),
   postVport: createRoute({
     method: "post",
     path: "/api/v1/vports",
-    request: body(VportRequest, "Its number and policy; what is left out has its first value"),
-    responses: { 201: json(VportView, "The vport"), ...errors },
+    request: body(V.VportRequest, "Its number and policy; what is left out has its first value"),
+    responses: { 201: json(V.VportView, "The vport"), ...errors },
   }),
   patchVport: createRoute({
     method: "patch",
     path: "/api/v1/vports/{id}",
-    request: { params, ...body(VportPatch, "The fields to change") },
-    responses: { 200: json(VportView, "The vport as it is now"), ...errors },
+    request: { params, ...body(V.VportPatch, "The fields to change") },
+    responses: { 200: json(V.VportView, "The vport as it is now"), ...errors },
   }),
   deleteVport: createRoute({
     method: "delete",
     path: "/api/v1/vports/{id}",
     request: { params },
-    responses: { 200: json(VportView, "The vport as it was"), ...errors },
+    responses: { 200: json(V.VportView, "The vport as it was"), ...errors },
   }),
   allotVf: createRoute({
     method: "post",
     path: "/api/v1/vports/{id}/vf",
     description: "Allots a free VF to the vport's guest: it gets the vport's policy. For the vf service",
     request: { params },
-    responses: { 200: json(VportView, "The vport, with its VF"), ...errors },
+    responses: { 200: json(V.VportView, "The vport, with its VF"), ...errors },
   }),
   returnVf: createRoute({
     method: "delete",
     path: "/api/v1/vports/{id}/vf",
     description: "Takes the VF back; the guest is on the software switch. For the vf service",
     request: { params },
-    responses: { 200: json(VportView, "The vport, without a VF"), ...errors },
+    responses: { 200: json(V.VportView, "The vport, without a VF"), ...errors },
   }),
   getVportMode: createRoute({
     method: "get",
@@ -212,7 +148,7 @@ const pfRoutes = {
     path: "/api/v1/vports/{id}/guest",
     description: "A guest's wish for its own interface, which the PF's policy grants or refuses",
     request: { params, ...body(LinkPatch, "The wish") },
-    responses: { 200: json(VportView, "Granted and in force"), ...errors },
+    responses: { 200: json(V.VportView, "Granted and in force"), ...errors },
   }),
   listFilters: createRoute({
     method: "get",
@@ -223,25 +159,26 @@ const pfRoutes = {
 
 /** What the PF service does for each route. */
 export interface PfHandlers {
-  listVfs(): Promise<Vf[]>;
-  getVf(id: number): Promise<Vf>;
-  patchVf(id: number, patch: VfPatch): Promise<Vf>;
-  getStats(id: number): Promise<VfStats>;
+  listVfs(): Promise<V.Vf[]>;
+  getVf(id: number): Promise<V.Vf>;
+  patchVf(id: number, patch: VfPatch): Promise<V.Vf>;
+  getStats(id: number): Promise<V.VfStats>;
+  listStats(): Promise<V.FabricStats>;
   getMode(id: number): Promise<VfMode>;
   putMode(id: number, request: ModeRequest): Promise<VfMode>;
-  patchGuest(id: number, wish: LinkPatch): Promise<Vf>;
-  listVports(): Promise<VportView[]>;
-  getVport(id: number): Promise<VportView>;
-  postVport(request: VportRequest): Promise<VportView>;
-  patchVport(id: number, patch: VportPatch): Promise<VportView>;
-  deleteVport(id: number): Promise<VportView>;
-  patchVportGuest(id: number, wish: LinkPatch): Promise<VportView>;
-  allotVf(id: number): Promise<VportView>;
-  returnVf(id: number): Promise<VportView>;
+  patchGuest(id: number, wish: LinkPatch): Promise<V.Vf>;
+  listVports(): Promise<V.VportView[]>;
+  getVport(id: number): Promise<V.VportView>;
+  postVport(request: V.VportRequest): Promise<V.VportView>;
+  patchVport(id: number, patch: V.VportPatch): Promise<V.VportView>;
+  deleteVport(id: number): Promise<V.VportView>;
+  patchVportGuest(id: number, wish: LinkPatch): Promise<V.VportView>;
+  allotVf(id: number): Promise<V.VportView>;
+  returnVf(id: number): Promise<V.VportView>;
   getVportMode(id: number): Promise<VfMode>;
   putVportMode(id: number, request: ModeRequest): Promise<VfMode>;
-  getNic(): Promise<NicView>;
-  patchNic(patch: NicPatch): Promise<NicView>;
+  getNic(): Promise<V.NicView>;
+  patchNic(patch: V.NicPatch): Promise<V.NicView>;
   listFilters(): Promise<Filter[]>;
 }
 
@@ -254,6 +191,7 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
       return c.json(await handlers.patchVf(c.req.valid("param").id, c.req.valid("json")), 200);
     })
     .openapi(pfRoutes.getStats, async (c) => c.json(await handlers.getStats(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.listStats, async (c) => c.json(await handlers.listStats(), 200))
     .openapi(pfRoutes.getMode, async (c) => c.json(await handlers.getMode(c.req.valid("param").id), 200))
     .openapi(pfRoutes.putMode, async (c) => {
       return c.json(await handlers.putMode(c.req.valid("param").id, c.req.valid("json")), 200);
@@ -263,7 +201,11 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     })
     .openapi(pfRoutes.listVports, async (c) => c.json(await handlers.listVports(), 200))
     .openapi(pfRoutes.getVport, async (c) => c.json(await handlers.getVport(c.req.valid("param").id), 200))
-    .openapi(pfRoutes.postVport, async (c) => c.json(await handlers.postVport(c.req.valid("json")), 201))
+    .openapi(pfRoutes.postVport, async (c) => {
+      const made = await handlers.postVport(c.req.valid("json"));
+      c.header("location", `/api/v1/vports/${made.id}`);
+      return c.json(made, 201);
+    })
     .openapi(pfRoutes.patchVport, async (c) => {
       return c.json(await handlers.patchVport(c.req.valid("param").id, c.req.valid("json")), 200);
     })

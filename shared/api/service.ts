@@ -61,6 +61,11 @@ export async function runService(name: string, start: () => Promise<RunningServi
   Deno.exit(code);
 }
 
+/** Whether this service starts with its whole fabric, so that no guest of an earlier run is left. */
+export function isNewFabric(): boolean {
+  return Deno.env.has("RINGFABRIC_NEW_FABRIC");
+}
+
 const LEVELS = ["info", "warn", "error"] as const;
 /** What is said at the least (RINGFABRIC_LOG). */
 const LEAST = Math.max(0, LEVELS.indexOf((Deno.env.get("RINGFABRIC_LOG") ?? "info") as "info"));

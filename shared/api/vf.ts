@@ -95,8 +95,16 @@ export type VfPolicy = z.output<typeof VfPolicy>;
 export const PortPolicy = z.strictObject(vfPolicyShape).openapi("PortPolicy");
 export type PortPolicy = z.output<typeof PortPolicy>;
 
+/** An address to have, or null for the one that the port begins with. */
+const MacPatch = MacAddress.nullable().openapi({
+  description: "null: the address that it begins with, which the guest may change",
+});
+
+/** The fields of a PATCH that all ports have. */
+export const portPatchShape = { ...vfPolicyShape, mac: MacPatch } as const;
+
 /** What a PATCH may hold. */
-export const VfPatch = z.strictObject(vfShape).partial().openapi("VfPatch");
+export const VfPatch = z.strictObject({ ...vfShape, mac: MacPatch }).partial().openapi("VfPatch");
 export type VfPatch = z.output<typeof VfPatch>;
 
 /** Policy of a VF that nobody has configured. */

@@ -5,7 +5,7 @@
  * and learned addresses of the other VFs stay.
  */
 import * as L from "../layout/nic.ts";
-import { COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
+import { type CounterName, COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
 import type { Filter } from "../api/nic.ts";
 import { vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
@@ -123,6 +123,12 @@ export class Pools {
   /** Learned addresses of a pool. */
   learned(pool: number): number {
     return this.#view.getUint32(this.#at(pool) + L.P_LEARNED, true);
+  }
+
+  /** One counter of a pool. */
+  counter(pool: number, name: CounterName): number {
+    const i = COUNTERS.findIndex(([counter]) => counter === name);
+    return Number(this.#view.getBigUint64(this.#at(pool) + L.P_COUNTERS + i * 8, true));
   }
 
   /** The counters of a pool by name, and its times in nanoseconds. */

@@ -26,13 +26,32 @@ judgedTest(
       await cluster.compose("up", "-d");
       for (const service of SERVICES) await healthy(service);
     });
+    await t.step("a guest's token is good for itself and for nothing else", async () => {
+      assertEquals((await cluster.ask(PF, "GET", "/api/v1/vfs", undefined, cluster.tokenOf(A))).status, 401);
+      assertEquals((await cluster.ask(B, "GET", "/api/v1/link", undefined, cluster.tokenOf(A))).status, 401);
+      const exec = async (code: string) => {
+        const id = (await cluster.compose("ps", "-q", "guest-a")).trim();
+        return (await cluster.docker("exec", id, "deno", "eval", "--no-config", code)).trim();
+      };
+      const look = (path: string) =>
+        exec(`console.log([...Deno.readDirSync("${path}")].map((one) => one.name).join())`);
+      assertEquals([await look("/run/vf"), await look("/run/passthrough")], ["vhost.sock", "nic.sock"]);
+      const reach = (url: string) =>
+        exec(
+          `console.log(await fetch("${url}", { signal: AbortSignal.timeout(2000) }).then((r) => r.status, () => "no way"))`,
+        );
+      assertEquals(await reach("http://vf:8082/healthz"), "200");
+      for (const url of ["http://pf:8080", "http://nic:8083", "http://vhost:8081"]) {
+        assertEquals(await reach(`${url}/healthz`), "no way", url);
+      }
+    });
     await t.step("without the token nothing is told", async () => {
       assertEquals((await cluster.ask(PF, "GET", "/api/v1/vfs")).status, 200);
       const open = await cluster.docker(
         "run",
         "--rm",
         "--network",
-        "ringfabric_default",
+        "ringfabric_control",
         "--entrypoint",
         "deno",
         "ringfabric:local",

@@ -214,7 +214,10 @@ Deno.test("VFs come and go at run time; one that is in use stays", async () => {
   await using fabric = await TestFabric.start(2);
   const nic = async (body: unknown) => await patch(fabric, "/api/v1/nic", body);
   assertEquals((await nic({ numVfs: 5 })).body.numVfs, 5);
-  await until("the new VF's socket", () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => true).catch(() => false));
+  await until(
+    "the new VF's socket",
+    () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => true).catch(() => false),
+  );
   {
     await using front = await FrontEnd.connect(socketPath(fabric.runDir, "vf4")).start();
     void front;
@@ -225,7 +228,10 @@ Deno.test("VFs come and go at run time; one that is in use stays", async () => {
   }
   await until("the VF to be free", async () => !(await fabric.get("/api/v1/vfs/4")).attached);
   assertEquals((await nic({ numVfs: 2 })).status, 200);
-  await until("the socket to go", () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => false).catch(() => true));
+  await until(
+    "the socket to go",
+    () => Deno.stat(socketPath(fabric.runDir, "vf4")).then(() => false).catch(() => true),
+  );
 });
 
 Deno.test("vhost as client: it connects to a front-end that listens, again and again", async () => {

@@ -20,7 +20,9 @@ export class DockerCluster implements AsyncDisposable {
       DOCKER_HOST: `unix://${dir}/docker.sock`,
       COMPOSE_PROJECT_NAME: PROJECT,
       DOCKER_BUILDKIT: "0",
-      RINGFABRIC_TOKEN: "a token of the test's own",
+      RINGFABRIC_TOKEN: "operators-token",
+      GUEST_A_TOKEN: "token-of-guest-a",
+      GUEST_B_TOKEN: "token-of-guest-b",
     };
   }
 
@@ -90,9 +92,21 @@ export class DockerCluster implements AsyncDisposable {
     await this.docker("exec", id, "deno", "eval", "--no-config", code).catch(() => {});
   }
 
+  /** The token that is good at a published port: each guest's own, or the operator's. */
+  tokenOf(port: number): string {
+    const guests: Record<number, string> = { 8090: "GUEST_A_TOKEN", 8091: "GUEST_B_TOKEN" };
+    return this.#env[guests[port] ?? "RINGFABRIC_TOKEN"] ?? "";
+  }
+
   /** Asks a published port, from where the daemon publishes it. */
-  // deno-lint-ignore no-explicit-any
-  async ask(port: number, method: string, path: string, body?: unknown): Promise<{ status: number; body: any }> {
+  async ask(
+    port: number,
+    method: string,
+    path: string,
+    body?: unknown,
+    token = this.tokenOf(port),
+    // deno-lint-ignore no-explicit-any
+  ): Promise<{ status: number; body: any }> {
     const script = `const [url, method, body, token] = Deno.args;
       const headers = { "content-type": "application/json", authorization: "Bearer " + token };
       const response = await fetch(url, { method, headers, ...(body ? { body } : {}) });
@@ -102,7 +116,7 @@ export class DockerCluster implements AsyncDisposable {
     const url = `http://127.0.0.1:${port}${path}`;
     const text = await this.#run("nsenter", [
       ...["-t", this.#init, "--net", "--", Deno.execPath(), "run", "-A", "--no-config", file, url, method],
-      ...[body === undefined ? "" : JSON.stringify(body), this.#env.RINGFABRIC_TOKEN ?? ""],
+      ...[body === undefined ? "" : JSON.stringify(body), token],
     ]);
     return JSON.parse(text);
   }

@@ -1,7 +1,12 @@
 /** The CLI's words, and what it prints. */
-import { assertEquals, assertThrows } from "@std/assert";
-import { formatVlans, parsePairs, UsageError } from "../../services/cli/values.ts";
-import { statsTable, table } from "../../services/cli/views.ts";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { Command } from "commander";
+import { defaultPolicy, type FabricStats } from "../../shared/api/mod.ts";
+import { completions } from "../../services/cli/completion.ts";
+import { examine, type Patient } from "../../services/cli/doctor.ts";
+import { statsTable } from "../../services/cli/stats_view.ts";
+import { formatVlans, inWords, parseIds, parsePairs, UsageError } from "../../services/cli/values.ts";
+import { table } from "../../services/cli/views.ts";
 
 Deno.test("the words of ip link become fields of the API", () => {
   assertEquals(
@@ -53,12 +58,99 @@ Deno.test("tables line up, numbers to the right", () => {
     "x           5",
     "longer   1000",
   ]);
+});
+
+const stats = (vf: Record<string, number>): FabricStats => ({
+  vfs: [{ id: 0, counters: vf }],
+  vports: [],
+  pf: {},
+  uplink: {},
+});
+
+Deno.test("rates between two moments, drops by direction with the reason of most of them", () => {
   const rows = statsTable(
     {
       atMs: 2000,
-      counters: [{ rx_frames: 30, rx_bytes: 3000, tx_frames: 10, tx_bytes: 250_000, tx_spoofed: 4, engine_ns: 5e8 }],
+      stats: stats({
+        ...{ rx_frames: 30, rx_bytes: 3000, tx_frames: 10, tx_bytes: 250_000, tx_spoofed: 4, tx_runt: 1 },
+        ...{ rx_no_buffer: 7, rx_broadcast: 5, engine_ns: 5e8 },
+      }),
     },
-    { atMs: 1000, counters: [{ rx_frames: 10, rx_bytes: 1000, tx_frames: 10, tx_bytes: 0, tx_spoofed: 2 }] },
+    { atMs: 1000, stats: stats({ rx_frames: 10, rx_bytes: 1000, tx_frames: 10, tx_bytes: 0, tx_spoofed: 2 }) },
   ).split("\n");
-  assertEquals(rows[1]?.trim().split(/\s+/), ["0", "20", "0.0", "0", "2.0", "2", "50.0"]);
+  assertEquals(rows[1]?.trim().split(/\s{2,}/), [
+    ...["0", "20", "0.0", "0", "2.0", "7", "3"],
+    "rx no_buffer, tx spoofed",
+    "50.0",
+  ]);
+  assertEquals(rows.length, 4, "the PF and the uplink too");
+});
+
+Deno.test("a word that is said twice is refused, and a VLAN brings its priority and protocol along, as with ip link", () => {
+  assertThrows(() => parsePairs(["vlan", "1", "vlan", "2"]), UsageError, "vlan is said twice");
+  assertThrows(() => parsePairs(["rate", "1", "max_tx_rate", "2"]), UsageError, "said twice");
+  assertEquals(parsePairs(["vlan", "200"]), { vlan: 200, qos: 0, vlanProto: "802.1Q" });
+  assertEquals(parsePairs(["vlan", "200", "proto", "802.1AD"]), { vlan: 200, qos: 0, vlanProto: "802.1ad" });
+  assertEquals(parsePairs(["mac", "00:00:00:00:00:00"]), { mac: null });
+});
+
+Deno.test("what the API refuses is said in the words that were typed", () => {
+  assertEquals(inWords("vlanProto: is 802.1Q or 802.1ad"), "proto: is 802.1Q or 802.1ad");
+  assertEquals(
+    inWords("cannot set maxTxRate 5 on vf 0: minTxRate 9 would be over maxTxRate 5"),
+    "cannot set max_tx_rate 5 on vf 0: min_tx_rate 9 would be over max_tx_rate 5",
+  );
+});
+
+Deno.test("several VFs at once", () => {
+  assertEquals(parseIds("3", []), [3]);
+  assertEquals(parseIds("0,2-4", []), [0, 2, 3, 4]);
+  assertEquals(parseIds("all", [0, 1]), [0, 1]);
+  for (const text of ["", "a", "4-2", "1,1", "0-2,1", "-1"]) assertThrows(() => parseIds(text, []), UsageError);
+});
+
+Deno.test("completion knows commands, what is below them, and options", () => {
+  const program = new Command("fabric").option("--json").option("-o, --output <how>");
+  const vf = program.command("vf");
+  vf.command("list");
+  vf.command("mode <n>").option("--force");
+  program.command("complete", { hidden: true });
+  assertEquals(completions(program, [""]), ["vf"]);
+  assertEquals(completions(program, ["vf", ""]), ["list", "mode"]);
+  assertEquals(completions(program, ["vf", "l"]), ["list"]);
+  assertEquals(completions(program, ["vf", "mode", "--"]), ["--force", "--json", "--output", "--help"]);
+});
+
+const PATIENT: Patient = {
+  vf: {
+    ...{
+      id: 3,
+      ...defaultPolicy("02:00:00:00:00:03"),
+      vport: null,
+      mode: "passthrough",
+      socket: "/run/vf3/vhost.sock",
+    },
+    ...{ attached: true, memory: null, queues: [], learnedMacs: 0 },
+  },
+  nic: {
+    ...{ numVfs: 4, switchMode: "veb", link: "up", pfMac: "", reachable: true },
+    uplink: { socket: "", attached: false, counters: {} },
+  },
+  port: undefined,
+  before: {},
+  after: {},
+};
+
+Deno.test("the doctor says what keeps a guest's frames away, and what to do", () => {
+  const said = (change: Partial<Patient>) =>
+    examine({ ...PATIENT, ...change }).filter(({ bad }) => bad).map(({ text }) => text);
+  assertEquals(said({}), []);
+  assertEquals(said({ vf: { ...PATIENT.vf, attached: false, lastDetach: "its owner died" } }), [
+    "no guest is attached: it attaches at /run/vf3/vhost.sock; the last one left because its owner died",
+  ]);
+  assertEquals(said({ vf: { ...PATIENT.vf, linkState: "disable" } }), ["its link is off: fabric vf set 3 state auto"]);
+  assertEquals(said({ nic: { ...PATIENT.nic, link: "down" } }), ["the NIC's link is down: fabric nic set link up"]);
+  assertEquals(said({ before: { tx_spoofed: 3 }, after: { tx_spoofed: 8, tx_frames: 5 } }).length, 1);
+  assertMatch(said({ after: { tx_spoofed: 8 } })[0] ?? "", /^tx_spoofed grows by 8\/s: .*spoofchk off/);
+  assertEquals(said({ after: { rx_frames: 100, rx_broadcast: 5 } }), []);
 });

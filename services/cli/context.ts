@@ -1,0 +1,105 @@
+/** What all commands have: the fabric that they speak to, and how they show what it says. */
+import type { Command } from "commander";
+import { stringify } from "yaml";
+import { oneLine, Peer, pfClient, type Vf, type VfStats } from "../../shared/api/mod.ts";
+import { findFabric, type FindOptions, type FoundFabric } from "./find.ts";
+import { inWords, UsageError } from "./values.ts";
+
+/** How answers are shown. */
+export const OUTPUTS = ["table", "wide", "json", "yaml"] as const;
+type Output = typeof OUTPUTS[number];
+
+/** Options of `fabric` itself. */
+export interface GlobalOptions extends FindOptions {
+  json: boolean;
+  output: Output;
+}
+
+type Client = ReturnType<typeof pfClient>;
+
+/** An answer of the API, as the typed client gives it. */
+type Answer = Promise<{ ok: boolean; status: number; json(): Promise<unknown> }>;
+
+/** The running command's surroundings. */
+export class Context {
+  readonly #program: Command;
+  #found: FoundFabric | undefined;
+
+  constructor(program: Command) {
+    this.#program = program;
+  }
+
+  get #options(): GlobalOptions {
+    return this.#program.opts<GlobalOptions>();
+  }
+
+  get fabric(): FoundFabric {
+    return this.#found ??= findFabric(this.#options);
+  }
+
+  get client(): Client {
+    return pfClient(this.fabric.api, this.fabric.token);
+  }
+
+  get output(): Output {
+    return this.#options.json ? "json" : this.#options.output;
+  }
+
+  /** Another service of the fabric: so many ports behind the PF's, or where its variable says. */
+  service(name: string, offset: number, variable: string): Peer {
+    const url = new URL(this.fabric.api);
+    url.port = String(Number(url.port) + offset);
+    return new Peer(name, Deno.env.get(variable) ?? url.origin, this.fabric.token);
+  }
+
+  get vf(): Peer {
+    return this.service("the vf service", 2, "RINGFABRIC_VF");
+  }
+
+  get vhost(): Peer {
+    return this.service("the vhost service", 1, "RINGFABRIC_VHOST");
+  }
+
+  /** The body of an answer; throws what the API says if it is a refusal. */
+  async body<T>(answer: Answer): Promise<T> {
+    const { api, runDir } = this.fabric;
+    let response;
+    try {
+      response = await answer;
+    } catch (cause) {
+      throw new UsageError(
+        `no fabric answers at ${api} (${oneLine(cause)}); start one with: npx -y deno@2.9.6 task up`,
+      );
+    }
+    const value = await response.json();
+    if (response.status === 401) {
+      throw new UsageError(
+        `the fabric at ${api} does not take this token: set RINGFABRIC_TOKEN, or name its run directory with --run-dir ` +
+          `(looked for in ${runDir})`,
+      );
+    }
+    if (!response.ok) throw new UsageError(inWords((value as { detail?: string }).detail ?? `HTTP ${response.status}`));
+    return value as T;
+  }
+
+  getVf(id: number): Promise<Vf> {
+    return this.body(this.client.api.v1.vfs[":id"].$get({ param: { id: String(id) } }));
+  }
+
+  async getCounters(id: number): Promise<Record<string, number>> {
+    return (await this.body<VfStats>(this.client.api.v1.vfs[":id"].stats.$get({ param: { id: String(id) } }))).counters;
+  }
+
+  /** Shows an answer as it was asked for; `text` makes the table. */
+  show(value: unknown, text: (wide: boolean) => string): void {
+    const { output } = this;
+    if (output === "json") console.log(JSON.stringify(value));
+    else if (output === "yaml") console.log(stringify(value).trimEnd());
+    else console.log(text(output === "wide"));
+  }
+}
+
+/** Adds examples to a command's help. */
+export function examples(command: Command, ...lines: string[]): Command {
+  return command.addHelpText("after", `\nExamples:\n${lines.map((line) => `  $ fabric ${line}`).join("\n")}`);
+}

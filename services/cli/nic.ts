@@ -1,0 +1,91 @@
+/** `fabric nic`, `stats`, `filters`, `events`: the whole NIC. */
+import type { Command } from "commander";
+import { type FabricStats, type Filter, type NicPatch, type NicView, readEvents } from "../../shared/api/mod.ts";
+import { type Context, examples } from "./context.ts";
+import { UsageError } from "./values.ts";
+import { type Sample, statsTable } from "./stats_view.ts";
+import { eventLine, filterTable, nicDetail } from "./views.ts";
+
+/** Words of `nic set`, and the fields that they are. */
+const NIC_WORDS: Record<string, (value: string) => Record<string, unknown>> = {
+  numvfs: (value) => ({ numVfs: /^\d+$/.test(value) ? Number(value) : value }),
+  mode: (value) => ({ switchMode: value }),
+  link: (value) => ({ link: value }),
+};
+
+function nicPatch(pairs: readonly string[]): NicPatch {
+  if (pairs.length === 0 || pairs.length % 2 !== 0) throw new UsageError("say a word and a value, such as: numvfs 8");
+  let patch: Record<string, unknown> = {};
+  for (let i = 0; i < pairs.length; i += 2) {
+    const [word, value] = [(pairs[i] ?? "").toLowerCase(), pairs[i + 1] ?? ""];
+    const read = NIC_WORDS[word];
+    if (!read) throw new UsageError(`${word} cannot be set; words: ${Object.keys(NIC_WORDS).join(" ")}`);
+    const fields = read(value);
+    if (Object.keys(fields).some((field) => field in patch)) throw new UsageError(`${word} is said twice: say it once`);
+    patch = { ...patch, ...fields };
+  }
+  return patch as NicPatch;
+}
+
+/** Adds `nic`, `stats`, `filters` and `events`. */
+export function nicCommands(program: Command, context: Context): void {
+  const nic = program.command("nic").description("the NIC: VFs, switch mode, link, engine");
+  const show = async () => {
+    const found = await context.body<NicView>(context.client.api.v1.nic.$get());
+    context.show(found, () => nicDetail(found));
+  };
+  examples(nic.command("show", { isDefault: true }).description("how it is"), "nic").action(show);
+  examples(
+    nic.command("set <pairs...>").description(`change it: ${Object.keys(NIC_WORDS).join(" ")}`),
+    "nic set numvfs 8",
+    "nic set mode vepa link down",
+  ).action(async (pairs: string[]) => {
+    const json = nicPatch(pairs);
+    const changed = await context.body<NicView>(context.client.api.v1.nic.$patch({ json }));
+    context.show(changed, () => nicDetail(changed));
+  });
+
+  const sample = async (): Promise<Sample> => ({
+    stats: await context.body<FabricStats>(context.client.api.v1.stats.$get()),
+    atMs: performance.now(),
+  });
+  examples(
+    program.command("stats").description("counters of all VFs and vports, the PF and the uplink")
+      .option("--watch", "rates, every second, until Ctrl-C", false)
+      .option("--count <n>", "with --watch: stop after so many", "0"),
+    "stats",
+    "stats --watch",
+  ).action(async (options: { watch: boolean; count: string }) => {
+    let before = await sample();
+    if (!options.watch) return context.show(before.stats, () => statsTable(before));
+    for (let i = 0; Number(options.count) === 0 || i < Number(options.count); i++) {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      const now = await sample();
+      if (Deno.stdout.isTerminal()) console.log("\x1b[2J\x1b[H");
+      const from = before;
+      context.show({ before: from, now }, () => statsTable(now, from));
+      before = now;
+    }
+  });
+
+  examples(program.command("filters").description("the address filter table"), "filters").action(async () => {
+    const filters = await context.body<Filter[]>(context.client.api.v1.filters.$get());
+    context.show(filters, () => filterTable(filters));
+  });
+
+  examples(
+    program.command("events").description("every change of state as it happens, until Ctrl-C")
+      .option("--count <n>", "stop after so many", "0"),
+    "events",
+    "--json events",
+  ).action(async ({ count }: { count: string }) => {
+    const { api, token } = context.fabric;
+    const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
+    let seen = 0;
+    for await (const event of readEvents<Record<string, unknown>>(`${api}/api/v1/events`, { headers })) {
+      context.show(event, () => eventLine(event));
+      if (++seen === Number(count)) return;
+    }
+    throw new UsageError("the fabric has ended the stream");
+  });
+}

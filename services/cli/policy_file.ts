@@ -1,0 +1,163 @@
+/**
+ * `fabric export`, `diff` and `apply`: the whole policy as one YAML file. Applying it twice changes nothing the second
+ * time; what the file does not mention stays as it is.
+ */
+import type { Command } from "commander";
+import { parse, stringify } from "yaml";
+import { z } from "zod";
+import {
+  fieldErrors,
+  NicPatch,
+  type NicView,
+  type Vf,
+  VfPatch,
+  VfPolicy,
+  VportPatch,
+  type VportView,
+} from "../../shared/api/mod.ts";
+import { type Context, examples } from "./context.ts";
+import { UsageError } from "./values.ts";
+
+const number = z.int().min(0).max(255);
+const PolicyFile = z.strictObject({
+  nic: NicPatch.optional(),
+  vfs: z.array(z.strictObject({ id: number }).and(z.looseObject({}))).optional(),
+  vports: z.array(z.strictObject({ id: number }).and(z.looseObject({}))).optional(),
+});
+
+/** One thing to change: what, and each field as it is and as it is to be. */
+interface Change {
+  what: string;
+  fields: { field: string; is: unknown; wanted: unknown }[];
+  make(): Promise<unknown>;
+}
+
+const POLICY_FIELDS = Object.keys(VfPolicy.shape);
+const NIC_FIELDS = Object.keys(NicPatch.shape);
+const pick = (value: Record<string, unknown>, fields: readonly string[]) =>
+  Object.fromEntries(fields.filter((field) => field in value).map((field) => [field, value[field]]));
+const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b);
+
+function checked<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const wrong = fieldErrors(result.error).map(({ field, detail }) => `${where}${field}: ${detail}`);
+  throw new UsageError(wrong.join("; "));
+}
+
+async function readPolicy(path: string): Promise<z.output<typeof PolicyFile>> {
+  const text = path === "-" ? await new Response(Deno.stdin.readable).text() : await Deno.readTextFile(path);
+  let value: unknown;
+  try {
+    value = parse(text);
+  } catch (error) {
+    throw new UsageError(`${path} is not YAML: ${(error as Error).message.split("\n")[0]}`);
+  }
+  return checked(PolicyFile, value ?? {}, "");
+}
+
+/** The fields of `wanted` that are otherwise now. */
+function fieldsThatDiffer(now: Record<string, unknown>, wanted: Record<string, unknown>): Change["fields"] {
+  return Object.entries(wanted).filter(([field, value]) => !same(now[field], value))
+    .map(([field, value]) => ({ field, is: now[field], wanted: value }));
+}
+
+/** What is to be done so that the fabric is as the file says. */
+async function changesOf(context: Context, path: string): Promise<Change[]> {
+  const { client } = context;
+  const file = await readPolicy(path);
+  const [nic, vfs, vports] = await Promise.all([
+    context.body<NicView>(client.api.v1.nic.$get()),
+    context.body<Vf[]>(client.api.v1.vfs.$get()),
+    context.body<VportView[]>(client.api.v1.vports.$get()),
+  ]);
+  const changes: Change[] = [];
+  const add = (what: string, fields: Change["fields"], make: Change["make"]) => {
+    if (fields.length > 0) changes.push({ what, fields, make });
+  };
+  const wantedOf = (fields: Change["fields"]) => Object.fromEntries(fields.map(({ field, wanted }) => [field, wanted]));
+  const nicFields = fieldsThatDiffer(nic, file.nic ?? {});
+  add("nic", nicFields, () => context.body(client.api.v1.nic.$patch({ json: wantedOf(nicFields) })));
+  for (const { id, ...rest } of file.vfs ?? []) {
+    const fields = fieldsThatDiffer({ ...vfs[id] }, checked(VfPatch, rest, `vf ${id}: `));
+    const param = { id: String(id) };
+    add(`vf ${id}`, fields, () => context.body(client.api.v1.vfs[":id"].$patch({ param, json: wantedOf(fields) })));
+  }
+  for (const { id, ...rest } of file.vports ?? []) {
+    const now = vports.find((vport) => vport.id === id);
+    const policy = checked(VportPatch, rest, `vport ${id}: `);
+    const fields = fieldsThatDiffer({ ...now }, policy);
+    if (!now) {
+      add(
+        `vport ${id}`,
+        [{ field: "vport", is: "none", wanted: "new" }, ...fields],
+        () => context.body(client.api.v1.vports.$post({ json: { id, ...policy } })),
+      );
+      continue;
+    }
+    const param = { id: String(id) };
+    add(
+      `vport ${id}`,
+      fields,
+      () => context.body(client.api.v1.vports[":id"].$patch({ param, json: wantedOf(fields) })),
+    );
+  }
+  return changes;
+}
+
+function describe(changes: readonly Change[]): string {
+  if (changes.length === 0) return "nothing differs";
+  return changes.flatMap(({ what, fields }) =>
+    fields.map(({ field, is, wanted }) => `${what}: ${field}: ${JSON.stringify(is)} -> ${JSON.stringify(wanted)}`)
+  ).join("\n");
+}
+
+/** Adds `export`, `diff` and `apply`. */
+export function policyFileCommands(program: Command, context: Context): void {
+  examples(program.command("export").description("the whole policy, as `apply` takes it"), "export > fabric.yaml")
+    .action(
+      async () => {
+        const { client } = context;
+        const [nic, vfs, vports] = await Promise.all([
+          context.body<NicView>(client.api.v1.nic.$get()),
+          context.body<Vf[]>(client.api.v1.vfs.$get()),
+          context.body<VportView[]>(client.api.v1.vports.$get()),
+        ]);
+        const policy = {
+          nic: pick({ ...nic }, NIC_FIELDS),
+          vfs: vfs.map((vf) => ({ id: vf.id, ...pick({ ...vf }, POLICY_FIELDS) })),
+          vports: vports.map((vport) => ({ id: vport.id, ...pick({ ...vport }, POLICY_FIELDS) })),
+        };
+        console.log(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
+      },
+    );
+  examples(
+    program.command("diff").description("what `apply` would change; ends with 1 if that is something")
+      .requiredOption("-f, --file <path>", "the policy; - is standard input"),
+    "diff -f fabric.yaml",
+  ).action(async ({ file }: { file: string }) => {
+    const changes = await changesOf(context, file);
+    context.show(changes.map(({ what, fields }) => ({ what, fields })), () => describe(changes));
+    if (changes.length > 0) Deno.exit(1);
+  });
+  examples(
+    program.command("apply").description("makes the fabric as the file says")
+      .requiredOption("-f, --file <path>", "the policy; - is standard input")
+      .option("--dry-run", "only say what would change", false),
+    "apply -f fabric.yaml",
+    "apply -f fabric.yaml --dry-run",
+  ).action(async ({ file, dryRun }: { file: string; dryRun: boolean }) => {
+    const changes = await changesOf(context, file);
+    const made: Change[] = [];
+    try {
+      for (const change of dryRun ? [] : changes) {
+        await change.make();
+        made.push(change);
+      }
+    } catch (error) {
+      const before = made.length === 0 ? "nothing has changed" : `in force already:\n${describe(made)}`;
+      throw new UsageError(`${changes[made.length]?.what}: ${(error as Error).message}; ${before}`);
+    }
+    context.show(changes.map(({ what, fields }) => ({ what, fields })), () => describe(changes));
+  });
+}

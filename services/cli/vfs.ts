@@ -1,0 +1,129 @@
+/** `fabric vf …`: virtual functions, and how guests attach to them. */
+import { Command } from "commander";
+import {
+  defaultPolicy,
+  libvirtInterface,
+  type ModeRequest,
+  type NicView,
+  qemuArguments,
+  testpmdArguments,
+  type Vf,
+  type VfMode,
+} from "../../shared/api/mod.ts";
+import { type Context, examples } from "./context.ts";
+import { parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
+import { modeDetail, vfDetail, vfTable } from "./views.ts";
+
+const byId = (id: number) => ({ param: { id: String(id) } });
+
+/** The number of one VF, as it was typed. */
+function oneId(text: string): number {
+  if (!/^\d{1,4}$/.test(text)) throw new UsageError(`${text} is not the number of a VF`);
+  return Number(text);
+}
+
+/** Adds `vf` and what is short for it. */
+export function vfCommands(program: Command, context: Context): void {
+  const vf = program.command("vf").description("virtual functions");
+  const all = () => context.body<Vf[]>(context.client.api.v1.vfs.$get());
+  const nic = () => context.body<NicView>(context.client.api.v1.nic.$get());
+  const patch = async (which: string, json: Record<string, unknown>) => {
+    const ids = parseIds(which, which === "all" ? (await all()).map(({ id }) => id) : []);
+    const changed: Vf[] = [];
+    for (const id of ids) {
+      changed.push(await context.body<Vf>(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json })));
+    }
+    const { link } = await nic();
+    context.show(which === String(ids[0]) ? changed[0] : changed, (wide) => vfTable(changed, link, wide));
+  };
+
+  examples(vf.command("list").description("all VFs"), "vf list", "-o wide vf list").action(async () => {
+    const [vfs, { link }] = await Promise.all([all(), nic()]);
+    context.show(vfs, (wide) => vfTable(vfs, link, wide));
+  });
+  examples(vf.command("show <n>").description("one VF: policy, queues, counters"), "vf show 0").action(async (n) => {
+    const [found, counters] = await Promise.all([context.getVf(oneId(n)), context.getCounters(oneId(n))]);
+    context.show({ ...found, counters }, () => vfDetail(found, counters));
+  });
+  examples(
+    vf.command("set <n> <pairs...>").description(`change VFs (3, 0,2-3 or all): ${SETTABLE}`),
+    "vf set 0 vlan 100 qos 3",
+    "vf set 2-3 trust on spoofchk off",
+    "vf set all max_tx_rate 1000",
+  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs)));
+  examples(vf.command("reset <n>").description("the policy that VFs begin with"), "vf reset 0", "vf reset all")
+    .action((n: string) => patch(n, { ...defaultPolicy(""), mac: null }));
+  modeCommand(vf, context, "vfs", "who drives a VF; or change it: emulated, passthrough");
+  attachCommands(vf, context);
+  attachCommands(program, context);
+}
+
+/** Adds `mode`, of VFs or of vports. */
+export function modeCommand(parent: Command, context: Context, of: "vfs" | "vports", what: string): void {
+  const name = of === "vfs" ? "vf" : "vport";
+  examples(
+    parent.command("mode <n> [mode]").description(what)
+      .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
+      .option("--force", "with emulated: take the VF back at once, without asking its guest"),
+    `${name} mode 0`,
+    `${name} mode 0 passthrough --plugin advanced`,
+    `${name} mode 0 emulated --force`,
+  ).action(async (n: string, mode: string | undefined, { plugin, force }: { plugin?: string; force?: boolean }) => {
+    const route = context.client.api.v1[of][":id"].mode;
+    if (!mode && (plugin || force)) throw new UsageError("--plugin and --force go with a mode to be in");
+    const json = {
+      mode: mode as ModeRequest["mode"],
+      ...(plugin ? { plugin } : {}),
+      ...(force ? { force: true } : {}),
+    };
+    const id = byId(oneId(n));
+    const found = await context.body<VfMode>(mode ? route.$put({ ...id, json }) : route.$get(id));
+    context.show(found, () => modeDetail(found));
+  });
+}
+
+interface AttachOptions {
+  queuePairs: string;
+  memory: string;
+  kvm: boolean;
+  queueSize: string;
+}
+
+/** Where a guest attaches: a VF, or the uplink's port. */
+async function target(context: Context, n: string): Promise<{ id: number | "uplink"; mac: string; socket: string }> {
+  if (n !== "uplink") return await context.getVf(oneId(n));
+  const { pfMac, uplink } = await context.body<NicView>(context.client.api.v1.nic.$get());
+  return { id: "uplink", mac: `${pfMac.slice(0, -2)}fe`, socket: uplink.socket };
+}
+
+function attachCommands(parent: Command, context: Context): void {
+  examples(
+    parent.command("qemu <n>").description("QEMU arguments that attach a guest to a VF, or to the uplink's port")
+      .option("--memory <size>", "guest memory", "512M")
+      .option("--queue-pairs <n>", "queue pairs", "1")
+      .option("--kvm", "for KVM instead of TCG", false),
+    "qemu 0 --kvm --memory 2G",
+    "qemu uplink",
+  ).action(async (n: string, { memory, kvm, queuePairs }: AttachOptions) => {
+    const args = qemuArguments(await target(context, n), { memory, kvm, queuePairs: Number(queuePairs) });
+    context.show(args, () => args.join(" "));
+  });
+  examples(
+    parent.command("libvirt <n>").description("what a libvirt domain needs to have the VF as its network card")
+      .option("--queue-pairs <n>", "queue pairs", "1"),
+    "libvirt 0 --queue-pairs 4",
+  ).action(async (n: string, { queuePairs }: AttachOptions) => {
+    const xml = libvirtInterface(await target(context, n), Number(queuePairs));
+    context.show({ xml }, () => xml);
+  });
+  examples(
+    parent.command("testpmd <n>").description("testpmd arguments that make a VF a DPDK port")
+      .option("--queue-pairs <n>", "queue pairs", "1")
+      .option("--queue-size <n>", "descriptors", "256"),
+    "testpmd 0 --queue-size 1024",
+  ).action(async (n: string, options: AttachOptions) => {
+    const sizes = { queuePairs: Number(options.queuePairs), queueSize: Number(options.queueSize) };
+    const args = testpmdArguments(await target(context, n), sizes);
+    context.show(args, () => args.join(" "));
+  });
+}
