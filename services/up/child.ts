@@ -38,6 +38,8 @@ export class Child {
   #stopping = false;
   #deaths: number[] = [];
   #lastLine = "";
+  /** What it said before it was up. */
+  readonly #early: string[] = [];
   /** Lines that wait for tell(); undefined once it was called. */
   #untold: string[] | undefined = [];
   readonly #done: Promise<void>;
@@ -136,6 +138,7 @@ export class Child {
         continue;
       }
       this.#started = true;
+      for (const early of this.#early.splice(0)) this.#say(early);
       this.#ready.resolve(JSON.parse(line.slice(READY_PREFIX.length)) as Record<string, unknown>);
     }
   }
@@ -143,9 +146,13 @@ export class Child {
   async #readErrors(stream: ReadableStream<Uint8Array>): Promise<void> {
     for await (const line of lines(stream)) {
       if (line.trim() === "") continue;
-      this.#lastLine = line;
-      // Before it is up, what it says is the reason that `up` gives.
+      // What Deno says of its own end is more than a line, and the first one is the reason.
+      if (line.startsWith(`${this.spec.name}:`) || /^error: /.test(line) || this.#lastLine === "") {
+        this.#lastLine = line;
+      }
+      // Before it is up it may be about to say why it cannot be: that is for `up` to say, in one line.
       if (this.#started) this.#say(line);
+      else this.#early.push(line);
     }
   }
 

@@ -26,9 +26,6 @@ export type TokenEntry = z.output<typeof TokenEntry>;
 /** The file: `access.json` in the run directory. */
 export const AccessFile = z.object({ tokens: z.array(TokenEntry) });
 
-/** How long the file may be out of date. A token that is not known is looked up again at once. */
-const CHECK_MS = 1000;
-
 /** SHA-256 of a token, in hexadecimal. */
 export function hashToken(token: string): string {
   return createHash("sha256").update(token).digest("hex");
@@ -44,8 +41,8 @@ export class Access {
   readonly #file: string | undefined;
   readonly #own: TokenEntry[];
   #entries: TokenEntry[] = [];
-  #modifiedMs = -1;
-  #checkedMs = -Infinity;
+  /** Which state of the file the entries are of. */
+  #version = "";
 
   /** `file`: where the hashes are; `token`: an operator's token, beside or instead of it. */
   constructor({ file, token }: { file?: string | undefined; token?: string | undefined }) {
@@ -53,14 +50,10 @@ export class Access {
     this.#own = token === undefined ? [] : [{ name: "RINGFABRIC_TOKEN", role: "operator", sha256: hashToken(token) }];
   }
 
-  /** What `token` is good for; `undefined`: nothing. */
+  /** What `token` is good for; `undefined`: nothing. Throws if the file cannot be read: nobody is let in then. */
   roleOf(token: string): Role | undefined {
+    this.#refresh();
     const hash = new TextEncoder().encode(hashToken(token));
-    return this.#find(hash, false) ?? this.#find(hash, true);
-  }
-
-  #find(hash: Uint8Array, now: boolean): Role | undefined {
-    this.#refresh(now);
     let found: TokenEntry | undefined;
     // All are compared, each in the same time: nothing is to be learned from how long it takes.
     for (const entry of [...this.#own, ...this.#entries]) {
@@ -69,13 +62,13 @@ export class Access {
     return found;
   }
 
-  #refresh(now: boolean): void {
-    if (this.#file === undefined || (!now && performance.now() - this.#checkedMs < CHECK_MS)) return;
-    this.#checkedMs = performance.now();
-    const modifiedMs = Deno.statSync(this.#file).mtime?.getTime() ?? 0;
-    if (modifiedMs === this.#modifiedMs) return;
+  #refresh(): void {
+    if (this.#file === undefined) return;
+    const { mtime, ino, size } = Deno.statSync(this.#file);
+    const version = `${mtime?.getTime()} ${ino} ${size}`;
+    if (version === this.#version) return;
     this.#entries = AccessFile.parse(JSON.parse(Deno.readTextFileSync(this.#file))).tokens;
-    this.#modifiedMs = modifiedMs;
+    this.#version = version;
   }
 }
 

@@ -1,0 +1,103 @@
+/** The command line against a real fabric: policy as a file, several VFs at once, tokens, the doctor. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+
+/** Runs `fabric` and answers what came of it. */
+async function cli(fabric: TestFabric, ...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", fabric.runDir, ...args],
+    env: { NO_COLOR: "1" },
+  }).output();
+  const text = new TextDecoder();
+  return { code, out: text.decode(stdout), err: text.decode(stderr) };
+}
+
+Deno.test("the whole policy is a file: exported, compared, applied; applied twice it changes nothing", async () => {
+  await using fabric = await TestFabric.start(3);
+  const file = `${fabric.runDir}/fabric.yaml`;
+  await cli(fabric, "vf", "set", "0-1", "vlan", "7", "qos", "2");
+  const { out } = await cli(fabric, "export");
+  await Deno.writeTextFile(file, out);
+  assertEquals(await cli(fabric, "apply", "-f", file), { code: 0, out: "nothing differs\n", err: "" });
+
+  await Deno.writeTextFile(
+    file,
+    "nic: { numVfs: 4 }\nvfs:\n  - { id: 3, vlan: 9 }\n  - { id: 0, trust: true }\nvports:\n  - { id: 5 }\n",
+  );
+  const wanted = [
+    "nic: numVfs: 3 -> 4",
+    "vf 3: vlan: undefined -> 9",
+    "vf 0: trust: false -> true",
+    'vport 5: vport: "none" -> "new"',
+  ].join("\n");
+  assertEquals(await cli(fabric, "diff", "-f", file), { code: 1, out: `${wanted}\n`, err: "" });
+  assertEquals((await cli(fabric, "apply", "-f", file, "--dry-run")).out, `${wanted}\n`);
+  assertEquals((await fabric.get("/api/v1/nic")).numVfs, 3, "a dry run changes nothing");
+  assertEquals((await cli(fabric, "apply", "-f", file)).code, 0);
+  assertEquals((await cli(fabric, "apply", "-f", file)).out, "nothing differs\n");
+  const vfs = await fabric.get("/api/v1/vfs");
+  assertEquals([vfs[3].vlan, vfs[0].trust, vfs[0].vlan, vfs[1].vlan], [9, true, 7, 7]);
+
+  for (
+    const [text, refusal] of [
+      ["vfs: [{ id: 0, colour: red }]", "fabric: vf 0: colour: is not a field that can be set"],
+      ["vfs: [{ id: 0, vlan: 4095 }]", "fabric: vf 0: vlan: VLAN ids are 0–4094"],
+      ["vfs: {", "fabric: "],
+      ["nonsense: 1", "fabric: nonsense: is not a field that can be set"],
+    ] as const
+  ) {
+    await Deno.writeTextFile(file, text);
+    const { code, err } = await cli(fabric, "apply", "-f", file);
+    assertEquals(code, 1);
+    assertStringIncludes(err, refusal);
+  }
+});
+
+Deno.test("several VFs at once, and what is refused is named as it was typed", async () => {
+  await using fabric = await TestFabric.start(4);
+  await cli(fabric, "vf", "set", "1,3", "vlan", "5", "proto", "802.1AD");
+  assertEquals((await fabric.get("/api/v1/vfs")).map(({ vlan }: { vlan: number }) => vlan), [0, 5, 0, 5]);
+  await cli(fabric, "vf", "reset", "all");
+  assertEquals((await fabric.get("/api/v1/vfs")).map(({ vlan }: { vlan: number }) => vlan), [0, 0, 0, 0]);
+  assertMatch(
+    (await cli(fabric, "vf", "set", "0", "vlan", "5", "proto", "x")).err,
+    /^fabric: proto: is 802.1Q or 802.1ad/,
+  );
+  assertMatch((await cli(fabric, "vf", "set", "9", "vlan", "5")).err, /^fabric: there is no vf 9: VFs are 0–3/);
+  const own = fabric.vf(0).mac;
+  await cli(fabric, "vf", "set", "0", "mac", "02:11:00:00:00:01");
+  await cli(fabric, "vf", "set", "0", "mac", "00:00:00:00:00:00");
+  const { mac, macFixed } = await fabric.get("/api/v1/vfs/0");
+  assertEquals([mac, macFixed], [own, false]);
+  for (const words of [["frobnicate"], ["vf", "list", "extra"], ["vf", "set", "0"], ["-o", "xml", "vf", "list"]]) {
+    assert((await cli(fabric, ...words)).code !== 0, words.join(" "));
+  }
+});
+
+Deno.test("tokens for others are made, in force at once, and taken away while the fabric runs", async () => {
+  await using fabric = await TestFabric.start(2);
+  const token = (await cli(fabric, "token", "add", "bob", "vf", "1")).out.trim();
+  const status = async (path: string, method = "GET") => {
+    const response = await fetch(fabric.info.api + path, {
+      method,
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      ...(method === "GET" ? {} : { body: '{"vlan":3}' }),
+    });
+    await response.body?.cancel();
+    return response.status;
+  };
+  assertEquals([await status("/api/v1/vfs/1"), await status("/api/v1/vfs/0")], [200, 403]);
+  assertEquals([await status("/api/v1/vfs/1", "PATCH"), await status("/api/v1/nic", "PATCH")], [200, 403]);
+  assertEquals((await cli(fabric, "token", "remove", "bob")).code, 0);
+  assertEquals(await status("/api/v1/vfs/1"), 401);
+});
+
+Deno.test("the doctor finds what keeps a guest's frames away", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "1"]);
+  assertEquals((await cli(fabric, "doctor", "0")).code, 0);
+  await fabric.patch(0, { linkState: "disable" });
+  const { code, out } = await cli(fabric, "doctor", "0-1");
+  assertEquals(code, 1);
+  assertStringIncludes(out, "! vf 0: its link is off: fabric vf set 0 state auto");
+  assertStringIncludes(out, "! vf 1: no guest is attached: it attaches at");
+});

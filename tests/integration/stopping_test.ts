@@ -1,0 +1,58 @@
+/** How a fabric ends, and how it says that a part of it does not answer. */
+import { assert, assertEquals } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { TestProcess } from "../support/process.ts";
+import { authorized } from "../support/token.ts";
+import { until } from "../support/wait.ts";
+
+const isThere = (pid: number) => Deno.stat(`/proc/${pid}`).then(() => true, () => false);
+
+for (const signal of ["TERM", "INT"]) {
+  Deno.test(`SIG${signal} to the whole process group: the services end in order, and none is started again`, async () => {
+    await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+    const pids = Object.values(fabric.pids());
+    // The services are in the test's own group: to each of them, as systemd does.
+    for (const pid of [...pids, fabric.process.pid]) Deno.kill(pid, `SIG${signal}` as Deno.Signal);
+    const { code } = await fabric.process.child.status;
+    assertEquals(code, 0, fabric.process.all);
+    assert(!/starting it again|died/.test(fabric.process.errors), fabric.process.errors);
+    for (const pid of pids) assertEquals(await isThere(pid), false);
+  });
+}
+
+Deno.test("a fabric that was started by npx ends when npx is killed", async () => {
+  const runDir = await Deno.makeTempDir({ prefix: "ringfabric-" });
+  const port = 20_000 + Math.floor(Math.random() * 600) * 20;
+  const up = `${Deno.execPath()} run -A --quiet services/up/main.ts --json --vfs 1 --port ${port} --run-dir ${runDir}`;
+  // A shell by another name, with what it starts below it.
+  const npx = new TestProcess("npx", "bash", ["-c", `exec -a npx bash -c '${up} & echo PID $!; wait'`]);
+  try {
+    const [, pid] = await npx.expect(/PID (\d+)/);
+    await npx.expect(/^\{"api".*\}$/m, 30_000);
+    npx.kill("SIGKILL");
+    await until("up to end", async () => !(await isThere(Number(pid))), 20_000);
+    await until("its lock to go", () => Deno.stat(`${runDir}/up.lock`).then(() => false, () => true));
+  } finally {
+    await npx.end("SIGKILL");
+    await Deno.remove(runDir, { recursive: true });
+  }
+});
+
+Deno.test("while the NIC does not answer the fabric is not ready, and says nothing that it cannot know", async () => {
+  await using fabric = await TestFabric.start(1, ["--guests", "1"]);
+  const ready = async () =>
+    (await authorized(`${fabric.info.api}/readyz`).then(async (r) => (await r.body?.cancel(), r))).status;
+  assertEquals(await ready(), 200);
+  const nic = fabric.pid("nic");
+  Deno.kill(nic, "SIGSTOP");
+  try {
+    await until("the fabric not to be ready", async () => await ready() === 503, 15_000);
+    const vf = await fabric.get("/api/v1/vfs/0");
+    assertEquals([vf.attached, vf.mode, vf.queues, vf.memory], [null, null, null, null]);
+    assertEquals(vf.vlan, 0, "policy is the PF's own");
+  } finally {
+    Deno.kill(nic, "SIGCONT");
+  }
+  await until("the fabric to be ready again", async () => await ready() === 200, 20_000);
+  await until("the guest's queues", async () => (await fabric.get("/api/v1/vfs/0")).queues?.length === 2, 20_000);
+});
