@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
-import { type Fd, type Reactor, UnixListener } from "../../shared/os/mod.ts";
+import { type Fd, peerPid, type Reactor, UnixListener } from "../../shared/os/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE, isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
 import type { Lease } from "./lease.ts";
 import type { Nic } from "./nic.ts";
@@ -185,7 +185,9 @@ class Connection {
 
   #attach(request: Extract<Request, { op: "attach" }>): Record<string, unknown> {
     if (this.#lease) throw new DeviceRefusal("attached", "this connection has a VF already");
-    const { lease, attached } = this.#nic.attach(request, this.#guest);
+    // A guest could call itself whatever it likes: who it is, is said here.
+    const owner = this.#guest ? `guest (pid ${peerPid(this.#channel.socket.fd.number)})` : request.owner;
+    const { lease, attached } = this.#nic.attach({ ...request, owner }, this.#guest);
     this.#lease = lease;
     if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withVf);
     lease.onEnded = (reason) => {

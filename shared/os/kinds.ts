@@ -57,6 +57,12 @@ function socketOption(fd: number, option: number): number {
   return words[0] ?? 0;
 }
 
+/** The process at the other end of a connected Unix socket, as the kernel has it. */
+export function peerPid(fd: number): number {
+  // The first word of struct ucred.
+  return socketOption(fd, SO_PEERCRED);
+}
+
 /** Has a socket of any family drop what it has not sent when it is closed, instead of waiting for its peer. */
 export function disarmLinger(fd: number): void {
   // struct linger: off. What is no socket answers ENOTSOCK.
@@ -78,8 +84,7 @@ export function socketFault(fd: number): string | undefined {
   if (socketOption(fd, SO_TYPE) !== SOCK_STREAM) return "it is not a stream socket";
   const nothing = new Uint8Array(0);
   if (libc().send(fd, nothing, 0n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return "it is not connected";
-  // The first word of struct ucred is the peer's pid.
-  if (socketOption(fd, SO_PEERCRED) === Deno.pid) return "its other end is this service's own";
+  if (peerPid(fd) === Deno.pid) return "its other end is this service's own";
   check(libc().shutdown(fd, SHUT_RD), "shutdown SHUT_RD", `fd ${fd}`);
   const unread = new Int32Array(1);
   check(libc().ioctl(fd, FIONREAD, unread), "ioctl FIONREAD", `fd ${fd}`);

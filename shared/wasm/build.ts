@@ -5,14 +5,12 @@
 import { encodeHex } from "@std/encoding/hex";
 import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
 import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
-import { generateKeys, type KeyPairText, rewriteModule, signImage } from "../plugin/mod.ts";
+import { generateKeys, rewriteModule, signImage } from "../plugin/mod.ts";
 import { BUILD_DIR, PLUGIN_DIR, ROOT, TRUSTED_KEYS, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
 
 /** Version of the project's own plugins. */
 const PLUGIN_VERSION = "1.0.0";
 const WASM_PAGE_BYTES = 65536;
-/** With which this checkout signs its plugins. */
-const KEY_FILE = new URL("plugin-key.json", BUILD_DIR);
 /** Smallest and largest memory, in pages, that a module can be given. */
 const PAGES: Record<WasmModuleName, [number, number]> = {
   "engine": [65536, 65536],
@@ -77,17 +75,12 @@ async function compile(name: WasmModuleName): Promise<Uint8Array> {
 }
 
 /**
- * Signs the project's own plugins with a key of this checkout, which is made at the first build, and says that it is to
- * be trusted. Who ships plugins signs them with a key of his own: `fabric plugin sign`.
+ * Signs the project's own plugins with a key that is made for this build and kept nowhere, and says that it is to be
+ * trusted: no service can read it, and nobody can sign in its name. Who ships plugins signs them with a key of his own:
+ * `fabric plugin sign`.
  */
 async function signPlugins(): Promise<void> {
-  let keys: KeyPairText;
-  try {
-    keys = JSON.parse(await Deno.readTextFile(KEY_FILE)) as KeyPairText;
-  } catch {
-    keys = await generateKeys();
-    await Deno.writeTextFile(KEY_FILE, JSON.stringify(keys), { mode: 0o600 });
-  }
+  const keys = await generateKeys();
   await Deno.writeTextFile(TRUSTED_KEYS, `${keys.publicKey}\n`);
   await Deno.mkdir(PLUGIN_DIR, { recursive: true });
   for (const hardware of ["advanced", "virtio"] as const) {
@@ -118,7 +111,5 @@ if (import.meta.main) {
   const started = performance.now();
   const built = await buildWasm();
   const tookMs = Math.round(performance.now() - started);
-  // For who ships what was built: nobody can sign in its name any more.
-  if (Deno.args.includes("--forget-key")) await Deno.remove(KEY_FILE).catch(() => {});
   console.log(built.length ? `built ${built.join(", ")} in ${tookMs} ms` : "up to date");
 }
