@@ -15,7 +15,10 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
     const text = await metrics.text(await fabric.nicState(), fabric.settings.vfs.length);
     return c.text(text, 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
-  app.get("/api/v1/events", (c) => eventStream<PfEvent>(c, (listener) => fabric.subscribe(listener)));
+  app.get("/api/v1/events", (c) => {
+    const lastId = c.req.header("last-event-id");
+    return eventStream<PfEvent>(c, (listener) => fabric.subscribe(listener, lastId));
+  });
   mountPf(app, fabric);
   mountDocs(app);
   mountOpenApi(app, {

@@ -1,18 +1,36 @@
 /** What the PF tells whoever listens. */
-import { log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
+import { type Listener, log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
+
+/** Events that are kept for listeners that come back. */
+const KEPT_MAX = 1000;
 
 /** The PF's event stream. */
 export class Events {
-  readonly #listeners = new Set<(event: PfEvent) => void>();
+  readonly #listeners = new Set<Listener<PfEvent>>();
+  /** Ids are good for this PF alone. */
+  readonly #instance = crypto.randomUUID().slice(0, 8);
+  readonly #kept: { id: string; event: PfEvent }[] = [];
+  #count = 0;
 
-  /** Calls `listener` with every event until the returned function is called. */
-  subscribe(listener: (event: PfEvent) => void): () => void {
+  /**
+   * Calls `listener` with every event until the returned function is called. One that says which it has heard last gets
+   * those since then first; if some of them are not kept any more, it is told that it has missed some.
+   */
+  subscribe(listener: Listener<PfEvent>, lastId?: string): () => void {
+    if (lastId !== undefined) {
+      const at = this.#kept.findIndex(({ id }) => id === lastId);
+      if (at < 0) listener({ type: "missed" });
+      for (const { id, event } of this.#kept.slice(at + 1)) listener(event, id);
+    }
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
   emit(event: PfEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    const id = `${this.#instance}-${++this.#count}`;
+    this.#kept.push({ id, event });
+    if (this.#kept.length > KEPT_MAX) this.#kept.shift();
+    for (const listener of this.#listeners) listener(event, id);
   }
 
   /** Passes on what the NIC has told. */

@@ -4,6 +4,7 @@ import {
   type FabricStats,
   type Filter,
   type LinkPatch,
+  type Listener,
   log,
   type ModeRequest,
   type NicPatch,
@@ -21,7 +22,7 @@ import {
 } from "../../shared/api/mod.ts";
 import { Events } from "./events.ts";
 import type { Links } from "./links.ts";
-import { difference, findVf, patchNic, patchVf, withDerivedMac } from "./policy.ts";
+import { difference, findVf, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { nicView, vfView } from "./views.ts";
@@ -57,8 +58,8 @@ export class Fabric implements PfHandlers {
     return this.#settings.now;
   }
 
-  subscribe(listener: (event: PfEvent) => void): () => void {
-    return this.#events.subscribe(listener);
+  subscribe(listener: Listener<PfEvent>, lastId?: string): () => void {
+    return this.#events.subscribe(listener, lastId);
   }
 
   /** The NIC's state; `undefined` while it is away, so that policy can be read all the same. */
@@ -79,11 +80,12 @@ export class Fabric implements PfHandlers {
     return vfView(this.settings, id, state, this.#runDir);
   }
 
-  async patchVf(id: number, patch: VfPatch): Promise<Vf> {
+  async patchVf(id: number, patch: VfPatch, ifMatch?: string): Promise<Vf> {
     findVf(this.settings, id);
     const derived = this.#store.initialPolicy(id).mac;
     let changes: Record<string, unknown> = {};
     await this.#settings.change((before) => {
+      mustMatch(findVf(before, id), ifMatch);
       const next = patchVf(before, id, withDerivedMac(patch, derived));
       changes = difference(findVf(before, id), findVf(next, id));
       return Object.keys(changes).length === 0 ? before : next;
@@ -171,8 +173,8 @@ export class Fabric implements PfHandlers {
     return this.#vports.add(request);
   }
 
-  patchVport(id: number, patch: VportPatch): Promise<VportView> {
-    return this.#vports.patch(id, patch);
+  patchVport(id: number, patch: VportPatch, ifMatch?: string): Promise<VportView> {
+    return this.#vports.patch(id, patch, ifMatch);
   }
 
   patchVportGuest(id: number, wish: LinkPatch): Promise<VportView> {

@@ -5,6 +5,7 @@
 import {
   ApiError,
   type NicPatch,
+  policyTag,
   type PortPolicy,
   type VfPatch,
   type VfPolicy,
@@ -16,6 +17,13 @@ import type { Settings } from "./store.ts";
 
 /** A patch whose address is one. */
 export type OwnPatch<P extends { mac?: unknown }> = Omit<P, "mac"> & { mac?: string | undefined };
+
+/** Throws unless a policy is the one that somebody has read who wants to change it (RFC 9110, If-Match). */
+export function mustMatch(policy: PortPolicy, ifMatch: string | undefined): void {
+  if (ifMatch === undefined || ifMatch.trim() === "*") return;
+  if (ifMatch.split(",").map((tag) => tag.trim()).includes(policyTag(policy))) return;
+  throw new ApiError(412, "the policy has changed since it was read: read it again", "if-match", "changed-meanwhile");
+}
 
 /** What of a policy has changed. */
 export function difference<P extends PortPolicy>(before: P, after: P): Partial<P> {

@@ -13,7 +13,7 @@ import {
 import type { Events } from "./events.ts";
 import type { GuestWishes } from "./guest_wishes.ts";
 import type { Links } from "./links.ts";
-import { addVport, allotVf, difference, findVport, patchVport, returnVf, withDerivedMac } from "./policy.ts";
+import { addVport, allotVf, difference, findVport, mustMatch, patchVport, returnVf, withDerivedMac } from "./policy.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
 import type { Store } from "./store.ts";
 
@@ -64,10 +64,11 @@ export class Vports {
     return await this.#changed(id, request);
   }
 
-  async patch(id: number, patch: VportPatch): Promise<VportView> {
+  async patch(id: number, patch: VportPatch, ifMatch?: string): Promise<VportView> {
     const { settings, store } = this.#parts;
     let changes: Record<string, unknown> = {};
     await settings.change((before) => {
+      mustMatch(findVport(before, id), ifMatch);
       const next = patchVport(before, id, withDerivedMac(patch, store.initialVport(id).mac));
       changes = difference(findVport(before, id), findVport(next, id));
       return Object.keys(changes).length === 0 ? before : next;

@@ -10,4 +10,6 @@ export type PfEvent =
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
   | { type: "spoofed"; vf: number | "pf" | "uplink"; frames: number }
+  /** Of those since the id that a listener named, some are not kept any more. */
+  | { type: "missed" }
   | { type: "nic-up" | "nic-down" };

@@ -3,13 +3,14 @@
  * them (Hono RPC). The PF service supplies the handlers.
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { createHash } from "node:crypto";
 import { hc } from "hono/client";
 import { LinkPatch } from "./guest.ts";
 import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
 import { Filter } from "./nic.ts";
 import * as V from "./pf_views.ts";
-import { VfPatch } from "./vf.ts";
+import { VfPatch, vfShape } from "./vf.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
@@ -26,6 +27,7 @@ const errors = {
   400: problemBody("The body is not JSON"),
   404: problemBody("There is no such VF or vport"),
   409: problemBody("It conflicts with something else"),
+  412: problemBody("The policy is not the one of If-Match any more"),
   422: problemBody("A field is not acceptable; it is named"),
   503: problemBody("The NIC is not reachable; nothing was changed"),
 };
@@ -161,7 +163,8 @@ const pfRoutes = {
 export interface PfHandlers {
   listVfs(): Promise<V.Vf[]>;
   getVf(id: number): Promise<V.Vf>;
-  patchVf(id: number, patch: VfPatch): Promise<V.Vf>;
+  /** `ifMatch`: the entity tags that the policy must have one of, else it is refused with 412. */
+  patchVf(id: number, patch: VfPatch, ifMatch?: string): Promise<V.Vf>;
   getStats(id: number): Promise<V.VfStats>;
   listStats(): Promise<V.FabricStats>;
   getMode(id: number): Promise<VfMode>;
@@ -170,7 +173,7 @@ export interface PfHandlers {
   listVports(): Promise<V.VportView[]>;
   getVport(id: number): Promise<V.VportView>;
   postVport(request: V.VportRequest): Promise<V.VportView>;
-  patchVport(id: number, patch: V.VportPatch): Promise<V.VportView>;
+  patchVport(id: number, patch: V.VportPatch, ifMatch?: string): Promise<V.VportView>;
   deleteVport(id: number): Promise<V.VportView>;
   patchVportGuest(id: number, wish: LinkPatch): Promise<V.VportView>;
   allotVf(id: number): Promise<V.VportView>;
@@ -182,13 +185,25 @@ export interface PfHandlers {
   listFilters(): Promise<Filter[]>;
 }
 
+/** The version of a policy, as an entity tag: it changes with each of its fields, and with nothing else. */
+export function policyTag(policy: Record<string, unknown>): string {
+  const fields = Object.keys(vfShape).map((field) => [field, policy[field]]);
+  return `"${createHash("sha256").update(JSON.stringify(fields)).digest("hex").slice(0, 16)}"`;
+}
+
 /** Mounts the routes on `app`. */
 export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
   return app
     .openapi(pfRoutes.listVfs, async (c) => c.json(await handlers.listVfs(), 200))
-    .openapi(pfRoutes.getVf, async (c) => c.json(await handlers.getVf(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.getVf, async (c) => {
+      const vf = await handlers.getVf(c.req.valid("param").id);
+      c.header("etag", policyTag(vf));
+      return c.json(vf, 200);
+    })
     .openapi(pfRoutes.patchVf, async (c) => {
-      return c.json(await handlers.patchVf(c.req.valid("param").id, c.req.valid("json")), 200);
+      const vf = await handlers.patchVf(c.req.valid("param").id, c.req.valid("json"), c.req.header("if-match"));
+      c.header("etag", policyTag(vf));
+      return c.json(vf, 200);
     })
     .openapi(pfRoutes.getStats, async (c) => c.json(await handlers.getStats(c.req.valid("param").id), 200))
     .openapi(pfRoutes.listStats, async (c) => c.json(await handlers.listStats(), 200))
@@ -200,14 +215,20 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
       return c.json(await handlers.patchGuest(c.req.valid("param").id, c.req.valid("json")), 200);
     })
     .openapi(pfRoutes.listVports, async (c) => c.json(await handlers.listVports(), 200))
-    .openapi(pfRoutes.getVport, async (c) => c.json(await handlers.getVport(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.getVport, async (c) => {
+      const vport = await handlers.getVport(c.req.valid("param").id);
+      c.header("etag", policyTag(vport));
+      return c.json(vport, 200);
+    })
     .openapi(pfRoutes.postVport, async (c) => {
       const made = await handlers.postVport(c.req.valid("json"));
       c.header("location", `/api/v1/vports/${made.id}`);
       return c.json(made, 201);
     })
     .openapi(pfRoutes.patchVport, async (c) => {
-      return c.json(await handlers.patchVport(c.req.valid("param").id, c.req.valid("json")), 200);
+      const vport = await handlers.patchVport(c.req.valid("param").id, c.req.valid("json"), c.req.header("if-match"));
+      c.header("etag", policyTag(vport));
+      return c.json(vport, 200);
     })
     .openapi(pfRoutes.deleteVport, async (c) => c.json(await handlers.deleteVport(c.req.valid("param").id), 200))
     .openapi(pfRoutes.allotVf, async (c) => c.json(await handlers.allotVf(c.req.valid("param").id), 200))

@@ -22,6 +22,7 @@ const TITLES: Record<number, string> = {
   404: "Not found",
   405: "Method not allowed",
   409: "Conflict",
+  412: "Precondition failed",
   413: "Body too large",
   415: "Unsupported media type",
   421: "Misdirected request",

@@ -8,13 +8,16 @@ const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
 /** Events a listener that does not read may have waiting before it is cut off. */
 const BACKLOG_MAX = 1000;
 
+/** Whom events are told, each with the id by which a listener that comes back says what it has heard. */
+export type Listener<E> = (event: E, id?: string) => void;
+
 /** Streams everything `subscribe` tells to one listener until it goes away. */
-export function eventStream<E>(c: Context, subscribe: (listener: (event: E) => void) => () => void): Response {
+export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) => () => void): Response {
   return streamSSE(c, async (stream) => {
-    const backlog: E[] = [];
+    const backlog: { event: E; id: string | undefined }[] = [];
     let wake: () => void = () => {};
-    const unsubscribe = subscribe((event) => {
-      backlog.push(event);
+    const unsubscribe = subscribe((event, id) => {
+      backlog.push({ event, id });
       if (backlog.length > BACKLOG_MAX) stream.abort();
       wake();
     });
@@ -25,9 +28,10 @@ export function eventStream<E>(c: Context, subscribe: (listener: (event: E) => v
     // A comment at once tells the listener that it is subscribed.
     await stream.write(": subscribed\n\n");
     while (!stream.aborted) {
-      const event = backlog.shift();
-      if (event) {
-        await stream.writeSSE({ data: JSON.stringify(event) });
+      const next = backlog.shift();
+      if (next) {
+        const { event, id } = next;
+        await stream.writeSSE({ data: JSON.stringify(event), ...(id === undefined ? {} : { id }) });
         continue;
       }
       const { promise, resolve } = Promise.withResolvers<void>();

@@ -89,6 +89,6 @@ Deno.test("events are streamed from the moment that a listener is there", async 
   assertEquals((await reader?.read())?.value, ": subscribed\n\n");
   await pf.set("vfs/0", { vlan: 9 });
   const event = (await reader?.read())?.value ?? "";
-  assertEquals(JSON.parse(event.slice("data: ".length)), { type: "vf-changed", vf: 0, changes: { vlan: 9 } });
+  assertEquals(JSON.parse(/^data: (.*)$/m.exec(event)?.[1] ?? ""), { type: "vf-changed", vf: 0, changes: { vlan: 9 } });
   await reader?.cancel();
 });

@@ -1,0 +1,123 @@
+/** What HTTP brings along: entity tags, events that can be resumed, where new things are, counters in one request. */
+import "../support/quiet.ts";
+import { assert, assertEquals } from "@std/assert";
+import type { FabricStats, PfEvent, Problem, Vf } from "../../shared/api/mod.ts";
+import { TestPf } from "../support/test_pf.ts";
+
+const patchInit = (body: unknown, headers: HeadersInit = {}) => ({
+  method: "PATCH",
+  headers: { "content-type": "application/json", ...headers },
+  body: JSON.stringify(body),
+});
+
+Deno.test("a policy has an entity tag: who read an older one is told, and changes nothing", async () => {
+  await using pf = await TestPf.start(2);
+  for (const path of ["/api/v1/vfs/0", "/api/v1/vports/0"]) {
+    if (path.includes("vports")) await pf.addVport();
+    const tag = (await pf.app.request(path)).headers.get("etag") ?? "";
+    assertEquals((await pf.app.request(path)).headers.get("etag"), tag);
+    const changed = await pf.app.request(path, patchInit({ vlan: 9 }, { "if-match": `"x", ${tag}` }));
+    assertEquals(changed.status, 200);
+    assert(changed.headers.get("etag") !== tag);
+    const late = await pf.app.request(path, patchInit({ vlan: 10 }, { "if-match": tag }));
+    assertEquals([late.status, (await late.json() as Problem).reason], [412, "changed-meanwhile"]);
+    assertEquals((await (await pf.app.request(path)).json() as Vf).vlan, 9);
+    assertEquals((await pf.app.request(path, patchInit({ vlan: 0 }, { "if-match": "*" }))).status, 200);
+  }
+});
+
+Deno.test("what a VF's state says changes no entity tag", async () => {
+  await using pf = await TestPf.start(1);
+  const tag = async () => (await pf.app.request("/api/v1/vfs/0")).headers.get("etag");
+  const before = await tag();
+  pf.nic.pools.set(0, { attached: true, owner: "somebody" });
+  assertEquals(await tag(), before);
+});
+
+/** The first `count` events of a stream, each with its id. */
+async function read(pf: TestPf, count: number, lastId?: string): Promise<{ id: string; event: PfEvent }[]> {
+  const headers: HeadersInit = lastId === undefined ? {} : { "last-event-id": lastId };
+  const response = await pf.app.request("/api/v1/events", { headers });
+  const events: { id: string; event: PfEvent }[] = [];
+  let text = "";
+  for await (const chunk of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += chunk;
+    for (const part of text.split("\n\n").slice(0, -1)) {
+      const [, data] = /^data: ?(.*)$/m.exec(part) ?? [];
+      const [, id = ""] = /^id: ?(.*)$/m.exec(part) ?? [];
+      if (data !== undefined) events.push({ id, event: JSON.parse(data) });
+    }
+    text = text.slice(text.lastIndexOf("\n\n") + 2);
+    if (events.length >= count) break;
+    if (count > 0 && events.length === 0 && lastId === undefined) void pf.set("vfs/0", { vlan: ++vlan });
+  }
+  return events;
+}
+let vlan = 0;
+
+Deno.test("a listener that comes back says which event it has heard last, and gets those since then", async () => {
+  await using pf = await TestPf.start(1);
+  const [first] = await read(pf, 1);
+  for (const next of [100, 101, 102]) await pf.set("vfs/0", { vlan: next });
+  const since = await read(pf, 3, first?.id);
+  assertEquals(since.map(({ event }) => "changes" in event && event.changes), [{ vlan: 100 }, { vlan: 101 }, {
+    vlan: 102,
+  }]);
+  const [missed] = await read(pf, 1, "another-17");
+  assertEquals(missed?.event, { type: "missed" }, "of another PF, or too long ago");
+});
+
+Deno.test("events name what has changed, not what was asked for; what changes nothing is no event", async () => {
+  await using pf = await TestPf.start(1);
+  await pf.set("vfs/0", { trust: true, promisc: true });
+  pf.events.length = 0;
+  await pf.set("vfs/0", { trust: false });
+  await pf.set("vfs/0", { trust: false, vlan: 0 });
+  assertEquals(pf.events, [{ type: "vf-changed", vf: 0, changes: { trust: false, promisc: false } }]);
+});
+
+Deno.test("a new vport says where it is; all counters are one request", async () => {
+  await using pf = await TestPf.start(2);
+  const made = await pf.app.request("/api/v1/vports", { ...patchInit({ id: 3 }), method: "POST" });
+  assertEquals([made.status, made.headers.get("location")], [201, "/api/v1/vports/3"]);
+  pf.nic.pools.set(1, { counters: { tx_frames: 7 } });
+  pf.software.states = [{ id: 3, attached: true, counters: { rx_frames: 2 } }];
+  assertEquals(await pf.get<FabricStats>("stats"), {
+    vfs: [{ id: 0, counters: {} }, { id: 1, counters: { tx_frames: 7 } }],
+    vports: [{ id: 3, counters: { rx_frames: 2 } }],
+    pf: {},
+    uplink: {},
+  });
+});
+
+Deno.test("an address of null is the one that the VF begins with, which its guest may change", async () => {
+  await using pf = await TestPf.start(1);
+  const { mac } = await pf.get<Vf>("vfs/0");
+  await pf.set("vfs/0", { mac: "02:ab:00:00:00:01" });
+  const reset = await pf.set<Vf>("vfs/0", { mac: null });
+  assertEquals([reset.mac, reset.macFixed], [mac, false]);
+});
+
+Deno.test("a wish by the control queue is granted or refused, and its guest and whoever listens are told", async () => {
+  await using pf = await TestPf.start(1);
+  await pf.set("vfs/0", { mac: "02:ab:00:00:00:01" });
+  pf.events.length = 0;
+  const wish = async (id: string, port: number | "uplink", wish: Record<string, unknown>) => {
+    pf.software.tell({ type: "wish", id, port, wish });
+    while (!pf.software.answers.some(([of]) => of === id)) await new Promise((resolve) => setTimeout(resolve, 1));
+    return pf.software.answers.find(([of]) => of === id)?.[1];
+  };
+  assertEquals(await wish("a", 0, { multicast: ["01:00:5e:00:00:01"] }), { granted: true });
+  assertEquals(await wish("b", 0, { multicast: ["01:00:5e:00:00:01"] }), { granted: true });
+  const detail = "vf 0 may not change its address: the PF has set 02:ab:00:00:00:01";
+  assertEquals(await wish("c", 0, { mac: "02:ab:00:00:00:02" }), { granted: false, reason: detail });
+  assertEquals(await wish("d", 0, { unicast: ["02:ab:00:00:00:09"] }), {
+    granted: false,
+    reason: "vf 0 may not have further addresses (02:ab:00:00:00:09): it is not trusted",
+  });
+  assertEquals(await wish("e", 0, { promisc: false, multicast: null }), { granted: true });
+  assertEquals(await wish("f", "uplink", { promisc: true }), { granted: true });
+  assertEquals((await wish("g", 7, { promisc: true }))?.granted, false);
+  assertEquals(pf.events.map(({ type }) => type), ["vf-changed", "wish-refused", "wish-refused", "vf-changed"]);
+  assertEquals((await pf.get<Vf>("vfs/0")).guestMulticast, null);
+});
