@@ -1,5 +1,5 @@
 /** Which fabric the command line speaks to, and with which token: what was said, or what a fabric of this user has left. */
-import { defaultRunDir, demoRunDir, fabricFile, tokenFile } from "../../shared/api/mod.ts";
+import { defaultRunDir, demoRunDir, fabricFile, runDirFault, tokenFile } from "../../shared/api/mod.ts";
 
 /** Where a fabric is. */
 export interface FoundFabric {
@@ -25,6 +25,15 @@ function read(path: string): string | undefined {
   }
 }
 
+/** Whether a directory is this user's alone: one in /tmp may be somebody else's, who waits for a token to be sent there. */
+function isOwn(runDir: string): boolean {
+  try {
+    return runDirFault(runDir) === undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** The API that the fabric in `runDir` says it has. */
 function apiOf(runDir: string): string | undefined {
   const text = read(fabricFile(runDir));
@@ -37,12 +46,12 @@ function apiOf(runDir: string): string | undefined {
  */
 export function findFabric({ api = Deno.env.get("RINGFABRIC_API"), runDir }: FindOptions): FoundFabric {
   const said = runDir ?? Deno.env.get("RINGFABRIC_RUN_DIR");
-  const dirs = said === undefined ? [defaultRunDir(), demoRunDir()] : [said];
+  const dirs = said === undefined ? [defaultRunDir(), demoRunDir()].filter(isOwn) : [said];
   const found = dirs.find((dir) => {
     const own = apiOf(dir);
     return own !== undefined && (api === undefined || api === own);
   });
-  const dir = found ?? dirs[0] ?? defaultRunDir();
+  const dir = found ?? said ?? defaultRunDir();
   const token = Deno.env.get("RINGFABRIC_TOKEN") || (found === undefined ? undefined : read(tokenFile(found)));
-  return { api: api ?? apiOf(dir) ?? API_DEFAULT, token, runDir: dir };
+  return { api: api ?? (found === undefined ? undefined : apiOf(found)) ?? API_DEFAULT, token, runDir: dir };
 }

@@ -8,6 +8,7 @@ import {
   Role,
   type TokenEntry,
   tokenFile,
+  withTokensLocked,
   writePrivately,
 } from "../../shared/api/mod.ts";
 import type { Context } from "./context.ts";
@@ -24,8 +25,13 @@ function readTokens(runDir: string): TokenEntry[] {
   }
 }
 
-function writeTokens(runDir: string, tokens: TokenEntry[]): void {
-  writePrivately(accessFile(runDir), JSON.stringify({ tokens }, null, 2));
+/** Replaces the tokens by what `change` makes of them. */
+function changeTokens(runDir: string, change: (before: TokenEntry[]) => TokenEntry[]): void {
+  // Nothing is made in a directory that is no fabric's.
+  readTokens(runDir);
+  withTokensLocked(runDir, () => {
+    writePrivately(accessFile(runDir), JSON.stringify({ tokens: change(readTokens(runDir)) }, null, 2));
+  });
 }
 
 function whatFor(entry: TokenEntry): string {
@@ -50,36 +56,40 @@ export function tokenCommands(parent: Command, context: Context): void {
       if (!parsed.success || parsed.data.role === "service") {
         throw new UsageError(`${role} ${vf ?? ""}: say read, operator, or vf and its number`);
       }
-      const before = readTokens(runDir);
-      if (before.some((entry) => entry.name === name)) {
-        throw new UsageError(`there is a token ${name}: remove it first`);
-      }
+      const { data } = parsed;
       const token = newToken();
-      writeTokens(runDir, [...before, { name, ...parsed.data, sha256: hashToken(token) }]);
+      changeTokens(runDir, (before) => {
+        if (before.some((entry) => entry.name === name)) {
+          throw new UsageError(`there is a token ${name}: remove it first`);
+        }
+        return [...before, { name, ...data, sha256: hashToken(token) }];
+      });
       show({ name, token }, () => token);
     });
   parent.command("remove <name>").description("a token that is good for nothing from now on").action((name: string) => {
     const { runDir } = fabric();
-    const before = readTokens(runDir);
-    const kept = before.filter((entry) => entry.name !== name);
-    if (kept.length === before.length) throw new UsageError(`there is no token ${name}`);
-    if (name === "operator" || name === "services") {
-      throw new UsageError(`${name} stays: fabric token rotate exchanges it`);
-    }
-    writeTokens(runDir, kept);
+    changeTokens(runDir, (before) => {
+      const kept = before.filter((entry) => entry.name !== name);
+      if (kept.length === before.length) throw new UsageError(`there is no token ${name}`);
+      if (name === "operator" || name === "services") {
+        throw new UsageError(`${name} stays: fabric token rotate exchanges it`);
+      }
+      return kept;
+    });
     show({ name }, () => `${name} is good for nothing any more`);
   });
   parent.command("rotate").description("a new operator's token; the one before is good for nothing any more").action(
     () => {
       const { runDir } = fabric();
-      const before = readTokens(runDir);
       if (Deno.env.get("RINGFABRIC_TOKEN")) {
         throw new UsageError("RINGFABRIC_TOKEN is set: unset it, or exchange the token where it comes from");
       }
       const token = newToken();
       const sha256 = hashToken(token);
-      writeTokens(runDir, before.map((entry) => entry.name === "operator" ? { ...entry, sha256 } : entry));
-      writePrivately(tokenFile(runDir), `${token}\n`);
+      changeTokens(runDir, (before) => {
+        writePrivately(tokenFile(runDir), `${token}\n`);
+        return before.map((entry) => entry.name === "operator" ? { ...entry, sha256 } : entry);
+      });
       show({ file: tokenFile(runDir) }, () => `the new token is in ${tokenFile(runDir)}`);
     },
   );

@@ -22,15 +22,16 @@ import {
   type Request,
 } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
-import type {
-  EngineState,
-  HoldGrant,
-  LeaseView,
-  NicEvent,
-  NicState,
-  PoolState,
-  Programme,
-  TakenBack,
+import {
+  type EngineState,
+  type HoldGrant,
+  type LeaseView,
+  type NicEvent,
+  type NicState,
+  type PoolState,
+  type Programme,
+  type TakenBack,
+  uplinkMac,
 } from "../../shared/api/nic.ts";
 import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
@@ -41,8 +42,6 @@ const AGE_PERIOD_MS = 30_000;
 /** How often spoofed frames are told of, as PF drivers do: a flood of them is one event. */
 const SPOOF_PERIOD_MS = 2000;
 const MTU_DEFAULT = 1500;
-/** Marks the address of whoever is the uplink's port, beside the PF's own. */
-const UPLINK_MAC_END = "fe";
 
 type VfsEvent = Extract<DeviceEvent, { event: "vfs" }>;
 
@@ -56,7 +55,7 @@ function vfsEvent(programme: Programme | undefined): VfsEvent {
       ...{ mac, mtu },
       up: linkState === "enable" || (linkState === "auto" && isUp),
     })),
-    uplink: { mac: pfMac.slice(0, -2) + UPLINK_MAC_END, up: isUp, mtu: MTU_DEFAULT },
+    uplink: { mac: uplinkMac(pfMac), up: isUp, mtu: MTU_DEFAULT },
   };
 }
 

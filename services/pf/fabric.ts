@@ -97,8 +97,8 @@ export class Fabric implements PfHandlers {
   }
 
   /** Grants a guest's wish, or throws the reason why not. */
-  async patchGuest(id: number, wish: LinkPatch): Promise<Vf> {
-    await this.#wishes.grant({ vf: id }, wish, (grant) =>
+  async patchGuest(id: number, wish: LinkPatch, until = Infinity): Promise<Vf> {
+    await this.#wishes.grant({ vf: id }, { wish, until }, (grant) =>
       this.#settings.change((before) => {
         const changes = grant(findVf(before, id));
         return Object.keys(changes).length === 0 ? before : patchVf(before, id, changes);
@@ -177,8 +177,8 @@ export class Fabric implements PfHandlers {
     return this.#vports.patch(id, patch, ifMatch);
   }
 
-  patchVportGuest(id: number, wish: LinkPatch): Promise<VportView> {
-    return this.#vports.patchGuest(id, wish);
+  patchVportGuest(id: number, wish: LinkPatch, until?: number): Promise<VportView> {
+    return this.#vports.patchGuest(id, wish, until);
   }
 
   deleteVport(id: number): Promise<VportView> {

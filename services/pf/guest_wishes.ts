@@ -1,10 +1,9 @@
 /** Guests' wishes: granted or refused by policy, in force when they are answered, and told to whoever listens. */
 import {
   ApiError,
-  type LinkPatch,
+  LinkPatch,
   log,
   oneLine,
-  type PfHandlers,
   type PortPolicy,
   type VhostEvent,
   type WishAnswer,
@@ -15,6 +14,15 @@ import { type Granted, grantWish } from "./wishes.ts";
 
 /** Whose guest wishes. */
 export type WishFrom = { vf: number } | { vport: number };
+
+/** A wish, and when nobody waits for its answer any more (milliseconds since 1970). */
+export interface Wish {
+  wish: LinkPatch;
+  until: number;
+}
+
+/** Addresses of a refused wish that listeners are told of. */
+const TOLD_MAX = 3;
 
 /** Grants wishes and tells of them. */
 export class GuestWishes {
@@ -32,16 +40,19 @@ export class GuestWishes {
    */
   async grant(
     from: WishFrom,
-    wish: LinkPatch,
+    { wish, until }: Wish,
     change: (grant: (policy: PortPolicy) => Granted) => Promise<void>,
   ): Promise<void> {
     const who = "vf" in from ? `vf ${from.vf}` : `vport ${from.vport}`;
     let changes: Granted = {};
     try {
-      await change((policy) => changes = grantWish(who, policy, wish, this.#derivedOwner));
+      await change((policy) => {
+        if (Date.now() > until) throw new ApiError(409, `${who}'s guest no longer waits for it`, undefined, "too-late");
+        return changes = grantWish(who, policy, wish, this.#derivedOwner);
+      });
     } catch (error) {
       if (error instanceof ApiError && error.status === 409) {
-        this.#events.emit({ type: "wish-refused", ...from, wish, detail: error.message });
+        this.#events.emit({ type: "wish-refused", ...from, wish: shortened(wish), detail: error.message });
       }
       throw error;
     }
@@ -52,21 +63,39 @@ export class GuestWishes {
   }
 }
 
-/** Grants or refuses what a guest wishes by its control queue, and has it told. */
+/** Who grants wishes of VFs' guests, and of vports'. */
+export interface WishHandlers {
+  patchGuest(id: number, wish: LinkPatch, until?: number): Promise<unknown>;
+  patchVportGuest(id: number, wish: LinkPatch, until?: number): Promise<unknown>;
+}
+
+function shortened(wish: LinkPatch): LinkPatch {
+  const { unicast, multicast } = wish;
+  return {
+    ...wish,
+    ...(unicast ? { unicast: unicast.slice(0, TOLD_MAX) } : {}),
+    ...(Array.isArray(multicast) ? { multicast: multicast.slice(0, TOLD_MAX) } : {}),
+  };
+}
+
+/** Grants or refuses what a guest wishes by its control queue, and has it told if it waits. */
 export async function answerWish(
-  { id, port, wish }: VhostEvent,
-  handlers: Pick<PfHandlers, "patchGuest" | "patchVportGuest">,
+  { id, port, wish: said, until }: VhostEvent,
+  handlers: WishHandlers,
   software: Pick<Links["software"], "answerWish">,
 ): Promise<void> {
   let answer: WishAnswer = { granted: true };
   try {
-    if (typeof port === "number") await handlers.patchGuest(port, wish);
-    else if (port !== "uplink") await handlers.patchVportGuest(Number(port.slice("vport".length)), wish);
+    // The guest has written it: nothing but what a policy can have is looked at.
+    const wish = LinkPatch.parse(said);
+    if (typeof port === "number") await handlers.patchGuest(port, wish, until);
+    else if (port !== "uplink") await handlers.patchVportGuest(Number(port.slice("vport".length)), wish, until);
     // The uplink's port gets everything as it is; its address is only a name.
     else if (wish.mac !== undefined) throw new ApiError(409, "the uplink's port has no address of its own", "mac");
   } catch (error) {
     answer = { granted: false, reason: oneLine(error) };
   }
+  if (until === undefined) return;
   await software.answerWish(id, answer).catch((error) => {
     log("warn", "pf", `cannot tell the guest of ${port} about its wish: ${oneLine(error)}`);
   });

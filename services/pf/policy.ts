@@ -7,6 +7,7 @@ import {
   type NicPatch,
   policyTag,
   type PortPolicy,
+  uplinkMac,
   type VfPatch,
   type VfPolicy,
   vlanKey,
@@ -84,6 +85,9 @@ function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Part
 /** Throws if two ports, or a port and the PF, would receive the same (MAC, VLAN). */
 function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void {
   if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give ${who} the PF's address ${mine.mac}`, "mac");
+  if (mine.mac === uplinkMac(settings.pfMac)) {
+    throw new ApiError(409, `cannot give ${who} the address ${mine.mac}: it is the uplink port's`, "mac");
+  }
   const others: [string, PortPolicy][] = [
     ...settings.vfs.map((vf, id): [string, PortPolicy] => [`vf ${id}`, vf]),
     ...settings.vports.map((vport): [string, PortPolicy] => [`vport ${vport.id}`, vport]),

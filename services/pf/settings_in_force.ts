@@ -51,15 +51,18 @@ export class SettingsInForce {
       const before = this.#now;
       const next = await step(before);
       if (next === before) return;
+      let isSwitchAsked = false;
       try {
         await this.#store.save(next, async () => {
           await nic.program(nicProgramme(next));
-          if (concernsSwitch(next, before)) await software.program(switchProgramme(next));
+          if (!concernsSwitch(next, before)) return;
+          isSwitchAsked = true;
+          await software.program(switchProgramme(next));
         });
       } catch (error) {
         // The NIC may have taken what the disk then refused, or take late what timed out here.
         await nic.program(nicProgramme(before)).catch(() => nic.reconnect());
-        if (concernsSwitch(next, before)) software.reconnect();
+        if (isSwitchAsked) software.reconnect();
         throw error;
       }
       this.#now = next;

@@ -1,6 +1,6 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
+import { defaultPolicy, uplinkMac, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { isNewFabric, log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
@@ -104,6 +104,9 @@ export class Store implements Disposable {
 
   /** Whose address `mac` is before anyone sets one: that VF or vport may come later, and is to get it. */
   derivedOwner(mac: string): string | undefined {
+    const pfMac = deriveMac(this.#macSeed, "pf");
+    if (mac === pfMac) return "the PF";
+    if (mac === uplinkMac(pfMac)) return "the uplink's port";
     for (let vf = 0; vf < VF_MAX; vf++) if (deriveMac(this.#macSeed, vf) === mac) return `vf ${vf}`;
     for (let id = 0; id < VPORTS_MAX; id++) if (deriveMac(this.#macSeed, VPORT_BASE + id) === mac) return `vport ${id}`;
     return undefined;

@@ -77,9 +77,9 @@ export class Vports {
   }
 
   /** Grants a guest's wish, or throws the reason why not. */
-  async patchGuest(id: number, wish: LinkPatch): Promise<VportView> {
+  async patchGuest(id: number, wish: LinkPatch, until = Infinity): Promise<VportView> {
     const { settings, wishes } = this.#parts;
-    await wishes.grant({ vport: id }, wish, (grant) =>
+    await wishes.grant({ vport: id }, { wish, until }, (grant) =>
       settings.change((before) => {
         const changes = grant(findVport(before, id));
         return Object.keys(changes).length === 0 ? before : patchVport(before, id, changes);

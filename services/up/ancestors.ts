@@ -27,9 +27,9 @@ export function npxAbove(): number | undefined {
 
 /** Calls `gone` when process `pid` has ended; answers how to stop looking. */
 export function whenGone(pid: number, gone: () => void): () => void {
-  const { command } = look(pid) ?? {};
+  const command = look(pid)?.command;
   const timer = setInterval(() => {
-    if (look(pid)?.command === command) return;
+    if (command !== undefined && look(pid)?.command === command) return;
     clearInterval(timer);
     gone();
   }, CHECK_MS);

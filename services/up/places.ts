@@ -58,7 +58,7 @@ export class Places {
   /** What every service may read and write. */
   get files(): string[] {
     const read = [this.root, this.runDir, ...this.trust].join(",");
-    return [`--allow-read=${read}`, `--allow-write=${this.runDir}`, "--allow-env"];
+    return [`--allow-read=${read}`, `--deny-read=${this.runDir}/token`, `--allow-write=${this.runDir}`, "--allow-env"];
   }
 }
 

@@ -1,15 +1,12 @@
 /** The run directory: sockets, settings and the lock of one fabric. */
-import { oneLine } from "../../shared/api/mod.ts";
+import { oneLine, runDirFault } from "../../shared/api/mod.ts";
 
 /** Makes the run directory and holds its lock until the process ends. Throws what to do if another fabric has it. */
 export function claimRunDir(runDir: string): Deno.FsFile {
   try {
     Deno.mkdirSync(runDir, { recursive: true, mode: 0o700 });
-    const { uid, mode } = Deno.lstatSync(runDir);
-    if (uid !== Deno.uid()) throw new Error(`it belongs to user ${uid}`);
-    if (((mode ?? 0) & 0o022) !== 0) {
-      throw new Error(`others can write to it (mode ${((mode ?? 0) & 0o7777).toString(8)}): chmod go-w it`);
-    }
+    const fault = runDirFault(runDir);
+    if (fault !== undefined) throw new Error(fault);
     const lock = Deno.openSync(`${runDir}/up.lock`, { create: true, write: true, mode: 0o600 });
     if (lock.tryLockSync(true)) return lock;
   } catch (error) {

@@ -11,7 +11,7 @@ import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
 import { guest, guestPort, services } from "./processes.ts";
 import { claimRunDir, cleanUp, hasSocket } from "./run_dir.ts";
-import { type FabricTokens, prepareTokens } from "./tokens.ts";
+import { dropTokens, type FabricTokens, prepareTokens } from "./tokens.ts";
 
 const READY_DEADLINE_MS = 20_000;
 const POLL_MS = 20;
@@ -87,6 +87,7 @@ export class Supervisor {
       stopLooking();
       await this.#stopAll();
       cleanUp(this.#options.runDir);
+      if (this.#options.token) dropTokens(this.#options.runDir);
       this.#places.close();
     }
   }
@@ -161,7 +162,11 @@ async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: 
       // Without VFs the vhost service has no ports to be ready with.
       if (pfIsReady && (vhostIsReady || wanted === 0)) {
         const vfs = await (await client.api.v1.vfs.$get()).json();
-        if (vfs.every((vf) => hasSocket(vf.socket))) return vfs as Vf[];
+        const without = vfs.filter((vf) => !hasSocket(vf.socket));
+        // What keeps a socket from being made is in the vhost service's log; it is no reason to have no fabric.
+        const isLate = Date.now() > deadline;
+        if (isLate) log("warn", "up", `no guest can attach to ${without.map(({ id }) => `vf ${id}`).join(", ")}`);
+        if (without.length === 0 || isLate) return vfs as Vf[];
       }
     } catch (error) {
       if (Date.now() > deadline) throw error;

@@ -9,6 +9,7 @@ import {
   newToken,
   type TokenEntry,
   tokenFile,
+  withTokensLocked,
   writePrivately,
 } from "../../shared/api/mod.ts";
 
@@ -50,17 +51,33 @@ export function prepareTokens(runDir: string, own: string | undefined, guestCoun
     forget(file);
   }
   const service = newToken();
-  const others = readEntries(accessFile(runDir)).filter(({ role }) => role !== "operator" && role !== "service");
-  const entries: TokenEntry[] = [
-    { name: "operator", role: "operator", sha256: hashToken(operator) },
-    { name: "services", role: "service", sha256: hashToken(service) },
-    ...others,
-  ];
-  writePrivately(accessFile(runDir), JSON.stringify({ tokens: entries }, null, 2));
+  withTokensLocked(runDir, () => {
+    const others = readEntries(accessFile(runDir)).filter(isOthers);
+    const entries: TokenEntry[] = [
+      { name: "operator", role: "operator", sha256: hashToken(operator) },
+      { name: "services", role: "service", sha256: hashToken(service) },
+      ...others,
+    ];
+    writePrivately(accessFile(runDir), JSON.stringify({ tokens: entries }, null, 2));
+  });
   // How many VFs there are is not known yet: guest N is on VF N or on a vport.
   const ports = Array.from({ length: guestCount }, (_, i) => [String(i), `vport${i}`]).flat();
   const guests = new Map(ports.map((port) => [port, newToken()]));
   return { operator, service, guests };
+}
+
+/** The end of a fabric: the tokens of its services are good for nothing. Those of others stay. */
+export function dropTokens(runDir: string): void {
+  withTokensLocked(runDir, () => {
+    const others = readEntries(accessFile(runDir)).filter(isOthers);
+    if (others.length === 0) forget(accessFile(runDir));
+    else writePrivately(accessFile(runDir), JSON.stringify({ tokens: others }, null, 2));
+  });
+}
+
+/** Whether a token is neither the operator's, which every `up` notes anew, nor its services'. */
+function isOthers({ role, name }: TokenEntry): boolean {
+  return role !== "service" && name !== "operator";
 }
 
 function forget(file: string): void {

@@ -53,7 +53,8 @@ function readGuestTokens(text: string): Map<string, string> {
     text.split(",").filter((entry) => entry !== "").map((entry) => {
       const [, port, token] = /^([^=]+)=(.+)$/.exec(entry) ?? [];
       if (token === undefined || !GuestPort.safeParse(port).success) {
-        throw new Error(`RINGFABRIC_GUEST_TOKENS is a list such as 0=secret,vport1=secret, not with ${entry}`);
+        const said = entry.replace(/=.*/s, "=…");
+        throw new Error(`RINGFABRIC_GUEST_TOKENS is a list such as 0=secret,vport1=secret, not with "${said}"`);
       }
       return [String(port), token];
     }),

@@ -57,7 +57,11 @@ export function vhostApi({ ports, software, wishes }: VhostParts, access: Access
   mountVports(app, software);
   mountWishes(app, wishes);
   // That the stream ends is how the PF learns that the switch has to be programmed anew.
-  app.get("/api/v1/events", (c) => eventStream<VhostEvent>(c, (listener) => wishes.subscribe(listener)));
+  app.get("/api/v1/events", (c) => {
+    // Guests' drivers wait for the answer of whoever listens: one that can only look has none.
+    if (c.get("role" as never) === "read") throw new ApiError(403, "wishes are told to the PF: listen to its events");
+    return eventStream<VhostEvent>(c, (listener) => wishes.subscribe(listener));
+  });
   mountOpenApi(app, {
     title: "ringfabric vhost",
     description: "The vhost-user back-end: where guests attach, and who serves their rings",

@@ -19,6 +19,14 @@ import { FRAME_BYTES_MAX } from "../../shared/layout/nic.ts";
 /** Queue pairs of one device. */
 export const QUEUE_PAIRS_MAX = 16;
 
+/**
+ * The answer to GET_QUEUE_NUM. QEMU and DPDK read it as queue pairs. crosvm, libkrun and generic devices, which pass the
+ * configuration space on to the guest (so they have CONFIG), read it as virtqueues, the control queue among them.
+ */
+export function queueNumber(passesConfigOn: boolean): bigint {
+  return BigInt(passesConfigOn ? 2 * QUEUE_PAIRS_MAX + 1 : QUEUE_PAIRS_MAX);
+}
+
 /** Whether bit `n` is set. */
 export function hasBit(bits: bigint, n: number): boolean {
   return ((bits >> BigInt(n)) & 1n) !== 0n;
@@ -63,8 +71,9 @@ export const FEATURES = QUEUE_FEATURES | bits(
 export const MTU_MAX = FRAME_BYTES_MAX - 18;
 
 /**
- * The number of the control queue: it is behind the last pair that the device has (virtio 1.2 §5.1.2). None if the
- * front-end keeps it to itself: then it does not pass its feature on.
+ * The number of the control queue: it is behind the last pair that the device has (virtio 1.2 §5.1.2). QEMU and DPDK
+ * keep it to themselves and do not pass its feature on: then there is none. Cloud Hypervisor keeps it too and does pass
+ * the feature on: then the ring never comes.
  */
 export function controlIndexOf(features: bigint): number | undefined {
   if (!hasBit(features, V.VIRTIO_NET_F_CTRL_VQ)) return undefined;

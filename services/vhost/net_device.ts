@@ -10,12 +10,14 @@ import {
   VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS,
   VIRTIO_NET_CONFIG_MTU,
   VIRTIO_NET_CONFIG_STATUS,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_MTU,
   VIRTIO_NET_S_ANNOUNCE,
   VIRTIO_NET_S_LINK_UP,
 } from "../../shared/layout/virtio.ts";
 import type { Command } from "./control/commands.ts";
-import { macText } from "./mac_text.ts";
-import { QUEUE_PAIRS_MAX } from "./negotiation.ts";
+import { isOwnAddress, macText } from "./mac_text.ts";
+import { hasBit, QUEUE_PAIRS_MAX } from "./negotiation.ts";
 
 const MAC_BYTES = 6;
 const BROADCAST = "ff:ff:ff:ff:ff:ff";
@@ -24,8 +26,10 @@ const GROUPS_MAX = 30;
 
 /** What the device works with. */
 export interface NetDeviceParts {
-  /** Asks the PF; answers why it is refused, if it is. */
-  wish(wish: LinkPatch): Promise<string | undefined>;
+  /** Asks the PF; answers why it is refused, if it is. `stopped` says that nobody waits for the answer any more. */
+  wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined>;
+  /** What a driver wanted to receive is no longer wanted. */
+  forgetWishes(): void;
   /** The driver uses so many queue pairs from now on. */
   useQueuePairs(pairs: number): Promise<void>;
   /** The configuration space has changed. */
@@ -36,6 +40,10 @@ export interface NetDeviceParts {
 export class NetDevice {
   readonly #parts: NetDeviceParts;
   #link: VfLink;
+  /** What was negotiated. */
+  #features = 0n;
+  /** The MTU that the driver has been told: it does not change under it (§5.1.4.1). */
+  #mtu: number | undefined;
   #announce = false;
   /** The bytes of an address that the driver is writing. */
   readonly #written: number[] = [];
@@ -55,9 +63,16 @@ export class NetDevice {
 
   /** The PF has changed the port. A driver whose link comes back is asked to announce itself. */
   set link(link: VfLink) {
-    if (link.up && !this.#link.up) this.#announce = true;
+    const mayAnnounce = hasBit(this.#features, VIRTIO_NET_F_GUEST_ANNOUNCE);
+    if (link.up && !this.#link.up && mayAnnounce) this.#announce = true;
     this.#link = link;
     this.#parts.changed();
+  }
+
+  /** What the front-end has negotiated. */
+  set features(features: bigint) {
+    this.#features = features;
+    if (hasBit(features, VIRTIO_NET_F_MTU)) this.#mtu ??= this.#link.mtu;
   }
 
   /** `bytes` bytes of the configuration space from `offset` on; `undefined` if there are none. */
@@ -65,7 +80,7 @@ export class NetDevice {
     if (offset + bytes > VHOST_USER_MAX_CONFIG_SIZE) return undefined;
     const space = new Uint8Array(VHOST_USER_MAX_CONFIG_SIZE);
     const view = new DataView(space.buffer);
-    const { mac, up, mtu } = this.#link;
+    const { mac, up, mtu } = { ...this.#link, mtu: this.#mtu ?? this.#link.mtu };
     space.set(mac.split(":").map((byte) => parseInt(byte, 16)), VIRTIO_NET_CONFIG_MAC);
     const status = (up ? VIRTIO_NET_S_LINK_UP : 0) | (this.#announce ? VIRTIO_NET_S_ANNOUNCE : 0);
     view.setUint16(VIRTIO_NET_CONFIG_STATUS, status, true);
@@ -78,39 +93,45 @@ export class NetDevice {
    * Writes into the configuration space: a driver without CTRL_MAC_ADDR sets its address so, byte by byte if it likes;
    * it is in force with its last byte. Answers why not, if it is refused.
    */
-  async setConfig(offset: number, bytes: Uint8Array): Promise<string | undefined> {
+  async setConfig(offset: number, bytes: Uint8Array, stopped: AbortSignal): Promise<string | undefined> {
     const end = offset + bytes.length;
     if (end > VIRTIO_NET_CONFIG_MAC + MAC_BYTES) {
       return "of the configuration space only the MAC address can be written";
     }
     this.#written.splice(offset, bytes.length, ...bytes);
     if (end < MAC_BYTES || this.#written.length < MAC_BYTES) return undefined;
-    return await this.#wish({ mac: macText(this.#written.splice(0)) });
+    return await this.#setMac(macText(this.#written.splice(0)), stopped);
+  }
+
+  async #setMac(mac: string, stopped: AbortSignal): Promise<string | undefined> {
+    if (!isOwnAddress(mac)) return `${mac} cannot be a device's address`;
+    return mac === this.#link.mac ? undefined : await this.#wish({ mac }, stopped);
   }
 
   // The control queue ----------------------------------------------------------------------------------------
 
-  /** Does what a command asks for; answers why not, if it is refused. */
-  async carryOut(command: Command): Promise<string | undefined> {
+  /** Does what a command asks for; answers why not, if it is refused. `stopped`: nobody waits for it any more. */
+  async carryOut(command: Command, stopped: AbortSignal): Promise<string | undefined> {
     switch (command.kind) {
       case "mac":
-        return command.mac === this.#link.mac ? undefined : await this.#wish({ mac: command.mac });
+        return await this.#setMac(command.mac, stopped);
       case "promisc": {
         if (command.on === this.#promisc) return undefined;
-        const refusal = await this.#wish({ promisc: command.on });
+        const refusal = await this.#wish({ promisc: command.on }, stopped);
         if (refusal === undefined) this.#promisc = command.on;
         return refusal;
       }
       case "allMulticast":
-        return await this.#receive(command.on, this.#groups);
+        return await this.#receive(command.on, this.#groups, stopped);
       case "addresses": {
         const unicast = command.unicast.filter((mac) => mac !== this.#link.mac);
-        const refusal = unicast.length === 0 ? undefined : await this.#wish({ unicast });
-        return refusal ?? await this.#receive(this.#allMulticast, command.multicast.filter((mac) => mac !== BROADCAST));
+        const groups = command.multicast.filter((mac) => mac !== BROADCAST);
+        const refusal = unicast.length === 0 ? undefined : await this.#wish({ unicast }, stopped);
+        return refusal ?? await this.#receive(this.#allMulticast, groups, stopped);
       }
       case "vlan":
         // Filtering is best-effort (§5.1.6.5.3): what the PF allows arrives, wanted or not.
-        return command.on && command.id !== 0 ? await this.#wish({ vlan: command.id }) : undefined;
+        return command.on && command.id !== 0 ? await this.#wish({ vlan: command.id }, stopped) : undefined;
       case "announced":
         this.#announce = false;
         return undefined;
@@ -124,29 +145,29 @@ export class NetDevice {
   }
 
   /** The multicast that the driver wants to receive. */
-  async #receive(all: boolean, groups: string[] | undefined): Promise<string | undefined> {
+  async #receive(all: boolean, groups: string[] | undefined, stopped: AbortSignal): Promise<string | undefined> {
     const wanted = (all: boolean, groups: string[] | undefined): Multicast | null => {
       if (all || (groups?.length ?? 0) > GROUPS_MAX) return "all";
       return groups ?? null;
     };
     const [before, after] = [wanted(this.#allMulticast, this.#groups), wanted(all, groups)];
     const isSame = JSON.stringify(before) === JSON.stringify(after);
-    const refusal = isSame ? undefined : await this.#wish({ multicast: after });
+    const refusal = isSame ? undefined : await this.#wish({ multicast: after }, stopped);
     if (refusal === undefined) [this.#allMulticast, this.#groups] = [all, groups];
     return refusal;
   }
 
-  async #wish(wish: LinkPatch): Promise<string | undefined> {
+  async #wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined> {
     this.#hasWished = true;
-    return await this.#parts.wish(wish);
+    return await this.#parts.wish(wish, stopped);
   }
 
   /** The driver is gone, or begins anew: what it wanted to receive is not the next one's wish. */
   reset(): void {
     this.#announce = this.#allMulticast = this.#promisc = false;
-    this.#groups = undefined;
+    this.#groups = this.#mtu = undefined;
     if (!this.#hasWished) return;
     this.#hasWished = false;
-    void this.#parts.wish({ promisc: false, multicast: null });
+    this.#parts.forgetWishes();
   }
 }

@@ -21,8 +21,10 @@ export interface SessionContext {
   log(level: "info" | "warn", message: string): void;
   /** What the guest sees of its port. */
   link(): VfLink;
-  /** Asks the PF for what the guest wishes; answers why it is refused, if it is. */
-  wish(wish: LinkPatch): Promise<string | undefined>;
+  /** Asks the PF for what the guest wishes; answers why it is refused, if it is, or that nobody waits any more. */
+  wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined>;
+  /** Tells the PF, as soon as it listens, that what the guest wished to receive is no longer wanted. */
+  forgetWishes(): void;
   /** Announces an address of the guest to everybody in its VLAN (RFC 903's request, as front-ends ask for it). */
   announce(mac: string): Promise<void>;
   /** Makes the backend of a data path; none where the guest drives its VF by itself. */

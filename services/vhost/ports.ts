@@ -14,6 +14,7 @@ import { EmulatedBackend } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
 import { NicClient } from "./nic_client.ts";
 import { Port, type PortConfig } from "./port.ts";
+import { portLog } from "./port_log.ts";
 import type { PortContext, PortName } from "./port_context.ts";
 import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 import { SwitchBackend } from "./switch_backend.ts";
@@ -25,6 +26,10 @@ const RECONNECT_MS = 200;
 const PortConfigs = z.record(z.string(), PortState.pick({ role: true, path: true, dataPath: true }));
 /** A port that nobody has set. */
 const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: 1500 };
+
+function labelOf(name: PortName): string {
+  return typeof name === "number" ? `vf ${name}` : name;
+}
 
 /** Settings of the vhost service. */
 export interface PortsOptions {
@@ -104,7 +109,8 @@ export class Ports {
   /** What the PF has set of the VFs and the uplink. */
   #setLinks({ links, uplink }: Extract<DeviceEvent, { event: "vfs" }>): void {
     links.forEach((link, vf) => this.setLink(vf, link));
-    this.setLink("uplink", uplink);
+    // A NIC that has just started knows nothing of its uplink: it keeps what was last said of it, as the VFs do.
+    if (links.length > 0 || !this.#links.has("uplink")) this.setLink("uplink", uplink);
   }
 
   /** What a port's guest sees of it from now on. */
@@ -131,16 +137,19 @@ export class Ports {
       await port.close();
     }
     const names: PortName[] = count > 0 ? [...Array(count).keys(), "uplink"] : [];
-    let failed = 0;
+    this.#openAll(names);
+    this.ready = count > 0;
+  }
+
+  /** Opens ports. One that cannot be opened keeps no other one closed. */
+  #openAll(names: readonly PortName[]): void {
     for (const name of names) {
       try {
         this.#open(name);
       } catch (error) {
-        failed++;
-        log("error", "vhost", `vf ${name}: ${error instanceof Error ? error.message : error}`);
+        log("error", "vhost", `${labelOf(name)} has no port: ${oneLine(error)}`);
       }
     }
-    this.ready = count > 0 && failed === 0;
   }
 
   /** Opens and closes ports so that these vports have one each. */
@@ -152,7 +161,7 @@ export class Ports {
         this.#ports.delete(name);
         await port.close();
       }
-      for (const name of wanted) this.#open(name);
+      this.#openAll([...wanted]);
     });
   }
 
@@ -165,7 +174,6 @@ export class Ports {
   #open(name: PortName): void {
     if (this.#closed || this.#ports.has(name)) return;
     const { deviceSocket, reactor } = this.#options;
-    const label = typeof name === "number" ? `vf ${name}` : name;
     const context: PortContext = {
       name,
       deviceSocket,
@@ -173,9 +181,10 @@ export class Ports {
       pace: new Pace(GUEST_PACE, this.#pace),
       notifier: this.#notifier,
       pipeThreads: new PipeThreads(),
-      log: (level, message) => log(level, "vhost", `${label}: ${message}`),
+      log: portLog(labelOf(name)),
       link: () => this.#links.get(name) ?? NO_LINK,
-      wish: (wish) => this.wishes.ask(name, wish),
+      wish: (wish, stopped) => this.wishes.ask(name, wish, stopped),
+      forgetWishes: () => this.wishes.forget(name),
       announce: (mac) => this.#announce(name, mac),
       makeBackend: (path, events) => this.#makeBackend(context, path, events),
     };

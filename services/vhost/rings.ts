@@ -1,7 +1,6 @@
 /**
  * A session's rings and memory, and the backend that serves them now. A ring runs when its size, addresses, kick and
- * enable have all come, in whatever order, and there is a backend; another backend can take over at any time, from the
- * positions at which the one before stopped.
+ * enable have come, in any order, and there is a backend; another one can take over at any time, where it has stopped.
  */
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
@@ -89,7 +88,7 @@ export class Rings implements RingsPart {
     return hasBit(this.features, VIRTIO_F_RING_PACKED);
   }
 
-  /** The number of the control queue; none if the front-end keeps it to itself: then it does not pass its feature on. */
+  /** The number of the control queue, if there is one. */
   get controlIndex(): number | undefined {
     return controlIndexOf(this.features);
   }
@@ -246,16 +245,18 @@ export class Rings implements RingsPart {
     for (const ring of this.#vrings.values()) await this.settle(ring);
   }
 
-  /** Whether the driver uses the ring. One that has a control queue says on it how many pairs it uses. */
+  /**
+   * Whether the ring is served. Those of transmission are: a front-end that keeps the control queue to itself, or comes
+   * back, does not say how many pairs its driver uses. Without that, frames go where there is room: to the first pair.
+   */
   #isInUse({ index }: Vring): boolean {
     const control = this.controlIndex;
-    return control === undefined || index >= control || index < 2 * this.#pairsInUse;
+    return control === undefined || index >= control || index % 2 === 1 || index < 2 * this.#pairsInUse;
   }
 
   /**
-   * Starts or stops a ring, as what has been said of it demands. A transmit ring that is disabled keeps its frames until
-   * it is enabled. The text would have them thrown away; but rust-vmm's and Cloud Hypervisor's pause disables rings, and
-   * expects to find everything as it was.
+   * Starts or stops a ring, as what has been said of it demands. A disabled transmit ring keeps its frames. The text
+   * would have them thrown away; but rust-vmm's and Cloud Hypervisor's pause disables rings, and expects them as they were.
    */
   async settle(ring: Vring): Promise<void> {
     const isOn = ring.enabled && this.#features !== undefined && this.#isInUse(ring);
@@ -287,9 +288,9 @@ export class Rings implements RingsPart {
 
   /** The end: gives everything back. */
   close(reason: string): Promise<void> {
+    this.control?.stop();
     return this.exclusively(async () => {
       this.#closed = true;
-      this.control?.stop();
       await this.#slot.release(reason);
       for (const ring of this.all) ring.close();
       this.#vrings.clear();

@@ -46,6 +46,8 @@ export class Session {
   readonly #wakeups: Wakeups;
   readonly #device: NetDevice;
   #backChannel: BackChannel | undefined;
+  /** Whoever waits for the PF on behalf of this session need wait no longer. */
+  readonly #ended = new AbortController();
   #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
@@ -58,14 +60,15 @@ export class Session {
     this.#wakeups = new Wakeups(context.pipeThreads);
     this.#vrings = new VringMessages(rings, this.#wakeups);
     this.#device = new NetDevice(context.link(), {
-      wish: (wish) => context.wish(wish),
-      useQueuePairs: (pairs) => rings.useQueuePairs(pairs),
-      changed: () => this.#backChannel?.configChanged(),
+      wish: (wish, stopped) => context.wish(wish, stopped),
+      forgetWishes: () => context.forgetWishes(),
+      useQueuePairs: (pairs) => rings.exclusively(() => rings.useQueuePairs(pairs)),
+      // Front-ends without CONFIG may take the message for an error.
+      changed: () => this.#has(VHOST_USER_PROTOCOL_F_CONFIG) && this.#backChannel?.configChanged(),
     });
     rings.control = new ControlQueue({
       ...{ reactor: context.reactor, pace: context.pace, log: context.log },
-      exclusively: (step) => rings.exclusively(step),
-      carryOut: (command) => this.#device.carryOut(command),
+      carryOut: (command, stopped) => this.#device.carryOut(command, stopped),
     });
   }
 
@@ -104,7 +107,7 @@ export class Session {
   /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
   async run(): Promise<string> {
     const reason = await this.#converse().catch((error) => error instanceof Error ? error.message : String(error));
-    this.#connection.close();
+    this.close();
     await this.#rings.close(reason);
     this.#device.reset();
     this.#wakeups.close();
@@ -124,6 +127,7 @@ export class Session {
 
   /** Ends the session from outside: the port is being closed. */
   close(): void {
+    this.#ended.abort();
     this.#connection.close();
   }
 
@@ -168,8 +172,7 @@ export class Session {
       case "VHOST_USER_SET_PROTOCOL_FEATURES":
         return this.#setProtocolFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_QUEUE_NUM":
-        // Pairs, as QEMU and DPDK read it. Cloud Hypervisor, crosvm and libkrun take it for vrings: fewer than there are.
-        return this.#connection.replyU64(name, BigInt(N.QUEUE_PAIRS_MAX));
+        return this.#connection.replyU64(name, N.queueNumber(this.#has(VHOST_USER_PROTOCOL_F_CONFIG)));
       case "VHOST_USER_SET_OWNER":
         return;
       case "VHOST_USER_RESET_OWNER":
@@ -206,7 +209,7 @@ export class Session {
       case "VHOST_USER_SET_BACKEND_REQ_FD":
         return this.#setBackChannel(message);
       case "VHOST_USER_SEND_RARP":
-        return await this.#context.announce(macText(new Uint8Array(payload.buffer, 0, 6)));
+        return await this.#announce(macText(new Uint8Array(payload.buffer, 0, 6)));
       case "VHOST_USER_NET_SET_MTU": {
         const mtu = payload.getBigUint64(0, true);
         if (mtu > BigInt(N.MTU_MAX)) throw new Refusal(`an MTU of ${mtu}: at most ${N.MTU_MAX}`);
@@ -223,6 +226,17 @@ export class Session {
     const unknown = features & ~N.FEATURES;
     if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
     await this.#rings.setFeatures(features);
+    this.#device.features = features;
+  }
+
+  /** Announces the guest. A NIC that is away ends no session: others find the guest with its next frame. */
+  async #announce(mac: string): Promise<void> {
+    await this.#context.pace.step();
+    try {
+      await this.#context.announce(mac);
+    } catch (error) {
+      throw error instanceof DeviceRefusal ? new Refusal(error.message) : error;
+    }
   }
 
   #setProtocolFeatures(features: bigint): void {
@@ -262,7 +276,8 @@ export class Session {
       throw new ProtocolError(`its ${payload.byteLength} bytes do not hold what they say they do`);
     }
     const data = new Uint8Array(payload.buffer, CONFIG_HEADER_BYTES);
-    const refusal = await this.#device.setConfig(payload.getUint32(0, true), data);
+    await this.#context.pace.step();
+    const refusal = await this.#device.setConfig(payload.getUint32(0, true), data, this.#ended.signal);
     if (refusal !== undefined) throw new Refusal(refusal);
   }
 

@@ -24,9 +24,10 @@ function isOwnHost(hostname: string): boolean {
 
 /** Refuses requests under another name. */
 export const checkHost: MiddlewareHandler = async (c, next) => {
-  const { hostname } = new URL(c.req.url);
-  if (isOwnHost(hostname)) return await next();
-  return problem(c, 421, `this is not ${hostname}: ask by address, or name it in RINGFABRIC_HOSTS`, { field: "host" });
+  const hostname = URL.parse(c.req.url)?.hostname;
+  if (hostname !== undefined && isOwnHost(hostname)) return await next();
+  const said = hostname ?? "a host's name";
+  return problem(c, 421, `this is not ${said}: ask by address, or name it in RINGFABRIC_HOSTS`, { field: "host" });
 };
 
 /** Refuses what another site's page has a browser send. hono/csrf lets JSON from elsewhere pass, and other names. */
@@ -82,6 +83,7 @@ function verify(access: Access, alsoGood: AlsoGood, token: string, c: Context): 
   if (alsoGood(token, path)) return true;
   const role = access.roleOf(token);
   if (!role) return false;
+  c.set("role", role.role);
   if (isAllowed(role, method, path)) return true;
   const what = role.role === "vf" ? `looks at vf ${role.vf} and changes its policy` : "looks, and changes nothing";
   throw new ApiError(403, `this token ${what}: ${method} ${path} is for another one`, "authorization", "not-allowed");

@@ -5,6 +5,11 @@
 import { z } from "@hono/zod-openapi";
 import { MacAddress, VfPolicy } from "./vf.ts";
 
+/** The address of whoever is the uplink's port: it is beside the PF's own. */
+export function uplinkMac(pfMac: string): string {
+  return `${pfMac.slice(0, -2)}fe`;
+}
+
 /** Everything the PF sets. */
 export const Programme = z.strictObject({
   switchMode: z.enum(["veb", "vepa"]),

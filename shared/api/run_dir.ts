@@ -26,11 +26,40 @@ export function fabricFile(runDir: string): string {
   return `${runDir}/fabric.json`;
 }
 
-/** Writes a file that its owner alone may read, in one step. */
+/** Why a run directory cannot be believed: others can have made what is in it. None: it is this user's alone. */
+export function runDirFault(runDir: string): string | undefined {
+  const { uid, mode, isDirectory } = Deno.lstatSync(runDir);
+  if (!isDirectory) return "it is no directory";
+  if (uid !== Deno.uid()) return `it belongs to user ${uid}`;
+  const bits = (mode ?? 0) & 0o7777;
+  return (bits & 0o022) === 0 ? undefined : `others can write to it (mode ${bits.toString(8)}): chmod go-w it`;
+}
+
+/** Writes a file that its owner alone may read, in one step; it is on disk then. */
 export function writePrivately(path: string, text: string): void {
-  const part = `${path}.${Deno.pid}.new`;
-  Deno.writeTextFileSync(part, text, { mode: 0o600, createNew: true });
-  Deno.renameSync(part, path);
+  const part = `${path}.${crypto.randomUUID()}.new`;
+  try {
+    using file = Deno.openSync(part, { write: true, createNew: true, mode: 0o600 });
+    const bytes = new TextEncoder().encode(text);
+    for (let at = 0; at < bytes.byteLength;) at += file.writeSync(bytes.subarray(at));
+    file.syncSync();
+    Deno.renameSync(part, path);
+  } catch (error) {
+    try {
+      Deno.removeSync(part);
+    } catch {
+      // It was not made.
+    }
+    throw error;
+  }
+}
+
+/** Runs `step` while nobody else changes the tokens of the fabric in `runDir`. */
+export function withTokensLocked<T>(runDir: string, step: () => T): T {
+  // The directory's own lock, which ends with the descriptor.
+  using lock = Deno.openSync(runDir);
+  lock.lockSync(true);
+  return step();
 }
 
 /** The vhost-user socket of a port such as `vf0`: in a directory of its own, which a guest's container may be given. */

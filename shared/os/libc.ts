@@ -86,7 +86,6 @@ export const EINTR = 4;
 export const EAGAIN = 11;
 export const ECONNREFUSED = 111;
 export const ENOENT = 2;
-export const EINVAL = 22;
 export const ENOSYS = 38;
 
 const ERRNO_NAMES: Record<number, string> = {

@@ -79,6 +79,15 @@ export class UnixListener implements Disposable {
 
 function removeStale(path: string, kind: SocketKind, reactor: Reactor): void {
   try {
+    // Only a socket is connected to: a link would lead to somebody else's.
+    if (!Deno.lstatSync(path).isSocket) {
+      throw new Error(`Cannot listen on ${path}: there is something else than a socket; remove it`);
+    }
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  try {
     UnixSocket.connect(path, kind, reactor).close();
   } catch (error) {
     if (!(error instanceof OsError)) throw error;

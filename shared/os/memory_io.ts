@@ -4,7 +4,7 @@
  * that is fast enough.
  */
 import { createMemfd, type Fd, fileStatus } from "./fd.ts";
-import { check, EINVAL, errno, libc } from "./libc.ts";
+import { check, libc } from "./libc.ts";
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
@@ -15,21 +15,16 @@ export function readMemoryFile(fd: number, offset: number, bytes: Uint8Array<Arr
   return libc().pread(fd, bytes, BigInt(bytes.byteLength), BigInt(offset)) === BigInt(bytes.byteLength);
 }
 
-/** Writes `bytes` at byte `offset` of memory file `fd`. False if the file ends before, or must not be written. */
-export function writeMemoryFile(fd: number, offset: number, bytes: Uint8Array<ArrayBuffer>): boolean {
-  const { bytes: fileBytes, blockBytes } = fileStatus(fd);
-  // A write would make the file longer.
-  if (BigInt(offset + bytes.byteLength) > fileBytes) return false;
-  const written = libc().pwrite(fd, bytes, BigInt(bytes.byteLength), BigInt(offset));
-  if (written === BigInt(bytes.byteLength)) return true;
-  // Files on hugetlbfs cannot be written, only mapped.
-  return errno() === EINVAL && writeThroughMapping(fd, offset, bytes, Number(blockBytes));
-}
-
 /** A file of our own from which the kernel copies into a mapping: a page that is not there is an error then. */
 let scratch: Fd | undefined;
 
-function writeThroughMapping(fd: number, offset: number, bytes: Uint8Array<ArrayBuffer>, pageBytes: number): boolean {
+/**
+ * Writes `bytes` at byte `offset` of memory file `fd`. False if the file ends before, or must not be written. It is
+ * written by a mapping that lives as long as this call: pwrite would wait for whoever resizes the file, go to its end if
+ * its owner says O_APPEND, and cannot write to hugetlbfs.
+ */
+export function writeMemoryFile(fd: number, offset: number, bytes: Uint8Array<ArrayBuffer>): boolean {
+  const pageBytes = Number(fileStatus(fd).blockBytes);
   const from = Math.floor(offset / pageBytes) * pageBytes;
   const length = BigInt(Math.ceil((offset + bytes.byteLength - from) / pageBytes) * pageBytes);
   scratch ??= createMemfd("ringfabric-scratch", 0x10000);

@@ -6,7 +6,7 @@ import type { DataPath, LinkPatch, SessionState } from "../../shared/api/mod.ts"
 import { Pace } from "../../shared/async/mod.ts";
 import { createEventFd, createMemfd, drainEventFd, type Fd, Reactor, signalEventFd } from "../../shared/os/mod.ts";
 import { duplicateFd } from "../../shared/os/fd.ts";
-import type { VfLink } from "../../shared/device/mod.ts";
+import { DeviceRefusal, type VfLink } from "../../shared/device/mod.ts";
 import {
   type Message,
   type RequestName,
@@ -96,6 +96,8 @@ export class TestSession implements AsyncDisposable {
   readonly ended: Promise<string>;
   backend: FakeBackend | undefined;
   readonly warnings: string[] = [];
+  /** How often the PF was told to forget what the guest wished. */
+  forgotten = 0;
   readonly #files: Fd[] = [];
   readonly #openBefore = openFiles();
 
@@ -112,7 +114,13 @@ export class TestSession implements AsyncDisposable {
         this.wishes.push(wish);
         return Promise.resolve(this.refusal);
       },
-      announce: (mac: string) => Promise.resolve(void this.announced.push(mac)),
+      forgetWishes: () => void this.forgotten++,
+      announce: (mac: string) => {
+        this.announced.push(mac);
+        return this.refusal === undefined
+          ? Promise.resolve()
+          : Promise.reject(new DeviceRefusal("nic-gone", this.refusal));
+      },
       makeBackend: (path: DataPath, events: RingBackendEvents) => {
         const names = { passthrough: "nic", emulated: "local", guest: "" };
         this.backend = path === "guest" ? undefined : new FakeBackend(names[path], events, this.#world);

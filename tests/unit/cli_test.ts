@@ -3,6 +3,7 @@ import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { Command } from "commander";
 import { defaultPolicy, type FabricStats } from "../../shared/api/mod.ts";
 import { completions } from "../../services/cli/completion.ts";
+import { findFabric } from "../../services/cli/find.ts";
 import { examine, type Patient } from "../../services/cli/doctor.ts";
 import { statsTable } from "../../services/cli/stats_view.ts";
 import { formatVlans, inWords, parseIds, parsePairs, UsageError } from "../../services/cli/values.ts";
@@ -153,4 +154,25 @@ Deno.test("the doctor says what keeps a guest's frames away, and what to do", ()
   assertEquals(said({ before: { tx_spoofed: 3 }, after: { tx_spoofed: 8, tx_frames: 5 } }).length, 1);
   assertMatch(said({ after: { tx_spoofed: 8 } })[0] ?? "", /^tx_spoofed grows by 8\/s: .*spoofchk off/);
   assertEquals(said({ after: { rx_frames: 100, rx_broadcast: 5 } }), []);
+});
+
+Deno.test("a directory that another user has made is no fabric of ours: no token goes there", () => {
+  const tmp = Deno.makeTempDirSync();
+  const before = Deno.env.get("XDG_RUNTIME_DIR");
+  Deno.env.set("XDG_RUNTIME_DIR", tmp);
+  Deno.mkdirSync(`${tmp}/ringfabric`, { mode: 0o700 });
+  Deno.writeTextFileSync(`${tmp}/ringfabric/fabric.json`, JSON.stringify({ api: "http://127.0.0.1:6666" }));
+  try {
+    assertEquals(findFabric({}).api, "http://127.0.0.1:6666");
+    Deno.chmodSync(`${tmp}/ringfabric`, 0o777);
+    assertEquals(findFabric({}).api, "http://127.0.0.1:8080", "others can write to it");
+    Deno.chmodSync(`${tmp}/ringfabric`, 0o700);
+    Deno.chownSync(`${tmp}/ringfabric`, 65534, 65534);
+    assertEquals(findFabric({}).api, "http://127.0.0.1:8080", "it is another's");
+    assertEquals(findFabric({ runDir: `${tmp}/ringfabric` }).api, "http://127.0.0.1:6666", "whoever names it means it");
+  } finally {
+    if (before === undefined) Deno.env.delete("XDG_RUNTIME_DIR");
+    else Deno.env.set("XDG_RUNTIME_DIR", before);
+    Deno.removeSync(tmp, { recursive: true });
+  }
 });

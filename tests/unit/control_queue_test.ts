@@ -31,19 +31,25 @@ class ControlRig implements AsyncDisposable {
   readonly done: Command[] = [];
   readonly said: string[] = [];
   refusal: string | undefined;
+  /** Units that the queue has paid. */
+  paid = 0;
+  /** Waits with a command until its queue stops. */
+  waits = false;
+  stopped = false;
   interrupts = 0;
   failure: string | undefined;
 
-  constructor(readonly format: Format, readonly eventIdx = false) {
+  constructor(readonly format: Format, readonly eventIdx = false, readonly size = SIZE) {
     const Driver = format === "split" ? SplitDriver : PackedDriver;
-    this.driver = new Driver(this.view, 0x1000, SIZE, { eventIdx });
+    this.driver = new Driver(this.view, 0x1000, size, { eventIdx });
     this.queue = new ControlQueue({
       reactor: this.reactor,
-      pace: { step: () => Promise.resolve() },
-      exclusively: (step) => step(),
-      carryOut: (command) => {
+      pace: { step: () => Promise.resolve(void this.paid++) },
+      carryOut: async (command, stopped) => {
         this.done.push(command);
-        return Promise.resolve(this.refusal);
+        if (this.waits) await new Promise((resolve) => stopped.addEventListener("abort", resolve));
+        this.stopped = stopped.aborted;
+        return this.refusal;
       },
       log: (_level, message) => void this.said.push(message),
     });
@@ -55,7 +61,7 @@ class ControlRig implements AsyncDisposable {
       packed: this.format === "packed",
       place: {
         ...{ desc: at(this.driver.desc), avail: at(this.driver.avail), used: at(this.driver.used) },
-        ...{ size: SIZE, base, eventIdx: this.eventIdx, indirect: true },
+        ...{ size: this.size, base, eventIdx: this.eventIdx, indirect: true },
       },
       memory: this.memory,
       kick: this.kick,
@@ -204,6 +210,35 @@ for (const format of FORMATS) {
     rig.start(base);
     await until("the command that came meanwhile", () => rig.driver.popUsed());
     assertEquals(rig.done.at(-1), { kind: "queuePairs", pairs: 2 });
+  });
+
+  Deno.test(`a command that waits holds up no stop, and is taken again by whoever is next (${format})`, async () => {
+    await using rig = new ControlRig(format).start();
+    rig.waits = true;
+    rig.offer(rig.pieces([3, 0]));
+    await until("the command", () => rig.done.length === 1);
+    const base = rig.queue.stop();
+    await until("its end", () => rig.stopped);
+    assertEquals(rig.driver.popUsed(), undefined);
+    rig.waits = false;
+    rig.start(base);
+    await until("the answer", () => rig.driver.popUsed());
+    assertEquals(rig.done.length, 2);
+  });
+
+  Deno.test(`a kick costs, with or without a command (${format})`, async () => {
+    await using rig = new ControlRig(format).start();
+    for (let kicks = 1; kicks <= 5; kicks++) {
+      const before = rig.paid;
+      signalEventFd(rig.kick.number);
+      await until("the kick to be paid", () => rig.paid > before);
+    }
+  });
+
+  Deno.test(`a command of more descriptors than any has stops the queue (${format})`, async () => {
+    await using rig = new ControlRig(format, false, 128).start();
+    rig.offer(Array.from({ length: 65 }, () => ({ addr: IOVA, len: 1 })));
+    assertMatch(await until("the queue to stop", () => rig.failure), /a command of more than 64 descriptors/);
   });
 
   /** What a hostile driver puts into its control queue, and the reason with which the queue stops. */

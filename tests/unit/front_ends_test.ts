@@ -5,7 +5,11 @@
 import { assertEquals } from "@std/assert";
 import { createMemfd, writeMemoryFile } from "../../shared/os/mod.ts";
 import * as V from "../../shared/layout/virtio.ts";
-import { VHOST_USER_PROTOCOL_F_REPLY_ACK } from "../../shared/vhost_user/mod.ts";
+import {
+  VHOST_USER_PROTOCOL_F_CONFIG,
+  VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_REPLY_ACK,
+} from "../../shared/vhost_user/mod.ts";
 import { FEATURES } from "../../services/vhost/negotiation.ts";
 import { bits } from "../support/front_end.ts";
 import {
@@ -165,8 +169,8 @@ Deno.test("a front-end that hands on the control queue says on it how many pairs
     await describe(test, index);
     await test.enable(index, true);
   }
-  assertEquals(test.running, [0, 1, 32], "one pair, until it says more");
-  assertEquals(test.log.filter((line) => line.includes("32")), [], "the control queue is no ring of the NIC's");
+  assertEquals(test.running, [0, 1, 3, 32], "it may transmit on all, and receives on one pair until it says more");
+  assertEquals(test.log.filter((line) => line.includes("start 32")), [], "the control queue is no ring of the NIC's");
 });
 
 Deno.test("without MQ the control queue is the third ring", async () => {
@@ -197,7 +201,54 @@ Deno.test("the configuration space has the port's address, link, pairs and MTU",
   test.link = { mac: "02:00:00:00:00:08", up: false, mtu: 9000 };
   assertEquals(await read(0, 12), [2, 0, 0, 0, 0, 8, 0, 0, 16, 0, 0x28, 0x23]);
   test.link = { mac: "02:00:00:00:00:08", up: true, mtu: 9000 };
+  assertEquals(await read(6, 2), [1, 0], "a guest that has not said that it can announce itself is not asked to");
+  const features = bits(V.VIRTIO_NET_F_GUEST_ANNOUNCE, V.VIRTIO_NET_F_CTRL_VQ, V.VIRTIO_NET_F_MTU);
+  await test.send("VHOST_USER_SET_FEATURES", u64(WITH_PROTOCOL_FEATURES | features));
+  test.link = { mac: "02:00:00:00:00:08", up: false, mtu: 1500 };
+  test.link = { mac: "02:00:00:00:00:08", up: true, mtu: 1500 };
   assertEquals(await read(6, 2), [3, 0], "a guest whose link comes back is asked to announce itself");
+  assertEquals(await read(10, 2), [0x28, 0x23], "the MTU of a driver that has read it stays");
+  await test.send("VHOST_USER_RESET_DEVICE");
+  assertEquals(await read(10, 2), [0xdc, 5], "the next driver's is the one that is in force");
+});
+
+Deno.test("Cloud Hypervisor keeps the control queue and passes its feature on: every transmit ring is served", async () => {
+  await using test = await TestSession.start(
+    "passthrough",
+    WITH_PROTOCOL_FEATURES | bits(V.VIRTIO_NET_F_CTRL_VQ, V.VIRTIO_NET_F_MQ),
+  );
+  await test.startRings(0, 1, 2, 3);
+  assertEquals(test.running, [0, 1, 3]);
+  for (const index of [0, 1, 2, 3]) await test.stopRing(index);
+  await test.startRings(0, 1, 2, 3);
+  assertEquals(test.running, [0, 1, 3], "and after a stop as well");
+});
+
+Deno.test("GET_QUEUE_NUM counts pairs, and virtqueues for those that pass the configuration space on", async () => {
+  await using test = new TestSession();
+  const number = async () => (await test.ask("VHOST_USER_GET_QUEUE_NUM"))?.getBigUint64(0, true);
+  assertEquals(await number(), 16n);
+  await test.send("VHOST_USER_SET_PROTOCOL_FEATURES", u64(bits(VHOST_USER_PROTOCOL_F_MQ)));
+  assertEquals(await number(), 16n);
+  const passesOn = bits(VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_CONFIG);
+  await test.send("VHOST_USER_SET_PROTOCOL_FEATURES", u64(passesOn));
+  assertEquals(await number(), 33n);
+});
+
+Deno.test("a group's address, or none, is refused before anyone is asked", async () => {
+  await using test = await TestSession.start();
+  for (const mac of [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [255, 255, 255, 255, 255, 255]]) {
+    assertEquals(await test.acknowledged("VHOST_USER_SET_CONFIG", config(0, 6, ...mac)), 1n);
+  }
+  assertEquals(await test.acknowledged("VHOST_USER_SET_CONFIG", config(0, 6, 2, 0, 0, 0, 0, 7)), 0n, "its own");
+  assertEquals(test.wishes, []);
+});
+
+Deno.test("an announcement that the NIC cannot make ends no session", async () => {
+  await using test = await TestSession.start();
+  test.refusal = "the NIC is away";
+  await test.send("VHOST_USER_SEND_RARP", new Uint8Array([2, 0, 0, 0, 0, 9, 0, 0]));
+  assertEquals([test.connection.isClosed, test.state.lastRefusal], [false, "VHOST_USER_SEND_RARP: the NIC is away"]);
 });
 
 Deno.test("what is no socket cannot be a back-channel", async () => {
@@ -239,7 +290,7 @@ Deno.test("what a driver wanted to receive goes with it", async () => {
   await test.send("VHOST_USER_SET_CONFIG", config(0, 6, 2, 0, 0, 0, 0, 1));
   test.wishes.length = 0;
   await test.send("VHOST_USER_RESET_DEVICE");
-  assertEquals(test.wishes, [{ promisc: false, multicast: null }]);
+  assertEquals([test.wishes, test.forgotten], [[], 1]);
   await test.send("VHOST_USER_RESET_DEVICE");
-  assertEquals(test.wishes.length, 1, "once");
+  assertEquals(test.forgotten, 1, "once");
 });

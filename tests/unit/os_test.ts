@@ -17,6 +17,8 @@ import {
   UnixSocket,
   WINDOW_BYTES,
 } from "../../shared/os/mod.ts";
+import { check, libc } from "../../shared/os/libc.ts";
+import { readMemoryFile, writeMemoryFile } from "../../shared/os/memory_io.ts";
 
 const arena = new Arena(WINDOWS);
 
@@ -105,4 +107,36 @@ Deno.test("the engine stands still twenty thousand times in a row, asleep or awa
     assertEquals(changes, 10_000);
     await engine.close();
   }
+});
+
+Deno.test("only a socket is taken over: a link, a file or a directory in its place stays, and is named", async () => {
+  const dir = Deno.makeTempDirSync();
+  const reactor = new Reactor();
+  const living = UnixListener.listen(`${dir}/living`, "stream", reactor);
+  Deno.symlinkSync(`${dir}/living`, `${dir}/link`);
+  Deno.writeTextFileSync(`${dir}/file`, "");
+  Deno.mkdirSync(`${dir}/dir`);
+  for (const name of ["link", "file", "dir"]) {
+    assertThrows(
+      () => UnixListener.listen(`${dir}/${name}`, "stream", reactor),
+      Error,
+      `${dir}/${name}: there is something else than a socket`,
+    );
+  }
+  living.close();
+  await reactor.close();
+  Deno.removeSync(dir, { recursive: true });
+});
+
+Deno.test("a memory file is written where it is meant, whatever its owner says of it, and not beyond its end", () => {
+  const O_APPEND = 0o2000;
+  const F_SETFL = 4;
+  using file = createMemfd("test", 2 * 4096);
+  check(libc().fcntl(file.number, F_SETFL, BigInt(O_APPEND)), "fcntl", "test");
+  const across = Uint8Array.of(1, 2, 3, 4);
+  assertEquals(writeMemoryFile(file.number, 4094, across), true);
+  const read = new Uint8Array(4);
+  assertEquals([readMemoryFile(file.number, 4094, read), [...read]], [true, [1, 2, 3, 4]]);
+  assertEquals(writeMemoryFile(file.number, 2 * 4096 - 1, across), false);
+  assertEquals(readMemoryFile(file.number, 2 * 4096, new Uint8Array(1)), false, "it has not grown");
 });

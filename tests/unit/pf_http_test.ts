@@ -3,6 +3,8 @@ import "../support/quiet.ts";
 import { assert, assertEquals } from "@std/assert";
 import type { FabricStats, PfEvent, Problem, Vf } from "../../shared/api/mod.ts";
 import { TestPf } from "../support/test_pf.ts";
+import { uplinkMac } from "../../shared/api/nic.ts";
+import { deriveMac } from "../../services/pf/mac.ts";
 
 const patchInit = (body: unknown, headers: HeadersInit = {}) => ({
   method: "PATCH",
@@ -102,8 +104,13 @@ Deno.test("a wish by the control queue is granted or refused, and its guest and 
   await using pf = await TestPf.start(1);
   await pf.set("vfs/0", { mac: "02:ab:00:00:00:01" });
   pf.events.length = 0;
-  const wish = async (id: string, port: number | "uplink", wish: Record<string, unknown>) => {
-    pf.software.tell({ type: "wish", id, port, wish });
+  const wish = async (
+    id: string,
+    port: number | "uplink",
+    wish: Record<string, unknown>,
+    until = Date.now() + 5000,
+  ) => {
+    pf.software.tell({ type: "wish", id, port, wish, until });
     while (!pf.software.answers.some(([of]) => of === id)) await new Promise((resolve) => setTimeout(resolve, 1));
     return pf.software.answers.find(([of]) => of === id)?.[1];
   };
@@ -118,6 +125,17 @@ Deno.test("a wish by the control queue is granted or refused, and its guest and 
   assertEquals(await wish("e", 0, { promisc: false, multicast: null }), { granted: true });
   assertEquals(await wish("f", "uplink", { promisc: true }), { granted: true });
   assertEquals((await wish("g", 7, { promisc: true }))?.granted, false);
-  assertEquals(pf.events.map(({ type }) => type), ["vf-changed", "wish-refused", "wish-refused", "vf-changed"]);
+  const uplink = uplinkMac(deriveMac("test", "pf"));
+  assertEquals(await wish("h", 0, { mac: uplink }), {
+    granted: false,
+    reason: `vf 0 may not have the address ${uplink}: it is kept for the uplink's port`,
+  });
+  const told = ["vf-changed", "wish-refused", "wish-refused", "vf-changed", "wish-refused"];
+  assertEquals(pf.events.map(({ type }) => type), told);
+  assertEquals(await wish("i", 0, { multicast: "none" }, Date.now() - 1), {
+    granted: false,
+    reason: "vf 0's guest no longer waits for it",
+  });
+  assertEquals(await wish("j", 0, { mac: "01:00:00:00:00:01" }).then((answer) => answer?.granted), false);
   assertEquals((await pf.get<Vf>("vfs/0")).guestMulticast, null);
 });

@@ -90,7 +90,7 @@ Deno.test("requests need their protocol feature", async (t) => {
 Deno.test("requests with an answer are answered once, whether or not an acknowledgement is asked for", async () => {
   await using test = await TestSession.start();
   const answers: [RequestName, bigint][] = [
-    ["VHOST_USER_GET_QUEUE_NUM", 16n],
+    ["VHOST_USER_GET_QUEUE_NUM", 33n],
     ["VHOST_USER_GET_MAX_MEM_SLOTS", 64n],
     ["VHOST_USER_GET_STATUS", 0n],
   ];

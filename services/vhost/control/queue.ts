@@ -1,17 +1,16 @@
 /**
  * The control queue of a front-end that leaves it to its back-end (User-Mode Linux does): commands come one by one, are
- * carried out, and go back with an answer. Its kick is waited for by the service's reactor, never by the engine.
+ * carried out, and go back with an answer. Its kick is waited for by the service's reactor, never by the engine. A
+ * command may wait for the PF: no turn of the session is held meanwhile, so a guest cannot hold up its own end.
  */
 import type { Pace } from "../../../shared/async/mod.ts";
 import { drainEventFd, type Fd, type Reactor } from "../../../shared/os/mod.ts";
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from "../../../shared/layout/virtio.ts";
 import { type Command, readCommand } from "./commands.ts";
 import { PackedControlRing } from "./packed.ts";
-import type { ControlRing, GuestMemory, RingPlace } from "./ring.ts";
+import type { ControlRequest, ControlRing, GuestMemory, RingPlace } from "./ring.ts";
 import { SplitControlRing } from "./split.ts";
 
-/** Commands answered in a row before the front-end's messages have their turn. */
-const TURN_COMMANDS = 16;
 /** How often a queue without a kick descriptor is looked at. */
 const POLL_MS = 20;
 
@@ -19,10 +18,8 @@ const POLL_MS = 20;
 export interface ControlQueueParts {
   reactor: Pick<Reactor, "readable" | "forget">;
   pace: Pick<Pace, "step">;
-  /** Runs a step while no message of the front-end is dealt with. */
-  exclusively(step: () => Promise<void>): Promise<void>;
-  /** Does what a command asks for; answers why not, if it is refused. */
-  carryOut(command: Command): Promise<string | undefined>;
+  /** Does what a command asks for; answers why not, if it is refused. `stopped` says that nobody waits any more. */
+  carryOut(command: Command, stopped: AbortSignal): Promise<string | undefined>;
   log(level: "info" | "warn", message: string): void;
 }
 
@@ -42,6 +39,7 @@ export interface ControlStart {
 interface Run extends ControlStart {
   ring: ControlRing;
   kickNumber: number | undefined;
+  stop: AbortController;
 }
 
 /** A session's control queue. */
@@ -57,7 +55,7 @@ export class ControlQueue {
   start(start: ControlStart): void {
     const { packed, memory, place, kick } = start;
     const ring = packed ? new PackedControlRing(memory, place) : new SplitControlRing(memory, place);
-    const run = { ...start, ring, kickNumber: kick?.number };
+    const run = { ...start, ring, kickNumber: kick?.number, stop: new AbortController() };
     this.#run = run;
     void this.#serve(run);
   }
@@ -66,18 +64,18 @@ export class ControlQueue {
   stop(): number {
     const run = this.#run;
     this.#run = undefined;
+    run?.stop.abort();
     if (run?.kickNumber !== undefined) this.#parts.reactor.forget(run.kickNumber);
     return run?.ring.position ?? 0;
   }
 
   async #serve(run: Run): Promise<void> {
     try {
+      await this.#parts.pace.step();
       while (this.#run === run) {
-        let isDone = false;
-        await this.#parts.exclusively(async () => {
-          if (this.#run === run) isDone = await this.#turn(run);
-        });
-        if (isDone && this.#run === run) await this.#kicked(run);
+        const request = nextOf(run.ring);
+        if (request) await this.#answer(run, request);
+        else await this.#kicked(run);
       }
     } catch (error) {
       // Whoever has stopped the queue has ended the wait.
@@ -87,30 +85,32 @@ export class ControlQueue {
     }
   }
 
+  /** Waits for a kick. Each costs a unit, whether a command comes with it or not. */
   async #kicked({ kickNumber }: Run): Promise<void> {
     if (kickNumber === undefined) return await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     await this.#parts.reactor.readable(kickNumber);
     drainEventFd(kickNumber);
+    await this.#parts.pace.step();
   }
 
-  /** Answers what is there, up to a turn's worth; whether there is no more. */
-  async #turn({ ring, memory, raise }: Run): Promise<boolean> {
-    for (let i = 0; i < TURN_COMMANDS; i++) {
-      let request = ring.take();
-      if (!request) {
-        ring.arm();
-        request = ring.take();
-        if (!request) return true;
-      }
-      await this.#parts.pace.step();
-      const command = readCommand(request.bytes);
-      const refusal = command ? await this.#parts.carryOut(command) : "it is no command of this device";
-      if (refusal !== undefined) this.#parts.log("warn", `control queue: ${refusal}`);
-      const answer = Uint8Array.of(refusal === undefined ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
-      const { answerAt } = request;
-      const written = answerAt !== undefined && memory.write(answerAt, answer) ? 1 : 0;
-      if (ring.give(request, written)) raise();
-    }
-    return false;
+  /** Carries a command out and gives it back; if the queue stops meanwhile, whoever serves it next takes it again. */
+  async #answer(run: Run, request: ControlRequest): Promise<void> {
+    const command = readCommand(request.bytes);
+    const refusal = command ? await this.#parts.carryOut(command, run.stop.signal) : "it is no command of this device";
+    await this.#parts.pace.step();
+    if (this.#run !== run) return;
+    if (refusal !== undefined) this.#parts.log("warn", `control queue: ${refusal}`);
+    const answer = Uint8Array.of(refusal === undefined ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
+    const { answerAt } = request;
+    const written = answerAt !== undefined && run.memory.write(answerAt, answer) ? 1 : 0;
+    if (run.ring.give(request, written)) run.raise();
   }
+}
+
+/** The next command. If there is none, a kick has been asked for. */
+function nextOf(ring: ControlRing): ControlRequest | undefined {
+  const request = ring.take();
+  if (request) return request;
+  ring.arm();
+  return ring.take();
 }

@@ -51,6 +51,8 @@ export class RingFault extends Error {
 
 /** Bytes of a request that are looked at. No command needs more: 16 KiB hold 2,700 addresses. */
 const REQUEST_BYTES_MAX = 16 * 1024;
+/** Descriptors of a command. Linux takes three, four with MAC tables; each is a read of the guest's memory. */
+const DESCRIPTORS_MAX = 64;
 
 /** A descriptor as it was read, once. */
 export interface Descriptor {
@@ -91,7 +93,9 @@ export function splitDescriptor(memory: GuestMemory, table: bigint, index: numbe
 
 /** Puts a chain's buffers together: those that the guest wrote, and the first byte that it may read. */
 export class Chain {
-  #bytes = new Uint8Array(0);
+  readonly #parts: Uint8Array<ArrayBuffer>[] = [];
+  #room = REQUEST_BYTES_MAX;
+  #descriptors = 0;
   #answerAt: bigint | undefined;
   readonly #memory: GuestMemory;
 
@@ -100,20 +104,26 @@ export class Chain {
   }
 
   add({ address, length, flags }: Descriptor): void {
+    if (++this.#descriptors > DESCRIPTORS_MAX) {
+      throw new RingFault(`a command of more than ${DESCRIPTORS_MAX} descriptors`);
+    }
     if (flags & VIRTQ_DESC_F_WRITE) {
       if (length > 0) this.#answerAt ??= address;
       return;
     }
     if (this.#answerAt !== undefined) throw new RingFault("a readable buffer behind a writable one");
-    const room = REQUEST_BYTES_MAX - this.#bytes.byteLength;
-    const part = new Uint8Array(readOf(this.#memory, address, Math.min(length, room)).buffer);
-    const all = new Uint8Array(this.#bytes.byteLength + part.byteLength);
-    all.set(this.#bytes);
-    all.set(part, this.#bytes.byteLength);
-    this.#bytes = all;
+    const part = new Uint8Array(readOf(this.#memory, address, Math.min(length, this.#room)).buffer);
+    this.#room -= part.byteLength;
+    this.#parts.push(part);
   }
 
   request(id: number, descriptors: number): ControlRequest {
-    return { id, descriptors, bytes: this.#bytes, answerAt: this.#answerAt };
+    const bytes = new Uint8Array(REQUEST_BYTES_MAX - this.#room);
+    let at = 0;
+    for (const part of this.#parts) {
+      bytes.set(part, at);
+      at += part.byteLength;
+    }
+    return { id, descriptors, bytes, answerAt: this.#answerAt };
   }
 }

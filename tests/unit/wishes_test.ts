@@ -1,0 +1,75 @@
+/** Guests' wishes on their way to the PF: who waits, for how long, and what the PF hears when it comes back. */
+import { assert, assertEquals } from "@std/assert";
+import type { VhostEvent } from "../../shared/api/mod.ts";
+import { portLog } from "../../services/vhost/port_log.ts";
+import { Wishes } from "../../services/vhost/wishes.ts";
+import { until } from "../support/wait.ts";
+
+const never = () => new AbortController().signal;
+
+/** A PF that hears wishes and answers none by itself. */
+function listen(wishes: Wishes): { heard: VhostEvent[]; leave: () => void } {
+  const heard: VhostEvent[] = [];
+  return { heard, leave: wishes.subscribe((event) => heard.push(event)) };
+}
+
+Deno.test("a wish waits for the PF's answer, and the PF knows how long", async () => {
+  const wishes = new Wishes();
+  assertEquals(await wishes.ask(3, { promisc: true }, never()), "the PF is away");
+  const { heard } = listen(wishes);
+  const refusal = wishes.ask(3, { promisc: true }, never());
+  const { id, port, wish, until: end } = await until("the wish", () => heard[0]);
+  assertEquals([port, wish], [3, { promisc: true }]);
+  assert(end !== undefined && end > Date.now());
+  assertEquals(wishes.answer(id, { granted: false, reason: "not trusted" }), true);
+  assertEquals(await refusal, "not trusted");
+  assertEquals(wishes.answer(id, { granted: true }), false, "nobody waits any more");
+});
+
+Deno.test("whoever's queue stops waits no longer", async () => {
+  const wishes = new Wishes();
+  const { heard } = listen(wishes);
+  const stop = new AbortController();
+  const refusal = wishes.ask("vport1", { promisc: true }, stop.signal);
+  await until("the wish", () => heard[0]);
+  stop.abort();
+  assertEquals(await refusal, "its queue has stopped");
+  assertEquals(await wishes.ask("vport1", { promisc: true }, stop.signal), "its queue has stopped");
+  assertEquals(heard.length, 1);
+});
+
+Deno.test("what a guest that is gone wished is forgotten when the PF comes back, once", () => {
+  const wishes = new Wishes();
+  wishes.forget(3);
+  wishes.forget("vport1");
+  const { heard, leave } = listen(wishes);
+  const forgotten = { promisc: false, multicast: null };
+  assertEquals(heard.map(({ port, wish, until }) => [port, wish, until]), [
+    [3, forgotten, undefined],
+    ["vport1", forgotten, undefined],
+  ]);
+  leave();
+  assertEquals(listen(wishes).heard, []);
+});
+
+Deno.test("the PF is told of 64 further addresses at most", async () => {
+  const wishes = new Wishes();
+  const { heard } = listen(wishes);
+  const unicast = Array.from({ length: 2700 }, () => "02:00:00:00:00:01");
+  const stop = new AbortController();
+  const refusal = wishes.ask(0, { unicast }, stop.signal);
+  assertEquals((await until("the wish", () => heard[0])).wish.unicast?.length, 64);
+  stop.abort();
+  await refusal;
+});
+
+Deno.test("a port that has too much to say is cut short, and how much is missing is told", () => {
+  const lines: string[] = [];
+  let now = 0;
+  const say = portLog("vf 3", (_level, _who, message) => void lines.push(message), () => now);
+  for (let i = 0; i < 100; i++) say("warn", `refused ${i}`);
+  assertEquals(lines.length, 20);
+  now = 2000;
+  say("info", "a front-end connected");
+  assertEquals(lines.at(-1), "vf 3: a front-end connected (80 lines before it were left out)");
+});
