@@ -69,6 +69,7 @@ const command = new Command("up")
   .option("--guest-args <text>", 'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"')
   .option("--trust <file>", "public keys of further plugin vendors, one in a line")
   .option("--shells <list>", "where guests with a shell of your own listen, such as 127.0.0.1:9000", addressList, [])
+  .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory")
   .option(
     "--port <p>",
     "port of the PF's API; the other services take the next three, guests those from +10 on",

@@ -8,6 +8,8 @@ export interface Options {
   trust?: string;
   /** Where guests with shells of their own listen: addresses that the vf service may reach. */
   shells: string[];
+  /** Directory of front-ends' sockets to which the vhost service may connect. */
+  frontEnds?: string;
   port: number;
   host: string;
   runDir: string;

@@ -1,4 +1,5 @@
 /** The vhost service: vhost-user back-end of every VF. */
+import { resolve } from "@std/path";
 import { Command } from "commander";
 import {
   accessCommand,
@@ -22,6 +23,7 @@ const options = accessCommand(new Command("vhost"))
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8081"))
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are made")
+  .option("--front-ends <dir>", "where front-ends listen that may be connected to, beside the run directory")
   .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
   .option("--vf-memory-mib <n>", "memory one guest may map", wholeNumber(1, 4096), 2048)
@@ -32,6 +34,7 @@ const options = accessCommand(new Command("vhost"))
       listen: ReturnType<typeof parseListen>;
       nicSocket: string;
       runDir: string;
+      frontEnds?: string;
       engineCpus: number[];
       spinUs: number;
       vfMemoryMib: number;
@@ -51,7 +54,9 @@ await runService("vhost", async () => {
   });
   const died = Promise.withResolvers<void>();
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));
-  const ports = new Ports({ deviceSocket: options.nicSocket, runDir: options.runDir, reactor, emulation });
+  const { nicSocket: deviceSocket, runDir, frontEnds } = options;
+  const clientDirs = frontEnds === undefined ? [resolve(runDir)] : [resolve(runDir), resolve(frontEnds)];
+  const ports = new Ports({ deviceSocket, runDir, clientDirs, reactor, emulation });
   const software = new SoftwareSwitch(emulation);
   software.onLink = (id, link) => ports.setLink(`vport${id}`, link);
   software.onChange = (ids) => ports.setVports(ids);

@@ -3,7 +3,7 @@
  * so a port appears when the PF adds a VF. Roles and data paths that were changed are kept in a file, so that a restart
  * does not forget them.
  */
-import { dirname } from "@std/path";
+import { dirname, resolve } from "@std/path";
 import { z } from "zod";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
@@ -35,6 +35,8 @@ function labelOf(name: PortName): string {
 export interface PortsOptions {
   deviceSocket: string;
   runDir: string;
+  /** Where front-ends listen that a port may connect to. */
+  clientDirs: readonly string[];
   reactor: Reactor;
   emulation: Emulation;
 }
@@ -225,6 +227,13 @@ export class Ports {
 
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
+    const { clientDirs } = this.#options;
+    if (path !== undefined && !clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`))) {
+      const detail = `front-ends' sockets are below ${
+        clientDirs.join(" or ")
+      }: move it, or start the fabric with --front-ends`;
+      throw new ApiError(422, `cannot connect to ${path}: ${detail}`, "path", "not-allowed");
+    }
     await this.#enqueue(async () => {
       const dataPath = this.#ports.get(name)?.config.dataPath ?? this.#defaultConfig(name).dataPath;
       const { path: ownPath } = this.#defaultConfig(name);

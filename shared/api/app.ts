@@ -7,6 +7,8 @@ import type { Access } from "./access.ts";
 import { type AlsoGood, browserRules, checkHost, checkOrigin, checkToken } from "./guard.ts";
 import { ApiError, fieldErrors, problem } from "./problem.ts";
 
+/** How long a request's body may take to come. */
+const BODY_MS_MAX = 30_000;
 /** Longest request body. */
 export const BODY_BYTES_MAX = 64 * 1024;
 
@@ -25,17 +27,20 @@ export interface BodyLimits {
   jsonBytesMax?: number;
   /** Longest body of another kind (an image); 0: none is taken. */
   binaryBytesMax?: number;
+  /** How long a body may take to come, in milliseconds. */
+  bodyMsMax?: number;
 }
 
 /** Refuses bodies that are too long, of another type, empty or not JSON, before a route sees them. */
 const checkBody =
-  ({ jsonBytesMax = BODY_BYTES_MAX, binaryBytesMax = 0 }: BodyLimits): MiddlewareHandler => async (c, next) => {
+  ({ jsonBytesMax = BODY_BYTES_MAX, binaryBytesMax = 0, bodyMsMax = BODY_MS_MAX }: BodyLimits): MiddlewareHandler =>
+  async (c, next) => {
     if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
     const isImage = binaryBytesMax > 0 &&
       /^application\/(wasm|octet-stream)\b/i.test(c.req.header("content-type") ?? "");
     const bytesMax = isImage ? binaryBytesMax : jsonBytesMax;
     const declared = Number(c.req.header("content-length") ?? 0);
-    const bytes = declared > bytesMax ? undefined : await readLimited(c.req.raw.body, bytesMax);
+    const bytes = declared > bytesMax ? undefined : await readLimited(c.req.raw.body, bytesMax, bodyMsMax);
     if (!bytes) {
       const reason = isImage ? "too-large" : undefined;
       return problem(c, 413, `the body is larger than ${bytesMax} bytes`, { field: "body", reason });
@@ -65,14 +70,29 @@ const checkBody =
 async function readLimited(
   body: ReadableStream<Uint8Array> | null,
   bytesMax: number,
+  bodyMsMax: number,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const chunks: Uint8Array[] = [];
   let length = 0;
-  for await (const chunk of body ?? []) {
-    length += chunk.length;
-    if (length > bytesMax) return undefined;
-    chunks.push(chunk);
+  const reader = body?.getReader();
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    void reader?.cancel();
+  }, bodyMsMax);
+  try {
+    for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
+      length += part.value.length;
+      if (length > bytesMax) {
+        void reader?.cancel();
+        return undefined;
+      }
+      chunks.push(part.value);
+    }
+  } finally {
+    clearTimeout(timer);
   }
+  if (isLate) throw new ApiError(408, `the body did not come within ${bodyMsMax / 1000} s`, "body");
   const all = new Uint8Array(length);
   let at = 0;
   for (const chunk of chunks) {

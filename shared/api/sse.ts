@@ -1,6 +1,7 @@
 /** Server-sent events (WHATWG HTML §9.2): how services tell what happens, and how they listen to each other. */
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
+import { ApiError } from "./problem.ts";
 
 const HEARTBEAT_MS = 2000;
 /** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
@@ -8,12 +9,23 @@ const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
 /** Events a listener that does not read may have waiting before it is cut off. */
 const BACKLOG_MAX = 1000;
 
+/** Listeners of one service at a time, beside the fabric's own services. */
+const STREAMS_MAX = 128;
+let streams = 0;
+
 /** Whom events are told, each with the id by which a listener that comes back says what it has heard. */
 export type Listener<E> = (event: E, id?: string) => void;
 
-/** Streams everything `subscribe` tells to one listener until it goes away. */
+/** Streams everything `subscribe` tells to one listener until it goes away. Throws ApiError if there are too many. */
 export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) => () => void): Response {
+  const role = c.get("role");
+  const counts = role === undefined || role === "service" ? 0 : 1;
+  if (counts > 0 && streams >= STREAMS_MAX) {
+    throw new ApiError(503, `${STREAMS_MAX} listeners are there already: end one first`);
+  }
+  streams += counts;
   return streamSSE(c, async (stream) => {
+    stream.onAbort(() => void (streams -= counts));
     const backlog: { event: E; id: string | undefined }[] = [];
     let wake: () => void = () => {};
     const unsubscribe = subscribe((event, id) => {

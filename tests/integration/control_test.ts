@@ -244,6 +244,10 @@ Deno.test("vhost as client: it connects to a front-end that listens, again and a
       body: JSON.stringify(body),
     });
   assertEquals((await put({ role: "client", path: "relative" })).status, 422);
+  for (const elsewhere of ["/run/dbus/system_bus_socket", `${fabric.runDir}/../guest.sock`]) {
+    const refused = await (await put({ role: "client", path: elsewhere })).json();
+    assertEquals([refused.status, refused.field, refused.reason], [422, "path", "not-allowed"]);
+  }
   assertEquals((await (await put({ role: "client", path })).json()).role, "client");
   const { Reactor, UnixListener } = await import("../../shared/os/mod.ts");
   for (let round = 0; round < 2; round++) {

@@ -1,7 +1,7 @@
 /** Who may ask what: tokens and their roles, other hosts' names, other sites' pages, methods that there are not. */
 import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
-import { Access, hashToken, type Role } from "../../shared/api/mod.ts";
+import { Access, createApp, hashToken, type Role } from "../../shared/api/mod.ts";
 import { pfApi } from "../../services/pf/api.ts";
 import { TestPf } from "../support/test_pf.ts";
 
@@ -145,4 +145,23 @@ Deno.test("an effect needs a JSON body: no form of another page can make one", a
   assertEquals(await post({ body: new URLSearchParams({ a: "b" }) }), 415);
   assertEquals(await post({ headers: { "content-type": "application/json" } }), 400);
   assertEquals(await post({ body: "{}", headers: { "content-type": "application/json" } }), 201);
+});
+
+Deno.test("a body that does not come is not waited for", async () => {
+  const app = createApp(undefined, { bodyMsMax: 20 });
+  app.post("/things", (c) => c.json({}));
+  const never = new ReadableStream<Uint8Array>({ start: (body) => body.enqueue(new TextEncoder().encode("{")) });
+  const headers = { host: "127.0.0.1", "content-type": "application/json" };
+  const answer = await app.request("http://127.0.0.1/things", { method: "POST", headers, body: never });
+  assertEquals([answer.status, (await answer.json()).field], [408, "body"]);
+});
+
+Deno.test("a host that is no name is refused as one that is not ours", async () => {
+  const app = createApp(undefined);
+  for (const [url, status] of [["http://127.0.0.1/healthz", 200], ["http://evil.example/healthz", 421]] as const) {
+    assertEquals((await app.request(url)).status, status);
+  }
+  const request = new Request("http://127.0.0.1/healthz");
+  Object.defineProperty(request, "url", { value: "http://a b/healthz" });
+  assertEquals((await app.request(request)).status, 421);
 });

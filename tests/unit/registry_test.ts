@@ -80,3 +80,32 @@ registryTest("names that cannot be read stop the service, with what to do", asyn
   await Deno.writeTextFile(`${dir}/signers.json`, "{");
   await assertRejects(() => Registry.open(dir, undefined, trust), Error, "restore it");
 });
+
+registryTest(
+  "an older version is not taken of itself where a newer one was there; whoever names it gets it",
+  async (dir) => {
+    const registry = await Registry.open(dir, undefined, trust);
+    await registry.add(await image(first, "1.0.0"));
+    await registry.add(await image(first, "1.10.0"));
+    assertEquals((await registry.find("mynic")).view.version, "1.10.0");
+    await registry.remove("mynic", "1.10.0");
+    await refused(registry.find("mynic"), "older-version");
+    const successor = await Registry.open(dir, undefined, trust);
+    await refused(successor.find("mynic"), "older-version");
+    assertEquals((await successor.find("mynic@1.0.0")).view.version, "1.0.0");
+  },
+);
+
+registryTest("what a key has signed is good for nothing once the key is not trusted any more", async (dir) => {
+  const keys = [first.publicKey];
+  const registry = await Registry.open(dir, undefined, {
+    get keys() {
+      return keys;
+    },
+  });
+  await registry.add(await image(first, "1.0.0"));
+  assertEquals((await registry.find("mynic")).view.version, "1.0.0");
+  keys.length = 0;
+  await assertRejects(() => registry.find("mynic"), ApiError);
+  await refused(registry.add(await image(first, "1.0.1")), "unknown-key");
+});
