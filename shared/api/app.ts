@@ -3,10 +3,14 @@ import { type Hook, OpenAPIHono } from "@hono/zod-openapi";
 import type { Context, Env, MiddlewareHandler } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { methodNotAllowed } from "hono/method-not-allowed";
+import { requestId } from "hono/request-id";
 import type { Access } from "./access.ts";
 import { type AlsoGood, browserRules, checkHost, checkOrigin, checkToken } from "./guard.ts";
+import { forRequest, log } from "./log.ts";
 import { ApiError, fieldErrors, problem } from "./problem.ts";
 
+/** Longest id of a request that is taken from its sender (X-Request-Id). */
+const REQUEST_ID_MAX = 64;
 /** How long a request's body may take to come. */
 const BODY_MS_MAX = 30_000;
 /** Longest request body. */
@@ -111,6 +115,8 @@ export interface AppOptions extends BodyLimits {
 /** A Hono app with the rules above. `access`: which tokens are good; without it every request is. */
 export function createApp(access: Access | undefined, options: AppOptions = {}): OpenAPIHono {
   const app = new OpenAPIHono({ defaultHook: hook });
+  app.use(requestId({ limitLength: REQUEST_ID_MAX, generator: () => crypto.randomUUID().slice(0, 8) }));
+  app.use((c, next) => forRequest(c.get("requestId"), next));
   app.use(browserRules, checkHost, checkOrigin);
   app.use(methodNotAllowed({ app, onMethodNotAllowed: (c, methods) => refuseMethod(c, methods) }));
   if (access) app.use(checkToken(access, options.alsoGood ?? (() => false)));
@@ -119,7 +125,7 @@ export function createApp(access: Access | undefined, options: AppOptions = {}):
   app.onError((error, c) => {
     if (error instanceof ApiError) return problem(c, error.status, error.message, error);
     if (error instanceof HTTPException) return problem(c, error.status, error.message);
-    console.error(error);
+    log("error", "api", error.stack ?? error.message);
     return problem(c, 500, error.message);
   });
   app.get("/healthz", (c) => c.json({ ok: true }));

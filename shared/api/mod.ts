@@ -16,6 +16,7 @@ export * from "./pf.ts";
 export * from "./pf_views.ts";
 export * from "./problem.ts";
 export * from "./run_dir.ts";
+export * from "./log.ts";
 export * from "./service.ts";
 export * from "./showable.ts";
 export * from "./sse.ts";

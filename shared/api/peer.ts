@@ -1,6 +1,7 @@
 /** Another service's API, as a service that asks it sees it. */
 import { z } from "@hono/zod-openapi";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { currentRequest } from "./log.ts";
 import { ApiError } from "./problem.ts";
 import { showable } from "./showable.ts";
 
@@ -48,6 +49,15 @@ export class Peer {
     this.#answerBytesMax = limits.answerBytesMax ?? ANSWER_BYTES_MAX;
   }
 
+  #headers(type: Record<string, string>): Record<string, string> {
+    const request = currentRequest();
+    return {
+      ...type,
+      ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}),
+      ...(request === undefined ? {} : { "x-request-id": request }),
+    };
+  }
+
   /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer in time. */
   async ask<T = unknown>(method: string, path: string, body?: unknown, timeoutMs = this.#timeoutMs): Promise<T> {
     const image = body instanceof Uint8Array;
@@ -57,7 +67,7 @@ export class Peer {
     try {
       response = await fetch(this.url + path, {
         method,
-        headers: { ...type, ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}) },
+        headers: this.#headers(type),
         body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
         signal: AbortSignal.timeout(timeoutMs),
         redirect: "error",

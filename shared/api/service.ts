@@ -65,13 +65,3 @@ export async function runService(name: string, start: () => Promise<RunningServi
 export function isNewFabric(): boolean {
   return Deno.env.has("RINGFABRIC_NEW_FABRIC");
 }
-
-const LEVELS = ["info", "warn", "error"] as const;
-/** What is said at the least (RINGFABRIC_LOG). */
-const LEAST = Math.max(0, LEVELS.indexOf((Deno.env.get("RINGFABRIC_LOG") ?? "info") as "info"));
-
-/** One line of log: when, how bad, who, what. */
-export function log(level: "info" | "warn" | "error", service: string, message: string): void {
-  if (LEVELS.indexOf(level) < LEAST) return;
-  console.error(`${new Date().toISOString()} ${level.padEnd(5)} ${service.padEnd(5)} ${message}`);
-}
