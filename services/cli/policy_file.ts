@@ -76,12 +76,18 @@ async function changesOf(context: Context, path: string): Promise<Change[]> {
     if (fields.length > 0) changes.push({ what, fields, make });
   };
   const wantedOf = (fields: Change["fields"]) => Object.fromEntries(fields.map(({ field, wanted }) => [field, wanted]));
+  /** An address that is set is the PF's unless the same change says otherwise, so what the file says goes with it. */
+  const policyOf = (fields: Change["fields"], { macFixed }: { macFixed?: boolean | undefined }) => ({
+    ...wantedOf(fields),
+    ...(macFixed !== undefined && fields.some(({ field }) => field === "mac") ? { macFixed } : {}),
+  });
   const nicFields = fieldsThatDiffer(nic, file.nic ?? {});
   add("nic", nicFields, () => context.body(client.api.v1.nic.$patch({ json: wantedOf(nicFields) })));
   for (const { id, ...rest } of file.vfs ?? []) {
-    const fields = fieldsThatDiffer({ ...vfs[id] }, checked(VfPatch, rest, `vf ${id}: `));
-    const param = { id: String(id) };
-    add(`vf ${id}`, fields, () => context.body(client.api.v1.vfs[":id"].$patch({ param, json: wantedOf(fields) })));
+    const policy = checked(VfPatch, rest, `vf ${id}: `);
+    const fields = fieldsThatDiffer({ ...vfs[id] }, policy);
+    const [param, json] = [{ id: String(id) }, policyOf(fields, policy)];
+    add(`vf ${id}`, fields, () => context.body(client.api.v1.vfs[":id"].$patch({ param, json })));
   }
   for (const { id, ...rest } of file.vports ?? []) {
     const now = vports.find((vport) => vport.id === id);
@@ -95,12 +101,8 @@ async function changesOf(context: Context, path: string): Promise<Change[]> {
       );
       continue;
     }
-    const param = { id: String(id) };
-    add(
-      `vport ${id}`,
-      fields,
-      () => context.body(client.api.v1.vports[":id"].$patch({ param, json: wantedOf(fields) })),
-    );
+    const [param, json] = [{ id: String(id) }, policyOf(fields, policy)];
+    add(`vport ${id}`, fields, () => context.body(client.api.v1.vports[":id"].$patch({ param, json })));
   }
   return changes;
 }

@@ -33,7 +33,8 @@ export function vfCommands(program: Command, context: Context): void {
     for (const id of ids) {
       changed.push(await context.body<Vf>(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json })));
     }
-    const { link } = await nic();
+    // A token for one VF may not look at the NIC; the change is in force all the same.
+    const link = await nic().then(({ link }) => link, () => undefined);
     context.show(which === String(ids[0]) ? changed[0] : changed, (wide) => vfTable(changed, link, wide));
   };
 

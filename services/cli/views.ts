@@ -68,7 +68,7 @@ function policyCells(policy: PortPolicy, nicLink?: NicView["link"]): string[] {
 }
 
 /** All VFs, a line each. */
-export function vfTable(vfs: readonly Vf[], nicLink: NicView["link"], wide = false): string {
+export function vfTable(vfs: readonly Vf[], nicLink: NicView["link"] | undefined, wide = false): string {
   return table(
     ["VF", ...POLICY_HEADINGS, "MODE", "GUEST", ...(wide ? ["MTU", "MULTICAST", "HARDWARE", "SOCKET"] : [])],
     vfs.map((vf) => [
@@ -153,6 +153,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
+    ...(vf.lastDetach === undefined ? [] : [["last detach", vf.lastDetach] as [string, string]]),
     ["memory", memoryText(vf.memory)],
     ["learned MACs", vf.learnedMacs ?? UNKNOWN],
   ];

@@ -58,7 +58,15 @@ export class Places {
   /** What every service may read and write. */
   get files(): string[] {
     const read = [this.root, this.runDir, ...this.trust].join(",");
-    return [`--allow-read=${read}`, `--deny-read=${this.runDir}/token`, `--allow-write=${this.runDir}`, "--allow-env"];
+    const own = ["token", "access.json", "fabric.json", "up.lock"].map((name) => `${this.runDir}/${name}`);
+    return [
+      `--allow-read=${read}`,
+      `--deny-read=${this.runDir}/token`,
+      `--allow-write=${this.runDir}`,
+      // Who may ask what, and where the command line sends its token, is up's word alone.
+      `--deny-write=${own.join(",")}`,
+      "--allow-env",
+    ];
   }
 }
 

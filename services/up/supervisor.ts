@@ -11,6 +11,7 @@ import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
 import { guest, guestPort, services } from "./processes.ts";
 import { claimRunDir, cleanUp, hasSocket } from "./run_dir.ts";
+import { tellSystemd } from "./systemd.ts";
 import { dropTokens, type FabricTokens, prepareTokens } from "./tokens.ts";
 
 const READY_DEADLINE_MS = 20_000;
@@ -78,6 +79,7 @@ export class Supervisor {
       const running = async () => {
         const fabric = await this.#start();
         await onReady({ ...fabric, tookMs: performance.now() - started });
+        await tellSystemd("--ready", `--status=${fabric.vfs.length} VFs, ${fabric.api}`);
         for (const child of this.#children) child.failed.catch((error) => failed.reject(error));
         await stop.promise;
       };
@@ -85,9 +87,10 @@ export class Supervisor {
       if (!this.#options.json) log("info", "up", "stopping");
     } finally {
       stopLooking();
+      await tellSystemd("STOPPING=1");
       await this.#stopAll();
-      cleanUp(this.#options.runDir);
       if (this.#options.token) dropTokens(this.#options.runDir);
+      cleanUp(this.#options.runDir);
       this.#places.close();
     }
   }
@@ -152,20 +155,28 @@ async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: 
   for (;;) {
     try {
       const [pfIsReady, vhostIsReady] = await Promise.all([isReady(api), isReady(vhost)]);
+      let vfCount = wanted;
       if (pfIsReady) {
         const nic = await (await client.api.v1.nic.$get()).json();
-        if (wanted !== undefined && nic.numVfs !== wanted) {
-          const response = await client.api.v1.nic.$patch({ json: { numVfs: wanted } });
+        vfCount ??= nic.numVfs;
+        if (nic.numVfs !== vfCount) {
+          const response = await client.api.v1.nic.$patch({ json: { numVfs: vfCount } });
           if (!response.ok) throw new Error(((await response.json()) as { detail: string }).detail);
         }
       }
       // Without VFs the vhost service has no ports to be ready with.
-      if (pfIsReady && (vhostIsReady || wanted === 0)) {
+      if (pfIsReady && (vhostIsReady || vfCount === 0)) {
         const vfs = await (await client.api.v1.vfs.$get()).json();
         const without = vfs.filter((vf) => !hasSocket(vf.socket));
         // What keeps a socket from being made is in the vhost service's log; it is no reason to have no fabric.
         const isLate = Date.now() > deadline;
-        if (isLate) log("warn", "up", `no guest can attach to ${without.map(({ id }) => `vf ${id}`).join(", ")}`);
+        if (isLate && without.length > 0) {
+          log(
+            "warn",
+            "up",
+            `no guest can attach to ${without.map(({ id }) => `vf ${id}`).join(", ")}`,
+          );
+        }
         if (without.length === 0 || isLate) return vfs as Vf[];
       }
     } catch (error) {

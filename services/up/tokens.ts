@@ -37,33 +37,34 @@ function readEntries(path: string): TokenEntry[] {
  * RINGFABRIC_TOKEN, takes its place and is not written down. Tokens of others stay too.
  */
 export function prepareTokens(runDir: string, own: string | undefined, guestCount: number): FabricTokens {
-  const file = tokenFile(runDir);
-  let operator = own;
-  if (operator === undefined) {
-    try {
-      operator = Deno.readTextFileSync(file).trim();
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      operator = newToken();
-      writePrivately(file, `${operator}\n`);
-    }
-  } else {
-    forget(file);
-  }
   const service = newToken();
-  withTokensLocked(runDir, () => {
-    const others = readEntries(accessFile(runDir)).filter(isOthers);
+  const operator = withTokensLocked(runDir, () => {
+    const operator = own ?? keptOperator(tokenFile(runDir));
+    if (own !== undefined) forget(tokenFile(runDir));
     const entries: TokenEntry[] = [
       { name: "operator", role: "operator", sha256: hashToken(operator) },
       { name: "services", role: "service", sha256: hashToken(service) },
-      ...others,
+      ...readEntries(accessFile(runDir)).filter(isOthers),
     ];
     writePrivately(accessFile(runDir), JSON.stringify({ tokens: entries }, null, 2));
+    return operator;
   });
   // How many VFs there are is not known yet: guest N is on VF N or on a vport.
   const ports = Array.from({ length: guestCount }, (_, i) => [String(i), `vport${i}`]).flat();
   const guests = new Map(ports.map((port) => [port, newToken()]));
   return { operator, service, guests };
+}
+
+/** The operator's token of an earlier run, or a new one, in `file`. */
+function keptOperator(file: string): string {
+  try {
+    return Deno.readTextFileSync(file).trim();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    const operator = newToken();
+    writePrivately(file, `${operator}\n`);
+    return operator;
+  }
 }
 
 /** The end of a fabric: the tokens of its services are good for nothing. Those of others stay. */

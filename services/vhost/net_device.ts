@@ -31,7 +31,7 @@ export interface NetDeviceParts {
   /** What a driver wanted to receive is no longer wanted. */
   forgetWishes(): void;
   /** The driver uses so many queue pairs from now on. */
-  useQueuePairs(pairs: number): Promise<void>;
+  useQueuePairs(pairs: number, stopped: AbortSignal): Promise<void>;
   /** The configuration space has changed. */
   changed(): void;
 }
@@ -139,7 +139,7 @@ export class NetDevice {
         if (command.pairs < 1 || command.pairs > QUEUE_PAIRS_MAX) {
           return `${command.pairs} queue pairs: a device has 1 to ${QUEUE_PAIRS_MAX}`;
         }
-        await this.#parts.useQueuePairs(command.pairs);
+        await this.#parts.useQueuePairs(command.pairs, stopped);
         return undefined;
     }
   }

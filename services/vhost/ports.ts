@@ -173,6 +173,11 @@ export class Ports {
     return { role: "server", path: socketPath(this.#options.runDir, port), dataPath };
   }
 
+  /** Whether a port may connect to a front-end's socket at `path`. */
+  #isAllowed(path: string): boolean {
+    return this.#options.clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`));
+  }
+
   #open(name: PortName): void {
     if (this.#closed || this.#ports.has(name)) return;
     const { deviceSocket, reactor } = this.#options;
@@ -193,7 +198,9 @@ export class Ports {
     const own = this.#defaultConfig(name);
     const kept = this.#configs[String(name)];
     // A server's socket is where this service makes it, whatever an older one has kept.
-    const config = { ...own, ...kept, ...(kept?.role === "client" ? {} : { path: own.path }) };
+    const isClient = kept?.role === "client" && this.#isAllowed(kept.path);
+    if (kept?.role === "client" && !isClient) context.log("warn", `listens: ${kept.path} is not below --front-ends`);
+    const config: PortConfig = { ...own, ...kept, ...(isClient ? {} : { role: "server", path: own.path }) };
     if (config.role === "server") Deno.mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 });
     const port = new Port(context, config);
     port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
@@ -228,7 +235,7 @@ export class Ports {
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
     const { clientDirs } = this.#options;
-    if (path !== undefined && !clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`))) {
+    if (path !== undefined && !this.#isAllowed(path)) {
       const detail = `front-ends' sockets are below ${
         clientDirs.join(" or ")
       }: move it, or start the fabric with --front-ends`;
@@ -237,7 +244,7 @@ export class Ports {
     await this.#enqueue(async () => {
       const dataPath = this.#ports.get(name)?.config.dataPath ?? this.#defaultConfig(name).dataPath;
       const { path: ownPath } = this.#defaultConfig(name);
-      const config: PortConfig = { role, path: role === "server" ? ownPath : path ?? "", dataPath };
+      const config: PortConfig = { role, path: role === "server" ? ownPath : resolve(path ?? ""), dataPath };
       await this.#keep(name, config);
       await this.#ports.get(name)?.close();
       this.#ports.delete(name);

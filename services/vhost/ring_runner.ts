@@ -36,7 +36,11 @@ export class RingRunner {
   async start(ring: Vring): Promise<void> {
     const { controlIndex, memory, features } = this.#rings;
     const base = baseOf(ring, memory, features);
-    if (ring.index === controlIndex) return this.#startControl(ring, base);
+    if (ring.index === controlIndex) {
+      // Paid in the front-end's turn, as the starts of other rings are: it cannot ask for more than it waits for.
+      await this.#context.pace.step();
+      return this.#startControl(ring, base);
+    }
     if (!this.#slot.isTaken) return;
     await this.#startWith((body, fds) => this.#slot.ask(body, fds), ring, base);
   }

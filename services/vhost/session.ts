@@ -62,7 +62,8 @@ export class Session {
     this.#device = new NetDevice(context.link(), {
       wish: (wish, stopped) => context.wish(wish, stopped),
       forgetWishes: () => context.forgetWishes(),
-      useQueuePairs: (pairs) => rings.exclusively(() => rings.useQueuePairs(pairs)),
+      useQueuePairs: (pairs, stopped) =>
+        rings.exclusively(() => stopped.aborted ? Promise.resolve() : rings.useQueuePairs(pairs)),
       // Front-ends without CONFIG may take the message for an error.
       changed: () => this.#has(VHOST_USER_PROTOCOL_F_CONFIG) && this.#backChannel?.configChanged(),
     });

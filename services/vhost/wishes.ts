@@ -13,6 +13,10 @@ const ALL_WISHES = { perSecond: 200, burst: 512 };
 /** Further addresses that the PF is told of: it grants them all, or none. */
 const UNICAST_MAX = 64;
 
+/** When the PF is told again of a guest that is gone. */
+const RETRY_MS = 2000;
+const STOPPED = "its queue has stopped";
+
 type PortName = PortState["port"];
 
 /** Wishes that wait for their answer. */
@@ -20,36 +24,60 @@ export class Wishes {
   readonly #listeners = new Set<(event: VhostEvent) => void>();
   readonly #waiting = new Map<string, (answer: WishAnswer) => void>();
   readonly #pace = new Pace(ALL_WISHES);
+  /** The ports', so that a guest that comes back has no new budget. */
   readonly #paces = new Map<PortName, Pace>();
+  /** Places in the queue that nobody has used yet. */
+  readonly #places = new Map<PortName, Promise<void>>();
   /** Ports whose guests are gone, and whose wishes the PF is to forget. */
   readonly #forgotten = new Set<PortName>();
 
   /** Calls `listener` with every wish until the returned function is called. */
   subscribe(listener: (event: VhostEvent) => void): () => void {
     this.#listeners.add(listener);
-    for (const port of this.#forgotten) this.#tellForgotten(port);
+    for (const port of this.#forgotten) void this.#tellForgotten(port);
     return () => this.#listeners.delete(listener);
   }
 
   /** Asks the PF; answers why the wish is refused, if it is. */
   async ask(port: PortName, wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined> {
-    await this.#paceOf(port).step();
+    await this.#turnOf(port, stopped);
+    // Whoever wishes is there: what it wants is newer.
+    this.#forgotten.delete(port);
+    const unicast = wish.unicast?.slice(0, UNICAST_MAX);
+    return await this.#send(port, { ...wish, ...(unicast ? { unicast } : {}) }, stopped);
+  }
+
+  /** Waits for the port's turn, or until nobody waits any more: the place is the next one's then. */
+  async #turnOf(port: PortName, stopped: AbortSignal): Promise<void> {
+    if (stopped.aborted) return;
+    const place = this.#places.get(port) ?? this.#paceOf(port).step();
+    this.#places.set(port, place);
+    const { promise: stop, resolve } = Promise.withResolvers<void>();
+    const onStop = () => resolve();
+    stopped.addEventListener("abort", onStop);
+    await Promise.race([place, stop]);
+    stopped.removeEventListener("abort", onStop);
+    if (!stopped.aborted) this.#places.delete(port);
+  }
+
+  #paceOf(port: PortName): Pace {
+    let pace = this.#paces.get(port);
+    if (!pace) this.#paces.set(port, pace = new Pace(GUEST_WISHES, this.#pace));
+    return pace;
+  }
+
+  async #send(port: PortName, wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined> {
+    if (stopped.aborted) return STOPPED;
     if (this.#listeners.size === 0) return "the PF is away";
     const id = crypto.randomUUID();
     const { promise, resolve } = Promise.withResolvers<WishAnswer>();
     this.#waiting.set(id, resolve);
     const refuse = (reason: string) => () => resolve({ granted: false, reason });
     const timer = setTimeout(refuse(`the PF did not answer within ${ANSWER_DEADLINE_MS / 1000} s`), ANSWER_DEADLINE_MS);
-    const onStop = refuse("its queue has stopped");
-    if (stopped.aborted) onStop();
-    else {
-      stopped.addEventListener("abort", onStop, { once: true });
-      const unicast = wish.unicast?.slice(0, UNICAST_MAX);
-      this.#tell({
-        ...{ type: "wish", id, port, wish: { ...wish, ...(unicast ? { unicast } : {}) } },
-        until: Date.now() + ANSWER_DEADLINE_MS,
-      });
-    }
+    const onStop = refuse(STOPPED);
+    stopped.addEventListener("abort", onStop);
+    const event: VhostEvent = { type: "wish", id, port, wish, until: Date.now() + ANSWER_DEADLINE_MS };
+    for (const listener of this.#listeners) listener(event);
     const { granted, reason } = await promise;
     clearTimeout(timer);
     stopped.removeEventListener("abort", onStop);
@@ -57,26 +85,19 @@ export class Wishes {
     return granted ? undefined : reason ?? "the PF refuses it";
   }
 
-  /** What the guest of `port` wished to receive is no longer wanted: the PF hears it now, or when it comes back. */
+  /** What the guest of `port` wished to receive is no longer wanted: the PF hears it until it has done it. */
   forget(port: PortName): void {
-    if (this.#listeners.size > 0) this.#tellForgotten(port);
-    else this.#forgotten.add(port);
+    this.#forgotten.add(port);
+    void this.#tellForgotten(port);
   }
 
-  #tellForgotten(port: PortName): void {
-    this.#forgotten.delete(port);
-    this.#tell({ type: "wish", id: crypto.randomUUID(), port, wish: { promisc: false, multicast: null } });
-  }
-
-  #tell(event: VhostEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  /** The port's, so that a guest that comes back has no new budget. */
-  #paceOf(port: PortName): Pace {
-    let pace = this.#paces.get(port);
-    if (!pace) this.#paces.set(port, pace = new Pace(GUEST_WISHES, this.#pace));
-    return pace;
+  async #tellForgotten(port: PortName): Promise<void> {
+    const refusal = await this.#send(port, { promisc: false, multicast: null }, new AbortController().signal);
+    if (refusal === undefined) return void this.#forgotten.delete(port);
+    // A PF that is away hears it when it comes back.
+    if (this.#listeners.size === 0) return;
+    const timer = setTimeout(() => this.#forgotten.has(port) && void this.#tellForgotten(port), RETRY_MS);
+    Deno.unrefTimer(timer);
   }
 
   /** The PF's answer to a wish. False if nobody waits for it (any more). */

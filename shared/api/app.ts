@@ -82,17 +82,19 @@ async function readLimited(
   let isLate = false;
   const timer = setTimeout(() => {
     isLate = true;
-    void reader?.cancel();
+    reader?.cancel().catch(() => {});
   }, bodyMsMax);
   try {
     for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
       length += part.value.length;
       if (length > bytesMax) {
-        void reader?.cancel();
+        reader?.cancel().catch(() => {});
         return undefined;
       }
       chunks.push(part.value);
     }
+  } catch {
+    throw new ApiError(400, "the body ended before it was whole", "body");
   } finally {
     clearTimeout(timer);
   }

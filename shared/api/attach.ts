@@ -19,7 +19,8 @@ export interface QemuOptions {
 export function qemuArguments(vf: AttachTarget, options: QemuOptions = {}): string[] {
   const { memory = "512M", queuePairs = 1, kvm = false } = options;
   const many = queuePairs > 1 ? `,queues=${queuePairs}` : "";
-  const interrupts = kvm ? (queuePairs > 1 ? `,mq=on,vectors=${2 * queuePairs + 2}` : "") : ",vectors=0";
+  const vectors = kvm ? (queuePairs > 1 ? `,vectors=${2 * queuePairs + 2}` : "") : ",vectors=0";
+  const interrupts = `${queuePairs > 1 ? ",mq=on" : ""}${vectors}`;
   return [
     "-accel",
     kvm ? "kvm" : "tcg",

@@ -1,13 +1,13 @@
 /** Server-sent events (WHATWG HTML §9.2): how services tell what happens, and how they listen to each other. */
 import type { Context } from "hono";
-import { streamSSE } from "hono/streaming";
+import { type SSEStreamingApi, streamSSE } from "hono/streaming";
 import { ApiError } from "./problem.ts";
 
 const HEARTBEAT_MS = 2000;
 /** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
 const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
 /** Events a listener that does not read may have waiting before it is cut off. */
-const BACKLOG_MAX = 1000;
+const BACKLOG_MAX = 2500;
 
 /** Listeners of one service at a time, beside the fabric's own services. */
 const STREAMS_MAX = 128;
@@ -18,6 +18,7 @@ export type Listener<E> = (event: E, id?: string) => void;
 
 /** Streams everything `subscribe` tells to one listener until it goes away. Throws ApiError if there are too many. */
 export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) => () => void): Response {
+  if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream" });
   const role = c.get("role");
   const counts = role === undefined || role === "service" ? 0 : 1;
   if (counts > 0 && streams >= STREAMS_MAX) {
@@ -25,38 +26,48 @@ export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) =>
   }
   streams += counts;
   return streamSSE(c, async (stream) => {
-    stream.onAbort(() => void (streams -= counts));
-    const backlog: { event: E; id: string | undefined }[] = [];
-    let wake: () => void = () => {};
-    const unsubscribe = subscribe((event, id) => {
-      backlog.push({ event, id });
-      if (backlog.length > BACKLOG_MAX) stream.abort();
-      wake();
-    });
-    stream.onAbort(() => {
-      unsubscribe();
-      wake();
-    });
-    // A comment at once tells the listener that it is subscribed.
-    await stream.write(": subscribed\n\n");
-    while (!stream.aborted) {
-      const next = backlog.shift();
-      if (next) {
-        const { event, id } = next;
-        await stream.writeSSE({ data: JSON.stringify(event), ...(id === undefined ? {} : { id }) });
-        continue;
-      }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      wake = resolve;
-      const timer = setTimeout(() => {
-        void stream.write(": alive\n\n");
-        resolve();
-      }, HEARTBEAT_MS);
-      await promise;
-      clearTimeout(timer);
+    try {
+      await tell(stream, subscribe);
+    } finally {
+      streams -= counts;
     }
-    unsubscribe();
   });
+}
+
+async function tell<E>(stream: SSEStreamingApi, subscribe: (listener: Listener<E>) => () => void): Promise<void> {
+  const backlog: { event: E; id: string | undefined }[] = [];
+  const gone = Promise.withResolvers<unknown>();
+  let wake: () => void = () => {};
+  const unsubscribe = subscribe((event, id) => {
+    backlog.push({ event, id });
+    if (backlog.length > BACKLOG_MAX) stream.abort();
+    wake();
+  });
+  stream.onAbort(() => {
+    unsubscribe();
+    gone.resolve(undefined);
+  });
+  // A listener that does not read is not waited for once it has gone, or has too much waiting.
+  const write = (step: Promise<unknown>) => Promise.race([step, gone.promise]);
+  // A comment at once tells the listener that it is subscribed.
+  await write(stream.write(": subscribed\n\n"));
+  while (!stream.aborted) {
+    const next = backlog.shift();
+    if (next) {
+      const { event, id } = next;
+      await write(stream.writeSSE({ data: JSON.stringify(event), ...(id === undefined ? {} : { id }) }));
+      continue;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    wake = resolve;
+    const timer = setTimeout(() => {
+      void stream.write(": alive\n\n");
+      resolve();
+    }, HEARTBEAT_MS);
+    await Promise.race([promise, gone.promise]);
+    clearTimeout(timer);
+  }
+  unsubscribe();
 }
 
 /**

@@ -180,26 +180,27 @@ Deno.test("21 calls and errs that block from the start freeze neither the NIC no
   await bystanders.check();
 });
 
-Deno.test("27 full error descriptors of one guest take no thread of the pool that everyone's events wait on", async () => {
+Deno.test("16 full error descriptors of one guest take no thread of the pool that everyone's events wait on", async () => {
   await using fabric = await TestFabric.start(3);
   await using bystanders = await Bystanders.attach(fabric);
   const threads = () => [...Deno.readDirSync(`/proc/${fabric.pid("vhost")}/task`)].length;
   await using front = await FrontEnd.connect(fabric.vf(2).socket, { queuePairs: 16 }).start();
-  const errs = front.guest.queues.map(() => new Wakeup("eventfd"));
-  for (const [index, err] of errs.entries()) {
+  const transmit = front.guest.queues.map((queue, index) => ({ queue, index })).filter(({ index }) => index % 2 === 1);
+  const errs = transmit.map(() => new Wakeup("eventfd"));
+  for (const [i, err] of errs.entries()) {
     err.block();
-    front.send("VHOST_USER_SET_VRING_ERR", u64(BigInt(index)), [err.sent.number]);
+    front.send("VHOST_USER_SET_VRING_ERR", u64(BigInt(transmit[i]?.index ?? 0)), [err.sent.number]);
   }
   assertEquals(await front.acknowledged("VHOST_USER_SET_STATUS", u64(15n)), 0n);
   const before = threads();
-  // All thirty-two queues stop, and vhost says so on each error descriptor.
-  for (const [index, queue] of front.guest.queues.entries()) {
+  // All transmit queues stop, and vhost says so on each error descriptor.
+  for (const { index, queue } of transmit) {
     queue.publish(queue.usedIdx + queue.size + 1);
     front.kick(index);
   }
   await until("all queues to stop", async () => {
     const { session } = await (await authorized(`${fabric.url("vhost")}/api/v1/ports/2`)).json();
-    return session.vrings.every((ring: { error?: string }) => ring.error !== undefined);
+    return session.vrings.filter((ring: { error?: string }) => ring.error !== undefined).length === errs.length;
   });
   assert(threads() < before + errs.length / 2, `vhost had ${before} threads, and has ${threads()}`);
   await bystanders.check();

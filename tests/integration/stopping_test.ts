@@ -38,6 +38,30 @@ Deno.test("a fabric that was started by npx ends when npx is killed", async () =
   }
 });
 
+Deno.test("systemd is told that the fabric is up, and that it stops", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "ringfabric-" });
+  const path = `${dir}/notify`;
+  const code = `const socket = Deno.listenDatagram({ transport: "unixpacket", path: "${path}" });
+    console.log("listening");
+    for await (const [bytes] of socket) console.log(new TextDecoder().decode(bytes));`;
+  const systemd = new TestProcess("systemd", Deno.execPath(), ["eval", "--unstable-net", code]);
+  try {
+    await systemd.expect(/listening/);
+    Deno.env.set("NOTIFY_SOCKET", path);
+    const fabric = await TestFabric.start(1);
+    await systemd.expect(/^READY=1$/m);
+    await systemd.expect(/^STATUS=1 VFs, http:/m);
+    assertEquals(/STOPPING/.test(systemd.all), false);
+    await fabric.process.end("SIGTERM");
+    await systemd.expect(/^STOPPING=1$/m);
+    await fabric[Symbol.asyncDispose]();
+  } finally {
+    Deno.env.delete("NOTIFY_SOCKET");
+    await systemd.end("SIGKILL");
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("while the NIC does not answer the fabric is not ready, and says nothing that it cannot know", async () => {
   await using fabric = await TestFabric.start(1, ["--guests", "1"]);
   const ready = async () =>

@@ -17,6 +17,7 @@ export const JUDGE_PACKAGES = [
   "iproute2",
   "iperf3",
   "procps",
+  "systemd",
   "tshark",
   "user-mode-linux",
   "iputils-ping",

@@ -5,6 +5,9 @@ import type { FabricStats, PfEvent, Problem, Vf } from "../../shared/api/mod.ts"
 import { TestPf } from "../support/test_pf.ts";
 import { uplinkMac } from "../../shared/api/nic.ts";
 import { deriveMac } from "../../services/pf/mac.ts";
+import { pfApi } from "../../services/pf/api.ts";
+import { until } from "../support/wait.ts";
+import { Access } from "../../shared/api/mod.ts";
 
 const patchInit = (body: unknown, headers: HeadersInit = {}) => ({
   method: "PATCH",
@@ -138,4 +141,33 @@ Deno.test("a wish by the control queue is granted or refused, and its guest and 
   });
   assertEquals(await wish("j", 0, { mac: "01:00:00:00:00:01" }).then((answer) => answer?.granted), false);
   assertEquals((await pf.get<Vf>("vfs/0")).guestMulticast, null);
+});
+
+Deno.test("a listener that has missed much is told all that is kept, and that there was more", async () => {
+  await using pf = await TestPf.start(1);
+  for (let n = 1; n <= 1100; n++) await pf.fabric.patchVf(0, { maxTxRate: n });
+  const answer = await pf.app.request("/api/v1/events", { headers: { "last-event-id": "another-1" } });
+  const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes('"maxTxRate":1100')) text += (await reader?.read())?.value ?? assert(false, "it has ended");
+  assertEquals(text.match(/^data: /gm)?.length, 1001);
+  await reader?.cancel();
+});
+
+Deno.test("HEAD of the events leaves no listener behind; too many listeners are refused", async () => {
+  await using pf = await TestPf.start(1);
+  const app = pfApi(pf.fabric, new Access({ token: "secret" }));
+  const headers = { authorization: "Bearer secret" };
+  const ask = (method: string) => app.request("http://127.0.0.1/api/v1/events", { method, headers });
+  for (let i = 0; i < 200; i++) assertEquals((await ask("HEAD")).status, 200);
+  const streams: Response[] = [];
+  for (let i = 0; i < 128; i++) streams.push(await ask("GET"));
+  assertEquals(streams.map(({ status }) => status), Array(128).fill(200));
+  assertEquals((await ask("GET")).status, 503);
+  for (const { body } of streams) await body?.cancel();
+  await until("their places to be free", async () => {
+    const next = await ask("GET");
+    await next.body?.cancel();
+    return next.status === 200;
+  });
 });

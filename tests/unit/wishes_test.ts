@@ -38,17 +38,37 @@ Deno.test("whoever's queue stops waits no longer", async () => {
   assertEquals(heard.length, 1);
 });
 
-Deno.test("what a guest that is gone wished is forgotten when the PF comes back, once", () => {
+Deno.test("asking and stopping again and again costs whoever asks next nothing", async () => {
+  const wishes = new Wishes();
+  const { heard } = listen(wishes);
+  for (let i = 0; i < 5000; i++) {
+    const stop = new AbortController();
+    const refusal = wishes.ask(3, { promisc: true }, stop.signal);
+    stop.abort();
+    assertEquals(await refusal, "its queue has stopped");
+  }
+  assertEquals(heard, []);
+  const asked = wishes.ask(3, { promisc: true }, never());
+  wishes.answer((await until("the wish", () => heard[0])).id, { granted: true });
+  assertEquals(await asked, undefined);
+});
+
+Deno.test("what a guest that is gone wished is told until the PF has forgotten it", async () => {
   const wishes = new Wishes();
   wishes.forget(3);
   wishes.forget("vport1");
-  const { heard, leave } = listen(wishes);
+  const first = listen(wishes);
   const forgotten = { promisc: false, multicast: null };
-  assertEquals(heard.map(({ port, wish, until }) => [port, wish, until]), [
-    [3, forgotten, undefined],
-    ["vport1", forgotten, undefined],
-  ]);
-  leave();
+  assertEquals(first.heard.map(({ port, wish }) => [port, wish]), [[3, forgotten], ["vport1", forgotten]]);
+  for (const { id, port } of first.heard) wishes.answer(id, { granted: port === 3, reason: "the NIC is away" });
+  await Promise.resolve();
+  first.leave();
+  await new Promise((resolve) => setTimeout(resolve));
+  const second = listen(wishes);
+  assertEquals(second.heard.map(({ port }) => port), ["vport1"]);
+  wishes.answer(second.heard[0]?.id ?? "", { granted: true });
+  await new Promise((resolve) => setTimeout(resolve));
+  second.leave();
   assertEquals(listen(wishes).heard, []);
 });
 

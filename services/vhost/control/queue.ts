@@ -71,7 +71,6 @@ export class ControlQueue {
 
   async #serve(run: Run): Promise<void> {
     try {
-      await this.#parts.pace.step();
       while (this.#run === run) {
         const request = nextOf(run.ring);
         if (request) await this.#answer(run, request);
