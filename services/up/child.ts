@@ -156,9 +156,17 @@ export class Child {
     }
   }
 
+  /** Tells the service that all of them are to end: a signal to it is the same word. It ends when its turn comes. */
+  async tellEnd(): Promise<void> {
+    this.#stopping = true;
+    const writer = this.#process?.stdin.getWriter();
+    await writer?.write(Uint8Array.of(0)).catch(() => {});
+    writer?.releaseLock();
+  }
+
   /** Ends the service: politely, then not. */
   async stop(): Promise<void> {
-    this.#stopping = true;
+    await this.tellEnd();
     // Its standard input is its line to here: it stops when that ends.
     await this.#process?.stdin.close().catch(() => {});
     const timer = setTimeout(() => this.#kill(), STOP_DEADLINE_MS);

@@ -87,6 +87,7 @@ export class Supervisor {
       if (!this.#options.json) log("info", "up", "stopping");
     } finally {
       stopLooking();
+      await Promise.all(this.#children.map((child) => child.tellEnd()));
       await tellSystemd("STOPPING=1");
       await this.#stopAll();
       if (this.#options.token) dropTokens(this.#options.runDir);

@@ -15,6 +15,9 @@ export interface RunningService {
 /** Prefix of the line on standard output that says a service is ready. */
 export const READY_PREFIX = "READY ";
 
+/** How long a supervisor takes to say that its signal was the same. */
+const SUPERVISOR_MS = 300;
+
 /** What an error says, in one line. */
 export function oneLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
@@ -23,21 +26,25 @@ export function oneLine(error: unknown): string {
 
 /**
  * Starts a service, waits for a signal, stops it and ends the process. Under a supervisor (RINGFABRIC_SUPERVISED) it
- * ends with its standard input instead, so that it never outlives a supervisor that was killed. Signals are the
- * supervisor's then: Ctrl-C in a terminal and systemd's stop reach every process of a group at once, and services are to
- * end in their order.
+ * ends with its standard input instead, so that it never outlives a supervisor that was killed. Ctrl-C and a stop of
+ * systemd may reach every process of a group at once, and services are to end in their order: so SIGINT and SIGHUP are
+ * the supervisor's then, and SIGTERM ends this service alone, unless the supervisor says on the standard input that all
+ * are to end.
  */
 export async function runService(name: string, start: () => Promise<RunningService>): Promise<never> {
   let service: RunningService | number;
   const stop = Promise.withResolvers<number>();
   const supervised = Deno.env.has("RINGFABRIC_SUPERVISED");
+  let allEnd = false;
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     Deno.addSignalListener(signal, () => {
       if (!supervised) stop.resolve(0);
+      else if (signal === "SIGTERM") setTimeout(() => allEnd || stop.resolve(0), SUPERVISOR_MS);
     });
   }
   if (supervised) {
-    void Deno.stdin.readable.pipeTo(new WritableStream()).then(() => stop.resolve(0));
+    const said = new WritableStream({ write: () => void (allEnd = true) });
+    void Deno.stdin.readable.pipeTo(said).then(() => stop.resolve(0));
   }
   try {
     // One that still waits for another service has nothing to give back yet.

@@ -205,7 +205,7 @@ Deno.test("the vf service killed while a guest is at rest: its successor has the
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   for (const mode of [{ mode: "emulated" }, { mode: "passthrough", plugin: "virtio" }] as const) {
     if (mode.mode === "passthrough") await setMode(fabric, 0, mode);
-    await must(`${a.api}/api/v1/path/quiesce`, "POST");
+    await must(`${a.api}/api/v1/path/quiesce`, "POST", { deadlineMs: 1000 });
     assertEquals((await a.ping(b.ip, 1, { timeoutMs: 100 })).received, 0);
     Deno.kill(fabric.pid("vf"), "SIGKILL");
     await a.reaches(b.ip);
