@@ -1,14 +1,18 @@
 /** `fabric vf …`: virtual functions, and how guests attach to them. */
 import { Command } from "commander";
 import {
+  type AttachTarget,
   defaultPolicy,
   libvirtInterface,
   type ModeRequest,
   type NicView,
   qemuArguments,
   testpmdArguments,
+  uplinkMac,
   type Vf,
   type VfMode,
+  type VportView,
+  wholeNumber,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
 import { parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
@@ -84,47 +88,52 @@ export function modeCommand(parent: Command, context: Context, of: "vfs" | "vpor
 }
 
 interface AttachOptions {
-  queuePairs: string;
+  queuePairs: number;
   memory: string;
   kvm: boolean;
-  queueSize: string;
+  queueSize: number;
 }
 
-/** Where a guest attaches: a VF, or the uplink's port. */
-async function target(context: Context, n: string): Promise<{ id: number | "uplink"; mac: string; socket: string }> {
-  if (n !== "uplink") return await context.getVf(oneId(n));
-  const { pfMac, uplink } = await context.body<NicView>(context.client.api.v1.nic.$get());
-  return { id: "uplink", mac: `${pfMac.slice(0, -2)}fe`, socket: uplink.socket };
+/** Where a guest attaches: a VF, a vport such as `vport0`, or the uplink's port. */
+async function target(context: Context, n: string): Promise<AttachTarget> {
+  const { nic, vports } = context.client.api.v1;
+  if (n === "uplink") {
+    const { pfMac, uplink } = await context.body<NicView>(nic.$get());
+    return { id: "uplink", mac: uplinkMac(pfMac), socket: uplink.socket };
+  }
+  const [, vport] = /^vport(\d{1,4})$/.exec(n) ?? [];
+  if (vport === undefined) return await context.getVf(oneId(n));
+  const { mac, socket } = await context.body<VportView>(vports[":id"].$get({ param: { id: vport } }));
+  return { id: `vport${Number(vport)}`, mac, socket };
 }
 
 function attachCommands(parent: Command, context: Context): void {
   examples(
-    parent.command("qemu <n>").description("QEMU arguments that attach a guest to a VF, or to the uplink's port")
+    parent.command("qemu <n>").description("QEMU arguments that attach a guest to a VF, vport0, or the uplink's port")
       .option("--memory <size>", "guest memory", "512M")
-      .option("--queue-pairs <n>", "queue pairs", "1")
+      .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
       .option("--kvm", "for KVM instead of TCG", false),
     "qemu 0 --kvm --memory 2G",
     "qemu uplink",
   ).action(async (n: string, { memory, kvm, queuePairs }: AttachOptions) => {
-    const args = qemuArguments(await target(context, n), { memory, kvm, queuePairs: Number(queuePairs) });
+    const args = qemuArguments(await target(context, n), { memory, kvm, queuePairs });
     context.show(args, () => args.join(" "));
   });
   examples(
     parent.command("libvirt <n>").description("what a libvirt domain needs to have the VF as its network card")
-      .option("--queue-pairs <n>", "queue pairs", "1"),
+      .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1),
     "libvirt 0 --queue-pairs 4",
   ).action(async (n: string, { queuePairs }: AttachOptions) => {
-    const xml = libvirtInterface(await target(context, n), Number(queuePairs));
+    const xml = libvirtInterface(await target(context, n), queuePairs);
     context.show({ xml }, () => xml);
   });
   examples(
     parent.command("testpmd <n>").description("testpmd arguments that make a VF a DPDK port")
-      .option("--queue-pairs <n>", "queue pairs", "1")
-      .option("--queue-size <n>", "descriptors", "256"),
+      .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
+      .option("--queue-size <n>", "descriptors", wholeNumber(2, 32768), 256),
     "testpmd 0 --queue-size 1024",
   ).action(async (n: string, options: AttachOptions) => {
-    const sizes = { queuePairs: Number(options.queuePairs), queueSize: Number(options.queueSize) };
-    const args = testpmdArguments(await target(context, n), sizes);
+    const args = testpmdArguments(await target(context, n), options);
     context.show(args, () => args.join(" "));
   });
 }

@@ -2,7 +2,7 @@
 
 /** What is needed of a VF. */
 export interface AttachTarget {
-  id: number | "uplink";
+  id: number | "uplink" | `vport${number}`;
   mac: string;
   socket: string;
 }

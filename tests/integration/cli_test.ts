@@ -2,11 +2,23 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 
+/** What came of a call of `fabric`. */
+interface Answer {
+  code: number;
+  out: string;
+  err: string;
+}
+
 /** Runs `fabric` and answers what came of it. */
-async function cli(fabric: TestFabric, ...args: string[]): Promise<{ code: number; out: string; err: string }> {
+function cli(fabric: TestFabric, ...args: string[]): Promise<Answer> {
+  return cliWith({}, fabric, ...args);
+}
+
+/** The same, with more in its environment. */
+async function cliWith(env: Record<string, string>, fabric: TestFabric, ...args: string[]): Promise<Answer> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", fabric.runDir, ...args],
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
   }).output();
   const text = new TextDecoder();
   return { code, out: text.decode(stdout), err: text.decode(stderr) };
@@ -37,6 +49,14 @@ Deno.test("the whole policy is a file: exported, compared, applied; applied twic
   assertEquals((await cli(fabric, "apply", "-f", file)).out, "nothing differs\n");
   const vfs = await fabric.get("/api/v1/vfs");
   assertEquals([vfs[3].vlan, vfs[0].trust, vfs[0].vlan, vfs[1].vlan], [9, true, 7, 7]);
+
+  assertStringIncludes((await cli(fabric, "qemu", "vport5")).out, `${fabric.runDir}/vport5/vhost.sock`);
+  assertStringIncludes((await cli(fabric, "qemu", "0", "--queue-pairs", "2")).out, "mq=on");
+  assertStringIncludes((await cli(fabric, "qemu", "0", "--queue-pairs", "two")).err, "a number from 1 to 16");
+
+  await Deno.writeTextFile(file, "vfs: [{ id: 2, mac: '02:ab:00:00:00:02', macFixed: false }]");
+  assertEquals((await cli(fabric, "apply", "-f", file)).code, 0);
+  assertEquals((await cli(fabric, "apply", "-f", file)).out, "nothing differs\n", "an address does not fix itself");
 
   for (
     const [text, refusal] of [
@@ -88,6 +108,8 @@ Deno.test("tokens for others are made, in force at once, and taken away while th
   };
   assertEquals([await status("/api/v1/vfs/1"), await status("/api/v1/vfs/0")], [200, 403]);
   assertEquals([await status("/api/v1/vfs/1", "PATCH"), await status("/api/v1/nic", "PATCH")], [200, 403]);
+  const bobs = await cliWith({ RINGFABRIC_TOKEN: token }, fabric, "vf", "set", "1", "max_tx_rate", "100");
+  assertEquals([bobs.code, bobs.err], [0, ""], "its holder may not look at the NIC, and need not");
   assertEquals((await cli(fabric, "token", "remove", "bob")).code, 0);
   assertEquals(await status("/api/v1/vfs/1"), 401);
 });
