@@ -92,6 +92,9 @@ const command = new Command("up")
 
 try {
   const options = command.opts<Options>();
+  if (!options.token && !/^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(options.host)) {
+    throw new Error(`--no-token is for this machine alone: leave it out, or --host ${options.host}`);
+  }
   await new Supervisor(options).run((fabric) => print(fabric, options));
   Deno.exit(0);
 } catch (error) {
