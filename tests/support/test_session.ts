@@ -18,6 +18,7 @@ import { type Connection, Session } from "../../services/vhost/session.ts";
 import { PipeThreads } from "../../services/vhost/wakeups.ts";
 import { type BackendWorld, FakeBackend } from "./fake_backend.ts";
 import { bits, memoryTable, PROTOCOL_FEATURES, singleRegion, u64, vringAddress, vringState } from "./front_end.ts";
+import { descriptorsOf, openFileOf } from "./open_files.ts";
 import { until } from "./wait.ts";
 
 export { memoryTable, PROTOCOL_FEATURES, singleRegion, u64, vringAddress, vringState };
@@ -99,7 +100,6 @@ export class TestSession implements AsyncDisposable {
   /** How often the PF was told to forget what the guest wished. */
   forgotten = 0;
   readonly #files: Fd[] = [];
-  readonly #openBefore = openFiles();
 
   constructor(path: DataPath = "passthrough", troubles: Record<string, Error> = {}) {
     for (const [op, trouble] of Object.entries(troubles)) this.fail(op, trouble);
@@ -252,18 +252,16 @@ export class TestSession implements AsyncDisposable {
     return await this.ended;
   }
 
-  /** Ends it. Every descriptor that it was given is closed by then. */
+  /** Ends it. Every descriptor that it was given is closed by then, and the test's own are the last ones. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.session.close();
     await this.ended;
     await this.#reactor.close();
-    for (const fd of this.#files) fd.close();
-    await until("every descriptor to be closed", () => openFiles() <= this.#openBefore);
+    const own = this.#files.filter(({ closed }) => !closed);
+    const files = new Set(own.map(({ number }) => openFileOf(number)));
+    await until("every descriptor to be closed", () => descriptorsOf(files) <= own.length);
+    for (const fd of own) fd.close();
   }
-}
-
-function openFiles(): number {
-  return [...Deno.readDirSync("/proc/self/fd")].length;
 }
 
 /** Waits until an eventfd was signalled: that is done by another thread. */

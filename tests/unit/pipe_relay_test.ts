@@ -1,25 +1,18 @@
 /** Pipes that somebody else owns: written by a thread of their owner's, with which nobody else has to do. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { fdTarget, Notifier, PipeRelay } from "../../shared/os/mod.ts";
+import { Notifier, PipeRelay } from "../../shared/os/mod.ts";
 import { PipeThreads, Wakeups } from "../../services/vhost/wakeups.ts";
+import { descriptorsOf, openFileOf } from "../support/open_files.ts";
 import { until, within } from "../support/wait.ts";
 import { Wakeup } from "../support/wakeup.ts";
 
 /** Which pipe a wake-up is: both its ends have this name. */
 function nameOf({ sent }: Wakeup): string {
-  return fdTarget(sent.number);
+  return openFileOf(sent.number);
 }
 
 /** How many descriptors this process has of these pipes. */
-function endsOf(names: readonly string[]): number {
-  return [...Deno.readDirSync("/proc/self/fd")].filter(({ name }) => {
-    try {
-      return names.includes(Deno.readLinkSync(`/proc/self/fd/${name}`));
-    } catch {
-      return false;
-    }
-  }).length;
-}
+const endsOf = (names: readonly string[]) => descriptorsOf(new Set(names));
 
 /** Ends a relay and waits for its thread. */
 async function end(relay: PipeRelay): Promise<void> {
