@@ -2,7 +2,16 @@
  * A frame that announces where an address is: RFC 903's reverse request, broadcast, as hypervisors send it when a guest
  * has moved. It goes the way of every frame of its pool, by that pool's policy, into its VLAN.
  */
-import { ANNOUNCEMENT, B_RECEIVE_SPENT, B_UNITS, FRAME_BYTES_LEAST, Q_POOL } from "../../shared/layout/nic.ts";
+import {
+  ANNOUNCEMENT,
+  B_RECEIVE_SPENT,
+  B_UNITS,
+  FRAME_BYTES_LEAST,
+  Q_POOL,
+  QUEUE_STRIDE,
+  QUEUES,
+  QUEUES_PER_POOL,
+} from "../../shared/layout/nic.ts";
 import { beginGather, noHead, recordAt, recordPlain } from "./batch/record.ts";
 import { batch, context } from "./context.ts";
 import { publishDirty } from "./queue/format.ts";
@@ -15,8 +24,9 @@ const ETHERNET_IPV4_REVERSE_REQUEST: u64 = 0x0300_0406_0008_0100;
 /** No share is asked for: it is one frame. */
 const UNITS_MOST: u32 = 1 << 30;
 
-/** Sends the announcement of `mac` as from `pool`, one of whose transmit queues, started or not, is `q`. */
-export function announce(pool: u32, q: usize, mac: u64): void {
+/** Sends the announcement of `mac` as from the first transmit queue of `pool`, whether or not that has started. */
+export function announce(pool: u32, mac: u64): void {
+  const q = context + QUEUES + (pool * QUEUES_PER_POOL + 1) * QUEUE_STRIDE;
   const frame = context + ANNOUNCEMENT;
   memory.fill(frame, 0, FRAME_BYTES_LEAST);
   memory.fill(frame, 0xff, 6);

@@ -69,7 +69,6 @@ const options = accessCommand(new Command("guest"))
   .parse()
   .opts<
     AccessOptions & {
-      listen: ReturnType<typeof parseListen>;
       apiUrl?: string;
       socket: string;
       ip: { ip: number; mask: number };

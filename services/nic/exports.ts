@@ -3,7 +3,6 @@ import type { EngineExports, FilterExports } from "../../shared/engine/mod.ts";
 
 /** Exports of assembly/nic. */
 export interface NicExports extends EngineExports, FilterExports {
-  announce(pool: number, queue: number, mac: bigint): void;
   claimAddress(mac: bigint, vlan: number, pool: number, trusted: number): number;
   findPool(mac: bigint, vlan: number): number;
   releaseHeld(hold: number, pool: number, most: number, last: number): number;

@@ -32,7 +32,6 @@ const options = accessCommand(new Command("nic"))
   .parse()
   .opts<
     AccessOptions & {
-      listen: ReturnType<typeof parseListen>;
       socket: string;
       guestSocket?: string;
       engineCpus: number[];

@@ -33,6 +33,7 @@ import {
   type TakenBack,
   uplinkMac,
 } from "../../shared/api/nic.ts";
+import { isLinkUp, MTU_DEFAULT } from "../../shared/api/vf.ts";
 import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease } from "./lease.ts";
@@ -41,21 +42,19 @@ import { type LeaseOptions, Leases } from "./leases.ts";
 const AGE_PERIOD_MS = 30_000;
 /** How often spoofed frames are told of, as PF drivers do: a flood of them is one event. */
 const SPOOF_PERIOD_MS = 2000;
-const MTU_DEFAULT = 1500;
 
 type VfsEvent = Extract<DeviceEvent, { event: "vfs" }>;
 
 /** What of a programme the VFs' guests see beside frames. */
 function vfsEvent(programme: Programme | undefined): VfsEvent {
   const { vfs = [], link = "down", pfMac = "00:00:00:00:00:00" } = programme ?? {};
-  const isUp = link === "up";
   return {
     event: "vfs",
     links: vfs.map(({ mac, linkState, mtu }) => ({
       ...{ mac, mtu },
-      up: linkState === "enable" || (linkState === "auto" && isUp),
+      up: isLinkUp(linkState, link),
     })),
-    uplink: { mac: uplinkMac(pfMac), up: isUp, mtu: MTU_DEFAULT },
+    uplink: { mac: uplinkMac(pfMac), up: link === "up", mtu: MTU_DEFAULT },
   };
 }
 

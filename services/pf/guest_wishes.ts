@@ -78,7 +78,7 @@ function shortened(wish: LinkPatch): LinkPatch {
   };
 }
 
-/** Grants or refuses what a guest wishes by its control queue, and has it told if it waits. */
+/** Grants or refuses what a guest wishes by its control queue, and has it told. */
 export async function answerWish(
   { id, port, wish: said, until }: VhostEvent,
   handlers: WishHandlers,
@@ -95,7 +95,6 @@ export async function answerWish(
   } catch (error) {
     answer = { granted: false, reason: oneLine(error) };
   }
-  if (until === undefined) return;
   await software.answerWish(id, answer).catch((error) => {
     log("warn", "pf", `cannot tell the guest of ${port} about its wish: ${oneLine(error)}`);
   });

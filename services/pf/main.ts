@@ -28,7 +28,6 @@ const options = accessCommand(new Command("pf"))
   .parse()
   .opts<
     AccessOptions & {
-      listen: ReturnType<typeof parseListen>;
       nic: string;
       vhost: string;
       vf: string;

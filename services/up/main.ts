@@ -1,6 +1,14 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
 import { Command, InvalidArgumentError } from "commander";
-import { defaultRunDir, oneLine, parseListen, qemuArguments, tokenFile, wholeNumber } from "../../shared/api/mod.ts";
+import {
+  defaultRunDir,
+  isLoopback,
+  oneLine,
+  parseListen,
+  qemuArguments,
+  tokenFile,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import type { Options } from "./options.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
@@ -92,7 +100,7 @@ const command = new Command("up")
 
 try {
   const options = command.opts<Options>();
-  if (!options.token && !/^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(options.host)) {
+  if (!options.token && !isLoopback(options.host)) {
     throw new Error(`--no-token is for this machine alone: leave it out, or --host ${options.host}`);
   }
   await new Supervisor(options).run((fabric) => print(fabric, options));

@@ -7,6 +7,7 @@ import {
   type GuestReport,
   type GuestView,
   hashToken,
+  isLinkUp,
   type LinkPatch,
   log,
   oneLine,
@@ -193,7 +194,7 @@ export class Guests {
   async config(port: string): Promise<GuestConfig> {
     try {
       const [vf, link] = await Promise.all([this.#peers.config(port), this.#peers.nicLink()]);
-      const up = vf.linkState === "enable" || (vf.linkState === "auto" && link === "up");
+      const up = isLinkUp(vf.linkState, link);
       const config: GuestConfig = { mac: vf.mac, up, promisc: vf.promisc, multicast: receivedMulticast(vf) };
       this.#configs.set(port, config);
       return config;

@@ -36,7 +36,6 @@ const options = accessCommand(new Command("vf"))
   .parse()
   .opts<
     AccessOptions & {
-      listen: ReturnType<typeof parseListen>;
       pf: string;
       vhost: string;
       nic: string;

@@ -13,8 +13,8 @@ export class EmulatedBackend extends LocalBackend {
     return this.emulation.enter();
   }
 
-  override async attach(): Promise<bigint> {
-    const features = await super.attach();
+  override async attach(): Promise<void> {
+    await super.attach();
     const { deviceSocket, reactor, name, log } = this.context;
     const pool = this.tenant?.pool ?? 0;
     try {
@@ -28,7 +28,6 @@ export class EmulatedBackend extends LocalBackend {
         isReceiving: () => this.tenant?.queues.isReceiving ?? false,
         log,
       });
-      return features;
     } catch (error) {
       await super.release((error as Error).message);
       throw error;

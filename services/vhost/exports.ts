@@ -3,7 +3,6 @@ import type { EngineExports, FilterExports } from "../../shared/engine/mod.ts";
 
 /** What this service calls of them. */
 export interface SwitchExports extends EngineExports, FilterExports {
-  announce(pool: number, queue: number, mac: bigint): void;
   fillDriverRx(rx: number): void;
   isDriverTxEmpty(tx: number): number;
 }

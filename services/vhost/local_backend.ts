@@ -1,6 +1,6 @@
 /** Ring backends in this service's engine: what the emulated path and the software switch have in common. */
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
-import { QUEUE_FEATURES, type Tenant } from "../../shared/engine/mod.ts";
+import type { Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
 import type { Emulation } from "./emulation.ts";
 import type { PortContext } from "./port_context.ts";
@@ -22,10 +22,10 @@ export abstract class LocalBackend implements RingBackend {
   /** Gets a pool of the engine. */
   protected abstract enter(): Tenant;
 
-  attach(): Promise<bigint> {
+  // deno-lint-ignore require-await
+  async attach(): Promise<void> {
     this.tenant = this.enter();
     this.tenant.onQueueError = (index, reason) => this.#events.queueFailed(index, reason);
-    return Promise.resolve(QUEUE_FEATURES);
   }
 
   // deno-lint-ignore require-await

@@ -31,7 +31,6 @@ const options = accessCommand(new Command("vhost"))
   .parse()
   .opts<
     AccessOptions & {
-      listen: ReturnType<typeof parseListen>;
       nicSocket: string;
       runDir: string;
       frontEnds?: string;

@@ -6,9 +6,6 @@ import { type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } from "../../sh
 import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
 import { ProtocolError, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 
-/** Regions of a front-end. */
-export const MEM_SLOTS_MAX = 64;
-
 interface Entry {
   region: VhostRegion;
   fd: Fd;

@@ -1,13 +1,13 @@
 /**
- * The messages about a front-end's memory. Each is checked whole before the session's rings hear of it. Descriptors that
+ * The messages about a front-end's memory. Each is checked whole before the session's memory changes. Descriptors that
  * are taken over leave the message; those that stay are closed with it.
  */
-import { type Message, ProtocolError, readRegion, REGION_BYTES } from "../../shared/vhost_user/mod.ts";
-import { MEM_SLOTS_MAX, MemoryTable } from "./memory.ts";
-import type { Rings } from "./rings.ts";
+import { MEM_SLOTS_MAX, type Message, ProtocolError, readRegion, REGION_BYTES } from "../../shared/vhost_user/mod.ts";
+import { MemoryTable } from "./memory.ts";
+import type { RingMemory } from "./ring_memory.ts";
 
 /** SET_MEM_TABLE: replaces the whole table. */
-export async function setMemTable(rings: Rings, { payload, fds }: Message): Promise<void> {
+export async function setMemTable(memory: RingMemory, { payload, fds }: Message): Promise<void> {
   if (payload.byteLength < 8) throw new ProtocolError(`a memory table of ${payload.byteLength} bytes`);
   const count = payload.getUint32(0, true);
   if (count > MEM_SLOTS_MAX) throw new ProtocolError(`${count} memory regions: at most ${MEM_SLOTS_MAX} in one table`);
@@ -19,9 +19,9 @@ export async function setMemTable(rings: Rings, { payload, fds }: Message): Prom
   const owned = [...fds];
   fds.length = 0;
   try {
-    await rings.setMemory(table);
+    await memory.set(table);
   } catch (error) {
-    if (rings.memory !== table) fds.push(...owned);
+    if (memory.table !== table) fds.push(...owned);
     throw error;
   }
 }
@@ -30,24 +30,24 @@ export async function setMemTable(rings: Rings, { payload, fds }: Message): Prom
  * ADD_MEM_REG: front-ends before QEMU 8.0 announce a region once for each queue pair, so what is there already is a
  * success.
  */
-export async function addMemReg(rings: Rings, { payload, fds: [fd] }: Message): Promise<void> {
+export async function addMemReg(memory: RingMemory, { payload, fds: [fd] }: Message): Promise<void> {
   if (!fd) throw new ProtocolError("a memory region without a descriptor");
   const region = readRegion(payload, 8);
-  const { memory } = rings;
-  if (memory.has(region)) return;
-  if (memory.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
+  const { table } = memory;
+  if (table.has(region)) return;
+  if (table.size >= MEM_SLOTS_MAX) throw new ProtocolError(`more than ${MEM_SLOTS_MAX} memory regions`);
   MemoryTable.of([region], [fd]);
   const copy = fd.duplicate();
   try {
-    await rings.addRegion(region, copy);
+    await memory.add(region, copy);
   } catch (error) {
-    if (!memory.has(region)) copy.close();
+    if (!table.has(region)) copy.close();
     throw error;
   }
 }
 
 /** REM_MEM_REG: likewise, what has gone already is a success. */
-export async function remMemReg(rings: Rings, { payload }: Message): Promise<void> {
+export async function remMemReg(memory: RingMemory, { payload }: Message): Promise<void> {
   const region = readRegion(payload, 8);
-  if (rings.memory.has(region)) await rings.removeRegion(region);
+  if (memory.table.has(region)) await memory.remove(region);
 }

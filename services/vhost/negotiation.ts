@@ -14,7 +14,6 @@ import {
   VHOST_USER_PROTOCOL_F_STATUS,
 } from "../../shared/vhost_user/mod.ts";
 import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
-import { FRAME_BYTES_MAX } from "../../shared/layout/nic.ts";
 
 /** Queue pairs of one device. */
 export const QUEUE_PAIRS_MAX = 16;
@@ -66,9 +65,6 @@ export const FEATURES = QUEUE_FEATURES | bits(
   V.VIRTIO_NET_F_CTRL_MAC_ADDR,
   VHOST_USER_F_PROTOCOL_FEATURES,
 );
-
-/** The longest MTU: the NIC's frames without their Ethernet header and a tag. */
-export const MTU_MAX = FRAME_BYTES_MAX - 18;
 
 /**
  * The number of the control queue: it is behind the last pair that the device has (virtio 1.2 §5.1.2). QEMU and DPDK

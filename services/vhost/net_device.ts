@@ -2,7 +2,7 @@
  * The network device that a front-end sees beside its rings: its configuration space (virtio 1.2 §5.1.4), and what its
  * driver asks for on the control queue. A driver's wishes go to the PF, whose policy grants or refuses them.
  */
-import type { LinkPatch, Multicast } from "../../shared/api/mod.ts";
+import { type LinkPatch, MacAddress, type Multicast, MULTICAST_GROUPS_MAX } from "../../shared/api/mod.ts";
 import type { VfLink } from "../../shared/device/mod.ts";
 import { VHOST_USER_MAX_CONFIG_SIZE } from "../../shared/vhost_user/mod.ts";
 import {
@@ -16,13 +16,11 @@ import {
   VIRTIO_NET_S_LINK_UP,
 } from "../../shared/layout/virtio.ts";
 import type { Command } from "./control/commands.ts";
-import { isOwnAddress, macText } from "./mac_text.ts";
+import { macText } from "./mac_text.ts";
 import { hasBit, QUEUE_PAIRS_MAX } from "./negotiation.ts";
 
 const MAC_BYTES = 6;
 const BROADCAST = "ff:ff:ff:ff:ff:ff";
-/** Multicast groups that the NIC can tell apart; who wants more gets all. */
-const GROUPS_MAX = 30;
 
 /** What the device works with. */
 export interface NetDeviceParts {
@@ -30,8 +28,8 @@ export interface NetDeviceParts {
   wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined>;
   /** What a driver wanted to receive is no longer wanted. */
   forgetWishes(): void;
-  /** The driver uses so many queue pairs from now on. */
-  useQueuePairs(pairs: number, stopped: AbortSignal): Promise<void>;
+  /** The driver uses so many queue pairs from now on; answers why not, if its rings cannot be served. */
+  useQueuePairs(pairs: number, stopped: AbortSignal): Promise<string | undefined>;
   /** The configuration space has changed. */
   changed(): void;
 }
@@ -45,8 +43,8 @@ export class NetDevice {
   /** The MTU that the driver has been told: it does not change under it (§5.1.4.1). */
   #mtu: number | undefined;
   #announce = false;
-  /** The bytes of an address that the driver is writing. */
-  readonly #written: number[] = [];
+  /** The bytes of an address that the driver is writing, in whatever order. */
+  readonly #written: (number | undefined)[] = [];
   #allMulticast = false;
   /** The driver's own groups; undefined: it has not said. */
   #groups: string[] | undefined;
@@ -91,20 +89,22 @@ export class NetDevice {
 
   /**
    * Writes into the configuration space: a driver without CTRL_MAC_ADDR sets its address so, byte by byte if it likes;
-   * it is in force with its last byte. Answers why not, if it is refused.
+   * it is in force when all of them have come. Answers why not, if it is refused.
    */
   async setConfig(offset: number, bytes: Uint8Array, stopped: AbortSignal): Promise<string | undefined> {
     const end = offset + bytes.length;
     if (end > VIRTIO_NET_CONFIG_MAC + MAC_BYTES) {
       return "of the configuration space only the MAC address can be written";
     }
-    this.#written.splice(offset, bytes.length, ...bytes);
-    if (end < MAC_BYTES || this.#written.length < MAC_BYTES) return undefined;
-    return await this.#setMac(macText(this.#written.splice(0)), stopped);
+    bytes.forEach((byte, i) => this.#written[offset + i] = byte);
+    const known = this.#written.filter((byte) => byte !== undefined);
+    if (known.length < MAC_BYTES) return undefined;
+    this.#written.length = 0;
+    return await this.#setMac(macText(known), stopped);
   }
 
   async #setMac(mac: string, stopped: AbortSignal): Promise<string | undefined> {
-    if (!isOwnAddress(mac)) return `${mac} cannot be a device's address`;
+    if (!MacAddress.safeParse(mac).success) return `${mac} cannot be a device's address`;
     return mac === this.#link.mac ? undefined : await this.#wish({ mac }, stopped);
   }
 
@@ -139,15 +139,14 @@ export class NetDevice {
         if (command.pairs < 1 || command.pairs > QUEUE_PAIRS_MAX) {
           return `${command.pairs} queue pairs: a device has 1 to ${QUEUE_PAIRS_MAX}`;
         }
-        await this.#parts.useQueuePairs(command.pairs, stopped);
-        return undefined;
+        return await this.#parts.useQueuePairs(command.pairs, stopped);
     }
   }
 
   /** The multicast that the driver wants to receive. */
   async #receive(all: boolean, groups: string[] | undefined, stopped: AbortSignal): Promise<string | undefined> {
     const wanted = (all: boolean, groups: string[] | undefined): Multicast | null => {
-      if (all || (groups?.length ?? 0) > GROUPS_MAX) return "all";
+      if (all || (groups?.length ?? 0) > MULTICAST_GROUPS_MAX) return "all";
       return groups ?? null;
     };
     const [before, after] = [wanted(this.#allMulticast, this.#groups), wanted(all, groups)];
@@ -166,6 +165,7 @@ export class NetDevice {
   reset(): void {
     this.#announce = this.#allMulticast = this.#promisc = false;
     this.#groups = this.#mtu = undefined;
+    this.#written.length = 0;
     if (!this.#hasWished) return;
     this.#hasWished = false;
     this.#parts.forgetWishes();

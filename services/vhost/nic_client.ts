@@ -28,22 +28,20 @@ export class NicClient implements RingBackend {
     this.#events = events;
   }
 
-  /** Takes the lease; answers the features of the NIC's queues. Throws DeviceRefusal or what connecting threw. */
-  async attach(): Promise<bigint> {
-    const { device, features } = await this.#connect();
-    this.#keep(device);
-    return features;
+  /** Takes the lease. Throws DeviceRefusal or what connecting threw. */
+  async attach(): Promise<void> {
+    this.#keep(await this.#connect());
   }
 
-  async #connect(): Promise<{ device: DeviceClient; features: bigint }> {
+  async #connect(): Promise<DeviceClient> {
     const device = DeviceClient.connect(this.#context.deviceSocket, this.#context.reactor);
     try {
       const owner = `vhost (pid ${Deno.pid})`;
-      const attached = await device.request({ op: "attach", vf: poolOf(this.#context.name), owner });
+      await device.request({ op: "attach", vf: poolOf(this.#context.name), owner });
       device.onEvent = (event) => {
         if (event.event === "queueError") this.#events.queueFailed(event.index, event.reason);
       };
-      return { device, features: BigInt(attached.features as bigint) };
+      return device;
     } catch (error) {
       device.close();
       throw error;
@@ -90,7 +88,7 @@ export class NicClient implements RingBackend {
       if (this.#ended) return;
       let device: DeviceClient | undefined;
       try {
-        ({ device } = await this.#connect());
+        device = await this.#connect();
         const before = this.#registers;
         this.#registers = before && await registersOf(device);
         await this.#events.restoreRings((body, fds) => (device as DeviceClient).request(continued(body, before), fds));

@@ -8,7 +8,16 @@ import { z } from "zod";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
-import { ApiError, type DataPath, isNewFabric, log, oneLine, PortState, socketPath } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  type DataPath,
+  isNewFabric,
+  log,
+  MTU_DEFAULT,
+  oneLine,
+  PortState,
+  socketPath,
+} from "../../shared/api/mod.ts";
 import { Notifier, type Reactor } from "../../shared/os/mod.ts";
 import { EmulatedBackend } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
@@ -25,7 +34,7 @@ const RECONNECT_MS = 200;
 /** What is kept of ports that were changed. */
 const PortConfigs = z.record(z.string(), PortState.pick({ role: true, path: true, dataPath: true }));
 /** A port that nobody has set. */
-const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: 1500 };
+const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: MTU_DEFAULT };
 
 function labelOf(name: PortName): string {
   return typeof name === "number" ? `vf ${name}` : name;
@@ -173,9 +182,12 @@ export class Ports {
     return { role: "server", path: socketPath(this.#options.runDir, port), dataPath };
   }
 
-  /** Whether a port may connect to a front-end's socket at `path`. */
-  #isAllowed(path: string): boolean {
-    return this.#options.clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`));
+  /** Why a port may not connect to a front-end's socket at `path`, if it may not. */
+  #pathFault(path: string): string | undefined {
+    const { clientDirs } = this.#options;
+    if (clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`))) return undefined;
+    const where = clientDirs.join(" or ");
+    return `cannot connect to ${path}: front-ends' sockets are below ${where}; move it, or say up --front-ends DIR`;
   }
 
   #open(name: PortName): void {
@@ -198,8 +210,9 @@ export class Ports {
     const own = this.#defaultConfig(name);
     const kept = this.#configs[String(name)];
     // A server's socket is where this service makes it, whatever an older one has kept.
-    const isClient = kept?.role === "client" && this.#isAllowed(kept.path);
-    if (kept?.role === "client" && !isClient) context.log("warn", `listens: ${kept.path} is not below --front-ends`);
+    const fault = kept?.role === "client" ? this.#pathFault(kept.path) : undefined;
+    if (fault !== undefined) context.log("warn", `${fault}; the port listens at ${own.path} instead`);
+    const isClient = kept?.role === "client" && fault === undefined;
     const config: PortConfig = { ...own, ...kept, ...(isClient ? {} : { role: "server", path: own.path }) };
     if (config.role === "server") Deno.mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 });
     const port = new Port(context, config);
@@ -234,13 +247,8 @@ export class Ports {
 
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
-    const { clientDirs } = this.#options;
-    if (path !== undefined && !this.#isAllowed(path)) {
-      const detail = `front-ends' sockets are below ${
-        clientDirs.join(" or ")
-      }: move it, or start the fabric with --front-ends`;
-      throw new ApiError(422, `cannot connect to ${path}: ${detail}`, "path", "not-allowed");
-    }
+    const fault = path === undefined ? undefined : this.#pathFault(path);
+    if (fault !== undefined) throw new ApiError(422, fault, "path", "not-allowed");
     await this.#enqueue(async () => {
       const dataPath = this.#ports.get(name)?.config.dataPath ?? this.#defaultConfig(name).dataPath;
       const { path: ownPath } = this.#defaultConfig(name);

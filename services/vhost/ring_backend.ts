@@ -18,8 +18,8 @@ export interface RingBackendEvents {
 
 /** Serves the rings of one session. */
 export interface RingBackend {
-  /** Gets hold of what it serves them with; answers the features that queues may have. Throws DeviceRefusal. */
-  attach(): Promise<bigint>;
+  /** Gets hold of what it serves them with. Throws DeviceRefusal. */
+  attach(): Promise<void>;
   request: Ask;
   /**
    * Delivers what is on its way: called when the guest's transmit rings have been stopped and its receive rings still

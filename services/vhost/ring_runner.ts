@@ -11,7 +11,7 @@ import type { Vring } from "./vring.ts";
 
 /** What of the session's rings their starts depend on. */
 export interface RingsPart {
-  readonly memory: MemoryTable;
+  readonly memory: { readonly table: MemoryTable };
   readonly features: bigint;
   readonly isPacked: boolean;
   readonly controlIndex: number | undefined;
@@ -34,7 +34,7 @@ export class RingRunner {
 
   /** Starts a ring where it goes on. Without a backend it waits: a guest that drives its VF itself leaves it alone. */
   async start(ring: Vring): Promise<void> {
-    const { controlIndex, memory, features } = this.#rings;
+    const { controlIndex, memory: { table: memory }, features } = this.#rings;
     const base = baseOf(ring, memory, features);
     if (ring.index === controlIndex) {
       // Paid in the front-end's turn, as the starts of other rings are: it cannot ask for more than it waits for.
@@ -51,22 +51,20 @@ export class RingRunner {
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const { memory, features, isPacked: packed } = this.#rings;
+    const { memory: { table: memory }, features, isPacked: packed } = this.#rings;
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
     await ask(startRequest(ring, { memory, features, packed, base }), fds);
-    ring.running = true;
-    ring.hasRun = true;
-    ring.error = undefined;
+    ring.started();
   }
 
   #startControl(ring: Vring, base: number): void {
-    const { memory, features, isPacked } = this.#rings;
+    const { memory: { table: memory }, features, isPacked } = this.#rings;
     this.#rings.control?.start({
       packed: isPacked,
       place: controlPlace(ring, { memory, features, packed: isPacked, base }),
       memory: {
-        read: (at, bytes) => this.#rings.memory.read(at, bytes),
-        write: (at, bytes) => this.#rings.memory.write(at, bytes),
+        read: (at, bytes) => this.#rings.memory.table.read(at, bytes),
+        write: (at, bytes) => this.#rings.memory.table.write(at, bytes),
       },
       kick: ring.kick,
       raise: () => void (ring.call && this.#context.notifier.raise(ring.call)),
@@ -76,9 +74,7 @@ export class RingRunner {
         this.failed(ring.index, reason);
       },
     });
-    ring.running = true;
-    ring.hasRun = true;
-    ring.error = undefined;
+    ring.started();
   }
 
   /** Stops a ring between two frames; its base is where it would go on. */
@@ -86,6 +82,7 @@ export class RingRunner {
     if (!ring.running) return;
     if (ring.index === this.#rings.controlIndex) ring.base = this.#rings.control?.stop() ?? 0;
     else ring.base = Number((await this.#slot.ask({ op: "queueStop", index: ring.index })).base);
+    ring.isBaseOurs = true;
     ring.running = false;
   }
 

@@ -7,12 +7,12 @@ import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import type { DataPath } from "../../shared/api/mod.ts";
-import { VHOST_USER_F_PROTOCOL_FEATURES, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+import { VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
-import { MemoryTable, toDevice } from "./memory.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
 import type { SessionContext } from "./port_context.ts";
 import type { Ask } from "./ring_backend.ts";
+import { RingMemory } from "./ring_memory.ts";
 import { RingRunner, type RingsPart } from "./ring_runner.ts";
 import { isMapped } from "./ring_start.ts";
 import { Vring } from "./vring.ts";
@@ -25,7 +25,7 @@ export class Rings implements RingsPart {
   readonly #lost: () => void;
   readonly #slot: BackendSlot;
   readonly #runner: RingRunner;
-  #memory = new MemoryTable();
+  readonly memory: RingMemory;
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
   /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
@@ -43,6 +43,7 @@ export class Rings implements RingsPart {
       lost,
       queueFailed: (index, reason) => this.#runner.failed(index, reason),
     });
+    this.memory = new RingMemory(this, this.#slot);
     this.#runner = new RingRunner(this, this.#slot, context);
   }
 
@@ -50,17 +51,18 @@ export class Rings implements RingsPart {
     return this.#slot.path;
   }
 
-  get memory(): MemoryTable {
-    return this.#memory;
-  }
-
   get all(): Vring[] {
     return [...this.#vrings.values()];
   }
 
-  /** What the front-end has negotiated; 0: nothing yet. */
+  /** What the front-end has negotiated; 0 until then. */
   get features(): bigint {
     return this.#features ?? 0n;
+  }
+
+  /** Whether the features are known: a front-end may agree on none. */
+  get isNegotiated(): boolean {
+    return this.#features !== undefined;
   }
 
   /**
@@ -93,10 +95,17 @@ export class Rings implements RingsPart {
     return controlIndexOf(this.features);
   }
 
-  /** The driver uses so many queue pairs from now on. */
-  async useQueuePairs(pairs: number): Promise<void> {
+  /** The driver uses so many queue pairs from now on; answers why not, if their rings cannot be served. */
+  async useQueuePairs(pairs: number): Promise<string | undefined> {
+    const before = this.#pairsInUse;
     this.#pairsInUse = pairs;
-    await this.settleAll();
+    try {
+      await this.settleAll();
+      return undefined;
+    } catch (error) {
+      this.#pairsInUse = before;
+      return (error as Error).message;
+    }
   }
 
   /** Ring `index`, which may be new. */
@@ -130,7 +139,7 @@ export class Rings implements RingsPart {
       if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
       if (path === this.path) return;
       const before = this.path;
-      const running = this.all.filter((ring) => ring.running && ring.index !== this.controlIndex);
+      const running = this.#data.filter((ring) => ring.running);
       await this.#quiesce(running);
       await this.#slot.release("its data path changes");
       try {
@@ -169,9 +178,7 @@ export class Rings implements RingsPart {
     await this.#slot.take(path);
     if (!this.#slot.isTaken) return;
     try {
-      if (this.#memory.size > 0) {
-        await this.#slot.ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
-      }
+      await this.memory.tell((body, fds) => this.#slot.ask(body, fds));
       // Receive rings first: nobody's frame may come before there is room for it.
       for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
@@ -184,7 +191,7 @@ export class Rings implements RingsPart {
 
   /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #restore(ask: Ask): Promise<void> {
-    if (this.#memory.size > 0) await ask({ op: "dmaSet", regions: this.#memory.regions }, this.#memory.fds);
+    await this.memory.tell(ask);
     for (const ring of this.#data) {
       if (!ring.running) continue;
       try {
@@ -195,42 +202,6 @@ export class Rings implements RingsPart {
         this.#runner.failed(ring.index, (error as Error).message);
       }
     }
-  }
-
-  // Memory ---------------------------------------------------------------------------------------------------
-
-  /** Stops the rings that will not be where they are now: they go on when they are somewhere again. */
-  async #leave(next: MemoryTable): Promise<void> {
-    for (const ring of this.all) if (ring.running && !isMapped(ring, next, this.#memory)) await this.stop(ring);
-  }
-
-  /** Replaces the memory table; takes it over if it is accepted. */
-  async setMemory(table: MemoryTable): Promise<void> {
-    await this.#leave(table);
-    try {
-      await this.#slot.ask({ op: "dmaSet", regions: table.regions }, table.fds);
-    } catch (error) {
-      await this.settleAll();
-      throw error;
-    }
-    this.#memory.close();
-    this.#memory = table;
-    await this.settleAll();
-  }
-
-  /** Adds a checked region and takes its descriptor over. */
-  async addRegion(region: VhostRegion, fd: Fd): Promise<void> {
-    await this.#slot.ask({ op: "dmaMap", region: toDevice(region) }, [fd.number]);
-    this.#memory.add(region, fd);
-    await this.settleAll();
-  }
-
-  /** Takes a region away. Rings in it stop, and go on when it is there again. */
-  async removeRegion(region: VhostRegion): Promise<void> {
-    await this.#leave(this.#memory.without(region));
-    const { iova, size } = toDevice(region);
-    await this.#slot.ask({ op: "dmaUnmap", iova, size });
-    this.#memory.remove(region);
   }
 
   // Rings ----------------------------------------------------------------------------------------------------
@@ -246,8 +217,8 @@ export class Rings implements RingsPart {
   }
 
   /**
-   * Whether the ring is served. Those of transmission are: a front-end that keeps the control queue to itself, or comes
-   * back, does not say how many pairs its driver uses. Without that, frames go where there is room: to the first pair.
+   * Whether the ring is served. Transmit rings always are: some front-ends never say how many pairs the driver uses.
+   * Receive rings are up to the number that the driver has set on its control queue: one, until it says so.
    */
   #isInUse({ index }: Vring): boolean {
     const control = this.controlIndex;
@@ -262,7 +233,7 @@ export class Rings implements RingsPart {
     const isOn = ring.enabled && this.#features !== undefined && this.#isInUse(ring);
     if (ring.running && !isOn) return await this.stop(ring);
     // A ring may be described before the memory in which it lies: it waits for that.
-    if (!ring.running && isOn && ring.ready && isMapped(ring, this.#memory)) await this.#runner.start(ring);
+    if (!ring.running && isOn && ring.ready && isMapped(ring, this.memory.table)) await this.#runner.start(ring);
   }
 
   /** Stops a ring between two frames; its base is where it would go on. */
@@ -294,7 +265,7 @@ export class Rings implements RingsPart {
       await this.#slot.release(reason);
       for (const ring of this.all) ring.close();
       this.#vrings.clear();
-      this.#memory.close();
+      this.memory.close();
     });
   }
 }

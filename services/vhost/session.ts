@@ -9,6 +9,7 @@
 import { DeviceRefusal, type VfLink } from "../../shared/device/mod.ts";
 import {
   CONFIG_HEADER_BYTES,
+  MEM_SLOTS_MAX,
   type Message,
   ProtocolError,
   ruleOf,
@@ -16,10 +17,9 @@ import {
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
-import type { DataPath, SessionState } from "../../shared/api/mod.ts";
+import { type DataPath, MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
 import { BackChannel } from "./back_channel.ts";
 import { ControlQueue } from "./control/queue.ts";
-import { MEM_SLOTS_MAX } from "./memory.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
 import * as N from "./negotiation.ts";
 import { macText } from "./mac_text.ts";
@@ -63,7 +63,7 @@ export class Session {
       wish: (wish, stopped) => context.wish(wish, stopped),
       forgetWishes: () => context.forgetWishes(),
       useQueuePairs: (pairs, stopped) =>
-        rings.exclusively(() => stopped.aborted ? Promise.resolve() : rings.useQueuePairs(pairs)),
+        rings.exclusively(async () => stopped.aborted ? undefined : await rings.useQueuePairs(pairs)),
       // Front-ends without CONFIG may take the message for an error.
       changed: () => this.#has(VHOST_USER_PROTOCOL_F_CONFIG) && this.#backChannel?.configChanged(),
     });
@@ -93,7 +93,7 @@ export class Session {
       features: `0x${this.#rings.features.toString(16)}`,
       protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
       status: this.#status,
-      memoryRegions: this.#rings.memory.size,
+      memoryRegions: this.#rings.memory.table.size,
       ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
       vrings: this.#rings.all.map((ring) => ({
         index: ring.index,
@@ -150,7 +150,8 @@ export class Session {
       await this.#handle(message);
       if (isAcknowledged()) this.#connection.replyU64(name, 0n);
     } catch (error) {
-      // A refusal is told to a front-end that asked. One that did not ask would believe that the NIC has granted it.
+      // A Refusal never ends the session. What the NIC refuses ends it, unless the front-end has asked for an answer: it
+      // would believe that the NIC has done it.
       const isRefusal = error instanceof Refusal || (error instanceof DeviceRefusal && isAcknowledged());
       if (!isRefusal) throw new Error(`${name}: ${(error as Error).message}`);
       this.#lastRefusal = `${name}: ${error.message}`;
@@ -186,11 +187,11 @@ export class Session {
       case "VHOST_USER_GET_MAX_MEM_SLOTS":
         return this.#connection.replyU64(name, BigInt(MEM_SLOTS_MAX));
       case "VHOST_USER_SET_MEM_TABLE":
-        return await setMemTable(this.#rings, message);
+        return await setMemTable(this.#rings.memory, message);
       case "VHOST_USER_ADD_MEM_REG":
-        return await addMemReg(this.#rings, message);
+        return await addMemReg(this.#rings.memory, message);
       case "VHOST_USER_REM_MEM_REG":
-        return await remMemReg(this.#rings, message);
+        return await remMemReg(this.#rings.memory, message);
       case "VHOST_USER_SET_LOG_BASE":
       case "VHOST_USER_SET_LOG_FD":
         throw new ProtocolError("this back-end did not offer it");
@@ -213,7 +214,7 @@ export class Session {
         return await this.#announce(macText(new Uint8Array(payload.buffer, 0, 6)));
       case "VHOST_USER_NET_SET_MTU": {
         const mtu = payload.getBigUint64(0, true);
-        if (mtu > BigInt(N.MTU_MAX)) throw new Refusal(`an MTU of ${mtu}: at most ${N.MTU_MAX}`);
+        if (mtu > BigInt(MTU_MAX)) throw new Refusal(`an MTU of ${mtu}: at most ${MTU_MAX}`);
         return;
       }
       default: {

@@ -5,7 +5,7 @@
 import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import { Pools } from "../../shared/engine/mod.ts";
-import type { SwitchProgramme, VportState } from "../../shared/api/mod.ts";
+import { isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
 import type { Emulation } from "./emulation.ts";
 
 const AGE_PERIOD_MS = 30_000;
@@ -43,9 +43,8 @@ export class SoftwareSwitch {
       vports: [],
     });
     this.#programme = programme;
-    const isUp = programme.link === "up";
     for (const { id, mac, linkState, mtu } of byId.values()) {
-      this.onLink(id, { mac, mtu, up: linkState === "enable" || (linkState === "auto" && isUp) });
+      this.onLink(id, { mac, mtu, up: isLinkUp(linkState, programme.link) });
     }
     await this.onChange([...byId.keys()]);
   }

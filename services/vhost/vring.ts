@@ -13,7 +13,7 @@ export class Vring {
    * its backend knows better.
    */
   base: number | undefined;
-  /** `base` is what this back-end has answered to GET_VRING_BASE. */
+  /** `base` is where this back-end has stopped. */
   isBaseOurs = false;
   kick: Fd | undefined;
   /** A kick message has come: the ring may start, with or without a descriptor to wait on. */
@@ -35,6 +35,12 @@ export class Vring {
   /** Whether everything that a start needs has been said, but for the enable. */
   get ready(): boolean {
     return this.kicked && this.size > 0 && this.descUser !== undefined;
+  }
+
+  /** It runs now. */
+  started(): void {
+    this.running = this.hasRun = true;
+    this.error = undefined;
   }
 
   /**

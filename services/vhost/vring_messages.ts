@@ -44,7 +44,7 @@ export class VringMessages {
         const ring = this.#vring(payload.getUint32(0, true));
         if (ring.running) throw new ProtocolError(`vring ${ring.index} runs: stop it before its base is set`);
         // Before the features are known it may be a packed ring's; a split ring's start looks again.
-        if (this.#rings.features !== 0n) N.checkBase(ring.index, value, this.#rings.isPacked);
+        if (this.#rings.isNegotiated) N.checkBase(ring.index, value, this.#rings.isPacked);
         ring.isBaseOurs = ring.hasRun && ring.base === value;
         ring.base = value;
         return undefined;
@@ -79,7 +79,7 @@ export class VringMessages {
   }
 
   async #setNum(ring: Vring, size: number): Promise<void> {
-    N.checkRingSize(ring.index, size, this.#rings.isPacked || this.#rings.features === 0n);
+    N.checkRingSize(ring.index, size, this.#rings.isPacked || !this.#rings.isNegotiated);
     if (ring.running && size !== ring.size) throw new ProtocolError(`vring ${ring.index} runs: its size is fixed`);
     ring.size = size;
     await this.#rings.settle(ring);

@@ -26,10 +26,12 @@ export class Wishes {
   readonly #pace = new Pace(ALL_WISHES);
   /** The ports', so that a guest that comes back has no new budget. */
   readonly #paces = new Map<PortName, Pace>();
-  /** Places in the queue that nobody has used yet. */
-  readonly #places = new Map<PortName, Promise<void>>();
+  /** Turns that are paid for: a wish that is cancelled while it waits leaves its turn to the port's next one. */
+  readonly #paidTurns = new Map<PortName, Promise<void>>();
   /** Ports whose guests are gone, and whose wishes the PF is to forget. */
   readonly #forgotten = new Set<PortName>();
+  /** Those of them that the PF is being told of: one at a time each. */
+  readonly #telling = new Set<PortName>();
 
   /** Calls `listener` with every wish until the returned function is called. */
   subscribe(listener: (event: VhostEvent) => void): () => void {
@@ -47,17 +49,17 @@ export class Wishes {
     return await this.#send(port, { ...wish, ...(unicast ? { unicast } : {}) }, stopped);
   }
 
-  /** Waits for the port's turn, or until nobody waits any more: the place is the next one's then. */
+  /** Waits for the port's turn, or until the wish is cancelled. */
   async #turnOf(port: PortName, stopped: AbortSignal): Promise<void> {
     if (stopped.aborted) return;
-    const place = this.#places.get(port) ?? this.#paceOf(port).step();
-    this.#places.set(port, place);
+    const turn = this.#paidTurns.get(port) ?? this.#paceOf(port).step();
+    this.#paidTurns.set(port, turn);
     const { promise: stop, resolve } = Promise.withResolvers<void>();
     const onStop = () => resolve();
     stopped.addEventListener("abort", onStop);
-    await Promise.race([place, stop]);
+    await Promise.race([turn, stop]);
     stopped.removeEventListener("abort", onStop);
-    if (!stopped.aborted) this.#places.delete(port);
+    if (!stopped.aborted) this.#paidTurns.delete(port);
   }
 
   #paceOf(port: PortName): Pace {
@@ -92,12 +94,15 @@ export class Wishes {
   }
 
   async #tellForgotten(port: PortName): Promise<void> {
-    const refusal = await this.#send(port, { promisc: false, multicast: null }, new AbortController().signal);
-    if (refusal === undefined) return void this.#forgotten.delete(port);
-    // A PF that is away hears it when it comes back.
-    if (this.#listeners.size === 0) return;
-    const timer = setTimeout(() => this.#forgotten.has(port) && void this.#tellForgotten(port), RETRY_MS);
-    Deno.unrefTimer(timer);
+    if (this.#telling.has(port)) return;
+    this.#telling.add(port);
+    while (this.#forgotten.has(port) && this.#listeners.size > 0) {
+      const refusal = await this.#send(port, { promisc: false, multicast: null }, new AbortController().signal);
+      if (refusal === undefined) this.#forgotten.delete(port);
+      else if (this.#listeners.size > 0) await new Promise((resolve) => Deno.unrefTimer(setTimeout(resolve, RETRY_MS)));
+    }
+    // A PF that is away is told when it comes back.
+    this.#telling.delete(port);
   }
 
   /** The PF's answer to a wish. False if nobody waits for it (any more). */

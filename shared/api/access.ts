@@ -8,7 +8,7 @@ import { z } from "@hono/zod-openapi";
 
 /** What a token is good for. */
 export const Role = z.discriminatedUnion("role", [
-  /** Everything, and nothing that the others may not see. */
+  /** May do everything. */
   z.strictObject({ role: z.literal("operator") }),
   /** A service of the fabric, asking another one. */
   z.strictObject({ role: z.literal("service") }),

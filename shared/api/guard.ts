@@ -69,7 +69,6 @@ export function checkToken(access: Access, alsoGood: AlsoGood): MiddlewareHandle
     throw new ApiError(401, "the token is not good (any more)", "authorization", "bad-token");
   };
   const ask = bearerAuth({
-    realm: "ringfabric",
     verifyToken: (token, c) => verify(access, alsoGood, token, c),
     noAuthenticationHeader: { message: missing },
     invalidAuthenticationHeader: { message: missing },

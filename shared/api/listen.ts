@@ -17,8 +17,14 @@ export function parseListen(text: string): ListenAddress {
   return { hostname: match[1]?.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
 }
 
+/** Whether only this machine reaches an address. */
+export function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "::1" || /^127(\.\d{1,3}){3}$/.test(hostname);
+}
+
 /** How a service is told who may ask it: options that every service has. */
 export interface AccessOptions {
+  listen: ListenAddress;
   /** Where the hashes of good tokens are. */
   access?: string;
   /** False: everybody may ask everything. */
@@ -29,8 +35,11 @@ export interface AccessOptions {
  * Which tokens are good: those of the file of `--access`, and RINGFABRIC_TOKEN. `undefined`: all requests are
  * (`--no-token`). Throws if nothing says so: an API without a token is anybody's, on loopback too.
  */
-export function accessOf({ access: file, token: isAsked }: AccessOptions): Access | undefined {
-  if (!isAsked) return undefined;
+export function accessOf({ access: file, token: isAsked, listen }: AccessOptions): Access | undefined {
+  if (!isAsked) {
+    if (isLoopback(listen.hostname)) return undefined;
+    throw new Error(`Cannot serve ${listen.hostname} with --no-token: that is for loopback; leave one of them out`);
+  }
   const token = Deno.env.get("RINGFABRIC_TOKEN") || undefined;
   if (file === undefined && token === undefined) {
     throw new Error("Cannot serve an API without a token: set RINGFABRIC_TOKEN, or say --no-token to let everybody in");

@@ -36,7 +36,7 @@ export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) =>
 
 async function tell<E>(stream: SSEStreamingApi, subscribe: (listener: Listener<E>) => () => void): Promise<void> {
   const backlog: { event: E; id: string | undefined }[] = [];
-  const gone = Promise.withResolvers<unknown>();
+  const gone = Promise.withResolvers<undefined>();
   let wake: () => void = () => {};
   const unsubscribe = subscribe((event, id) => {
     backlog.push({ event, id });
@@ -58,14 +58,12 @@ async function tell<E>(stream: SSEStreamingApi, subscribe: (listener: Listener<E
       await write(stream.writeSSE({ data: JSON.stringify(event), ...(id === undefined ? {} : { id }) }));
       continue;
     }
-    const { promise, resolve } = Promise.withResolvers<void>();
-    wake = resolve;
-    const timer = setTimeout(() => {
-      void stream.write(": alive\n\n");
-      resolve();
-    }, HEARTBEAT_MS);
-    await Promise.race([promise, gone.promise]);
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    wake = () => resolve(false);
+    const timer = setTimeout(() => resolve(true), HEARTBEAT_MS);
+    const isSilent = await Promise.race([promise, gone.promise]);
     clearTimeout(timer);
+    if (isSilent) await write(stream.write(": alive\n\n"));
   }
   unsubscribe();
 }

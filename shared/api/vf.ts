@@ -3,6 +3,7 @@
  * is refused. Both the PF (which stores it) and the NIC (which has it in force) use these schemas.
  */
 import { z } from "@hono/zod-openapi";
+import { FRAME_BYTES_MAX } from "../layout/nic.ts";
 
 /** Highest rate that can be set, in Mbit/s. */
 const RATE_MBPS_MAX = 1_000_000;
@@ -25,16 +26,19 @@ const rate = z.int({ error: "must be a whole number of Mbit/s" }).min(0, "rates 
 
 /** RFC 791's least, and the longest frame that the NIC takes without its Ethernet header and a tag. */
 const MTU_MIN = 68;
-const MTU_MAX = 65_518;
+export const MTU_MAX = FRAME_BYTES_MAX - 18;
 /** Ethernet's. */
-const MTU_DEFAULT = 1500;
+export const MTU_DEFAULT = 1500;
+
+/** Multicast groups that the NIC can tell apart; whoever wants more gets all. */
+export const MULTICAST_GROUPS_MAX = 30;
 
 /** Multicast that a port receives: all of it, none, or that to these groups. */
 export const Multicast = z.union([
   z.literal("all"),
   z.literal("none"),
   z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
-    .max(30, "at most 30 multicast addresses"),
+    .max(MULTICAST_GROUPS_MAX, `at most ${MULTICAST_GROUPS_MAX} multicast addresses`),
 ], { error: "is all, none, or a list of multicast MAC addresses" });
 export type Multicast = z.output<typeof Multicast>;
 
@@ -142,4 +146,9 @@ export function receivedMulticast(
 /** Whether a VLAN id is the VF's own, by VST or as an untagged member. */
 export function vlanKey(policy: Pick<VfPolicy, "vlan" | "vlanProto">): number {
   return policy.vlan === 0 ? 0 : policy.vlan | (policy.vlanProto === "802.1ad" ? 0x1000 : 0);
+}
+
+/** Whether a port's guest has a carrier, while the NIC's own link is `link`. */
+export function isLinkUp(linkState: VfPolicy["linkState"], link: "up" | "down"): boolean {
+  return linkState === "enable" || (linkState === "auto" && link === "up");
 }

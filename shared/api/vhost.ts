@@ -54,8 +54,8 @@ export const VhostEvent = z.object({
   id: z.string(),
   port: PortState.shape.port,
   wish: LinkPatch,
-  until: z.number().optional().openapi({
-    description: "When nobody waits for the answer any more, in milliseconds since 1970. None: nobody does",
+  until: z.number().openapi({
+    description: "When nobody waits for the answer any more, in milliseconds since 1970",
   }),
 }).openapi("VhostEvent");
 export type VhostEvent = z.output<typeof VhostEvent>;

@@ -71,6 +71,8 @@ export interface EngineExports {
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;
+  /** Sends a frame of a pool that announces an address. */
+  announce(pool: number, mac: bigint): void;
 }
 
 /** Polls in one `run`, shared among the hot queues: a few microseconds when idle. */

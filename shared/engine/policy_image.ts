@@ -3,7 +3,7 @@
  * made before the engine stands still, and only those parts that differ from what is in force: the pause copies them.
  */
 import * as L from "../layout/nic.ts";
-import { vlanKey } from "../api/vf.ts";
+import { isLinkUp, vlanKey } from "../api/vf.ts";
 import { macToNumber } from "./names.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 
@@ -90,12 +90,11 @@ function disabledPool(pool: number): Patch[] {
 
 /** P_FLAGS, P_VLAN and P_QOS. */
 function tagWords(policy: PoolPolicy, link: Link): number[] {
-  const linkUp = policy.linkState === "enable" || (policy.linkState === "auto" && link === "up");
   const flags = L.POOL_F_ENABLED |
     (policy.spoofCheck ? L.POOL_F_SPOOF_CHECK : 0) |
     (policy.trust ? L.POOL_F_TRUST : 0) |
     (policy.promisc && policy.trust ? L.POOL_F_PROMISC : 0) |
-    (linkUp ? L.POOL_F_LINK_UP : 0) |
+    (isLinkUp(policy.linkState, link) ? L.POOL_F_LINK_UP : 0) |
     (policy.fallback === "pf" ? L.POOL_F_FALLBACK_PF : 0) |
     (policy.fallback === "uplink" ? L.POOL_F_FALLBACK_UPLINK : 0) |
     (policy.multicast === "all" ? 0 : L.POOL_F_MULTICAST_FILTER);

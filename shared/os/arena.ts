@@ -10,14 +10,14 @@ import { addressOf, libc, OsError } from "./libc.ts";
 import { errno } from "./libc.ts";
 
 // sys/mman.h
-const PROT_READ = 1;
-const PROT_WRITE = 2;
-const MAP_SHARED = 0x01;
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+export const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** What a Wasm memory can hold: 65536 pages of 64 KiB. */
 export const ARENA_BYTES = 4 * 1024 ** 3;

@@ -1,14 +1,12 @@
 /**
- * Reading and writing somebody else's memory file without a mapping. Who shares the file can truncate it at any moment: a
- * mapping would answer that with a signal, a system call answers it with a number. For the few bytes of a control queue
- * that is fast enough.
+ * Reading and writing somebody else's memory file. Whoever shares the file can truncate it at any moment, and this process
+ * never touches the memory itself: reads are pread, and the kernel copies what is written into a mapping that lives as
+ * long as the call, so a page that is not there is an error and no signal. For the few bytes of a control queue that is
+ * fast enough.
  */
+import { MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE } from "./arena.ts";
 import { createMemfd, type Fd, fileStatus } from "./fd.ts";
 import { check, libc } from "./libc.ts";
-
-const PROT_READ_WRITE = 3;
-const MAP_SHARED = 1;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** Reads `bytes` from byte `offset` of memory file `fd` on. False if the file does not have them all. */
 export function readMemoryFile(fd: number, offset: number, bytes: Uint8Array<ArrayBuffer>): boolean {
@@ -29,7 +27,7 @@ export function writeMemoryFile(fd: number, offset: number, bytes: Uint8Array<Ar
   const length = BigInt(Math.ceil((offset + bytes.byteLength - from) / pageBytes) * pageBytes);
   scratch ??= createMemfd("ringfabric-scratch", 0x10000);
   check(Number(libc().pwrite(scratch.number, bytes, BigInt(bytes.byteLength), 0n)), "pwrite", "scratch file");
-  const address = libc().mmap(0n, length, PROT_READ_WRITE, MAP_SHARED, fd, BigInt(from));
+  const address = libc().mmap(0n, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, BigInt(from));
   if (address === MAP_FAILED) return false;
   try {
     const vector = new BigUint64Array([address + BigInt(offset - from), BigInt(bytes.byteLength)]);

@@ -6,6 +6,7 @@
 import { type Fd, type Received, type UnixSocket } from "../os/mod.ts";
 import {
   HEADER_BYTES,
+  MEM_SLOTS_MAX,
   PAYLOAD_BYTES_MAX,
   ProtocolError,
   type RequestName,
@@ -26,8 +27,6 @@ export interface Message {
   needReply: boolean;
 }
 
-/** Descriptors that may come with the bytes of one message, whatever it turns out to be. */
-const FDS_PER_MESSAGE_MAX = 64;
 /** How long the rest of a message may take. */
 const MESSAGE_DEADLINE_MS = 2000;
 /** Messages handled in a row before other connections have their turn. */
@@ -85,7 +84,7 @@ export class VhostUserConnection {
         ? await this.#socket.receive(bytes)
         : await this.#receiveInTime(bytes.subarray(at));
       fds.push(...got.fds);
-      if (fds.length > FDS_PER_MESSAGE_MAX) throw new ProtocolError("too many descriptors in one message");
+      if (fds.length > MEM_SLOTS_MAX) throw new ProtocolError("too many descriptors in one message");
       if (got.bytes === 0) {
         if (mayEnd && at === 0) return undefined;
         throw new ProtocolError("the connection ended inside a message");

@@ -39,13 +39,13 @@ export interface RequestRule {
   answered?: true;
 }
 
-/** Descriptors of one memory table, which are as many as a device has memory slots. */
-const TABLE_FDS_MAX = 64;
+/** Memory regions of a device, each with its descriptor; all of them may come in one table. */
+export const MEM_SLOTS_MAX = 64;
 const ADDRESS_BYTES = 40;
 /** A u64 of padding and a region. QEMU 5.1 leaves the last four bytes out: the upper half of the file offset. */
 const MEM_REG_BYTES = [40, 36];
-const state = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 0 });
-const descriptor = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 1 });
+const u64Request = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 0 });
+const fdRequest = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 1 });
 
 /**
  * Every request that this back-end knows: what it may look like, when it is lawful, and whether it is answered
@@ -53,26 +53,26 @@ const descriptor = (number: number): RequestRule => ({ number, bytes: [8], fdsMa
  */
 export const REQUESTS = {
   VHOST_USER_GET_FEATURES: { number: 1, bytes: [0], fdsMax: 0, answered: true },
-  VHOST_USER_SET_FEATURES: state(2),
+  VHOST_USER_SET_FEATURES: u64Request(2),
   VHOST_USER_SET_OWNER: { number: 3, bytes: [0], fdsMax: 0 },
   VHOST_USER_RESET_OWNER: { number: 4, bytes: [0], fdsMax: 0 },
-  VHOST_USER_SET_MEM_TABLE: { number: 5, fdsMax: TABLE_FDS_MAX },
+  VHOST_USER_SET_MEM_TABLE: { number: 5, fdsMax: MEM_SLOTS_MAX },
   VHOST_USER_SET_LOG_BASE: { number: 6, fdsMax: 1 },
   VHOST_USER_SET_LOG_FD: { number: 7, fdsMax: 1 },
-  VHOST_USER_SET_VRING_NUM: state(8),
+  VHOST_USER_SET_VRING_NUM: u64Request(8),
   VHOST_USER_SET_VRING_ADDR: { number: 9, bytes: [ADDRESS_BYTES], fdsMax: 0 },
-  VHOST_USER_SET_VRING_BASE: state(10),
+  VHOST_USER_SET_VRING_BASE: u64Request(10),
   VHOST_USER_GET_VRING_BASE: { number: 11, bytes: [8], fdsMax: 0, answered: true },
-  VHOST_USER_SET_VRING_KICK: descriptor(12),
-  VHOST_USER_SET_VRING_CALL: descriptor(13),
-  VHOST_USER_SET_VRING_ERR: descriptor(14),
+  VHOST_USER_SET_VRING_KICK: fdRequest(12),
+  VHOST_USER_SET_VRING_CALL: fdRequest(13),
+  VHOST_USER_SET_VRING_ERR: fdRequest(14),
   VHOST_USER_GET_PROTOCOL_FEATURES: { number: 15, bytes: [0], fdsMax: 0, answered: true },
-  VHOST_USER_SET_PROTOCOL_FEATURES: state(16),
+  VHOST_USER_SET_PROTOCOL_FEATURES: u64Request(16),
   // Lawful as soon as MQ is offered: front-ends ask before they agree on it.
   VHOST_USER_GET_QUEUE_NUM: { number: 17, bytes: [0], fdsMax: 0, answered: true },
-  VHOST_USER_SET_VRING_ENABLE: state(18),
-  VHOST_USER_SEND_RARP: { ...state(19), needs: VHOST_USER_PROTOCOL_F_RARP },
-  VHOST_USER_NET_SET_MTU: { ...state(20), needs: VHOST_USER_PROTOCOL_F_NET_MTU },
+  VHOST_USER_SET_VRING_ENABLE: u64Request(18),
+  VHOST_USER_SEND_RARP: { ...u64Request(19), needs: VHOST_USER_PROTOCOL_F_RARP },
+  VHOST_USER_NET_SET_MTU: { ...u64Request(20), needs: VHOST_USER_PROTOCOL_F_NET_MTU },
   // User-Mode Linux sends a u64 of nothing along.
   VHOST_USER_SET_BACKEND_REQ_FD: { number: 21, bytes: [0, 8], fdsMax: 1, needs: VHOST_USER_PROTOCOL_F_BACKEND_REQ },
   // crosvm asks whether or not CONFIG was agreed on.
@@ -99,7 +99,7 @@ export const REQUESTS = {
     fdsMax: 1,
     needs: VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   },
-  VHOST_USER_SET_STATUS: { ...state(39), needs: VHOST_USER_PROTOCOL_F_STATUS },
+  VHOST_USER_SET_STATUS: { ...u64Request(39), needs: VHOST_USER_PROTOCOL_F_STATUS },
   VHOST_USER_GET_STATUS: { number: 40, bytes: [0], fdsMax: 0, needs: VHOST_USER_PROTOCOL_F_STATUS, answered: true },
 } as const satisfies Record<string, RequestRule>;
 

@@ -180,7 +180,7 @@ Deno.test("21 calls and errs that block from the start freeze neither the NIC no
   await bystanders.check();
 });
 
-Deno.test("16 full error descriptors of one guest take no thread of the pool that everyone's events wait on", async () => {
+Deno.test("27 full error descriptors of one guest take no thread of the pool that everyone's events wait on", async () => {
   await using fabric = await TestFabric.start(3);
   await using bystanders = await Bystanders.attach(fabric);
   const threads = () => [...Deno.readDirSync(`/proc/${fabric.pid("vhost")}/task`)].length;

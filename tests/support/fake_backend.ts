@@ -34,9 +34,8 @@ export class FakeBackend implements RingBackend {
   }
 
   // deno-lint-ignore require-await
-  async attach(): Promise<bigint> {
+  async attach(): Promise<void> {
     this.#do("attach", "attach");
-    return 0n;
   }
 
   // deno-lint-ignore require-await

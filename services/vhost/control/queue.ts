@@ -72,7 +72,7 @@ export class ControlQueue {
   async #serve(run: Run): Promise<void> {
     try {
       while (this.#run === run) {
-        const request = nextOf(run.ring);
+        const request = nextOf(run);
         if (request) await this.#answer(run, request);
         else await this.#kicked(run);
       }
@@ -84,7 +84,7 @@ export class ControlQueue {
     }
   }
 
-  /** Waits for a kick. Each costs a unit, whether a command comes with it or not. */
+  /** Waits for a kick, which costs a unit, whether a command comes with it or not; or until it is time to look again. */
   async #kicked({ kickNumber }: Run): Promise<void> {
     if (kickNumber === undefined) return await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     await this.#parts.reactor.readable(kickNumber);
@@ -106,10 +106,10 @@ export class ControlQueue {
   }
 }
 
-/** The next command. If there is none, a kick has been asked for. */
-function nextOf(ring: ControlRing): ControlRequest | undefined {
+/** The next command. If there is none, a kick has been asked for, where there is something to kick. */
+function nextOf({ ring, kickNumber }: Run): ControlRequest | undefined {
   const request = ring.take();
-  if (request) return request;
+  if (request || kickNumber === undefined) return request;
   ring.arm();
   return ring.take();
 }

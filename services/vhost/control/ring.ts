@@ -2,7 +2,7 @@
  * A control queue's ring, whatever its format, as far as this service has to know it: requests come out one by one, and
  * go back with a byte of answer. The guest's memory is read and written by system calls, a few bytes at a time.
  */
-import { VIRTQ_DESC_BYTES, VIRTQ_DESC_F_WRITE } from "../../../shared/layout/virtio.ts";
+import { VIRTQ_DESC_F_WRITE } from "../../../shared/layout/virtio.ts";
 
 /** The guest's memory by its own addresses. */
 export interface GuestMemory {
@@ -78,17 +78,6 @@ export function writeOf(memory: GuestMemory, address: bigint, bytes: Uint8Array<
 /** A little-endian u16. */
 export function u16(value: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(new Uint16Array([value]).buffer);
-}
-
-/** A split ring's descriptor, or an entry of its indirect table. */
-export function splitDescriptor(memory: GuestMemory, table: bigint, index: number): Descriptor {
-  const view = readOf(memory, table + BigInt(index * VIRTQ_DESC_BYTES), VIRTQ_DESC_BYTES);
-  return {
-    address: view.getBigUint64(0, true),
-    length: view.getUint32(8, true),
-    flags: view.getUint16(12, true),
-    next: view.getUint16(14, true),
-  };
 }
 
 /** Puts a chain's buffers together: those that the guest wrote, and the first byte that it may read. */

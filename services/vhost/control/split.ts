@@ -14,11 +14,11 @@ import {
   Chain,
   type ControlRequest,
   type ControlRing,
+  type Descriptor,
   type GuestMemory,
   readOf,
   RingFault,
   type RingPlace,
-  splitDescriptor,
   u16,
   writeOf,
 } from "./ring.ts";
@@ -90,4 +90,15 @@ export class SplitControlRing implements ControlRing {
     if (eventIdx) writeOf(this.#memory, at, u16(this.#position));
     else writeOf(this.#memory, used, u16(0));
   }
+}
+
+/** A split ring's descriptor, or an entry of its indirect table. */
+function splitDescriptor(memory: GuestMemory, table: bigint, index: number): Descriptor {
+  const view = readOf(memory, table + BigInt(index * VIRTQ_DESC_BYTES), VIRTQ_DESC_BYTES);
+  return {
+    address: view.getBigUint64(0, true),
+    length: view.getUint32(8, true),
+    flags: view.getUint16(12, true),
+    next: view.getUint16(14, true),
+  };
 }

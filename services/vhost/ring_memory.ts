@@ -1,0 +1,80 @@
+/** The memory that a session's rings and buffers lie in, and what becomes of the rings when it changes. */
+import type { Fd } from "../../shared/os/mod.ts";
+import type { VhostRegion } from "../../shared/vhost_user/mod.ts";
+import type { BackendSlot } from "./backend_slot.ts";
+import { MemoryTable, toDevice } from "./memory.ts";
+import type { Ask } from "./ring_backend.ts";
+import { isMapped } from "./ring_start.ts";
+import type { Vring } from "./vring.ts";
+
+/** The rings, as a change of their memory needs them. */
+export interface RingsInMemory {
+  readonly all: Vring[];
+  stop(ring: Vring): Promise<void>;
+  /** Starts or stops every ring, as what has been said of it demands. */
+  settleAll(): Promise<void>;
+}
+
+/** The memory of one session. */
+export class RingMemory {
+  readonly #rings: RingsInMemory;
+  readonly #slot: Pick<BackendSlot, "ask">;
+  #table = new MemoryTable();
+
+  constructor(rings: RingsInMemory, slot: Pick<BackendSlot, "ask">) {
+    this.#rings = rings;
+    this.#slot = slot;
+  }
+
+  /** What is mapped now. */
+  get table(): MemoryTable {
+    return this.#table;
+  }
+
+  /** Gives a backend that knows nothing all of it. */
+  async tell(ask: Ask): Promise<void> {
+    if (this.#table.size > 0) await ask({ op: "dmaSet", regions: this.#table.regions }, this.#table.fds);
+  }
+
+  /** Replaces the table; takes the new one over if it is accepted. */
+  async set(table: MemoryTable): Promise<void> {
+    await this.#leaving(table, () => this.#slot.ask({ op: "dmaSet", regions: table.regions }, table.fds));
+    this.#table.close();
+    this.#table = table;
+    await this.#rings.settleAll();
+  }
+
+  /** Adds a checked region and takes its descriptor over. */
+  async add(region: VhostRegion, fd: Fd): Promise<void> {
+    await this.#slot.ask({ op: "dmaMap", region: toDevice(region) }, [fd.number]);
+    this.#table.add(region, fd);
+    await this.#rings.settleAll();
+  }
+
+  /** Takes a region away. Rings in it stop, and go on when it is there again. */
+  async remove(region: VhostRegion): Promise<void> {
+    const { iova, size } = toDevice(region);
+    await this.#leaving(this.#table.without(region), () => this.#slot.ask({ op: "dmaUnmap", iova, size }));
+    this.#table.remove(region);
+  }
+
+  /**
+   * Has the backend change the memory to `next`. Rings that will not be where they are now stop before: they go on when
+   * they are somewhere again, or if the backend refuses.
+   */
+  async #leaving(next: MemoryTable, change: () => Promise<unknown>): Promise<void> {
+    for (const ring of this.#rings.all) {
+      if (ring.running && !isMapped(ring, next, this.#table)) await this.#rings.stop(ring);
+    }
+    try {
+      await change();
+    } catch (error) {
+      await this.#rings.settleAll();
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.#table.close();
+  }
+}
