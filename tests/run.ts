@@ -6,6 +6,8 @@ import { lendHugePages } from "./support/huge_pages.ts";
 import { JUDGE_PACKAGES } from "./support/judges.ts";
 
 const HUGE_PAGES = 768;
+/** No test goes on for as long without a word. */
+const SILENCE_MAX_MS = 300_000;
 const isRoot = Deno.uid() === 0;
 
 async function call(command: string, args: string[], quiet = false): Promise<number> {
@@ -58,10 +60,20 @@ async function runTests(targets: string[]): Promise<[number, number]> {
     stderr: "inherit",
   }).spawn();
   let text = "";
+  const hangs = () => {
+    console.log(
+      `\nno word for ${SILENCE_MAX_MS / 1000} s: the test named above hangs; the rest of this folder is not run`,
+    );
+    process.kill("SIGKILL");
+  };
+  let watchdog = setTimeout(hangs, SILENCE_MAX_MS);
   for await (const chunk of process.stdout.pipeThrough(new TextDecoderStream())) {
+    clearTimeout(watchdog);
+    watchdog = setTimeout(hangs, SILENCE_MAX_MS);
     text += chunk;
     await Deno.stdout.write(new TextEncoder().encode(chunk));
   }
+  clearTimeout(watchdog);
   const { code } = await process.status;
   const [, passed = "0", failed = "0"] = /(\d+) passed[^|]*\| (\d+) failed/.exec(text) ?? [];
   // A run that broke without a failed test, such as a leak in a module, is a failure too.

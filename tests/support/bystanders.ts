@@ -31,7 +31,13 @@ export class Bystanders implements AsyncDisposable {
   /** Attaches both, with rings of one format. */
   static async attach(fabric: TestFabric, format: VirtqueueName = "split"): Promise<Bystanders> {
     const vfs = [fabric.vf(0), fabric.vf(1)];
-    const guests = await Promise.all(vfs.map((vf) => FrontEnd.connectAs(format, vf.socket).start()));
+    const guests: FrontEnd<FrontEndGuest>[] = [];
+    try {
+      for (const vf of vfs) guests.push(await FrontEnd.connectAs(format, vf.socket).start());
+    } catch (error) {
+      for (const guest of guests) await guest[Symbol.asyncDispose]();
+      throw error;
+    }
     return new Bystanders(guests as Bystanders["guests"], vfs.map((vf) => vf.mac) as [string, string]);
   }
 

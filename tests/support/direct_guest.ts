@@ -14,7 +14,7 @@ const IOVA = 0x4000_0000n;
 export class DirectGuest implements AsyncDisposable {
   /** Size of its memory. */
   static readonly bytes = BYTES;
-  readonly reactor = new Reactor();
+  readonly reactor: Reactor;
   readonly memory: SharedMemory;
   readonly device: DeviceClient;
   readonly guest: AdvancedGuest;
@@ -26,7 +26,6 @@ export class DirectGuest implements AsyncDisposable {
   private constructor(device: DeviceClient, reactor: Reactor, page: Fd, memory: SharedMemory) {
     this.device = device;
     this.memory = memory;
-    void this.reactor.close();
     this.reactor = reactor;
     this.#page = page;
     const registers = new WasmMemory(65536);

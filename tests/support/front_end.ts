@@ -161,6 +161,7 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
   readonly calls: Fd[];
   readonly wakeups: Wakeup[];
   readonly features: bigint;
+  #released = false;
 
   private constructor(
     socketPath: string,
@@ -186,7 +187,12 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
     this.wakeups = this.guest.queues.map(() => new Wakeup(callKind));
     this.calls = this.wakeups.map(({ sent }) => sent);
     this.features = features;
-    this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
+    try {
+      this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);
+    } catch (error) {
+      void this.#release();
+      throw error;
+    }
   }
 
   static connect(socketPath: string, options: FrontEndOptions = {}): FrontEnd {
@@ -327,12 +333,17 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
     return queue;
   }
 
-  /** The whole handshake; all queues run afterwards, from where their drivers are. */
+  /** The whole handshake; all queues run afterwards, from where their drivers are. One that fails leaves nothing behind. */
   async start(): Promise<this> {
-    await this.negotiate();
-    await this.shareMemory();
-    for (const index of this.guest.queues.keys()) await this.startVring(index);
-    return this;
+    try {
+      await this.negotiate();
+      await this.shareMemory();
+      for (const index of this.guest.queues.keys()) await this.startVring(index);
+      return this;
+    } catch (error) {
+      await this[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /**
@@ -374,6 +385,13 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.socket.close();
+    await this.#release();
+  }
+
+  /** A reactor that is left open keeps one of the process's few threads. */
+  async #release(): Promise<void> {
+    if (this.#released) return;
+    this.#released = true;
     await this.reactor.close();
     for (const end of [...this.kicks, ...this.wakeups]) end[Symbol.dispose]();
     this.memory[Symbol.dispose]();
