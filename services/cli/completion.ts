@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { UsageError } from "./values.ts";
 
 /** The scripts. They hand the typed words on as they are, and evaluate none. */
-const SCRIPTS: Record<string, string> = {
+const SCRIPTS = new Map(Object.entries({
   bash: `_fabric() {
   local IFS=$'\\n'
   mapfile -t COMPREPLY < <(fabric complete -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
@@ -17,7 +17,7 @@ _fabric() {
 }
 compdef _fabric fabric`,
   fish: `complete -c fabric -f -a '(fabric complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'`,
-};
+}));
 
 /** What may come next after `words`, of which the last has only begun. */
 export function completions(program: Command, words: readonly string[]): string[] {
@@ -37,8 +37,8 @@ export function completionCommands(program: Command): void {
   program.command("completion <shell>").description("a script that completes this command: bash, zsh or fish")
     .addHelpText("after", "\nExamples:\n  $ fabric completion bash > ~/.local/share/bash-completion/completions/fabric")
     .action((shell: string) => {
-      const script = SCRIPTS[shell];
-      if (!script) throw new UsageError(`${shell}: there is completion for ${Object.keys(SCRIPTS).join(", ")}`);
+      const script = SCRIPTS.get(shell);
+      if (!script) throw new UsageError(`${shell}: there is completion for ${[...SCRIPTS.keys()].join(", ")}`);
       console.log(script);
     });
   program.command("complete [words...]", { hidden: true }).allowUnknownOption().action((words: string[]) => {

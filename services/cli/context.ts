@@ -48,8 +48,14 @@ export class Context {
   /** Another service of the fabric: so many ports behind the PF's, or where its variable says. */
   service(name: string, offset: number, variable: string): Peer {
     const url = new URL(this.fabric.api);
+    const said = Deno.env.get(variable);
+    if (!said && url.port === "") {
+      throw new UsageError(
+        `${url.origin} names no port, so it is not known where ${name} is: set ${variable} to its URL`,
+      );
+    }
     url.port = String(Number(url.port) + offset);
-    return new Peer(name, Deno.env.get(variable) ?? url.origin, this.fabric.token);
+    return new Peer(name, said || url.origin, this.fabric.token);
   }
 
   get vf(): Peer {
@@ -74,8 +80,8 @@ export class Context {
     const value = await response.json();
     if (response.status === 401) {
       throw new UsageError(
-        `the fabric at ${api} does not take this token: set RINGFABRIC_TOKEN, or name its run directory with --run-dir ` +
-          `(looked for in ${runDir})`,
+        `the fabric at ${api} does not take this token: set RINGFABRIC_TOKEN, or name its run directory with --run-dir` +
+          (runDir === undefined ? "" : ` (looked for in ${runDir})`),
       );
     }
     if (!response.ok) throw new UsageError(inWords((value as { detail?: string }).detail ?? `HTTP ${response.status}`));
@@ -97,6 +103,11 @@ export class Context {
     else if (output === "yaml") console.log(stringify(value).trimEnd());
     else console.log(text(output === "wide"));
   }
+}
+
+/** The parameter of a path that names a VF or a vport. */
+export function byId(id: number): { param: { id: string } } {
+  return { param: { id: String(id) } };
 }
 
 /** Adds examples to a command's help. */

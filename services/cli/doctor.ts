@@ -9,12 +9,19 @@ import { parseIds } from "./values.ts";
 /** How long counters are watched. */
 const WATCH_MS = 1000;
 
-/** What was found about one VF. */
+/** What was found about one VF, or about all. */
 export interface Finding {
-  vf: number;
+  vf?: number;
   /** Whether it keeps frames from moving. */
   bad: boolean;
   text: string;
+}
+
+/** A VF's counters twice, so many seconds apart. */
+export interface Watched {
+  seconds: number;
+  before: Record<string, number>;
+  after: Record<string, number>;
 }
 
 /** What is known of one VF. */
@@ -22,12 +29,12 @@ export interface Patient {
   vf: Vf;
   nic: NicView;
   port: PortState | undefined;
-  before: Record<string, number>;
-  after: Record<string, number>;
+  /** None: they could not be read. */
+  counters: Watched | undefined;
 }
 
 /** What keeps a VF's frames from moving, or that nothing does. Pure. */
-export function examine({ vf, nic, port, before, after }: Patient): Finding[] {
+export function examine({ vf, nic, port, counters }: Patient): Finding[] {
   const findings: Finding[] = [];
   const bad = (text: string) => findings.push({ vf: vf.id, bad: true, text });
   if (vf.attached === null) bad("the NIC does not answer: look at what `up` says, or `journalctl -u ringfabric`");
@@ -45,13 +52,24 @@ export function examine({ vf, nic, port, before, after }: Patient): Finding[] {
     if (error !== undefined) bad(`ring ${index} has stopped: ${error}`);
     else if (enabled && !running) bad(`ring ${index} waits: its size, addresses, kick or memory has not come yet`);
   }
-  for (const [name, meaning] of COUNTERS) {
-    const more = (after[name] ?? 0) - (before[name] ?? 0);
-    if (more > 0 && ADVICE[name] !== undefined) bad(`${name} grows by ${more}/s: ${meaning}. ${ADVICE[name]}`);
-  }
+  if (!counters) return findings;
+  const { seconds, before, after } = counters;
   const moved = (name: string) => (after[name] ?? 0) - (before[name] ?? 0);
-  const text = `${moved("rx_frames")} frames/s to the guest, ${moved("tx_frames")} frames/s from it`;
+  const rate = (name: string) => `${Math.ceil(moved(name) / seconds)}`;
+  for (const [name, meaning] of COUNTERS) {
+    const advice = ADVICE[name]?.replaceAll("vf set N", `vf set ${vf.id}`);
+    if (moved(name) > 0 && advice !== undefined) bad(`${name} grows by ${rate(name)}/s: ${meaning}. ${advice}`);
+  }
+  const text = `${rate("rx_frames")} frames/s to the guest, ${rate("tx_frames")} frames/s from it`;
   return [...findings, { vf: vf.id, bad: false, text }];
+}
+
+/** What keeps everybody's frames from moving. */
+function faultsOfAll(isCounted: boolean, ports: readonly PortState[] | Error): string[] {
+  return [
+    ...(isCounted ? [] : ["the counters cannot be read: does the NIC answer? (fabric nic)"]),
+    ...(ports instanceof Error ? [`guests cannot attach: ${ports.message}`] : []),
+  ];
 }
 
 /** Adds `doctor`. */
@@ -62,31 +80,41 @@ export function doctorCommand(program: Command, context: Context): void {
     "doctor",
   ).action(async (n: string | undefined) => {
     const { client } = context;
-    const stats = () => context.body<FabricStats>(client.api.v1.stats.$get()).catch(() => undefined);
+    const stats = async () => {
+      const counted = await context.body<FabricStats>(client.api.v1.stats.$get()).catch(() => undefined);
+      return counted && { vfs: counted.vfs, atMs: performance.now() };
+    };
     const before = await stats();
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
     const [after, vfs, nic, ports] = await Promise.all([
       stats(),
       context.body<Vf[]>(client.api.v1.vfs.$get()),
       context.body<NicView>(client.api.v1.nic.$get()),
-      context.vhost.ask<PortState[]>("GET", "/api/v1/ports").catch(() => []),
+      context.vhost.ask<PortState[]>("GET", "/api/v1/ports").catch((error) => error as Error),
     ]);
     // Without a number: those that have a guest.
     const used = vfs.filter(({ attached }) => attached !== false).map(({ id }) => id);
     const ids = n === undefined ? used : parseIds(n, vfs.map(({ id }) => id));
+    const watched = (id: number): Watched | undefined =>
+      before && after && {
+        seconds: (after.atMs - before.atMs) / 1000,
+        before: before.vfs[id]?.counters ?? {},
+        after: after.vfs[id]?.counters ?? {},
+      };
     const findings = await Promise.all(ids.map(async (id) =>
       examine({
         vf: vfs[id] ?? await context.getVf(id),
         nic,
-        port: ports.find(({ port }) => port === id),
-        before: before?.vfs[id]?.counters ?? {},
-        after: after?.vfs[id]?.counters ?? {},
+        port: ports instanceof Error ? undefined : ports.find(({ port }) => port === id),
+        counters: watched(id),
       })
     ));
-    const all = findings.flat();
+    const faults = faultsOfAll(before !== undefined && after !== undefined, ports);
+    const all: Finding[] = [...faults.map((text) => ({ bad: true, text })), ...findings.flat()];
+    const who = ({ vf }: Finding) => vf === undefined ? "" : `vf ${vf}: `;
     context.show(
       all,
-      () => all.map(({ vf, bad, text }) => `${bad ? "!" : " "} vf ${vf}: ${text}`).join("\n") || "no VF has a guest",
+      () => all.map((one) => `${one.bad ? "!" : " "} ${who(one)}${one.text}`).join("\n") || "no VF has a guest",
     );
     if (all.some(({ bad }) => bad)) Deno.exit(1);
   });

@@ -1,11 +1,14 @@
 /** Which fabric the command line speaks to, and with which token: what was said, or what a fabric of this user has left. */
-import { defaultRunDir, demoRunDir, fabricFile, runDirFault, tokenFile } from "../../shared/api/mod.ts";
+import { z } from "zod";
+import { defaultRunDir, demoRunDir, fabricFile, isLoopback, runDirFault, tokenFile } from "../../shared/api/mod.ts";
+import { UsageError } from "./values.ts";
 
 /** Where a fabric is. */
 export interface FoundFabric {
   api: string;
   token: string | undefined;
-  runDir: string;
+  /** None: no run directory of this user is that fabric's. */
+  runDir: string | undefined;
 }
 
 /** What was said on the command line. */
@@ -15,6 +18,7 @@ export interface FindOptions {
 }
 
 const API_DEFAULT = "http://127.0.0.1:8080";
+const FabricFile = z.object({ api: z.url() });
 
 function read(path: string): string | undefined {
   try {
@@ -34,24 +38,37 @@ function isOwn(runDir: string): boolean {
   }
 }
 
-/** The API that the fabric in `runDir` says it has. */
+/** The API that the fabric in `runDir` says it has; none if no fabric runs there. */
 function apiOf(runDir: string): string | undefined {
   const text = read(fabricFile(runDir));
-  return text === undefined ? undefined : (JSON.parse(text) as { api: string }).api;
+  if (text === undefined) return undefined;
+  try {
+    return FabricFile.parse(JSON.parse(text)).api;
+  } catch {
+    throw new UsageError(`${fabricFile(runDir)} does not say where the fabric is: start the fabric again`);
+  }
+}
+
+/** Whether two URLs are one place: all names of loopback are one host. */
+function isSamePlace(a: string, b: string): boolean {
+  const [one, other] = [new URL(a), new URL(b)];
+  const host = ({ hostname }: URL) => isLoopback(hostname.replace(/^\[|\]$/g, "")) ? "loopback" : hostname;
+  return one.protocol === other.protocol && one.port === other.port && host(one) === host(other);
 }
 
 /**
- * Finds the fabric. --run-dir (RINGFABRIC_RUN_DIR) says all; else it is the one at --api (RINGFABRIC_API), or the one of
- * this user that runs. RINGFABRIC_TOKEN takes the place of a token that was found.
+ * Finds the fabric: the one in --run-dir (RINGFABRIC_RUN_DIR), else the one at --api (RINGFABRIC_API), else the one of
+ * this user that runs. RINGFABRIC_TOKEN takes the place of a token that was found. A token is only sent to the fabric
+ * whose run directory it is in, or where --run-dir and --api are both said.
  */
-export function findFabric({ api = Deno.env.get("RINGFABRIC_API"), runDir }: FindOptions): FoundFabric {
-  const said = runDir ?? Deno.env.get("RINGFABRIC_RUN_DIR");
-  const dirs = said === undefined ? [defaultRunDir(), demoRunDir()].filter(isOwn) : [said];
-  const found = dirs.find((dir) => {
+export function findFabric(options: FindOptions): FoundFabric {
+  const api = options.api || Deno.env.get("RINGFABRIC_API") || undefined;
+  if (api !== undefined && !URL.canParse(api)) throw new UsageError(`--api ${api}: it is a URL such as ${API_DEFAULT}`);
+  const said = options.runDir || Deno.env.get("RINGFABRIC_RUN_DIR") || undefined;
+  const runDir = said ?? [defaultRunDir(), demoRunDir()].filter(isOwn).find((dir) => {
     const own = apiOf(dir);
-    return own !== undefined && (api === undefined || api === own);
+    return own !== undefined && (api === undefined || isSamePlace(api, own));
   });
-  const dir = found ?? said ?? defaultRunDir();
-  const token = Deno.env.get("RINGFABRIC_TOKEN") || (found === undefined ? undefined : read(tokenFile(found)));
-  return { api: api ?? (found === undefined ? undefined : apiOf(found)) ?? API_DEFAULT, token, runDir: dir };
+  const token = Deno.env.get("RINGFABRIC_TOKEN") || (runDir === undefined ? undefined : read(tokenFile(runDir)));
+  return { api: api ?? (runDir === undefined ? undefined : apiOf(runDir)) ?? API_DEFAULT, token, runDir };
 }

@@ -1,6 +1,14 @@
 /** `fabric guest …`: what the built-in guests can do for somebody who looks at a network. */
 import type { Command } from "commander";
-import { type GeneratorState, type GuestView, Peer, type PingResult } from "../../shared/api/mod.ts";
+import {
+  bearer,
+  decimal,
+  type GeneratorState,
+  type GuestView,
+  Peer,
+  type PingResult,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
@@ -30,11 +38,11 @@ export function guestCommands(program: Command, context: Context): void {
   });
   examples(
     guest.command("ping <port> <address>").description("pings an address from inside the guest")
-      .option("--count <n>", "echoes", "4"),
+      .option("--count <n>", "echoes", wholeNumber(1, 1000), 4),
     "guest ping 0 10.0.0.2",
-  ).action(async (port: string, to: string, { count }: { count: string }) => {
+  ).action(async (port: string, to: string, { count }: { count: number }) => {
     const { peer } = await find(port);
-    const result = await peer.ask<PingResult>("POST", "/api/v1/ping", { to, count: Number(count) });
+    const result = await peer.ask<PingResult>("POST", "/api/v1/ping", { to, count });
     context.show(result, () =>
       `${result.received} of ${result.sent} echoes answered` +
       (result.avgUs === undefined ? "" : `, ${result.minUs}/${result.avgUs}/${result.maxUs} µs (min/avg/max)`));
@@ -42,32 +50,28 @@ export function guestCommands(program: Command, context: Context): void {
   });
   examples(
     guest.command("traffic <port> <address>").description("has the guest send numbered, checked frames")
-      .option("--rate <n>", "frames a second; 0: as many as go", "1000")
-      .option("--seconds <n>", "for how long", "5")
-      .option("--size <n>", "bytes of a frame", "128"),
+      .option("--rate <n>", "frames a second; 0: as many as go", decimal(0, 100_000_000), 1000)
+      .option("--seconds <n>", "for how long", decimal(0.001, 86_400), 5)
+      .option("--size <n>", "bytes of a frame", wholeNumber(70, 9014), 128),
     "guest traffic 0 10.0.0.2 --rate 10000 --seconds 10",
-  ).action(async (port: string, to: string, options: { rate: string; seconds: string; size: string }) => {
+  ).action(async (port: string, to: string, options: { rate: number; seconds: number; size: number }) => {
     const { peer } = await find(port);
-    const [rate, seconds, size] = [Number(options.rate), Number(options.seconds), Number(options.size)];
-    const made = await peer.ask<GeneratorState>("POST", "/api/v1/traffic", { to, rate, seconds, size });
+    const made = await peer.ask<GeneratorState>("POST", "/api/v1/traffic", { to, ...options });
     context.show(made, () => `sends to ${to}; the receiver counts it as flow ${made.flow}`);
   });
   examples(
     guest.command("capture <port>").description("frames of the guest's interface, as pcapng")
-      .option("--seconds <n>", "for how long", "10")
+      .option("--seconds <n>", "for how long", decimal(0.001, 300), 10)
       .option("-w, --write <file>", "where to; else standard output"),
     "guest capture 0 --seconds 5 -w guest.pcapng",
     "guest capture 0 | wireshark -k -i -",
-  ).action(async (port: string, { seconds, write }: { seconds: string; write?: string }) => {
+  ).action(async (port: string, { seconds, write }: { seconds: number; write?: string }) => {
     const { api } = await find(port);
     const { token } = context.fabric;
     const response = await fetch(`${api}/api/v1/capture`, {
       method: "POST",
-      headers: {
-        "content-type": "application/json",
-        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-      },
-      body: JSON.stringify({ seconds: Number(seconds) }),
+      headers: { "content-type": "application/json", ...bearer(token) },
+      body: JSON.stringify({ seconds }),
     });
     if (!response.ok || !response.body) throw new UsageError(((await response.json()) as { detail: string }).detail);
     const to = write === undefined ? Deno.stdout : await Deno.create(write);

@@ -1,25 +1,36 @@
 /** `fabric nic`, `stats`, `filters`, `events`: the whole NIC. */
 import type { Command } from "commander";
-import { type FabricStats, type Filter, type NicPatch, type NicView, readEvents } from "../../shared/api/mod.ts";
+import {
+  bearer,
+  type FabricStats,
+  type Filter,
+  type NicPatch,
+  type NicView,
+  readEvents,
+  wholeNumber,
+} from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { type Sample, statsTable } from "./stats_view.ts";
 import { eventLine, filterTable, nicDetail } from "./views.ts";
 
+const COUNT_MAX = 1_000_000_000;
+
 /** Words of `nic set`, and the fields that they are. */
-const NIC_WORDS: Record<string, (value: string) => Record<string, unknown>> = {
-  numvfs: (value) => ({ numVfs: /^\d+$/.test(value) ? Number(value) : value }),
-  mode: (value) => ({ switchMode: value }),
-  link: (value) => ({ link: value }),
-};
+const NIC_WORDS = new Map<string, (value: string) => Record<string, unknown>>([
+  ["numvfs", (value) => ({ numVfs: /^\d+$/.test(value) ? Number(value) : value })],
+  ["mode", (value) => ({ switchMode: value })],
+  ["link", (value) => ({ link: value })],
+]);
+const WORDS = [...NIC_WORDS.keys()].join(" ");
 
 function nicPatch(pairs: readonly string[]): NicPatch {
   if (pairs.length === 0 || pairs.length % 2 !== 0) throw new UsageError("say a word and a value, such as: numvfs 8");
   let patch: Record<string, unknown> = {};
   for (let i = 0; i < pairs.length; i += 2) {
     const [word, value] = [(pairs[i] ?? "").toLowerCase(), pairs[i + 1] ?? ""];
-    const read = NIC_WORDS[word];
-    if (!read) throw new UsageError(`${word} cannot be set; words: ${Object.keys(NIC_WORDS).join(" ")}`);
+    const read = NIC_WORDS.get(word);
+    if (!read) throw new UsageError(`${word} cannot be set; words: ${WORDS}`);
     const fields = read(value);
     if (Object.keys(fields).some((field) => field in patch)) throw new UsageError(`${word} is said twice: say it once`);
     patch = { ...patch, ...fields };
@@ -36,7 +47,7 @@ export function nicCommands(program: Command, context: Context): void {
   };
   examples(nic.command("show", { isDefault: true }).description("how it is"), "nic").action(show);
   examples(
-    nic.command("set <pairs...>").description(`change it: ${Object.keys(NIC_WORDS).join(" ")}`),
+    nic.command("set <pairs...>").description(`change it: ${WORDS}`),
     "nic set numvfs 8",
     "nic set mode vepa link down",
   ).action(async (pairs: string[]) => {
@@ -52,13 +63,13 @@ export function nicCommands(program: Command, context: Context): void {
   examples(
     program.command("stats").description("counters of all VFs and vports, the PF and the uplink")
       .option("--watch", "rates, every second, until Ctrl-C", false)
-      .option("--count <n>", "with --watch: stop after so many", "0"),
+      .option("--count <n>", "with --watch: stop after so many", wholeNumber(1, COUNT_MAX)),
     "stats",
     "stats --watch",
-  ).action(async (options: { watch: boolean; count: string }) => {
+  ).action(async ({ watch, count = Infinity }: { watch: boolean; count?: number }) => {
     let before = await sample();
-    if (!options.watch) return context.show(before.stats, () => statsTable(before));
-    for (let i = 0; Number(options.count) === 0 || i < Number(options.count); i++) {
+    if (!watch) return context.show(before.stats, () => statsTable(before));
+    for (let i = 0; i < count; i++) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
       const now = await sample();
       if (Deno.stdout.isTerminal()) console.log("\x1b[2J\x1b[H");
@@ -75,16 +86,15 @@ export function nicCommands(program: Command, context: Context): void {
 
   examples(
     program.command("events").description("every change of state as it happens, until Ctrl-C")
-      .option("--count <n>", "stop after so many", "0"),
+      .option("--count <n>", "stop after so many", wholeNumber(1, COUNT_MAX)),
     "events",
     "--json events",
-  ).action(async ({ count }: { count: string }) => {
+  ).action(async ({ count }: { count?: number }) => {
     const { api, token } = context.fabric;
-    const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
     let seen = 0;
-    for await (const event of readEvents<Record<string, unknown>>(`${api}/api/v1/events`, { headers })) {
+    for await (const event of readEvents<Record<string, unknown>>(`${api}/api/v1/events`, { headers: bearer(token) })) {
       context.show(event, () => eventLine(event));
-      if (++seen === Number(count)) return;
+      if (++seen === count) return;
     }
     throw new UsageError("the fabric has ended the stream");
   });

@@ -10,7 +10,7 @@ import {
   signImage,
   validateModule,
 } from "../../shared/plugin/mod.ts";
-import type { Context } from "./context.ts";
+import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
@@ -36,27 +36,38 @@ function pluginTable(plugins: readonly PluginView[]): string {
 export function pluginCommands(parent: Command, context: Context): void {
   const show = (value: unknown, text: () => string) => context.show(value, text);
   const peer = () => context.vf;
-  parent.command("list").description("images in the registry").action(async () => {
+  examples(parent.command("list").description("images in the registry"), "plugin list").action(async () => {
     const plugins = await peer().ask<PluginView[]>("GET", "/api/v1/plugins");
     show(plugins, () => pluginTable(plugins));
   });
-  parent.command("upload <file>").description("store a signed image").action(async (file: string) => {
-    const stored = await peer().ask<PluginView>("POST", "/api/v1/plugins", await Deno.readFile(file));
-    show(stored, () => pluginTable([stored]));
-  });
-  parent.command("remove <name> <version>").description("take an image out").action(
+  examples(parent.command("upload <file>").description("store a signed image"), "plugin upload my.image").action(
+    async (file: string) => {
+      const stored = await peer().ask<PluginView>("POST", "/api/v1/plugins", await Deno.readFile(file));
+      show(stored, () => pluginTable([stored]));
+    },
+  );
+  examples(
+    parent.command("remove <name> <version>").description("take an image out"),
+    "plugin remove mine 1.0.0",
+  ).action(
     async (name: string, version: string) => {
       const gone = await peer().ask<PluginView>("DELETE", `/api/v1/plugins/${name}/${version}`);
       show(gone, () => `${gone.name} ${gone.version} is gone`);
     },
   );
-  parent.command("keygen <file>").description("a new key pair; the public key is printed, to be trusted by others")
+  examples(
+    parent.command("keygen <file>").description("a new key pair; the public key is printed, to be trusted by others"),
+    "plugin keygen vendor.key > vendor.pub",
+  )
     .action(async (file: string) => {
       const keys = await generateKeys();
       await Deno.writeTextFile(file, JSON.stringify(keys), { createNew: true, mode: 0o600 });
       show(keys.publicKey, () => keys.publicKey);
     });
-  parent.command("sign <module> <image>").description("sign a Wasm module as a plugin image")
+  examples(
+    parent.command("sign <module> <image>").description("sign a Wasm module as a plugin image"),
+    "plugin sign mine.wasm my.image --key vendor.key --name mine --version 1.0.0 --hardware virtio --licence MIT",
+  )
     .requiredOption("--key <file>", "key pair made by keygen")
     .requiredOption("--name <name>", "name of the plugin")
     .requiredOption("--version <version>", "its version, such as 1.0.0")

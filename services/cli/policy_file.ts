@@ -18,11 +18,18 @@ import {
 import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 
-const number = z.int().min(0).max(255);
+/** VFs or vports, each once. */
+const policies = z.array(
+  z.looseObject({
+    id: z.int().min(0).max(255),
+    // The PF takes it for "the one that it began with", which a second look at the fabric cannot tell from another one.
+    mac: z.string("say the address, or leave the field out").optional(),
+  }),
+).refine((list) => new Set(list.map(({ id }) => id)).size === list.length, "names one of them twice");
 const PolicyFile = z.strictObject({
   nic: NicPatch.optional(),
-  vfs: z.array(z.strictObject({ id: number }).and(z.looseObject({}))).optional(),
-  vports: z.array(z.strictObject({ id: number }).and(z.looseObject({}))).optional(),
+  vfs: policies.optional(),
+  vports: policies.optional(),
 });
 
 /** One thing to change: what, and each field as it is and as it is to be. */

@@ -1,37 +1,39 @@
 /** `fabric token …`: tokens for others, and a new one for oneself; in force at once, while the fabric runs. */
 import type { Command } from "commander";
 import {
-  AccessFile,
-  accessFile,
+  changeTokens,
   hashToken,
   newToken,
+  readTokens,
   Role,
   type TokenEntry,
   tokenFile,
-  withTokensLocked,
+  TokenName,
   writePrivately,
 } from "../../shared/api/mod.ts";
-import type { Context } from "./context.ts";
-import { UsageError } from "./values.ts";
+import { type Context, examples } from "./context.ts";
+import { oneId, UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
-function readTokens(runDir: string): TokenEntry[] {
-  try {
-    return AccessFile.parse(JSON.parse(Deno.readTextFileSync(accessFile(runDir)))).tokens;
-  } catch (error) {
+/** The fabric's run directory, and the tokens that are there. */
+function tokensOf({ fabric: { api, runDir } }: Context): { runDir: string; tokens: TokenEntry[] } {
+  const tokens = runDir === undefined ? undefined : readTokens(runDir);
+  // Nothing is made in a directory that is no fabric's.
+  if (runDir === undefined || !tokens) {
     throw new UsageError(
-      `cannot read the tokens of the fabric in ${runDir} (${(error as Error).message}): name its --run-dir`,
+      `no fabric with tokens ${runDir === undefined ? `of yours at ${api}` : `in ${runDir}`}: name its --run-dir`,
     );
   }
+  return { runDir, tokens };
 }
 
-/** Replaces the tokens by what `change` makes of them. */
-function changeTokens(runDir: string, change: (before: TokenEntry[]) => TokenEntry[]): void {
-  // Nothing is made in a directory that is no fabric's.
-  readTokens(runDir);
-  withTokensLocked(runDir, () => {
-    writePrivately(accessFile(runDir), JSON.stringify({ tokens: change(readTokens(runDir)) }, null, 2));
-  });
+/** What a new token is to be good for, from the words of the command line. */
+function readRole(role: string, vf: string | undefined): Role {
+  const parsed = Role.safeParse(vf === undefined ? { role } : { role, vf: oneId(vf) });
+  if (!parsed.success || parsed.data.role === "service") {
+    throw new UsageError(`${role}${vf === undefined ? "" : ` ${vf}`}: say read, operator, or vf and its number`);
+  }
+  return parsed.data;
 }
 
 function whatFor(entry: TokenEntry): string {
@@ -41,33 +43,38 @@ function whatFor(entry: TokenEntry): string {
 /** Adds the commands to `parent`. */
 export function tokenCommands(parent: Command, context: Context): void {
   const show = (value: unknown, text: () => string) => context.show(value, text);
-  const fabric = () => context.fabric;
-  parent.command("list").description("names of all tokens, and what each is good for").action(() => {
-    const tokens = readTokens(fabric().runDir);
+  examples(
+    parent.command("list").description("names of all tokens, and what each is good for"),
+    "token list",
+  ).action(() => {
+    const { tokens } = tokensOf(context);
     show(tokens, () => table(["NAME", "GOOD FOR"], tokens.map((entry) => [entry.name, whatFor(entry)])));
   });
-  parent.command("add <name> <role> [vf]")
-    .description(
+  examples(
+    parent.command("add <name> <role> [vf]").description(
       "a new token, printed once: read (looks), operator (everything), or vf N (that VF's policy and counters)",
-    )
+    ),
+    "token add prometheus read > prometheus.token",
+    "token add bob vf 1",
+  )
     .action((name: string, role: string, vf: string | undefined) => {
-      const { runDir } = fabric();
-      const parsed = Role.safeParse(vf === undefined ? { role } : { role, vf: Number(vf) });
-      if (!parsed.success || parsed.data.role === "service") {
-        throw new UsageError(`${role} ${vf ?? ""}: say read, operator, or vf and its number`);
-      }
-      const { data } = parsed;
+      const { runDir } = tokensOf(context);
+      if (!TokenName.safeParse(name).success) throw new UsageError(`"${name}": a name has 1 to 64 characters`);
+      const goodFor = readRole(role, vf);
       const token = newToken();
       changeTokens(runDir, (before) => {
         if (before.some((entry) => entry.name === name)) {
           throw new UsageError(`there is a token ${name}: remove it first`);
         }
-        return [...before, { name, ...data, sha256: hashToken(token) }];
+        return [...before, { name, ...goodFor, sha256: hashToken(token) }];
       });
       show({ name, token }, () => token);
     });
-  parent.command("remove <name>").description("a token that is good for nothing from now on").action((name: string) => {
-    const { runDir } = fabric();
+  examples(
+    parent.command("remove <name>").description("a token that is good for nothing from now on"),
+    "token remove bob",
+  ).action((name: string) => {
+    const { runDir } = tokensOf(context);
     changeTokens(runDir, (before) => {
       const kept = before.filter((entry) => entry.name !== name);
       if (kept.length === before.length) throw new UsageError(`there is no token ${name}`);
@@ -78,9 +85,12 @@ export function tokenCommands(parent: Command, context: Context): void {
     });
     show({ name }, () => `${name} is good for nothing any more`);
   });
-  parent.command("rotate").description("a new operator's token; the one before is good for nothing any more").action(
+  examples(
+    parent.command("rotate").description("a new operator's token; the one before is good for nothing any more"),
+    "token rotate",
+  ).action(
     () => {
-      const { runDir } = fabric();
+      const { runDir } = tokensOf(context);
       if (Deno.env.get("RINGFABRIC_TOKEN")) {
         throw new UsageError("RINGFABRIC_TOKEN is set: unset it, or exchange the token where it comes from");
       }

@@ -2,11 +2,14 @@
  * The words of `ip link set DEV vf N …` as fields of the API: `vlan 100 qos 3 proto 802.1ad spoofchk on trust off state
  * auto max_tx_rate 100`. The API's own names are understood too.
  */
+import { numberList } from "../../shared/api/mod.ts";
 
 /** What a person typed cannot be understood; the message says what would be. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
+
+const PROTOCOLS = ["802.1Q", "802.1ad"];
 
 type Reader = (text: string, key: string) => unknown;
 
@@ -23,24 +26,21 @@ const text: Reader = (value) => value;
 /** All zero is no address: the one that it begins with, as ixgbe clears an administered one. */
 const address: Reader = (value) => /^(00[:-]){5}00$/.test(value) ? null : value;
 /** `ip` does not mind capitals. */
-const protocol: Reader = (value) => ({ "802.1q": "802.1Q", "802.1ad": "802.1ad" })[value.toLowerCase()] ?? value;
+const protocol: Reader = (value) => PROTOCOLS.find((name) => name.toLowerCase() === value.toLowerCase()) ?? value;
 /** `10,20-22` or `none`. */
 const vlanList: Reader = (value, key) => {
-  if (value === "none" || value === "") return [];
-  return value.split(",").flatMap((part) => {
-    const match = /^(\d+)(?:-(\d+))?$/.exec(part);
-    const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
-    if (!match || to < from || to > 4095) {
-      throw new UsageError(`${key} ${value}: it is a list such as 10,20-22, or none`);
-    }
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  });
+  if (value === "none") return [];
+  const list = numberList(value);
+  if (!list || list.some((vid) => vid > 4095)) {
+    throw new UsageError(`${key} ${value}: it is a list such as 10,20-22, or none`);
+  }
+  return list;
 };
 
 const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
 const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
-const KEYS: Record<string, [string, Reader]> = {
+const KEYS = new Map<string, [string, Reader]>(Object.entries({
   mac: ["mac", address],
   vlan: ["vlan", number],
   qos: ["qos", number],
@@ -57,21 +57,21 @@ const KEYS: Record<string, [string, Reader]> = {
   mtu: ["mtu", number],
   mac_fixed: ["macFixed", onOff],
   hardware: ["hardware", text],
-};
-const ALIASES: Record<string, string> = Object.fromEntries([
-  ...Object.entries(KEYS).map(([key, [field]]) => [field, key]),
+}));
+const ALIASES = new Map<string, string>([
+  ...[...KEYS].map(([key, [field]]): [string, string] => [field, key]),
   ["rate", "max_tx_rate"],
   ["address", "mac"],
 ]);
 
 /** The keys that can be set, for help texts. */
-export const SETTABLE = Object.keys(KEYS).join(" ");
+export const SETTABLE = [...KEYS.keys()].join(" ");
 /** Of those, the ones that a vport has: which rings a VF presents is the VF's own. */
-export const SETTABLE_VPORT = Object.keys(KEYS).filter((key) => key !== "hardware").join(" ");
+export const SETTABLE_VPORT = [...KEYS.keys()].filter((key) => key !== "hardware").join(" ");
 
 /** The API's names as the words that a person types here. */
 const WORDS = new Map(
-  Object.entries(KEYS).filter(([word, [field]]) => word !== field).map(([word, [field]]) => [field, word]),
+  [...KEYS].filter(([word, [field]]) => word !== field).map(([word, [field]]) => [field, word]),
 );
 
 /** What the API says, in the words that were typed. */
@@ -87,7 +87,7 @@ export function parsePairs(words: readonly string[]): Record<string, unknown> {
   const patch: Record<string, unknown> = {};
   for (let i = 0; i < words.length; i += 2) {
     const [word, value] = [words[i] ?? "", words[i + 1] ?? ""];
-    const entry = KEYS[ALIASES[word] ?? word];
+    const entry = KEYS.get(ALIASES.get(word) ?? word);
     if (!entry) throw new UsageError(`${word} cannot be set; keys: ${SETTABLE}`);
     if (entry[0] in patch) throw new UsageError(`${word} is said twice: say it once`);
     patch[entry[0]] = entry[1](value, word);
@@ -97,15 +97,17 @@ export function parsePairs(words: readonly string[]): Record<string, unknown> {
   return patch;
 }
 
+/** The number of one VF or vport, as it was typed. */
+export function oneId(text: string): number {
+  if (!/^\d{1,4}$/.test(text)) throw new UsageError(`"${text}" is no number of a VF or vport`);
+  return Number(text);
+}
+
 /** `3`, `2-5`, `0,2-3` or `all`, of `count` VFs or vports. */
 export function parseIds(text: string, known: readonly number[]): number[] {
   if (text === "all") return [...known];
-  const ids = text.split(",").flatMap((part) => {
-    const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
-    const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
-    if (!match || to < from) throw new UsageError(`${text}: say a number, a list such as 0,2-3, or all`);
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  });
+  const ids = numberList(text);
+  if (!ids) throw new UsageError(`${text}: say a number, a list such as 0,2-3, or all`);
   if (new Set(ids).size !== ids.length) throw new UsageError(`${text} names one of them twice`);
   return ids;
 }

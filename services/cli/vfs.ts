@@ -1,5 +1,5 @@
 /** `fabric vf …`: virtual functions, and how guests attach to them. */
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import {
   type AttachTarget,
   defaultPolicy,
@@ -14,17 +14,9 @@ import {
   type VportView,
   wholeNumber,
 } from "../../shared/api/mod.ts";
-import { type Context, examples } from "./context.ts";
-import { parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
+import { byId, type Context, examples } from "./context.ts";
+import { oneId, parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
 import { modeDetail, vfDetail, vfTable } from "./views.ts";
-
-const byId = (id: number) => ({ param: { id: String(id) } });
-
-/** The number of one VF, as it was typed. */
-function oneId(text: string): number {
-  if (!/^\d{1,4}$/.test(text)) throw new UsageError(`${text} is not the number of a VF`);
-  return Number(text);
-}
 
 /** Adds `vf` and what is short for it. */
 export function vfCommands(program: Command, context: Context): void {
@@ -75,16 +67,22 @@ export function modeCommand(parent: Command, context: Context, of: "vfs" | "vpor
     `${name} mode 0 emulated --force`,
   ).action(async (n: string, mode: string | undefined, { plugin, force }: { plugin?: string; force?: boolean }) => {
     const route = context.client.api.v1[of][":id"].mode;
-    if (!mode && (plugin || force)) throw new UsageError("--plugin and --force go with a mode to be in");
+    if (mode === undefined && (plugin || force)) throw new UsageError("--plugin and --force go with a mode to be in");
     const json = {
       mode: mode as ModeRequest["mode"],
       ...(plugin ? { plugin } : {}),
       ...(force ? { force: true } : {}),
     };
     const id = byId(oneId(n));
-    const found = await context.body<VfMode>(mode ? route.$put({ ...id, json }) : route.$get(id));
+    const found = await context.body<VfMode>(mode !== undefined ? route.$put({ ...id, json }) : route.$get(id));
     context.show(found, () => modeDetail(found));
   });
+}
+
+/** Guest memory as QEMU takes it, such as 512M. */
+function memorySize(text: string): string {
+  if (!/^[1-9]\d{0,8}[kMGT]?$/i.test(text)) throw new InvalidArgumentError("It is a size such as 512M or 2G.");
+  return text;
 }
 
 interface AttachOptions {
@@ -103,14 +101,14 @@ async function target(context: Context, n: string): Promise<AttachTarget> {
   }
   const [, vport] = /^vport(\d{1,4})$/.exec(n) ?? [];
   if (vport === undefined) return await context.getVf(oneId(n));
-  const { mac, socket } = await context.body<VportView>(vports[":id"].$get({ param: { id: vport } }));
+  const { mac, socket } = await context.body<VportView>(vports[":id"].$get(byId(Number(vport))));
   return { id: `vport${Number(vport)}`, mac, socket };
 }
 
 function attachCommands(parent: Command, context: Context): void {
   examples(
     parent.command("qemu <n>").description("QEMU arguments that attach a guest to a VF, vport0, or the uplink's port")
-      .option("--memory <size>", "guest memory", "512M")
+      .option("--memory <size>", "guest memory", memorySize, "512M")
       .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
       .option("--kvm", "for KVM instead of TCG", false),
     "qemu 0 --kvm --memory 2G",

@@ -1,24 +1,22 @@
 /** `fabric vport …`: guests without a VF. */
 import type { Command } from "commander";
 import type { VportView } from "../../shared/api/mod.ts";
-import { type Context, examples } from "./context.ts";
-import { parseIds, parsePairs, SETTABLE_VPORT } from "./values.ts";
+import { byId, type Context, examples } from "./context.ts";
+import { oneId, parseIds, parsePairs, SETTABLE_VPORT } from "./values.ts";
 import { modeCommand } from "./vfs.ts";
 import { vportDetail, vportTable } from "./views.ts";
-
-const byId = (id: number | string) => ({ param: { id: String(id) } });
 
 /** Adds `vport`. */
 export function vportCommands(program: Command, context: Context): void {
   const vport = program.command("vport").description("guests without a VF");
-  const { body } = { body: <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer) };
+  const body = <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer);
   const all = () => body<VportView[]>(context.client.api.v1.vports.$get());
   examples(vport.command("list").description("all vports"), "vport list").action(async () => {
     const vports = await all();
     context.show(vports, () => vportTable(vports));
   });
   examples(vport.command("show <n>").description("one vport: policy, counters"), "vport show 0").action(async (n) => {
-    const found = await body<VportView>(context.client.api.v1.vports[":id"].$get(byId(n)));
+    const found = await body<VportView>(context.client.api.v1.vports[":id"].$get(byId(oneId(n))));
     context.show(found, () => vportDetail(found));
   });
   examples(
@@ -47,7 +45,7 @@ export function vportCommands(program: Command, context: Context): void {
     "who drives the guest's data path; passthrough: it is allotted a VF; emulated: it gives it back",
   );
   examples(vport.command("remove <n>").description("take a vport away"), "vport remove 0").action(async (n: string) => {
-    const gone = await body<VportView>(context.client.api.v1.vports[":id"].$delete(byId(n)));
+    const gone = await body<VportView>(context.client.api.v1.vports[":id"].$delete(byId(oneId(n))));
     context.show(gone, () => `vport ${gone.id} is gone`);
   });
 }

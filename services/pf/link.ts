@@ -2,7 +2,7 @@
  * The PF's line to a service that it programmes: the NIC, or the vhost service's software switch. When either side has
  * restarted the whole programme is sent again, which changes nothing that is already in force.
  */
-import { log, oneLine, Peer, readEvents } from "../../shared/api/mod.ts";
+import { bearer, log, oneLine, Peer, readEvents } from "../../shared/api/mod.ts";
 
 const RETRY_MS = 200;
 const TIMEOUT_MS = 5000;
@@ -19,7 +19,7 @@ export class Link<Event> {
 
   constructor(name: string, url: string, token: string | undefined) {
     this.#name = name;
-    this.#headers = token ? { authorization: `Bearer ${token}` } : {};
+    this.#headers = bearer(token);
     this.peer = new Peer(name, url, token, { timeoutMs: TIMEOUT_MS });
   }
 

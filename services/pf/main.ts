@@ -9,6 +9,7 @@ import {
   runService,
   serve,
   urlOf,
+  wholeNumber,
 } from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
@@ -23,7 +24,7 @@ const options = accessCommand(new Command("pf"))
   .option("--vf <url>", "the VF plugin service's API", "http://127.0.0.1:8082")
   .requiredOption("--db <path>", "where settings are kept")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are")
-  .option("--vfs <n>", "VFs of a new fabric", Number, 4)
+  .option("--vfs <n>", "VFs of a new fabric", wholeNumber(0, 256), 4)
   .option("--mac-seed <text>", "what a new fabric's addresses are derived from", crypto.randomUUID())
   .parse()
   .opts<

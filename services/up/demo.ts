@@ -8,11 +8,13 @@ import {
   demoRunDir,
   type FlowState,
   oneLine,
+  path,
   Peer,
   type PingResult,
   type VfMode,
   wholeNumber,
 } from "../../shared/api/mod.ts";
+import { fabricCommand, tokenHint } from "./hints.ts";
 import type { Options } from "./options.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
@@ -98,15 +100,14 @@ function invite({ api, guests, token }: ReadyFabric, runDir: string): void {
   console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
   console.log(`  metrics    ${api}/metrics`);
   guests.forEach((guest, i) => console.log(`  guest ${i + 1}    ${guest.api}  (${guest.ip})`));
-  const deno = "npx -y deno@2.9.6";
-  console.log(`\nEvery API asks for the token: curl -H "authorization: Bearer $(cat ${runDir}/token)" …`);
-  console.log(`Look at it: ${deno} task fabric --run-dir ${runDir} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
+  console.log(`\n${tokenHint(runDir)}`);
+  console.log(`Look at it: ${fabricCommand(runDir)} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
 }
 
 const command = new Command("demo")
   .description("A first look: a fabric with two guests shows what it does, and stays up")
   .option("--port <p>", "port of the PF's API; the others take ports near it", wholeNumber(1, 65535), 8080)
-  .option("--run-dir <dir>", "sockets and settings", demoRunDir())
+  .option("--run-dir <dir>", "sockets and settings", path, demoRunDir())
   .option("--exit", "end when the show is over", false)
   .parse();
 
@@ -121,6 +122,7 @@ try {
     runDir,
     host: "127.0.0.1",
     shells: [],
+    trust: [],
     sealedOnly: false,
     json: true,
     token: true,

@@ -3,12 +3,14 @@ import { Command, InvalidArgumentError } from "commander";
 import {
   defaultRunDir,
   isLoopback,
+  list,
   oneLine,
   parseListen,
+  path,
   qemuArguments,
-  tokenFile,
   wholeNumber,
 } from "../../shared/api/mod.ts";
+import { fabricCommand, tokenHint } from "./hints.ts";
 import type { Options } from "./options.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
@@ -22,7 +24,7 @@ function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Option
   console.log(`  API        ${api}/api/v1/vfs`);
   console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
   console.log(`  metrics    ${api}/metrics\n`);
-  if (token) console.log(`${tokenHint(options.runDir)}\n`);
+  if (token) console.log(`  ${tokenHint(options.runDir)}\n`);
   for (const { api, ip, port } of guests) {
     console.log(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
   }
@@ -31,23 +33,7 @@ function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Option
     console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
     console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
-  const fabric = `npx -y deno@2.9.6 task fabric${
-    options.runDir === defaultRunDir() ? "" : ` --run-dir ${quoted(options.runDir)}`
-  }`;
-  console.log(`With KVM: ${fabric} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
-}
-
-/** How the APIs are asked from a shell. */
-function tokenHint(runDir: string): string {
-  const header = `authorization: Bearer $(cat ${quoted(tokenFile(runDir))})`;
-  return Deno.env.get("RINGFABRIC_TOKEN")
-    ? '  Every API asks for the token: curl -H "authorization: Bearer $RINGFABRIC_TOKEN" …'
-    : `  Every API asks for the token: curl -H "${header}" …`;
-}
-
-/** A path as a shell takes it. */
-function quoted(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+  console.log(`With KVM: ${fabricCommand(options.runDir)} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
 }
 
 /** Arguments in lines of a flag and its value each, to be pasted into a shell. */
@@ -58,7 +44,7 @@ function shellLines(args: string[]): string {
 }
 
 /** Addresses such as `127.0.0.1:9000,[::1]:9001`, checked. */
-function addressList(text: string): string[] {
+function addressList(text: string, before: string[]): string[] {
   const addresses = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
   for (const address of addresses) {
     try {
@@ -67,7 +53,7 @@ function addressList(text: string): string[] {
       throw new InvalidArgumentError(`${address} is not HOST:PORT.`);
     }
   }
-  return addresses;
+  return [...before, ...addresses];
 }
 
 const command = new Command("up")
@@ -75,9 +61,14 @@ const command = new Command("up")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
   .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
   .option("--guest-args <text>", 'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"')
-  .option("--trust <file>", "public keys of further plugin vendors, one in a line")
-  .option("--shells <list>", "where guests with a shell of your own listen, such as 127.0.0.1:9000", addressList, [])
-  .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory")
+  .option("--trust <file>", "public keys of further plugin vendors, one in a line; may be repeated", list, [])
+  .option(
+    "--shells <list>",
+    "where guests with a shell of your own listen, such as 127.0.0.1:9000; may be repeated",
+    addressList,
+    [],
+  )
+  .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory", path)
   .option(
     "--port <p>",
     "port of the PF's API; the other services take the next three, guests those from +10 on",
@@ -85,11 +76,11 @@ const command = new Command("up")
     8080,
   )
   .option("--host <address>", "address to listen on", "127.0.0.1")
-  .option("--run-dir <dir>", "sockets and settings", defaultRunDir())
+  .option("--run-dir <dir>", "sockets and settings", path, defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
   .option(
     "--spin-us <n>",
-    "how long the engines poll without work before they sleep (the NIC: as traffic asks; 0 if guests leave too few CPUs)",
+    "µs that the engines poll without work before they sleep (default: the NIC adapts; 0 with more guests than CPUs)",
     wholeNumber(0, 1_000_000),
   )
   .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))

@@ -5,7 +5,8 @@ export interface Options {
   vfs?: number;
   guests: number;
   guestArgs?: string;
-  trust?: string;
+  /** Files with public keys of further plugin vendors. */
+  trust: string[];
   /** Where guests with shells of their own listen: addresses that the vf service may reach. */
   shells: string[];
   /** Directory of front-ends' sockets to which the vhost service may connect. */

@@ -27,7 +27,7 @@ export class Places {
     this.root = this.#listable(resolve(dirname(fromFileUrl(import.meta.url)), "../.."));
     this.runDir = this.#listable(runDir);
     const keys = relative(fromFileUrl(ROOT), fromFileUrl(TRUSTED_KEYS));
-    this.trust = [`${this.root}/${keys}`, ...(trust ? [this.#listable(resolve(trust))] : [])];
+    this.trust = [`${this.root}/${keys}`, ...trust.map((file) => this.#listable(resolve(file)))];
   }
 
   /** A path that can stand in a list of Deno's permissions, which has no way to write a comma: another name for it. */

@@ -55,7 +55,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
       args: [
         ...access,
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
-        ...optional("--front-ends", options.frontEnds && resolve(options.frontEnds)),
+        ...optional("--front-ends", options.frontEnds === undefined ? undefined : resolve(options.frontEnds)),
         ...optional("--spin-us", spinUs),
         ...optional("--vf-memory-mib", options.vfMemoryMib),
         ...(options.sealedOnly ? ["--sealed-only"] : []),
@@ -89,7 +89,9 @@ export interface GuestParts {
 
 /** Tokens for the services of a fabric and its built-in guests, by port. */
 export interface ServiceTokens {
+  /** What services show each other. */
   service: string;
+  /** What a built-in guest and its hypervisor show each other, by the guest's port. */
   guests: Map<string, string>;
 }
 

@@ -2,34 +2,13 @@
  * The fabric's tokens. The operator's is in the run directory, readable by its owner alone; services get one of their
  * own, and each built-in guest one that is good for its port. What the services check against is a file of hashes.
  */
-import {
-  AccessFile,
-  accessFile,
-  hashToken,
-  newToken,
-  type TokenEntry,
-  tokenFile,
-  withTokensLocked,
-  writePrivately,
-} from "../../shared/api/mod.ts";
+import { changeTokens, hashToken, newToken, type TokenEntry, tokenFile, writePrivately } from "../../shared/api/mod.ts";
+import type { ServiceTokens } from "./processes.ts";
 
 /** The tokens of a fabric that runs. */
-export interface FabricTokens {
+export interface FabricTokens extends ServiceTokens {
   /** What a person shows. */
   operator: string;
-  /** What services show each other. */
-  service: string;
-  /** What a built-in guest and its hypervisor show each other, by the guest's port. */
-  guests: Map<string, string>;
-}
-
-function readEntries(path: string): TokenEntry[] {
-  try {
-    return AccessFile.parse(JSON.parse(Deno.readTextFileSync(path))).tokens;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw new Error(`Cannot read ${path}: ${(error as Error).message}; remove it, and tokens of others with it`);
-  }
 }
 
 /**
@@ -38,16 +17,15 @@ function readEntries(path: string): TokenEntry[] {
  */
 export function prepareTokens(runDir: string, own: string | undefined, guestCount: number): FabricTokens {
   const service = newToken();
-  const operator = withTokensLocked(runDir, () => {
-    const operator = own ?? keptOperator(tokenFile(runDir));
-    if (own !== undefined) forget(tokenFile(runDir));
-    const entries: TokenEntry[] = [
+  let operator = own ?? "";
+  changeTokens(runDir, (before) => {
+    if (own === undefined) operator = keptOperator(tokenFile(runDir));
+    else forget(tokenFile(runDir));
+    return [
       { name: "operator", role: "operator", sha256: hashToken(operator) },
       { name: "services", role: "service", sha256: hashToken(service) },
-      ...readEntries(accessFile(runDir)).filter(isOthers),
+      ...before.filter(isOthers),
     ];
-    writePrivately(accessFile(runDir), JSON.stringify({ tokens: entries }, null, 2));
-    return operator;
   });
   // How many VFs there are is not known yet: guest N is on VF N or on a vport.
   const ports = Array.from({ length: guestCount }, (_, i) => [String(i), `vport${i}`]).flat();
@@ -69,11 +47,7 @@ function keptOperator(file: string): string {
 
 /** The end of a fabric: the tokens of its services are good for nothing. Those of others stay. */
 export function dropTokens(runDir: string): void {
-  withTokensLocked(runDir, () => {
-    const others = readEntries(accessFile(runDir)).filter(isOthers);
-    if (others.length === 0) forget(accessFile(runDir));
-    else writePrivately(accessFile(runDir), JSON.stringify({ tokens: others }, null, 2));
-  });
+  changeTokens(runDir, (before) => before.filter(isOthers));
 }
 
 /** Whether a token is neither the operator's, which every `up` notes anew, nor its services'. */

@@ -19,8 +19,11 @@ export const Role = z.discriminatedUnion("role", [
 ]);
 export type Role = z.output<typeof Role>;
 
+/** What a token is called. */
+export const TokenName = z.string().regex(/^[^\p{Cc}]{1,64}$/u, "1 to 64 characters");
+
 /** One token as the file has it. */
-export const TokenEntry = z.object({ name: z.string().max(64), sha256: z.hex().length(64) }).and(Role);
+export const TokenEntry = z.object({ name: TokenName, sha256: z.hex().length(64) }).and(Role);
 export type TokenEntry = z.output<typeof TokenEntry>;
 
 /** The file: `access.json` in the run directory. */

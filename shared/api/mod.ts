@@ -20,6 +20,7 @@ export * from "./log.ts";
 export * from "./service.ts";
 export * from "./showable.ts";
 export * from "./sse.ts";
+export * from "./tokens.ts";
 export * from "./vf.ts";
 export * from "./vhost.ts";
 export * from "./vport.ts";

@@ -12,14 +12,40 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
-/** Reads a list of CPUs such as `0,2-3`. */
-export function cpuList(text: string): number[] {
-  return text.split(",").filter((part) => part !== "").flatMap((part) => {
+/** A reader of numbers from `min` to `max`, which may have decimals. */
+export function decimal(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const n = Number(text);
+    if (!/^\d+(\.\d+)?$/.test(text) || n < min || n > max) {
+      throw new InvalidArgumentError(`It is a number from ${min} to ${max}.`);
+    }
+    return n;
+  };
+}
+
+/** A list of numbers below 10,000 such as `0,2-3`; `undefined` if it is none. */
+export function numberList(text: string): number[] | undefined {
+  const numbers: number[] = [];
+  for (const part of text.split(",")) {
     const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part.trim());
     const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
-    if (!match || to < from) throw new InvalidArgumentError("It is a list of CPUs such as 0,2-3.");
-    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  });
+    if (!match || to < from) return undefined;
+    for (let n = from; n <= to; n++) numbers.push(n);
+  }
+  return numbers;
+}
+
+/** Reads a list of CPUs such as `0,2-3`. */
+export function cpuList(text: string): number[] {
+  const cpus = numberList(text);
+  if (!cpus) throw new InvalidArgumentError("It is a list of CPUs such as 0,2-3.");
+  return cpus;
+}
+
+/** Reads a path: an empty one would be the directory that the command happens to be started in. */
+export function path(text: string): string {
+  if (text === "") throw new InvalidArgumentError("It is a path, and not empty.");
+  return text;
 }
 
 /** Collects the values of an option that may be repeated. */

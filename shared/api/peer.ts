@@ -33,6 +33,11 @@ async function limitedText(response: Response, bytesMax: number): Promise<string
   return await new Blob(parts).text();
 }
 
+/** The header that shows a token, if there is one. */
+export function bearer(token: string | undefined): { authorization?: string } {
+  return token === undefined ? {} : { authorization: `Bearer ${token}` };
+}
+
 /** Another service's API, as a service sees it. */
 export class Peer {
   readonly url: string;
@@ -53,7 +58,7 @@ export class Peer {
     const request = currentRequest();
     return {
       ...type,
-      ...(this.#token ? { authorization: `Bearer ${this.#token}` } : {}),
+      ...bearer(this.#token),
       ...(request === undefined ? {} : { "x-request-id": request }),
     };
   }

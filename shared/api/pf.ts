@@ -6,6 +6,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { createHash } from "node:crypto";
 import { hc } from "hono/client";
 import { LinkPatch } from "./guest.ts";
+import { bearer } from "./peer.ts";
 import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
 import { Filter } from "./nic.ts";
@@ -250,5 +251,5 @@ export type PfApi = ReturnType<typeof mountPf>;
 
 /** A typed client of the PF at `url`. */
 export function pfClient(url: string, token = Deno.env.get("RINGFABRIC_TOKEN")) {
-  return hc<PfApi>(url, token ? { headers: { authorization: `Bearer ${token}` } } : {});
+  return hc<PfApi>(url, { headers: bearer(token) });
 }

@@ -54,14 +54,6 @@ export function writePrivately(path: string, text: string): void {
   }
 }
 
-/** Runs `step` while nobody else changes the tokens of the fabric in `runDir`. */
-export function withTokensLocked<T>(runDir: string, step: () => T): T {
-  // The directory's own lock, which ends with the descriptor.
-  using lock = Deno.openSync(runDir);
-  lock.lockSync(true);
-  return step();
-}
-
 /** The vhost-user socket of a port such as `vf0`: in a directory of its own, which a guest's container may be given. */
 export function socketPath(runDir: string, port: string): string {
   return `${runDir}/${port}/vhost.sock`;

@@ -62,7 +62,9 @@ Deno.test("the whole policy is a file: exported, compared, applied; applied twic
     const [text, refusal] of [
       ["vfs: [{ id: 0, colour: red }]", "fabric: vf 0: colour: is not a field that can be set"],
       ["vfs: [{ id: 0, vlan: 4095 }]", "fabric: vf 0: vlan: VLAN ids are 0–4094"],
-      ["vfs: {", "fabric: "],
+      ["vfs: {", "is not YAML"],
+      ["vfs: [{ id: 0, mac: null }]", "vfs.0.mac: say the address, or leave the field out"],
+      ["vports: [{ id: 0 }, { id: 0 }]", "vports: names one of them twice"],
       ["nonsense: 1", "fabric: nonsense: is not a field that can be set"],
     ] as const
   ) {
@@ -110,6 +112,20 @@ Deno.test("tokens for others are made, in force at once, and taken away while th
   assertEquals([await status("/api/v1/vfs/1", "PATCH"), await status("/api/v1/nic", "PATCH")], [200, 403]);
   const bobs = await cliWith({ RINGFABRIC_TOKEN: token }, fabric, "vf", "set", "1", "max_tx_rate", "100");
   assertEquals([bobs.code, bobs.err], [0, ""], "its holder may not look at the NIC, and need not");
+  for (
+    const [words, refusal] of [
+      [["", "read"], '"": a name has 1 to 64 characters'],
+      [["x".repeat(65), "read"], "a name has 1 to 64 characters"],
+      [["eve", "vf", ""], '"" is no number of a VF'],
+      [["eve", "vf", "0x1"], '"0x1" is no number of a VF'],
+      [["eve", "service"], "say read, operator, or vf and its number"],
+      [["bob", "read"], "there is a token bob: remove it first"],
+    ] as const
+  ) {
+    const { code, err } = await cli(fabric, "token", "add", ...words);
+    assertEquals([code, err.includes(refusal)], [1, true], err);
+  }
+  assertEquals(await status("/api/v1/vfs/1"), 200, "what was refused has locked nobody out");
   assertEquals((await cli(fabric, "token", "remove", "bob")).code, 0);
   assertEquals(await status("/api/v1/vfs/1"), 401);
 });

@@ -8,6 +8,7 @@ import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
+import { judgedTest } from "../support/judges.ts";
 import { TestProcess } from "../support/process.ts";
 import { until } from "../support/wait.ts";
 
@@ -50,13 +51,13 @@ time.sleep(3600)
 `;
 
 for (const where of ["alone", "inside", "left"]) {
-  Deno.test(`a descriptor that would linger, ${where}, holds up nobody`, async () => {
+  judgedTest(["python"], `a descriptor that would linger, ${where}, holds up nobody`, async () => {
     await using fabric = await TestFabric.start(3);
     await using bystanders = await Bystanders.attach(fabric);
     const { nic = 0, vhost = 0 } = fabric.pids();
     const before = openDescriptors(nic, vhost);
     const { socket } = fabric.vf(2);
-    await using evil = new TestProcess("attacker", "python3", ["-c", ATTACK, where, socket]);
+    await using evil = new TestProcess("attacker", "/usr/bin/python3", ["-c", ATTACK, where, socket]);
     await evil.expect(/refused/);
     await bystanders.check();
     await until("the VF to be served again", async () => {

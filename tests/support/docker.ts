@@ -3,6 +3,7 @@
  * with it. No image registry is asked for anything: the Dockerfile's base is made of the deno that runs the tests.
  */
 import { run } from "./judges.ts";
+import { childrenOf } from "./process.ts";
 
 const SCRIPTS = new URL("docker/", import.meta.url).pathname;
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -34,7 +35,7 @@ export class DockerCluster implements AsyncDisposable {
     try {
       await cluster.#run("sh", [`${SCRIPTS}dockerd-up.sh`, cluster.#dir]);
       const pid = (await Deno.readTextFile(`${cluster.#dir}/unshare.pid`)).trim();
-      cluster.#init = (await run("pgrep", ["-P", pid])).trim();
+      cluster.#init = String(childrenOf(Number(pid))[0] ?? "");
       await cluster.#run(Deno.execPath(), ["install", "--quiet", "--frozen"], { DENO_DIR: cache });
       const base = /^FROM (\S+)$/m.exec(await Deno.readTextFile(`${ROOT}Dockerfile`))?.[1] ?? "";
       await cluster.#run("sh", [`${SCRIPTS}base-image.sh`, base, cache], { DENO: Deno.execPath() });

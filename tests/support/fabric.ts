@@ -1,7 +1,7 @@
 /** A real fabric for a test: `up` with a run directory and ports of its own. */
 import { pfClient, type VfPatch } from "../../shared/api/mod.ts";
 import { EventLog } from "./event_log.ts";
-import { TestProcess } from "./process.ts";
+import { childrenOf, TestProcess } from "./process.ts";
 import { authorized } from "./token.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -113,9 +113,15 @@ export class TestFabric implements AsyncDisposable {
     return EventLog.start(this.info.api);
   }
 
+  /** Its services and guests: a line of pid and command each. */
   #children(): string {
-    const { stdout } = new Deno.Command("pgrep", { args: ["-P", String(this.process.pid), "-a"] }).outputSync();
-    return new TextDecoder().decode(stdout);
+    return childrenOf(this.process.pid).map((pid) => {
+      try {
+        return `${pid} ${Deno.readTextFileSync(`/proc/${pid}/cmdline`).replaceAll("\0", " ")}`;
+      } catch {
+        return "";
+      }
+    }).join("\n");
   }
 
   /** Pid of the built-in guest `index`, while there is one. */

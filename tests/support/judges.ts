@@ -17,6 +17,7 @@ export const JUDGE_PACKAGES = [
   "iproute2",
   "iperf3",
   "procps",
+  "python3",
   "systemd",
   "tshark",
   "user-mode-linux",
@@ -34,10 +35,12 @@ const PROGRAMS: Record<string, string> = {
   "chromium": "/usr/bin/chromium",
   "docker": "/usr/sbin/dockerd",
   "docker-compose": "/usr/bin/docker-compose",
+  "systemd": "/usr/bin/systemd-notify",
+  "python": "/usr/bin/python3",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium";
+export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium" | "systemd" | "python";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
@@ -45,6 +48,8 @@ const NEEDS: Record<Judge, string[]> = {
   tshark: ["tshark"],
   uml: ["uml", "iperf3", "busybox", "root, for namespaces"],
   chromium: ["chromium"],
+  systemd: ["systemd"],
+  python: ["python"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };
 

@@ -1,6 +1,17 @@
 /** A program under test or a judge: started, fed, read line by line, ended by pid. */
 import { until, within } from "./wait.ts";
 
+/** Pids of a process's children; none once it has ended. */
+export function childrenOf(pid: number): number[] {
+  try {
+    const tasks = [...Deno.readDirSync(`/proc/${pid}/task`)];
+    const texts = tasks.map(({ name }) => Deno.readTextFileSync(`/proc/${pid}/task/${name}/children`));
+    return texts.flatMap((text) => text.split(" ").filter((word) => word !== "").map(Number));
+  } catch {
+    return [];
+  }
+}
+
 /** A child process whose output is kept. */
 export class TestProcess implements AsyncDisposable {
   readonly child: Deno.ChildProcess;

@@ -3,7 +3,7 @@
  * (virtio_uml) and has an interface of the host's file system as its root. It boots in two seconds.
  */
 import { fromFileUrl } from "@std/path";
-import { TestProcess } from "./process.ts";
+import { childrenOf, TestProcess } from "./process.ts";
 import { until, within } from "./wait.ts";
 
 const INIT = fromFileUrl(new URL("uml_init.sh", import.meta.url));
@@ -106,9 +106,7 @@ export class UmlGuest implements AsyncDisposable {
 
   /** Ends it as a power failure does. */
   async kill(): Promise<void> {
-    const { pid } = this.#process;
-    const children = await Deno.readTextFile(`/proc/${pid}/task/${pid}/children`).catch(() => "");
-    for (const child of children.trim().split(" ").filter((text) => text !== "")) Deno.kill(Number(child), "SIGKILL");
+    for (const child of childrenOf(this.#process.pid)) Deno.kill(child, "SIGKILL");
     await within("the guest's processes to end", this.#process.child.status, 10_000);
     await this.#process.end();
   }
