@@ -10,6 +10,16 @@ export const VF = 2;
 export const NIC = 3;
 export const GUESTS = 10;
 
+/** Who may ask what, and where the command line sends its token: that is up's word, and no service's. */
+const UPS_FILES = ["token", "access.json", "fabric.json", "up.lock"];
+/** What each service has in the run directory, beside ports' sockets. */
+const OWN_FILES = {
+  nic: ["nic.sock", "passthrough.sock"],
+  pf: ["pf.sqlite", "pf.sqlite-journal"],
+  vhost: ["vhost-ports.json"],
+  vf: ["plugins"],
+} as const;
+
 /** Addresses and files of a fabric. */
 export class Places {
   readonly root: string;
@@ -55,16 +65,28 @@ export class Places {
     return host ? `${host}:${this.#port + offset}` : this.listen(offset);
   }
 
-  /** What every service may read and write. */
-  get files(): string[] {
-    const read = [this.root, this.runDir, ...this.trust].join(",");
-    const own = ["token", "access.json", "fabric.json", "up.lock"].map((name) => `${this.runDir}/${name}`);
+  /** What a service or a guest may read and write: the checkout is read, and of the run directory what it has there. */
+  files(name: keyof typeof OWN_FILES | "guest"): string[] {
+    const all = (names: readonly string[]) => names.map((name) => `${this.runDir}/${name}`);
+    const own = name === "guest" ? [] : OWN_FILES[name];
+    const read = [this.root, ...this.trust];
+    // Sockets of ports have directories of their own, and what is damaged is put aside by the side of its old place.
+    if (name === "pf" || name === "vhost") {
+      const { [name]: _, ...others } = OWN_FILES;
+      const denied = Object.values(others).flat();
+      return [
+        `--allow-read=${[...read, this.runDir].join(",")}`,
+        `--deny-read=${all([...denied, "token"]).join(",")}`,
+        `--allow-write=${this.runDir}`,
+        `--deny-write=${all([...denied, ...UPS_FILES]).join(",")}`,
+        "--allow-env",
+      ];
+    }
     return [
-      `--allow-read=${read}`,
-      `--deny-read=${this.runDir}/token`,
-      `--allow-write=${this.runDir}`,
-      // Who may ask what, and where the command line sends its token, is up's word alone.
-      `--deny-write=${own.join(",")}`,
+      `--allow-read=${[...read, ...all([...own, "access.json"])].join(",")}`,
+      // The run directory may lie in the checkout.
+      `--deny-read=${all(["token"]).join(",")}`,
+      ...(own.length > 0 ? [`--allow-write=${all(own).join(",")}`] : []),
       "--allow-env",
     ];
   }

@@ -27,7 +27,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
   return [
     {
       ...script("nic"),
-      permissions: [...places.files, "--allow-ffi", net(NIC)],
+      permissions: [...places.files("nic"), "--allow-ffi", net(NIC)],
       args: [
         ...access,
         ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
@@ -40,7 +40,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
     },
     {
       ...script("pf"),
-      permissions: [...places.files, net(PF, NIC, VHOST, VF)],
+      permissions: [...places.files("pf"), net(PF, NIC, VHOST, VF)],
       env: asking,
       args: [
         ...access,
@@ -51,7 +51,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
     },
     {
       ...script("vhost"),
-      permissions: [...places.files, "--allow-ffi", net(VHOST)],
+      permissions: [...places.files("vhost"), "--allow-ffi", net(VHOST)],
       args: [
         ...access,
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
@@ -63,7 +63,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
     },
     {
       ...script("vf"),
-      permissions: [...places.files, [net(VF, PF, NIC, VHOST, ...guestPorts), ...options.shells].join(",")],
+      permissions: [...places.files("vf"), [net(VF, PF, NIC, VHOST, ...guestPorts), ...options.shells].join(",")],
       env: { ...asking, ...guestTokens(tokens) },
       args: [
         ...access,
@@ -119,7 +119,7 @@ export function guest(index: number, vfs: number, parts: GuestParts): ChildSpec 
   return {
     name: `guest ${index}`,
     script: `${places.root}/services/guest/main.ts`,
-    permissions: [...places.files, "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
+    permissions: [...places.files("guest"), "--allow-ffi", `--allow-net=${listen},${places.at(VF)}`],
     env: tokens ? { RINGFABRIC_TOKEN: tokens.guests.get(port) ?? "" } : {},
     args: [
       ...accessArguments(tokens, runDir),
