@@ -19,6 +19,7 @@ import {
   P_FLAGS,
   P_RX_COUNT,
   P_RX_QUEUES,
+  P_NATIVE,
   P_VLAN,
   POOL_F_FALLBACK_PF,
   POOL_PF,
@@ -41,14 +42,14 @@ import {
   VIRTQ_USED_ELEM_BYTES,
   VIRTQ_USED_RING,
 } from "../../shared/layout/virtio.ts";
-import { isMulticast, MAC_MASK } from "../lib/ethernet.ts";
+import { isMulticast, isTag, MAC_MASK } from "../lib/ethernet.ts";
 import { beginGather, recordAt, recordSegments } from "./batch/record.ts";
 import { appendSegment } from "./batch/segments.ts";
 import { batch, context, poolAt } from "./context.ts";
 import { bookResults, clearResults, count } from "./deliver/results.ts";
 import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
-import { tagOf } from "./switch/admit.ts";
+import { nativeTag, tagOf } from "./switch/admit.ts";
 import { groupOf } from "./switch/decide.ts";
 import { hashOf, steer } from "./switch/steer.ts";
 
@@ -132,7 +133,8 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
       // The guest is behind the PF's pool now, which is a trunk port: the frame carries the tag of the PF's VLAN there.
       rx = steer(POOL_PF, 0);
-      if (load<u32>(p, P_VLAN) != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tagOf(p) << 32), N_HEAD);
+      const tag = tagBehindPf(p, record);
+      if (tag != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tag << 32), N_HEAD);
     }
     clearResults();
     if (rx == 0) {
@@ -144,6 +146,13 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     }
   }
   return n;
+}
+
+/** The tag that a held frame of pool `p` carries behind the PF's pool; 0 if it has its own, or none. */
+function tagBehindPf(p: usize, record: usize): u32 {
+  if (load<u32>(p, P_VLAN) != 0) return tagOf(p);
+  const native = load<u32>(p, P_NATIVE);
+  return native != 0 && !isTag(load<u16>(record, 12)) ? nativeTag(native) : 0;
 }
 
 @inline

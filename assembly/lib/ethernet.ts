@@ -10,6 +10,7 @@ export const MAC_BROADCAST: u64 = 0xffffffffffff;
 export const TPID_C: u32 = 0x0081;
 export const TPID_S: u32 = 0xa888;
 
+export const ETHERTYPE_ARP: u32 = 0x0608;
 export const ETHERTYPE_IPV4: u32 = 0x0008;
 export const ETHERTYPE_IPV6: u32 = 0xdd86;
 

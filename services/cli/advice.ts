@@ -14,6 +14,8 @@ export const ADVICE: Partial<Record<CounterName, string>> = {
   tx_spoofed:
     "It sends from another address: give the VF that one (fabric vf set N mac …), or spoofchk off, or trust on.",
   tx_bad_source: "It sends from an address that cannot be one.",
+  tx_ip_spoofed: "It sends from an IP address that it may not use: fabric vf set N allowed_ips …, or another address.",
+  tx_broadcast_limited: "It sends too many broadcasts: a loop in the guest, or fabric vf set N max_broadcast_rate 0.",
   tx_vlan_tagged: "It tags its frames, and the PF sets its VLAN: vlan 0 and trunk, or no tags in the guest.",
   tx_vlan_denied: "It uses a VLAN that it may not: fabric vf set N trunk …, or trust on.",
   tx_runt: "It sends frames that are no frames.",

@@ -37,6 +37,10 @@ const vlanList: Reader = (value, key) => {
   return list;
 };
 
+/** `A,B` or `none`. */
+const addressList: Reader = (value) => value === "none" ? [] : value.split(",");
+/** `A,B/N` or `all`. */
+const prefixList: Reader = (value) => value === "all" ? [] : value.split(",");
 const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
 const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
@@ -46,12 +50,16 @@ const KEYS = new Map<string, [string, Reader]>(Object.entries({
   qos: ["qos", number],
   proto: ["vlanProto", protocol],
   trunk: ["trunk", vlanList],
+  native_vlan: ["nativeVlan", number],
+  allowed_macs: ["allowedMacs", addressList],
+  allowed_ips: ["allowedIps", prefixList],
   spoofchk: ["spoofCheck", onOff],
   trust: ["trust", onOff],
   promisc: ["promisc", onOff],
   state: ["linkState", text],
   min_tx_rate: ["minTxRate", number],
   max_tx_rate: ["maxTxRate", number],
+  max_broadcast_rate: ["maxBroadcastRate", number],
   multicast: ["multicast", groups],
   guest_multicast: ["guestMulticast", wishedGroups],
   mtu: ["mtu", number],

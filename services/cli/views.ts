@@ -40,7 +40,11 @@ function rate(min: number, max: number): string {
 }
 
 function vlan(vf: PortPolicy): string {
-  if (vf.vlan === 0) return vf.trust ? "all tags" : vf.trunk.length > 0 ? `trunk ${formatVlans(vf.trunk)}` : "-";
+  if (vf.vlan === 0) {
+    const native = vf.nativeVlan === 0 ? [] : [`native ${vf.nativeVlan}`];
+    const tags = vf.trust ? ["all tags"] : vf.trunk.length > 0 ? [`trunk ${formatVlans(vf.trunk)}`] : [];
+    return [...native, ...tags].join(" ") || "-";
+  }
   return `${vf.vlan}${vf.qos ? ` qos ${vf.qos}` : ""}${vf.vlanProto === "802.1ad" ? " 802.1ad" : ""}`;
 }
 
@@ -139,12 +143,16 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["qos", vf.qos],
     ["proto", vf.vlanProto],
     ["trunk", formatVlans(vf.trunk)],
+    ["native_vlan", vf.nativeVlan],
+    ["allowed_macs", vf.allowedMacs.join(",") || "none"],
+    ["allowed_ips", vf.allowedIps.join(",") || "all"],
     ["spoofchk", vf.spoofCheck ? "on" : "off"],
     ["trust", vf.trust ? "on" : "off"],
     ["promisc", vf.promisc ? "on" : "off"],
     ["state", vf.linkState],
     ["min_tx_rate", vf.minTxRate],
     ["max_tx_rate", vf.maxTxRate],
+    ["max_broadcast_rate", vf.maxBroadcastRate],
     ["multicast", groups(vf.multicast)],
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
     ["mtu", vf.mtu],

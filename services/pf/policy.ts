@@ -3,6 +3,7 @@
  * drivers behind it, with reasons a person can act on. Pure: settings in, settings or an error out.
  */
 import {
+  addressesOfPort,
   ApiError,
   type NicPatch,
   policyTag,
@@ -58,6 +59,8 @@ function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Part
     if (patch.vlanProto === undefined) next.vlanProto = "802.1Q";
   }
   if (patch.trust === false && patch.promisc === undefined) next.promisc = false;
+  // The port's own address is not one beside it.
+  next.allowedMacs = next.allowedMacs.filter((mac) => mac !== next.mac);
   // An address that the PF sets is the PF's: only a trusted guest may change it afterwards.
   if (patch.mac !== undefined && patch.macFixed === undefined) next.macFixed = true;
 
@@ -82,26 +85,36 @@ function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Part
   return next;
 }
 
+/** Whether a port is a member of VLAN `vlan` though the PF has put it into none. */
+function isTrunkOf({ trunk, nativeVlan }: PortPolicy, vlan: number): boolean {
+  return trunk.includes(vlan) || (nativeVlan !== 0 && nativeVlan === vlan);
+}
+
 /** Throws if two ports, or a port and the PF, would receive the same (MAC, VLAN). */
 function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void {
-  if (mine.mac === settings.pfMac) throw new ApiError(409, `cannot give ${who} the PF's address ${mine.mac}`, "mac");
-  if (mine.mac === uplinkMac(settings.pfMac)) {
-    throw new ApiError(409, `cannot give ${who} the address ${mine.mac}: it is the uplink port's`, "mac");
+  const addresses = addressesOfPort(mine);
+  const fieldOf = (mac: string) => mac === mine.mac ? "mac" : "allowedMacs";
+  for (const mac of addresses) {
+    if (mac === settings.pfMac) throw new ApiError(409, `cannot give ${who} the PF's address ${mac}`, fieldOf(mac));
+    if (mac === uplinkMac(settings.pfMac)) {
+      throw new ApiError(409, `cannot give ${who} the address ${mac}: it is the uplink port's`, fieldOf(mac));
+    }
   }
   const others: [string, PortPolicy][] = [
     ...settings.vfs.map((vf, id): [string, PortPolicy] => [`vf ${id}`, vf]),
     ...settings.vports.map((vport): [string, PortPolicy] => [`vport ${vport.id}`, vport]),
   ];
   for (const [name, other] of others) {
-    if (other === mine || other.mac !== mine.mac) continue;
+    if (other === mine) continue;
+    const mac = addressesOfPort(other).find((mac) => addresses.includes(mac));
+    if (mac === undefined) continue;
     const everywhere = (vf: PortPolicy) => vf.vlan === 0 && vf.trust;
     const shared = everywhere(mine) || everywhere(other) || vlanKey(mine) === vlanKey(other) ||
-      other.trunk.includes(mine.vlan) ||
-      mine.trunk.includes(other.vlan);
+      isTrunkOf(other, mine.vlan) || isTrunkOf(mine, other.vlan);
     if (!shared) continue;
     const vlan = mine.vlan || other.vlan;
     const where = vlan === 0 ? "without a VLAN" : `in VLAN ${vlan}`;
-    throw new ApiError(409, `cannot give ${who} the address ${mine.mac}: ${name} has it ${where}`, "mac");
+    throw new ApiError(409, `cannot give ${who} the address ${mac}: ${name} has it ${where}`, fieldOf(mac));
   }
 }
 

@@ -21,7 +21,7 @@ export function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings)
   const onSwitch = vports.filter(({ vf }) => vf === null);
   return {
     ...{ switchMode, link, pfMac, vfs: effective },
-    vports: onSwitch.map(({ mac, vlan, vlanProto }) => ({ mac, vlan, vlanProto })),
+    vports: onSwitch.map(({ mac, allowedMacs, vlan, vlanProto }) => ({ mac, allowedMacs, vlan, vlanProto })),
   };
 }
 

@@ -1,5 +1,5 @@
 /** What a guest may have of its own accord, as `ip link` and ixgbe have it. Pure: a wish in, a patch or an error out. */
-import { ApiError, type LinkPatch, type PortPolicy, type VportPatch } from "../../shared/api/mod.ts";
+import { addressesOfPort, ApiError, type LinkPatch, type PortPolicy, type VportPatch } from "../../shared/api/mod.ts";
 import type { OwnPatch } from "./policy.ts";
 
 /** What a granted wish changes. */
@@ -42,10 +42,11 @@ function grantMac(
   return { mac, macFixed: policy.macFixed };
 }
 
-/** A trusted guest has further addresses by using them, so a wish for them changes nothing. */
-function grantUnicast(who: string, { trust }: PortPolicy, wanted: LinkPatch["unicast"]): Granted {
-  if (wanted === undefined || wanted.length === 0 || trust) return {};
-  const detail = `${who} may not have further addresses (${wanted.slice(0, 3).join(", ")}): it is not trusted`;
+/** Further addresses are the PF's to give; a trusted guest has them by using them. So a wish changes nothing. */
+function grantUnicast(who: string, policy: PortPolicy, wanted: LinkPatch["unicast"]): Granted {
+  const more = wanted?.filter((mac) => !addressesOfPort(policy).includes(mac)) ?? [];
+  if (more.length === 0 || policy.trust) return {};
+  const detail = `${who} may not have further addresses (${more.slice(0, 3).join(", ")}): it is not trusted`;
   throw new ApiError(409, detail, "unicast", "not-trusted");
 }
 

@@ -6,6 +6,7 @@ export * from "./events.ts";
 export * from "./guard.ts";
 export * from "./guest.ts";
 export * from "./hypervisor.ts";
+export * from "./ip.ts";
 export * from "./listen.ts";
 export * from "./mode.ts";
 export * from "./nic.ts";

@@ -19,8 +19,9 @@ export const Programme = z.strictObject({
   /** `fallback` pf: while nobody drives the VF, its guest is on the switch behind the PF's pool. */
   vfs: z.array(VfPolicy.extend({ fallback: z.enum(["none", "pf"]).default("none") })).max(256),
   /** Addresses behind the PF's pool: guests on the software switch. */
-  vports: z.array(z.strictObject({ mac: MacAddress, ...VfPolicy.pick({ vlan: true, vlanProto: true }).shape })).max(256)
-    .default([]),
+  vports: z.array(
+    z.strictObject({ mac: MacAddress, ...VfPolicy.pick({ allowedMacs: true, vlan: true, vlanProto: true }).shape }),
+  ).max(256).default([]),
 }).openapi("Programme");
 export type Programme = z.output<typeof Programme>;
 

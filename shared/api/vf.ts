@@ -4,6 +4,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { FRAME_BYTES_MAX } from "../layout/nic.ts";
+import { ALLOWED_IPS_MAX, IpPrefix } from "./ip.ts";
 
 /** Highest rate that can be set, in Mbit/s. */
 const RATE_MBPS_MAX = 1_000_000;
@@ -42,6 +43,18 @@ export const Multicast = z.union([
 ], { error: "is all, none, or a list of multicast MAC addresses" });
 export type Multicast = z.output<typeof Multicast>;
 
+/** Addresses that a port can have beside its own. */
+const ALLOWED_MACS_MAX = 16;
+
+const BROADCAST_RATE_MAX = 10_000_000;
+const BROADCAST_RATES = `rates are 0 (no limit) to ${BROADCAST_RATE_MAX} frames a second`;
+
+/** A list without doubles, in one order. */
+function sortedList<S extends z.ZodType<string>>(element: S, most: number, of: string) {
+  return z.array(element, { error: `is a list of ${of}` }).max(most, `at most ${most} ${of}`)
+    .transform((list) => [...new Set(list)].sort());
+}
+
 /** The fields of a VF's policy. */
 export const vfPolicyShape = {
   mac: MacAddress,
@@ -63,7 +76,17 @@ export const vfPolicyShape = {
       items: { type: "integer" },
       description: "VLANs whose tags the guest may use (VGT) while vlan is 0",
     }),
+  nativeVlan: z.int({ error: "must be a whole number" }).min(0, "VLAN ids are 0–4094").max(4094, "VLAN ids are 0–4094")
+    .openapi({
+      description: "VLAN of the frames that the guest sends and gets without a tag, while vlan is 0; 0: none",
+    }),
   spoofCheck: z.boolean({ error: "is true or false" }),
+  allowedMacs: sortedList(MacAddress, ALLOWED_MACS_MAX, "addresses").openapi({
+    description: "Addresses that the VF has beside its own, such as those of VRRP",
+  }),
+  allowedIps: sortedList(IpPrefix, ALLOWED_IPS_MAX, "addresses and prefixes").openapi({
+    description: "IP addresses that the guest may send from, in IPv4, IPv6 and ARP; none: all",
+  }),
   trust: z.boolean({ error: "is true or false" })
     .openapi({ description: "May use any VLAN tag, add MAC addresses by using them, and be promiscuous" }),
   promisc: z.boolean({ error: "is true or false" })
@@ -71,6 +94,9 @@ export const vfPolicyShape = {
   linkState: z.enum(["auto", "enable", "disable"], { error: "is auto, enable or disable" }),
   minTxRate: rate.openapi({ description: "Mbit/s: share under contention, in proportion to the other VFs'" }),
   maxTxRate: rate.openapi({ description: "Mbit/s: limit; 0: none" }),
+  maxBroadcastRate: z.int({ error: "must be a whole number of frames a second" }).min(0, BROADCAST_RATES)
+    .max(BROADCAST_RATE_MAX, BROADCAST_RATES)
+    .openapi({ description: "Broadcasts a second that the VF may send, others are dropped; 0: no limit" }),
   multicast: Multicast.openapi({ description: "Multicast that the VF may receive" }),
   guestMulticast: Multicast.nullable().openapi({
     description: "What its guest wants of it, and, while it is trusted, beyond it; null: the guest has not asked",
@@ -119,12 +145,16 @@ export function defaultPolicy(mac: string): VfPolicy {
     qos: 0,
     vlanProto: "802.1Q",
     trunk: [],
+    nativeVlan: 0,
+    allowedMacs: [],
+    allowedIps: [],
     spoofCheck: true,
     trust: false,
     promisc: false,
     linkState: "auto",
     minTxRate: 0,
     maxTxRate: 0,
+    maxBroadcastRate: 0,
     multicast: "all",
     guestMulticast: null,
     mtu: MTU_DEFAULT,
@@ -141,6 +171,11 @@ export function receivedMulticast(
   if (trust || multicast === "all") return guestMulticast;
   if (guestMulticast === "all" || multicast === "none") return multicast;
   return guestMulticast === "none" ? "none" : guestMulticast.filter((group) => multicast.includes(group));
+}
+
+/** All addresses that the PF gives a port. */
+export function addressesOfPort({ mac, allowedMacs }: Pick<VfPolicy, "mac" | "allowedMacs">): string[] {
+  return [mac, ...allowedMacs];
 }
 
 /** Whether a VLAN id is the VF's own, by VST or as an untagged member. */

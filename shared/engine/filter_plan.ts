@@ -4,7 +4,7 @@
  * room, are refused while the old programme is in force.
  */
 import { FILTER_COUNT, FILTER_PROBES_MAX, POOL_PF, VF_MAX, VLAN_ANY } from "../layout/nic.ts";
-import { vlanKey } from "../api/vf.ts";
+import { addressesOfPort, vlanKey } from "../api/vf.ts";
 import { DeviceRefusal } from "../device/mod.ts";
 import { macToNumber, poolName } from "./names.ts";
 import type { PoolProgramme } from "./programme.ts";
@@ -77,14 +77,17 @@ export function changeFilters({ remove, add }: FilterPlan, before: FilterSet, wa
 
 /** What a programme sets: an address in one VLAN for ports that the PF has put into one, in any for those that see tags. */
 function* wanted({ pfMac, vfs, vports }: PoolProgramme): Generator<{ mac: string; vlan: number; pool: number }> {
-  for (const [pool, policy] of vfs.entries()) {
-    if (policy) yield { mac: policy.mac, vlan: policy.vlan === 0 ? VLAN_ANY : vlanKey(policy), pool };
-  }
+  for (const [pool, policy] of vfs.entries()) if (policy) yield* addressesOf(policy, pool);
   if (pfMac === undefined) return;
   yield { mac: pfMac, vlan: VLAN_ANY, pool: POOL_PF };
-  for (const vport of vports) {
-    yield { mac: vport.mac, vlan: vport.vlan === 0 ? VLAN_ANY : vlanKey(vport), pool: POOL_PF };
-  }
+  for (const vport of vports) yield* addressesOf(vport, POOL_PF);
+}
+
+type Addressed = PoolProgramme["vports"][number];
+
+function* addressesOf(policy: Addressed, pool: number): Generator<{ mac: string; vlan: number; pool: number }> {
+  const vlan = policy.vlan === 0 ? VLAN_ANY : vlanKey(policy);
+  for (const mac of addressesOfPort(policy)) yield { mac, vlan, pool };
 }
 
 function sameAddress(mac: string, vlan: number, ...pools: [number, number]): string {

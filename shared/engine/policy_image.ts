@@ -3,6 +3,7 @@
  * made before the engine stands still, and only those parts that differ from what is in force: the pause copies them.
  */
 import * as L from "../layout/nic.ts";
+import { prefixBytes } from "../api/ip.ts";
 import { isLinkUp, vlanKey } from "../api/vf.ts";
 import { macToNumber } from "./names.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
@@ -10,6 +11,9 @@ import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 /** How long a rate-limited pool may burst: long enough for the worker's millisecond of sleep. */
 const BURST_SECONDS = 0.004;
 const BURST_BYTES_MIN = 3036;
+/** The same for broadcasts: a guest that starts asks for several addresses at once. */
+const BROADCAST_BURST_SECONDS = 0.1;
+const BROADCAST_BURST_MIN = 10;
 
 type Link = PoolProgramme["link"];
 
@@ -33,6 +37,16 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
   if (old?.mac !== policy.mac) patches.push({ at: at + L.P_MAC, bytes: macBytes(policy.mac) });
   // The bucket is the engine's to empty, so it is only written, full, when the rate changes.
   if (old?.maxTxRate !== policy.maxTxRate) patches.push({ at: at + L.P_RATE, bytes: rateBytes(policy, nowNs) });
+  if (old?.maxBroadcastRate !== policy.maxBroadcastRate) {
+    patches.push({ at: at + L.P_BROADCAST_RATE, bytes: broadcastBytes(policy, nowNs) });
+  }
+  if (!old || nativeVlan(old) !== nativeVlan(policy)) {
+    patches.push({ at: at + L.P_NATIVE, bytes: numbers(nativeVlan(policy)) });
+  }
+  if (!old || !isSameList(old.allowedIps, policy.allowedIps)) {
+    patches.push({ at: L.ADDRESS_TABLES + pool * L.ADDRESS_TABLE_STRIDE, bytes: addressTable(policy) });
+    patches.push({ at: at + L.P_ADDRESS_COUNT, bytes: numbers(policy.allowedIps.length) });
+  }
   if (!old || !hasSameVlans(old, policy)) {
     patches.push({ at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: vlanBitmap(policy) });
   }
@@ -74,7 +88,8 @@ function isSameList<T>(a: readonly T[], b: readonly T[]): boolean {
 }
 
 function hasSameVlans(a: PoolPolicy, b: PoolPolicy): boolean {
-  return vlanKey(a) === vlanKey(b) && a.trust === b.trust && isSameList(a.trunk, b.trunk);
+  return vlanKey(a) === vlanKey(b) && a.trust === b.trust && nativeVlan(a) === nativeVlan(b) &&
+    isSameList(a.trunk, b.trunk);
 }
 
 function hasSameMulticast({ multicast: a }: PoolPolicy, { multicast: b }: PoolPolicy): boolean {
@@ -101,11 +116,31 @@ function tagWords(policy: PoolPolicy, link: Link): number[] {
   return [flags, vlanKey(policy), policy.qos];
 }
 
-/** P_RATE, P_TOKENS, P_TOKENS_AT_NS and P_BURST. */
+/** P_RATE, P_TOKENS, P_TOKENS_AT_NS and P_BURST: a full bucket. */
+function bucketBytes(perNs: number, burst: number, nowNs: number): Uint8Array {
+  return new Uint8Array(Float64Array.of(perNs, burst, nowNs, burst).buffer);
+}
+
 function rateBytes({ maxTxRate }: PoolPolicy, nowNs: number): Uint8Array {
   const bytesPerNs = maxTxRate / 8000;
-  const burst = Math.max(BURST_BYTES_MIN, bytesPerNs * BURST_SECONDS * 1e9);
-  return new Uint8Array(Float64Array.of(bytesPerNs, burst, nowNs, burst).buffer);
+  return bucketBytes(bytesPerNs, Math.max(BURST_BYTES_MIN, bytesPerNs * BURST_SECONDS * 1e9), nowNs);
+}
+
+function broadcastBytes({ maxBroadcastRate }: PoolPolicy, nowNs: number): Uint8Array {
+  const burst = Math.max(BROADCAST_BURST_MIN, maxBroadcastRate * BROADCAST_BURST_SECONDS);
+  return bucketBytes(maxBroadcastRate / 1e9, burst, nowNs);
+}
+
+/** The VLAN of a pool's untagged frames, where the pool sees tags. */
+function nativeVlan({ vlan, nativeVlan }: PoolPolicy): number {
+  return vlan === 0 ? nativeVlan : 0;
+}
+
+/** The address table: each prefix, and which of its bits count. */
+function addressTable({ allowedIps }: PoolPolicy): Uint8Array {
+  const table = new Uint8Array(L.ADDRESS_TABLE_STRIDE);
+  for (const [i, prefix] of allowedIps.entries()) table.set(prefixBytes(prefix), i * L.ADDRESS_STRIDE);
+  return table;
 }
 
 /** The VLANs that a pool is a member of, by their keys. */
@@ -115,8 +150,10 @@ function vlanBitmap(policy: PoolPolicy): Uint8Array {
     setBit(bitmap, vlanKey(policy));
   } else if (policy.trust) {
     bitmap.fill(0xff);
+    // Frames of no VLAN would be taken for those of the native one.
+    if (policy.nativeVlan !== 0) bitmap[0] = 0xfe;
   } else {
-    setBit(bitmap, 0);
+    setBit(bitmap, policy.nativeVlan);
     for (const vid of policy.trunk) {
       setBit(bitmap, vid);
       setBit(bitmap, vid | L.VLAN_KEY_AD);

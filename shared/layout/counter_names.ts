@@ -32,6 +32,8 @@ export const COUNTERS = [
   ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],
   ["tx_pruned", "Frames of the uplink dropped because they came from the VF they are for (VEPA)"],
   ["rx_too_dear", "Frames dropped because the VF's receive buffers are chains that take too long to walk"],
+  ["tx_broadcast_limited", "Broadcasts of the VF dropped because it sends more than it may"],
+  ["tx_ip_spoofed", "Frames of the VF dropped because their IP or ARP source address is not one that it may use"],
 ] as const;
 
 /** Times of a pool, in nanoseconds: name, meaning, and where they lie. They stand beside the counters in the API. */

@@ -33,6 +33,11 @@ Deno.test("the words of ip link become fields of the API", () => {
     trunk: [10, 20, 21, 22],
   });
   assertEquals(parsePairs(["trunk", "none"]), { trunk: [] });
+  assertEquals(parsePairs(["native_vlan", "10", "allowed_macs", "a,b", "allowed_ips", "all"]), {
+    nativeVlan: 10,
+    allowedMacs: ["a", "b"],
+    allowedIps: [],
+  });
 });
 
 Deno.test("words that mean nothing are refused with what would do", () => {

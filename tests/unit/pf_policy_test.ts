@@ -109,6 +109,65 @@ refuses("an address is a unicast one of its own", [
   { set: { mac: "00:00:00:00:00:00" }, field: "mac", says: "mac: is all zero: a VF needs an address of its own" },
 ]);
 
+const PREFIX = "is not an IP address or prefix such as 10.0.0.5, 10.0.0.0/24 or fe80::/10";
+
+refuses("further addresses are unicast ones, IP addresses are whole, and there are 16 of each at most", [
+  { set: { nativeVlan: 4095 }, field: "nativeVlan", says: `nativeVlan: ${VLANS}` },
+  { set: { allowedMacs: "none" }, field: "allowedMacs", says: "allowedMacs: is a list of addresses" },
+  {
+    set: { allowedMacs: ["01:00:5e:00:00:01"] },
+    field: "allowedMacs.0",
+    says: "allowedMacs.0: is a multicast address: a VF needs a unicast one (the first byte must be even)",
+  },
+  ...["10.1", "167772161", "10.0.0.256", "10.0.0.0/33", "fe80::/129", "::1::", "", "host", "10.0.0.5/"].map((text) => ({
+    set: { allowedIps: ["10.0.0.5", text] },
+    field: "allowedIps.1",
+    says: `allowedIps.1: ${PREFIX}`,
+  })),
+  {
+    set: { allowedIps: Array.from({ length: 17 }, (_, i) => `10.0.0.${i}`) },
+    field: "allowedIps",
+    says: "allowedIps: at most 16 addresses and prefixes",
+  },
+  {
+    set: { maxBroadcastRate: -1 },
+    field: "maxBroadcastRate",
+    says: "maxBroadcastRate: rates are 0 (no limit) to 10000000 frames a second",
+  },
+]);
+
+Deno.test("further addresses: those of one port are no other's in its VLANs, and its own is none of them", async () => {
+  await using pf = await TestPf.start();
+  const [zero, one] = await Promise.all([pf.get<Vf>("vfs/0"), pf.get<Vf>("vfs/1")]);
+  const vrrp = "00:00:5e:00:01:07";
+  assertEquals((await pf.set("vfs/1", { allowedMacs: [one.mac, vrrp.toUpperCase(), vrrp] })).allowedMacs, [vrrp]);
+  const refused = async (body: Body) => {
+    const { status, body: { field, detail } } = await pf.patch("vfs/0", body);
+    return [status, field, detail];
+  };
+  const taken = (mac: string) => `cannot give vf 0 the address ${mac}: vf 1 has it without a VLAN`;
+  assertEquals(await refused({ mac: vrrp }), [409, "mac", taken(vrrp)]);
+  assertEquals(await refused({ allowedMacs: [vrrp] }), [409, "allowedMacs", taken(vrrp)]);
+  assertEquals(await refused({ allowedMacs: [one.mac] }), [409, "allowedMacs", taken(one.mac)]);
+  assertEquals((await pf.set("vfs/0", { vlan: 7, allowedMacs: [vrrp] })).allowedMacs, [vrrp], "another VLAN");
+  assertEquals((await pf.patch("vfs/1", { nativeVlan: 7 })).status, 409, "a native VLAN is one of its own");
+  const { pfMac } = await pf.get<{ pfMac: string }>("nic");
+  assertEquals((await refused({ allowedMacs: [pfMac] }))[1], "allowedMacs");
+  assertEquals((await pf.set("vfs/1", { mac: vrrp, nativeVlan: 9 })).allowedMacs, [], "it is its own now");
+  assertEquals(zero.allowedMacs, []);
+});
+
+Deno.test("IP addresses are kept as their prefixes, sorted, each once", async () => {
+  await using pf = await TestPf.start();
+  const allowedIps = ["fe80::1/10", "10.0.0.5/32", "2001:DB8:0::5", "10.0.0.5", "192.168.9.9/22"];
+  assertEquals((await pf.set("vfs/1", { allowedIps })).allowedIps, [
+    "10.0.0.5",
+    "192.168.8.0/22",
+    "2001:db8::5",
+    "fe80::/10",
+  ]);
+});
+
 refuses("fields that are none, and values of another kind", [
   { set: { colour: "red" }, field: "colour", says: "colour: is not a field that can be set" },
   { set: { id: 7 }, field: "id", says: "id: is not a field that can be set" },

@@ -181,8 +181,9 @@ Deno.test("the switch hears of what concerns it, and of nothing else", async () 
 
 Deno.test("the NIC knows vports on the switch by their addresses, behind the PF's pool", async () => {
   await using pf = await TestPf.start(1);
-  const { mac } = await pf.addVport({ vlan: 5, vlanProto: "802.1ad" });
-  assertEquals(programme(pf).vports, [{ mac, vlan: 5, vlanProto: "802.1ad" }]);
+  const allowedMacs = ["02:00:5e:00:01:05"];
+  const { mac } = await pf.addVport({ vlan: 5, vlanProto: "802.1ad", allowedMacs });
+  assertEquals(programme(pf).vports, [{ mac, allowedMacs, vlan: 5, vlanProto: "802.1ad" }]);
 });
 
 Deno.test("a VF that is allotted to a vport's guest has the vport's policy, and falls back to the switch", async () => {

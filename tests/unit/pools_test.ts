@@ -22,7 +22,7 @@ function mac(n: number): string {
 }
 
 function vport(n: number): Programme["vports"][number] {
-  return { mac: mac(n), vlan: 0, vlanProto: "802.1Q" };
+  return { mac: mac(n), allowedMacs: [], vlan: 0, vlanProto: "802.1Q" };
 }
 
 function programme(vfs: number, vports = 0, trunk: number[] = []): Programme {
@@ -224,7 +224,7 @@ Deno.test("addresses that the table has no room for are refused before the engin
   const near: Programme["vports"] = [];
   for (let i = 0x100n; near.length < 65; i += 0x100n) {
     const distance = (recorder.rig.wasm.filterHome(0x02n | i, L.VLAN_ANY) - home) & 0xffff;
-    if (distance < 64) near.push({ mac: macFromNumber(0x02n | i), vlan: 0, vlanProto: "802.1Q" });
+    if (distance < 64) near.push({ mac: macFromNumber(0x02n | i), allowedMacs: [], vlan: 0, vlanProto: "802.1Q" });
   }
   const before = recorder.snapshot();
   assertThrows(

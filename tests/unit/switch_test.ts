@@ -4,69 +4,12 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_PASSES, POOL_UPLINK, SWITCH_VEPA } from "../../shared/layout/nic.ts";
-import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
-import type { FormatName } from "../support/formats.ts";
+import { EngineRig, rigMac } from "../support/engine_rig.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
-import type { VfPolicy } from "../../shared/api/mod.ts";
+import { attach, exchange, formatOf, rig, test } from "../support/switch_bench.ts";
 
 const UNKNOWN = "02:99:99:99:99:99";
 const MULTICAST = "01:00:5e:00:00:01";
-
-/** A rig and its guests; the uplink's comes last. */
-interface Bench {
-  rig: EngineRig;
-  guests: AnyRigGuest[];
-}
-
-/** Formats of the guests of VFs 0, 1, 2 … by the mix that is tested, and over again. */
-const MIXES: Record<string, readonly FormatName[]> = {
-  ...Object.fromEntries(FORMATS.map((format) => [format, [format]])),
-  "split and advanced": ["split", "advanced"],
-  "packed and split": ["packed", "split"],
-  "all formats": ["packed", "advanced", "split in-order", "packed in-order", "split"],
-};
-/** Only packed rings may have any size. */
-const SIZES = { packed: 100, advanced: 128, split: 64 };
-let formats: readonly FormatName[] = ["split"];
-
-/** A test for each mix. */
-function test(name: string, fn: () => void): void {
-  for (const [mix, chosen] of Object.entries(MIXES)) {
-    Deno.test(`${name} (${mix})`, () => {
-      formats = chosen;
-      fn();
-    });
-  }
-}
-
-const formatOf = (vf: number) => formats[vf % formats.length] as FormatName;
-
-function attach(
-  rig: EngineRig,
-  vf: number,
-  options: { queueSize?: number; queuePairs?: number } = {},
-  format = formatOf(vf),
-): AnyRigGuest {
-  const queueSize = SIZES[format.split(" ")[0] as keyof typeof SIZES];
-  return rig.attachAs(format, vf, { queueSize, ...options });
-}
-
-/** A rig with `vfs` attached guests, each with receive buffers. */
-function rig(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}, uplink = false): Bench {
-  const made = new EngineRig(vfs, policies);
-  const guests = Array.from({ length: vfs }, (_, vf) => attach(made, vf));
-  if (uplink) guests.push(made.attachUplink());
-  for (const guest of guests) guest.fill(32);
-  return { rig: made, guests };
-}
-
-/** Sends one frame from guest `from` and answers what every guest received. */
-function exchange({ rig, guests }: Bench, from: number, bytes: Uint8Array): Uint8Array[][] {
-  guests[from]?.send([bytes]);
-  rig.run();
-  rig.checkCanaries();
-  return guests.map((guest) => guest.receive());
-}
 
 test("a unicast frame reaches the VF that has its address, byte for byte, and nobody else", () => {
   const r = rig(3);

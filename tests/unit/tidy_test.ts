@@ -1,5 +1,6 @@
 /** The rules of the house that a machine can keep: who imports whom, sizes of files, no data in the Wasm. */
 import { assert, assertEquals } from "@std/assert";
+import { ALLOWED_IPS_MAX } from "../../shared/api/mod.ts";
 import { COUNTER_COUNT } from "../../shared/layout/nic.ts";
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import * as layout from "../../shared/layout/nic.ts";
@@ -175,18 +176,21 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.DIRTY_LIST, layout.POOL_COUNT * layout.QUEUES_PER_POOL, 4),
     section(layout.BATCH, 1, 256),
     section(layout.FRAME_HEAD, 1, 128),
-    section(layout.OUT_HEAD, 1, 32),
     section(layout.OUT_VIRTIO_HDR, 1, 16),
     section(layout.SPLIT_HEAD, 1, layout.SPLIT_HEAD_BYTES),
     section(layout.ONE_SEGMENT, 1, layout.SEGMENT_STRIDE),
     section(layout.ONE_DECISION, 1, layout.DECISION_STRIDE),
     section(layout.RX_CHAINS, layout.RX_CHAINS_MAX, 12),
+    section(layout.OUT_HEAD, 1, layout.HEAD_COPY_BYTES + 4),
     section(layout.RECORDS, layout.BATCH_FRAMES, layout.RECORD_STRIDE),
     section(layout.DELIVERIES, layout.DELIVERY_COUNT, layout.DELIVERY_STRIDE),
     section(layout.GROUPS, layout.GROUP_COUNT, layout.GROUP_STRIDE),
+    section(layout.STAGED, layout.STAGED_COUNT, layout.STAGED_STRIDE),
+    section(layout.HEAD_COPIES, layout.BATCH_FRAMES, layout.RECORD_STRIDE),
     section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
+    section(layout.ADDRESS_TABLES, layout.POOL_COUNT, layout.ADDRESS_TABLE_STRIDE),
     section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
   ];
   sections.forEach(([, end], i) => {
@@ -200,6 +204,8 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
   assert(faults[1] <= 4096);
   assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
   assertEquals(COUNTERS.length, COUNTER_COUNT);
+  assert(layout.HEAD_COPY_BYTES <= layout.RECORD_STRIDE, "a copy lies as far from its record as all others");
+  assertEquals(layout.ADDRESS_TABLE_STRIDE, ALLOWED_IPS_MAX * layout.ADDRESS_STRIDE);
   assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
   const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>
     Number(a[1]) - Number(b[1])

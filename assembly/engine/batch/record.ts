@@ -15,13 +15,16 @@ import {
   FRAME_OUT_BYTES_MAX,
   FRAME_HEAD,
   HEAD_BYTES_MAX,
+  HEAD_COPIES,
+  HEAD_COPY_BYTES,
   R_DATA,
   R_DESCRIPTORS,
   R_DROP,
-  R_HEAD2,
+  R_FLAGS,
   R_ID,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_COPIED,
   RECORD_F_PLAIN,
   RECORD_F_SAME,
   RECORD_STRIDE,
@@ -35,7 +38,7 @@ import { batch, context } from "../context.ts";
 import { spend, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { peek } from "./segments.ts";
 
-/** Bytes of a frame that its record holds a copy of: addresses, a tag, and the type behind it. */
+/** Bytes that a plain record's frame has at the least: addresses, a tag, and the type behind it. */
 export const RECORD_HEAD_BYTES: u32 = 20;
 
 /** Frames up to this length are short: their first lines are most of what moves between CPUs. */
@@ -108,9 +111,7 @@ export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: 
   // What a hold has taken may have a tag more than what a guest may send.
   const length = <u32> min(bytes - hdrBytes, <u64> FRAME_OUT_BYTES_MAX + 1);
   v128.store(record, i64x2.splat(0));
-  store<u32>(record, 0, R_HEAD2);
   peek(segment, 0, min(length, 16), record);
-  if (length > 16) peek(segment, 16, min(length - 16, 4), record + R_HEAD2);
   const whole = length == 0 || load<u32>(segment, 4) >= length;
   store<u32>(record, whole ? load<u32>(segment) : <u32> segment, R_DATA);
   store<u32>(record, length, R_LENGTH);
@@ -144,6 +145,32 @@ function copyHead(record: usize, dst: usize, most: u32): u32 {
   if (<u32> load<u16>(record, R_SEGMENTS) == 1) memory.copy(dst, data, n);
   else peek(data, 0, n, dst);
   return n;
+}
+
+/** Where the copy of a record's head lies, if it has one. */
+@inline
+export function headCopyAt(record: usize): usize {
+  return record + (HEAD_COPIES - RECORDS);
+}
+
+/** How many bytes of a frame's head its copy has. */
+@inline
+export function headCopyBytes(record: usize): u32 {
+  return min(load<u32>(record, R_LENGTH), <u32> HEAD_COPY_BYTES);
+}
+
+/**
+ * Copies a frame's head, once, for who decides by what is behind its first bytes: the copy is what is looked at, and what
+ * is sent on. Answers where it is.
+ */
+export function copiedHead(record: usize): usize {
+  const copy = headCopyAt(record);
+  if ((load<u16>(record, R_FLAGS) & RECORD_F_COPIED) != 0) return copy;
+  spend(UNITS_UNUSUAL);
+  copyHead(record, copy, HEAD_COPY_BYTES);
+  v128.store(copy, v128.load(record));
+  store<u16>(record, RECORD_F_COPIED, R_FLAGS);
+  return copy;
 }
 
 /** Where the frame's first bytes can be read, and how many (HEAD_BYTES_MAX at the most): a hint, not to be trusted. */

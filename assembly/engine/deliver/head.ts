@@ -1,9 +1,8 @@
 /**
  * A frame as its receiver gets it: tag put in, taken out, or kept. The first 16 bytes come from the record, which was
- * checked, and with HEAD_CHECKED so do bytes 16–19; the rest comes from the sender's memory.
+ * checked; of a head that was looked into, HEAD_COPY_BYTES come from its copy; the rest comes from the sender's memory.
  */
 import {
-  HEAD_CHECKED,
   HEAD_INSERT,
   HEAD_MASK,
   HEAD_STRIP,
@@ -11,13 +10,13 @@ import {
   OUT_HEAD,
   R_DATA,
   R_FLAGS,
-  R_HEAD2,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_COPIED,
   RECORD_F_PLAIN,
 } from "../../../shared/layout/nic.ts";
 import { copyBytes } from "../../lib/copy.ts";
-import { RECORD_HEAD_BYTES } from "../batch/record.ts";
+import { headCopyAt, headCopyBytes } from "../batch/record.ts";
 import { peek, put, putFrom } from "../batch/segments.ts";
 import { context } from "../context.ts";
 
@@ -60,24 +59,32 @@ export function putTagged(dst: usize, record: usize, head: u32, tag: u32): void 
     copyBytes(dst + 12, data + 16, length - 16);
   } else {
     copyBytes(dst + 16, data + 16, length - 16);
-    if (what == HEAD_CHECKED) store<u32>(dst, load<u32>(record, R_HEAD2), 16);
   }
+}
+
+/** Whether the frame's head goes on from its copy. */
+@inline
+function isCopied(record: usize): bool {
+  return (load<u16>(record, R_FLAGS) & RECORD_F_COPIED) != 0;
 }
 
 /** Writes a frame's head to `out`: its length, and how many bytes of the frame it stands for, << 8. */
 function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
-  const length = load<u32>(record, R_LENGTH);
   const what = head & HEAD_MASK;
-  v128.store(out, v128.load(record));
+  const copied = isCopied(record);
+  const from = copied ? headCopyAt(record) : record;
+  const known = copied ? headCopyBytes(record) : min(load<u32>(record, R_LENGTH), 16);
+  v128.store(out, v128.load(from));
   if (what == HEAD_INSERT) {
-    const known = min(length, 16);
     store<u32>(out, tag, 12);
-    store<u32>(out, load<u32>(record, 12), 16);
+    memory.copy(out + 16, from + 12, known - 12);
     return (known + TAG_BYTES) | (known << 8);
   }
-  if (what == HEAD_STRIP) return 12 | (16 << 8);
-  const known = min(length, what == HEAD_CHECKED ? RECORD_HEAD_BYTES : 16);
-  if (what == HEAD_CHECKED) store<u32>(out, load<u32>(record, R_HEAD2), 16);
+  if (what == HEAD_STRIP) {
+    memory.copy(out + 12, from + 16, known - 16);
+    return (known - TAG_BYTES) | (known << 8);
+  }
+  memory.copy(out, from, known);
   return known | (known << 8);
 }
 
@@ -111,6 +118,11 @@ export function peekFrame(record: usize, head: u32, tag: u32, n: u32, dst: usize
 /** Puts a frame as its receiver gets it, from its byte `from` on, which lies behind the head. */
 export function putRest(record: usize, head: u32, from: u32): void {
   const length = load<u32>(record, R_LENGTH);
-  const skip = from + length - outLength(head, length);
+  let skip = from + length - outLength(head, length);
+  const known = headCopyBytes(record);
+  if (isCopied(record) && skip < known) {
+    put(headCopyAt(record) + skip, known - skip);
+    skip = known;
+  }
   putFrom(segmentsOf(record), skip, length - skip);
 }

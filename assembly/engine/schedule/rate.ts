@@ -1,8 +1,8 @@
 /**
- * Maximum rates: a token bucket of bytes for each pool. A limited pool is held back, not dropped: its frames wait in its
- * ring, as they do in hardware that stops fetching descriptors.
+ * Maximum rates: token buckets. That of bytes holds a pool back and drops nothing: its frames wait in its ring, as they
+ * do in hardware that stops fetching descriptors. That of broadcasts says which of them are dropped.
  */
-import { CTL_NOW_NS, P_BURST, P_RATE, P_TOKENS, P_TOKENS_AT_NS } from "../../../shared/layout/nic.ts";
+import { CTL_NOW_NS, P_BROADCAST_RATE, P_BURST, P_RATE, P_TOKENS, P_TOKENS_AT_NS } from "../../../shared/layout/nic.ts";
 import { control } from "../context.ts";
 
 /** No limit: more than any batch has. */
@@ -27,4 +27,12 @@ function tokens(p: usize): u32 {
 @inline
 export function takeTokens(p: usize, bytes: u32): void {
   if (load<f64>(p, P_RATE) != 0) store<f64>(p, load<f64>(p, P_TOKENS) - <f64> bytes, P_TOKENS);
+}
+
+/** Takes one from pool `p`'s bucket of broadcasts; false if it has none left. */
+export function takeBroadcast(p: usize): bool {
+  const bucket = p + (P_BROADCAST_RATE - P_RATE);
+  if (allowance(bucket) == 0) return false;
+  takeTokens(bucket, 1);
+  return true;
 }

@@ -4,6 +4,7 @@
  */
 import {
   C_TX_BAD_SOURCE,
+  C_TX_BROADCAST_LIMITED,
   C_TX_LINK_DOWN,
   C_TX_SPOOFED,
   C_TX_VLAN_DENIED,
@@ -12,6 +13,7 @@ import {
   CLAIM_REFUSED,
   P_FLAGS,
   P_MAC,
+  P_NATIVE,
   P_QOS,
   P_VLAN,
   POOL_F_ENABLED,
@@ -20,14 +22,12 @@ import {
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
   POOL_F_TRUST,
-  R_DATA,
-  R_FLAGS,
-  R_HEAD2,
-  RECORD_F_PLAIN,
   VLAN_KEY_AD,
 } from "../../../shared/layout/nic.ts";
-import { isMulticast, isTag, MAC_MASK, TPID_C, TPID_S } from "../../lib/ethernet.ts";
+import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../../lib/ethernet.ts";
+import { copiedHead } from "../batch/record.ts";
 import { poolAt } from "../context.ts";
+import { takeBroadcast } from "../schedule/rate.ts";
 import { isMember } from "./filter.ts";
 import { claimAddress } from "./learn.ts";
 
@@ -38,8 +38,8 @@ export let src: u64 = 0;
 export let vlan: u32 = 0;
 export let tag: u32 = 0;
 export let tagInFrame: bool = false;
-/** It is of VID 0: what is behind its tag was looked at, in the record's copy. */
-export let lookedBehind: bool = false;
+/** Its record. */
+let admitted: usize = 0;
 /** Its source was learned, not set. */
 export let learnedSource: bool = false;
 
@@ -51,9 +51,16 @@ export function tagOf(pool: usize): u32 {
   return (own & VLAN_KEY_AD ? TPID_S : TPID_C) | (<u32> bswap<u16>(<u16> tci) << 16);
 }
 
+/** The tag of the VLAN with key `native`, as it would be in a frame's bytes 12–15. */
+@inline
+export function nativeTag(native: u32): u32 {
+  return TPID_C | (<u32> bswap<u16>(<u16> native) << 16);
+}
+
 /** Checks a frame of `pool` against its policy. Answers 0 or the drop counter. */
 export function admit(pool: u32, record: usize): u32 {
   const p = poolAt(pool);
+  admitted = record;
   const ethertype: u32 = load<u16>(record, 12);
   dst = load<u64>(record) & MAC_MASK;
   src = load<u64>(record, 6) & MAC_MASK;
@@ -64,7 +71,9 @@ export function admit(pool: u32, record: usize): u32 {
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) return C_TX_LINK_DOWN;
   const denied = classify(pool, flags, record);
   if (denied != 0 || (flags & (POOL_F_TRUNK_ALL | POOL_F_LEARN)) == <u32> POOL_F_TRUNK_ALL) return denied;
-  return checkSource(pool, flags);
+  const spoofed = checkSource(pool, flags);
+  if (spoofed != 0) return spoofed;
+  return dst == MAC_BROADCAST && !takeBroadcast(p) ? C_TX_BROADCAST_LIMITED : 0;
 }
 
 /** Finds the frame's VLAN (`vlan`, `tag`), or the counter that says why it may not be in it. */
@@ -74,7 +83,6 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
   const tciBytes = load<u16>(record, 14);
   vlan = 0;
   tag = 0;
-  lookedBehind = false;
   const own = load<u32>(p, P_VLAN);
   if (own != 0) {
     // VST: the PF's tag goes on. A guest's own tag is refused, but a C-tag may travel inside an S-tag (802.1ad).
@@ -85,14 +93,23 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
     tag = tagOf(p);
     return 0;
   }
-  if (!tagInFrame) return 0;
+  const native = load<u32>(p, P_NATIVE);
+  if (!tagInFrame) {
+    if (native != 0) {
+      vlan = native;
+      tag = nativeTag(native);
+    }
+    return 0;
+  }
   const vid = <u32> bswap<u16>(tciBytes) & 0xfff;
   if (vid == 0xfff) return C_TX_VLAN_DENIED;
   tag = ethertype | (<u32> tciBytes << 16);
-  lookedBehind = vid == 0 && (flags & POOL_F_TRUNK_ALL) == 0;
   if (vid != 0) {
     vlan = vid | (ethertype == TPID_S ? VLAN_KEY_AD : 0);
-  } else if ((flags & POOL_F_TRUNK_ALL) == 0 && isTag(typeBehindTag(record))) {
+  } else if (native != 0) {
+    // The frame belongs to the native VLAN, and its tag would have to say so.
+    return C_TX_VLAN_DENIED;
+  } else if ((flags & POOL_F_TRUNK_ALL) == 0 && hasTagBehind()) {
     // VID 0 carries a priority only, and the frame belongs to the untagged VLAN; but whoever takes that tag off finds
     // the one behind it, and would be in a VLAN that nobody checked.
     return C_TX_VLAN_DENIED;
@@ -100,12 +117,9 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
   return isMember(pool, vlan) ? 0 : C_TX_VLAN_DENIED;
 }
 
-/** The type behind a frame's tag, out of the record's copy, which holds from now on. */
-function typeBehindTag(record: usize): u32 {
-  if (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) {
-    store<u32>(record, load<u32>(load<u32>(record, R_DATA), 16), R_HEAD2);
-  }
-  return load<u16>(record, R_HEAD2);
+/** Whether there is a tag behind the tag of the frame that was admitted last. Its head is copied, and looked into. */
+export function hasTagBehind(): bool {
+  return isTag(load<u16>(copiedHead(admitted), 16));
 }
 
 /** Spoof check, and what a trusted VF may learn by it. Answers 0 or the drop counter. */

@@ -28,13 +28,13 @@ import {
   DECIDED_FLOOD,
   DECIDED_UNKNOWN,
   HEAD_AS_IS,
-  HEAD_CHECKED,
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
   HEAD_INSERT,
   HEAD_STRIP,
   ONE_DECISION,
   P_FLAGS,
+  P_NATIVE,
   P_RX_COUNT,
   P_RX_QUEUES,
   P_VLAN,
@@ -51,7 +51,7 @@ import {
 import { isMulticast, MAC_BROADCAST } from "../../lib/ethernet.ts";
 import { context, control, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
-import { admit, dst, learnedSource, lookedBehind, src, tag, tagInFrame, vlan } from "./admit.ts";
+import { admit, dst, hasTagBehind, learnedSource, src, tag, tagInFrame, vlan } from "./admit.ts";
 import { recall, remember } from "./decisions.ts";
 import { findPool } from "./filter.ts";
 import { nowSeconds } from "./filter_table.ts";
@@ -62,6 +62,7 @@ export function decide(pool: u32, record: usize, key: v128): usize {
   if (known != 0) return known;
   spend(UNITS_DECISION);
   const made = context + ONE_DECISION;
+  lookedBehind = false;
   const denied = admit(pool, record);
   if (denied != 0) drop(made, pool, denied, false);
   else route(made, pool);
@@ -69,6 +70,7 @@ export function decide(pool: u32, record: usize, key: v128): usize {
     store<u8>(made, load<u8>(made, D_FLAGS) | D_F_LEARNED, D_FLAGS);
     store<u16>(made, <u16> nowSeconds(), D_SECOND);
   }
+  if (lookedBehind) return made;
   // What is for many is decided each time, and so is a frame of VID 0: what lies behind its tag was looked at, too. What
   // a trusted pool may not use as source now it may learn later; what somebody learns makes all decisions void.
   if (<u32> load<u8>(made, D_KIND) > <u32> DECIDED_DELIVER || isMulticast(dst)) return made;
@@ -83,6 +85,8 @@ export function decide(pool: u32, record: usize, key: v128): usize {
 
 /** The VLAN id in bytes 12–15 of a frame as loaded. */
 const VID_MASK: u32 = 0xff0f0000;
+/** The last decision rests on what is behind the frame's tag: it says nothing of the next frame. */
+let lookedBehind: bool = false;
 
 /** What becomes of the head of a frame that is delivered, and the tag that is put in << 32. */
 @inline
@@ -166,16 +170,25 @@ export function deliver(entry: usize, from: u32, to: u32): void {
     else drop(entry, to, C_RX_NO_QUEUE, true);
     return;
   }
-  // Where the PF sets the VLAN no tag is seen.
-  const tagged = tag != 0 && load<u32>(p, P_VLAN) == 0;
-  const kept: u32 = lookedBehind ? HEAD_CHECKED : HEAD_AS_IS;
-  const head: u32 = tagInFrame ? (tagged ? kept : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
+  const tagged = seesTag(p);
+  const head: u32 = tagInFrame ? (tagged ? HEAD_AS_IS : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
   store<u16>(entry, <u16> to, D_POOL);
   store<u8>(entry, DECIDED_DELIVER, D_KIND);
   store<u8>(entry, <u8> (head | groupOf(dst)), D_HEAD);
   store<u32>(entry, tag, D_OUT_TAG);
   store<u8>(entry, D_F_SENT, D_FLAGS);
   store<u32>(entry, queues == 1 ? load<u32>(p, P_RX_QUEUES) : 0, D_QUEUE);
+}
+
+/** Whether pool `p` gets the frame with its tag: not where the PF sets the VLAN, nor in its native VLAN. */
+function seesTag(p: usize): bool {
+  if (tag == 0 || load<u32>(p, P_VLAN) != 0) return false;
+  const native = load<u32>(p, P_NATIVE);
+  if (native == 0 || vlan != native) return true;
+  if (!tagInFrame) return false;
+  // A tag behind the one that is taken off would put the frame into a VLAN of the receiver that nobody checked.
+  lookedBehind = true;
+  return hasTagBehind();
 }
 
 /** What a delivery's N_HEAD says of frames to `dst`: a group, all, or neither. */

@@ -39,6 +39,7 @@ import { decide, headAndTag } from "./decide.ts";
 import { isSame, keyOf } from "./decisions.ts";
 import { flood, floodUnknown } from "./flood.ts";
 import { append, flush } from "./group.ts";
+import { guard, isGuarded } from "./guard.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
 
 /**
@@ -49,6 +50,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const pool = load<u32>(q, Q_POOL);
   const p = poolAt(pool);
   const manyQueues = load<u32>(p, P_RX_COUNT) > 1;
+  const guarded = isGuarded(pool);
   const once = context + ONE_DECISION;
   // The two decisions that were used last: most traffic is between few.
   let entry: usize = once;
@@ -62,8 +64,9 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const end = load<u32>(batch(), B_UNITS) + unitLimit;
   store<u64>(batch(), 0, B_GROUPS);
   for (; i < n; i++, record += RECORD_STRIDE) {
-    if (load<u32>(record, R_DROP) != 0) {
-      count(p, load<u32>(record, R_DROP), 1);
+    const fault = load<u32>(record, R_DROP) != 0 || !guarded ? load<u32>(record, R_DROP) : guard(pool, record);
+    if (fault != 0) {
+      count(p, fault, 1);
       continue;
     }
     const next = keyOf(record);
@@ -91,7 +94,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     }
     append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
     // What was decided for this frame alone says nothing about the next.
-    if (entry == once || manyQueues) continue;
+    if (entry == once || manyQueues || guarded) continue;
     const first = record;
     while (i + 1 < n && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
       record += RECORD_STRIDE;

@@ -10,8 +10,7 @@ export const DIRTY_LIST = 0xa00000;
 export const BATCH = 0xa0f000;
 /** A copied head of a frame, virtio-net header included. */
 export const FRAME_HEAD = 0xa10000;
-/** A frame's head as the receiver gets it, and its virtio-net header. */
-export const OUT_HEAD = 0xa10100;
+/** A frame's virtio-net header as the receiver gets it. */
 export const OUT_VIRTIO_HDR = 0xa10120;
 /** The copied head of a frame whose headers go into a buffer of their own. */
 export const SPLIT_HEAD = 0xa10140;
@@ -25,6 +24,12 @@ export const ANNOUNCEMENT = 0xa10240;
 export const FRAME_BYTES_LEAST = 60;
 /** Chains that one frame fills: {head u32, bytes u32, descriptors u32}. */
 export const RX_CHAINS = 0xa10280;
+/** A frame's head as the receiver gets it: HEAD_COPY_BYTES and a tag. */
+export const OUT_HEAD = 0xa10f00;
+/** Copies of heads that were looked into, one for each record, at the same distance as the records. */
+export const HEAD_COPIES = 0xa26000;
+/** Bytes of a head that its copy has: tags, and the addresses of ARP, IPv4 or IPv6 behind them. */
+export const HEAD_COPY_BYTES = 64;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
 export const STAGED = 0xa1e000;
 export const STAGED_COUNT = 2048;
@@ -55,8 +60,6 @@ export const R_FLAGS = 26;
 export const R_DROP = 28;
 /** u32: descriptors of the ring that the frame takes; not filled in for a split ring, where each takes one head. */
 export const R_DESCRIPTORS = 32;
-/** u32: the frame's bytes 16–19, if they are looked at. */
-export const R_HEAD2 = 36;
 /** u32: what is given back: a split ring's head, a packed buffer id. */
 export const R_ID = 40;
 /** u64, advanced, in the same place: the descriptors whose driver wants a report, a bit each. */
@@ -64,10 +67,12 @@ export const R_REPORT = 40;
 /** The frame's own delivery. */
 export const R_DELIVERY = 48;
 
-/** The frame lies in one piece, is not tiny, and nothing is wrong with it. Its R_HEAD2 is filled in when it is looked at. */
+/** The frame lies in one piece, is not tiny, and nothing is wrong with it. */
 export const RECORD_F_PLAIN = 1;
 /** Plain, and its first 16 bytes are those of the record before. */
 export const RECORD_F_SAME = 2;
+/** Not plain: its head was looked into, and goes on from its copy in HEAD_COPIES. */
+export const RECORD_F_COPIED = 4;
 
 // A delivery (16 bytes): the first record, the next delivery of the group; u16 HEAD_*, u16 how many records, one after
 // the other, are delivered alike; the tag that is put in.

@@ -21,6 +21,7 @@
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
  *      0x00cb_0000  driver pairs       512 B   each: both rings of a pool, for an engine that is a driver itself
+ *      0x00ce_0000  address tables     512 B   each: 16 IP prefixes that a pool may send from
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0160_0000  windows                      guests' memory is mapped from here up
  */
@@ -41,6 +42,7 @@ export const SCRATCH = 0x900000;
 export const REGISTER_PAGES = 0xb00000;
 export const MULTICAST_TABLES = 0xc80000;
 export const DRIVER_PAIRS = 0xcb0000;
+export const ADDRESS_TABLES = 0xce0000;
 export const DECISIONS = 0x1000000;
 export const WINDOWS = 0x1600000;
 
@@ -66,6 +68,7 @@ export const FILTER_COUNT = 65536;
 export const QUEUE_STRIDE = 256;
 export const MULTICAST_TABLE_STRIDE = 512;
 export const DRIVER_PAIR_STRIDE = 512;
+export const ADDRESS_TABLE_STRIDE = 512;
 /** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */
 export const QUEUES_PER_POOL = 33;
 export const QUEUE_PAIRS_MAX = 16;

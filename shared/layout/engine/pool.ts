@@ -42,6 +42,12 @@ export const P_STRIDE = 148;
 /** f64, ns: engine time spent on what the pool sent, and on putting frames into its receive queues. */
 export const P_ENGINE_NS = 152;
 export const P_RECEIVE_NS = 160;
+/** u32: 0, or the VLAN key in which untagged frames of a pool travel that sees tags, and whose frames it gets untagged. */
+export const P_NATIVE = 168;
+/** u32: entries of the pool's address table; 0: its IP addresses are not checked. */
+export const P_ADDRESS_COUNT = 172;
+/** f64, broadcasts a nanosecond, 0 for no limit; then the token bucket, laid out as P_RATE … P_BURST. */
+export const P_BROADCAST_RATE = 176;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -88,4 +94,6 @@ export const C_TX_TO_SELF = 176;
 export const C_TX_UNFETCHED = 184;
 export const C_TX_PRUNED = 192;
 export const C_RX_TOO_DEAR = 200;
-export const COUNTER_COUNT = 26;
+export const C_TX_BROADCAST_LIMITED = 208;
+export const C_TX_IP_SPOOFED = 216;
+export const COUNTER_COUNT = 28;

@@ -52,11 +52,15 @@ export const DECIDED_UNKNOWN = 3;
 export const D_F_SENT = 1;
 export const D_F_LEARNED = 2;
 
-/** What becomes of a frame's head: as it is; tag put in; tag taken out; 20 bytes of it out of the checked copy. */
+// Entry of an address table (32 bytes): what a source address must be, in the bits that the mask has. IPv4 addresses
+// stand as IPv4-mapped IPv6 ones.
+export const ADDRESS_STRIDE = 32;
+export const ADDRESS_MASK = 16;
+
+/** What becomes of a frame's tag: it stays as it is; one is put in; it is taken out. */
 export const HEAD_AS_IS = 0;
 export const HEAD_INSERT = 1;
 export const HEAD_STRIP = 2;
-export const HEAD_CHECKED = 3;
 export const HEAD_MASK = 3;
 /** Beside these, so that the receiver's counters tell. */
 export const HEAD_F_MULTICAST = 4;
