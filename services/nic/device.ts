@@ -11,6 +11,9 @@ const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */
 const CONNECTIONS_MAX = 600;
 
+/** Of them, those of one guest's process that have no VF yet: each comes for one. */
+const WITHOUT_VF_MAX = 16;
+
 /** Messages answered in a row before other connections have their turn. */
 const TURN_MESSAGES = 16;
 /** How long a guest may be connected without a VF. */
@@ -23,6 +26,24 @@ const ATTACH_DEADLINE_MS = 5000;
 class GuestBudget {
   readonly withVf = new Pace(ALL_GUESTS_PACE);
   readonly withoutVf = new Pace(ALL_GUESTS_PACE);
+  /** Connections without a VF, by the process that has made them. */
+  readonly #waiting = new Map<number, number>();
+
+  /** Counts a connection of `pid` until it has a VF or ends, which it says by what is answered. None: it has enough. */
+  enter(pid: number): (() => void) | undefined {
+    const count = this.#waiting.get(pid) ?? 0;
+    // Processes of other containers cannot be told apart: all of them are 0.
+    if (pid !== 0 && count >= WITHOUT_VF_MAX) return undefined;
+    this.#waiting.set(pid, count + 1);
+    let isCounted = true;
+    return () => {
+      if (!isCounted) return;
+      isCounted = false;
+      const left = (this.#waiting.get(pid) ?? 0) - 1;
+      if (left > 0) this.#waiting.set(pid, left);
+      else this.#waiting.delete(pid);
+    };
+  }
 }
 
 /** Serves `nic.sock`, or the socket for guests. */
@@ -45,8 +66,10 @@ export class DeviceServer {
     for (;;) {
       const socket = await this.#listener.accept();
       if (!socket) return;
-      if (this.#open.size >= CONNECTIONS_MAX) socket.close();
-      else void new Connection(this.#nic, new Channel(socket), this.#open, this.#budget).serve();
+      const isFull = this.#open.size >= CONNECTIONS_MAX;
+      const leave = isFull ? undefined : this.#budget ? this.#budget.enter(peerPid(socket.fd.number)) : () => {};
+      if (!leave) socket.close();
+      else void new Connection(this.#nic, new Channel(socket), this.#open, this.#budget, leave).serve();
     }
   }
 
@@ -70,7 +93,11 @@ class Connection {
   /** What a guest may ask; the hypervisor's own services ask what they like. */
   #pace: Pace | undefined;
 
-  constructor(nic: Nic, channel: Channel, open: Set<Channel>, budget: GuestBudget | undefined) {
+  /** It does not wait for a VF any more. */
+  readonly #leave: () => void;
+
+  constructor(nic: Nic, channel: Channel, open: Set<Channel>, budget: GuestBudget | undefined, leave: () => void) {
+    this.#leave = leave;
     this.#guest = budget !== undefined;
     this.#budget = budget;
     if (budget) this.#pace = new Pace(GUEST_PACE, budget.withoutVf);
@@ -96,6 +123,7 @@ class Connection {
       // A connection that breaks, or speaks something else, ends like one whose owner died.
     } finally {
       clearTimeout(idle);
+      this.#leave();
       this.#unwatch();
       this.#channel.close();
       if (this.#lease) this.#nic.leases.orphan(this.#lease);
@@ -189,6 +217,7 @@ class Connection {
     const owner = this.#guest ? `guest (pid ${peerPid(this.#channel.socket.fd.number)})` : request.owner;
     const { lease, attached } = this.#nic.attach({ ...request, owner }, this.#guest);
     this.#lease = lease;
+    this.#leave();
     if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withVf);
     lease.onEnded = (reason) => {
       this.#event({ event: "revoked", reason });

@@ -10,7 +10,7 @@ import { TestFabric } from "../support/fabric.ts";
 import { must } from "../support/guests.ts";
 import { frame } from "../support/mock_guest.ts";
 import { Wakeup } from "../support/wakeup.ts";
-import { until } from "../support/wait.ts";
+import { until, within } from "../support/wait.ts";
 
 Deno.test("hostile advanced rings in the fabric: the queue stops with its reason; all others go on", async (t) => {
   await using fabric = await TestFabric.start(3);
@@ -169,6 +169,22 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
     guest.guest.tx().doorbell(1000);
     await refused(device, start({}), "bad-ring", [eventfd.number]);
   });
+  await t.step(
+    "one process that waits for VFs in vain, on more and more connections, keeps no others out",
+    async () => {
+      const waiting = Array.from({ length: 16 }, connect);
+      // Each is there once it has been answered.
+      for (const device of waiting) await refused(device, { op: "resume" }, "not-attached");
+      using one = connect();
+      await within("the one too many to be closed", one.closed);
+      waiting.pop()?.[Symbol.dispose]();
+      await until("room for another", async () => {
+        using device = connect();
+        return await device.request({ op: "resume" }).catch((error: DeviceRefusal) => error.code === "not-attached");
+      });
+      for (const device of waiting) device[Symbol.dispose]();
+    },
+  );
   await t.step("hardware that the VF does not present", async () => {
     await fabric.patch(0, { hardware: "virtio" });
     const error = await assertRejects(() => DirectGuest.attach(fabric, 0), DeviceRefusal);
