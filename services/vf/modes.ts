@@ -95,7 +95,7 @@ export class Modes {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
     const at = await this.#allot(port, now.vf, change);
-    const image = await this.#choose(at, guest, plugin);
+    const image = await this.#choose(at, guest, plugin, now.driven);
     if (!image || !guest) return await this.#handover.hand(at, now.dataPath, mode, change);
     if (now.dataPath !== "guest") {
       await this.#handover.inject(guest, image, change);
@@ -132,7 +132,7 @@ export class Modes {
   async #swap(at: VfPlace, guest: Shell, image: StoredImage, driven: boolean, change: Change): Promise<void> {
     const { name, version } = image.view;
     if (driven && guest.mode.plugin === name && guest.mode.version === version) return;
-    const before = await this.#registry.find(`${guest.mode.plugin}@${guest.mode.version}`).catch(() => undefined);
+    const before = await this.#running(guest);
     // Injected first: a plugin that cannot be taken must not cost the one that runs.
     await this.#handover.inject(guest, image, change);
     await this.#handover.leave(at, guest, change, false);
@@ -182,11 +182,15 @@ export class Modes {
     return { port, vf: allotted };
   }
 
-  /** The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. */
+  /**
+   * The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. Where no
+   * plugin is named, the one that drives the VF (`driven`) goes on if it may: nobody has asked for another.
+   */
   async #choose(
     { port, vf }: VfPlace,
     guest: Shell | undefined,
     plugin: string | undefined,
+    driven: boolean,
   ): Promise<StoredImage | undefined> {
     if (!guest && typeof port === "string") {
       const detail = `the guest of ${port} has no shell that could drive a VF: attach it to a VF's socket instead`;
@@ -198,13 +202,23 @@ export class Modes {
       throw new ApiError(409, detail, "plugin", "incompatible-plugin");
     }
     const { hardware } = await this.#peers.vf(vf);
+    const fits = (image: StoredImage) => hardware === "any" || image.view.hardware === hardware;
+    if (plugin === undefined && driven) {
+      const running = await this.#running(guest);
+      if (running && fits(running)) return running;
+    }
     const image = await this.#registry.find(plugin ?? (hardware === "any" ? "advanced" : hardware));
-    if (hardware !== "any" && image.view.hardware !== hardware) {
+    if (!fits(image)) {
       const detail =
         `plugin ${image.view.name} drives ${image.view.hardware} rings: vf ${vf} presents ${hardware} ones`;
       throw new ApiError(409, detail, "plugin", "incompatible-plugin");
     }
     return image;
+  }
+
+  /** The image that a guest says it runs, if the registry has it and would inject it now: its key may be revoked. */
+  async #running({ mode: { plugin, version } }: Shell): Promise<StoredImage | undefined> {
+    return await this.#registry.find(`${plugin}@${version}`).catch(() => undefined);
   }
 
   /** A guest has just booted: it begins emulated, whatever the one before it did. */

@@ -30,6 +30,42 @@ modeTest("a plugin for other rings, or that nobody has, is refused before anythi
   assertEquals(world.calls, []);
 });
 
+modeTest(
+  "a plugin that runs and fits goes on where none is named, and is not swapped for the usual one",
+  async (world) => {
+    const guest = await world.driven(0, "advanced@1.0.0");
+    const { status, body } = await world.put(0, { mode: "passthrough" });
+    assertEquals([status, body.mode, body.plugin, body.version], [200, "passthrough", "advanced", "1.0.0"]);
+    await world.driven(1, "virtio");
+    assertEquals((await world.put(1, { mode: "passthrough" })).body.plugin, "virtio");
+    assertEquals([guest.asked, world.calls], [[], []], "nobody was asked for anything");
+    assertEquals(
+      (await world.put(0, { mode: "passthrough", plugin: "advanced" })).body.version,
+      "2.0.0",
+      "a name does",
+    );
+  },
+);
+
+modeTest(
+  "one that runs and does not fit, or that the registry has no more, is swapped for the usual one",
+  async (world) => {
+    await world.driven(0, "virtio");
+    world.hardware.set(0, "advanced");
+    assertEquals((await world.put(0, { mode: "passthrough" })).body.plugin, "advanced");
+    await world.driven(1, "advanced@1.0.0");
+    world.images.delete("advanced@1.0.0");
+    assertEquals((await world.put(1, { mode: "passthrough" })).body.version, "2.0.0");
+  },
+);
+
+modeTest("a guest that says it runs a plugin, and drives nothing, gets the usual one", async (world) => {
+  const guest = await world.driven(0, "virtio");
+  world.detachGuest(0);
+  assertEquals(guest.mode.plugin, "virtio");
+  assertEquals((await world.put(0, { mode: "passthrough" })).body.plugin, "advanced");
+});
+
 // Guests without a shell -----------------------------------------------------------------------------------------
 
 modeTest("a guest without a shell hands over its virtio rings as they are, and need not know", async (world) => {
