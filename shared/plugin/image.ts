@@ -26,7 +26,7 @@ export type Hardware = z.output<typeof Hardware>;
 
 /** What an image says about itself. */
 export const PluginInfo = z.strictObject({
-  name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, "is lower-case letters, digits and dashes"),
+  name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, "is 1 to 32 lower-case letters, digits and dashes, a letter first"),
   version: z.string().regex(/^(0|[1-9]\d{0,3})(\.(0|[1-9]\d{0,3})){2}$/, "is a version such as 1.0.0"),
   hardware: Hardware,
   abi: z.int(),

@@ -12,12 +12,12 @@ import {
   BODY_BYTES_MAX,
   CODE,
   CUSTOM,
-  DATA,
   EXPORT,
   EXPORTABLE,
   EXPORTS_MAX,
   EXTERNAL_FUNCTION,
   EXTERNAL_MEMORY,
+  FORBIDDEN_SECTIONS,
   FUNCTION,
   FUNCTION_TYPE,
   FUNCTIONS_MAX,
@@ -122,7 +122,8 @@ function copyImports(from: Reader, to: Writer, parts: Parts, guarded: boolean): 
         );
       }
     } else {
-      throw new PluginRejected("import-not-allowed", `the image imports ${shown(label)}, which no shell has`);
+      const remedy = label === "env.abort" ? ": assert and checks of bounds call it; build with --use abort=" : "";
+      throw new PluginRejected("import-not-allowed", `the image imports ${shown(label)}, which no shell has${remedy}`);
     }
   }
   if (guarded) writeGuardImport(to);
@@ -225,16 +226,16 @@ function copySection(id: number, from: Reader, to: Writer, parts: Parts, guarded
     case EXPORT:
       return copyExports(from, to, parts);
     case START:
-      throw new PluginRejected("start-function", "the image has a start function");
+      throw new PluginRejected(
+        "start-function",
+        "the image has a start function, which no plugin may: global variables begin with constants, and without new",
+      );
     case CODE:
       return copyCode(from, to, parts, guarded);
-    case DATA:
-      throw new PluginRejected(
-        "section-not-allowed",
-        "the image has static data (strings, assert), which no plugin may",
-      );
-    default:
-      throw new PluginRejected("section-not-allowed", `the image has a section of kind ${id}, which no plugin may`);
+    default: {
+      const what = FORBIDDEN_SECTIONS.get(id) ?? `a section of kind ${id}`;
+      throw new PluginRejected("section-not-allowed", `the image has ${what}, which no plugin may`);
+    }
   }
 }
 

@@ -11,7 +11,18 @@ export const GLOBAL = 6;
 export const EXPORT = 7;
 export const START = 8;
 export const CODE = 10;
-export const DATA = 11;
+
+const STATIC_DATA = "static data (strings, arrays of constants, messages of assert)";
+const FUNCTION_VALUES = "a table (functions as values)";
+/** What is in the sections that no plugin has, in a vendor's words: compilers write them without being asked. */
+export const FORBIDDEN_SECTIONS: ReadonlyMap<number, string> = new Map([
+  [4, FUNCTION_VALUES],
+  [9, FUNCTION_VALUES],
+  [11, STATIC_DATA],
+  // How many pieces of data there are: it comes before the data itself.
+  [12, STATIC_DATA],
+  [13, "exceptions"],
+]);
 
 /** Limits, so that checking and compiling an image takes a bounded time. */
 export const SECTIONS_MAX = 64;

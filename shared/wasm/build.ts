@@ -4,8 +4,9 @@
  */
 import { encodeHex } from "@std/encoding/hex";
 import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
-import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../layout/plugin.ts";
+import { PLUGIN_ABI } from "../layout/plugin.ts";
 import { generateKeys, rewriteModule, signImage } from "../plugin/mod.ts";
+import { compilerFlags, PLUGIN_PAGES } from "./flags.ts";
 import { BUILD_DIR, PLUGIN_DIR, ROOT, TRUSTED_KEYS, WASM_MODULES, type WasmModuleName, wasmUrl } from "./load.ts";
 
 /** Version of the project's own plugins. */
@@ -15,18 +16,14 @@ const WASM_PAGE_BYTES = 65536;
 const PAGES: Record<WasmModuleName, [number, number]> = {
   "engine": [65536, 65536],
   "guest": [GUEST_RAM_BYTES_MIN / WASM_PAGE_BYTES, 65536],
-  "plugin-virtio": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],
-  "plugin-advanced": [PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES, PLUGIN_MEMORY_BYTES / WASM_PAGE_BYTES],
+  "plugin-virtio": [PLUGIN_PAGES, PLUGIN_PAGES],
+  "plugin-advanced": [PLUGIN_PAGES, PLUGIN_PAGES],
 };
 
 function flagsOf(name: WasmModuleName): string[] {
   const [initial, maximum] = PAGES[name];
-  return [
-    ...["-O3", "--runtime", "stub", "--importMemory", "--sharedMemory"],
-    ...["--initialMemory", String(initial), "--maximumMemory", String(maximum)],
-    // Static data would be written into shared memory at every instantiation; there is none (tests/unit/tidy_test.ts).
-    ...["--memoryBase", "65536", "--enable", "threads,simd,bulk-memory"],
-  ];
+  // Static data would be written into shared memory at every instantiation; there is none (tests/unit/tidy_test.ts).
+  return [...compilerFlags(initial, maximum), "--memoryBase", "65536"];
 }
 
 /** AssemblyScript wants imports without a suffix, Deno with one: sources say `.ts`, the compiler is shown none. */

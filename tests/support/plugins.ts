@@ -1,8 +1,7 @@
 /** Plugins made for tests: compiled from a few lines of AssemblyScript, signed with a key of the test's own. */
-import { PLUGIN_ABI, PLUGIN_MEMORY_BYTES } from "../../shared/layout/plugin.ts";
+import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
 import { type KeyPairText, signImage } from "../../shared/plugin/mod.ts";
-
-const PAGES = String(PLUGIN_MEMORY_BYTES / 65536);
+import { compilerFlags, PLUGIN_PAGES } from "../../shared/wasm/flags.ts";
 
 /** The functions of a plugin that does nothing; a test replaces what it is about. */
 const NOTHING: Record<string, string> = {
@@ -22,17 +21,7 @@ export async function compileModule(source: string, flags: string[] = []): Promi
   const { default: asc } = await import("assemblyscript/asc");
   let wasm: Uint8Array | undefined;
   const { error, stderr } = await asc.main([
-    ...["plugin.ts", "--outFile", "out.wasm", "-O2", "--runtime", "stub", "--importMemory", "--sharedMemory"],
-    ...[
-      "--initialMemory",
-      PAGES,
-      "--maximumMemory",
-      PAGES,
-      "--memoryBase",
-      "65536",
-      "--enable",
-      "threads,simd,bulk-memory",
-    ],
+    ...["plugin.ts", "--outFile", "out.wasm", ...compilerFlags(PLUGIN_PAGES, PLUGIN_PAGES), "-O2"],
     ...flags,
   ], {
     readFile: (path: string) => path === "plugin.ts" ? source : null,
@@ -46,8 +35,12 @@ export async function compileModule(source: string, flags: string[] = []): Promi
 }
 
 /** A plugin that does nothing but what `functions` say, in place of those that it would have. */
-export function compilePlugin(functions: Record<string, string> = {}, extra = ""): Promise<Uint8Array<ArrayBuffer>> {
-  return compileModule(`${extra}\n${Object.values({ ...NOTHING, ...functions }).join("\n")}`);
+export function compilePlugin(
+  functions: Record<string, string> = {},
+  extra = "",
+  flags: string[] = [],
+): Promise<Uint8Array<ArrayBuffer>> {
+  return compileModule(`${extra}\n${Object.values({ ...NOTHING, ...functions }).join("\n")}`, flags);
 }
 
 /** A module as a signed image. */

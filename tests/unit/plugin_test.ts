@@ -1,5 +1,5 @@
 /** Plugin images: what is refused, by name; and what a plugin can reach. */
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { BUFFERS, GUEST_RAM_BYTES_MIN, PLUGIN_AREA } from "../../shared/layout/guest.ts";
 import { PLUGIN_BUFFER_BYTES, PLUGIN_BUFFER_COUNT, PLUGIN_MEMORY_BYTES } from "../../shared/layout/plugin.ts";
 import {
@@ -92,6 +92,23 @@ Deno.test("modules are refused by name: imports, memory, start, data, exports", 
   );
   await refused(await signed(module([1, 200, 1])), "not-wasm");
   await refused(await signed(module([77, 0])), "section-not-allowed");
+});
+
+Deno.test("what a compiler writes without being asked is refused in the words of who wrote the source", async () => {
+  const tx = (body: string) => ({ tx: `export function tx(pair: u32, count: u32): u32 { ${body} }` });
+  const cases: [Record<string, string>, string, RegExp][] = [
+    [tx("assert(pair < 16); return 0;"), "", /env\.abort.*build with --use abort=/],
+    [{}, 'export function text(): string { return "data"; }', /static data \(strings,/],
+    [tx("return load<u32>(memory.data<u32>([1, 2, 3]) + pair);"), "", /static data \(strings, arrays of constants/],
+    [tx("return seen;"), "let seen: u32 = load<u32>(0x10000);", /start function.*begin with constants/],
+  ];
+  for (const [functions, extra, said] of cases) {
+    const image = await sign(await compilePlugin(functions, extra), keys);
+    const error = await assertRejects(() => checkImage(image, trust), PluginRejected);
+    assertMatch((error as PluginRejected).message, said);
+  }
+  const trapped = await compilePlugin(tx("assert(pair < 16, 'no such pair'); return 0;"), "", ["--use", "abort="]);
+  assertEquals((await checkImage(await sign(trapped, keys), trust)).info.name, "test");
 });
 
 Deno.test("a plugin reaches its state, rings, buffers and nothing else of the guest's memory", async () => {
