@@ -15,11 +15,13 @@ import { vportCommands } from "./vports.ts";
 
 const program = new Command("fabric")
   .description("Looks at and changes a running fabric")
-  .version(config.version)
   .option("--api <url>", "the PF's API, if it is not this user's fabric (RINGFABRIC_API)")
   .option("--run-dir <dir>", "the fabric's run directory, where its address and its token are (RINGFABRIC_RUN_DIR)")
   .addOption(new Option("-o, --output <how>", "how answers are shown").choices(OUTPUTS).default("table"))
   .option("--json", "short for -o json", false);
+
+// Options of the program are taken from wherever they stand, and `plugin sign` has a --version of its own.
+if (Deno.args.length <= 1) program.version(config.version);
 
 const context = new Context(program);
 vfCommands(program, context);
@@ -28,7 +30,11 @@ nicCommands(program, context);
 doctorCommand(program, context);
 policyFileCommands(program, context);
 guestCommands(program, context);
-pluginCommands(program.command("plugin").description("plugins that drive VFs from inside their guests"), context);
+pluginCommands(
+  program.command("plugin").description("plugins that drive VFs from inside their guests"),
+  context,
+  config.imports["assemblyscript/asc"],
+);
 tokenCommands(program.command("token").description("who may ask this fabric's APIs what"), context);
 completionCommands(program);
 

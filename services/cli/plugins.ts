@@ -3,14 +3,19 @@ import type { Command } from "commander";
 import type { PluginView } from "../../shared/api/mod.ts";
 import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
 import {
+  checkImage,
   generateKeys,
   Hardware,
   type KeyPairText,
+  LICENCES,
+  PluginInfo,
   rewriteModule,
+  SECTION_PLUGIN,
+  sectionsOf,
   signImage,
-  validateModule,
 } from "../../shared/plugin/mod.ts";
 import { type Context, examples } from "./context.ts";
+import { mustBeFree, newPlugin } from "./new_plugin.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
@@ -20,6 +25,40 @@ interface SignOptions {
   version: string;
   hardware: string;
   licence: string;
+  licences: string;
+}
+
+/** The key pair that `keygen` has written to a file. */
+async function readKeyPair(path: string): Promise<KeyPairText> {
+  const { publicKey, privateKey } = await Deno.readTextFile(path).then((text) => JSON.parse(text) ?? {}).catch(
+    (error) => {
+      if (!(error instanceof SyntaxError)) throw error;
+      return {};
+    },
+  );
+  if (/^[0-9a-f]{64}$/.test(publicKey) && /^([0-9a-f]{2})+$/.test(privateKey)) return { publicKey, privateKey };
+  throw new UsageError(
+    `${path} holds no key pair: fabric plugin keygen makes one, and this is the file that it writes`,
+  );
+}
+
+/** A module as an image that every upload takes which trusts its key. Throws what an upload would refuse. */
+async function signedImage(module: Uint8Array<ArrayBuffer>, options: SignOptions): Promise<Uint8Array<ArrayBuffer>> {
+  const { name, version, licence } = options;
+  const hardware = Hardware.safeParse(options.hardware);
+  if (!hardware.success) throw new UsageError(`hardware ${options.hardware}: it is advanced or virtio`);
+  mustBeFree(name);
+  const isVersion = PluginInfo.shape.version.safeParse(version);
+  if (!isVersion.success) throw new UsageError(`version ${version}: it ${isVersion.error.issues[0]?.message}`);
+  const keys = await readKeyPair(options.key);
+  if (sectionsOf(module).some((section) => section.name === SECTION_PLUGIN)) {
+    throw new UsageError("the module is an image already: sign what the compiler has made");
+  }
+  // Every module is signed in its one form.
+  const canonical = rewriteModule(module, false);
+  const image = await signImage(canonical, { name, version, hardware: hardware.data, abi: PLUGIN_ABI }, licence, keys);
+  await checkImage(image, { keys: [keys.publicKey], licences: options.licences.split(",") });
+  return image;
 }
 
 function pluginTable(plugins: readonly PluginView[]): string {
@@ -32,8 +71,13 @@ function pluginTable(plugins: readonly PluginView[]): string {
   );
 }
 
-/** Adds the commands to `parent`. */
-export function pluginCommands(parent: Command, context: Context): void {
+/** Adds the commands to `parent`. `compiler` is the one that a new plugin is built with. */
+export function pluginCommands(parent: Command, context: Context, compiler: string): void {
+  registryCommands(parent, context);
+  vendorCommands(parent, context, compiler);
+}
+
+function registryCommands(parent: Command, context: Context): void {
   const show = (value: unknown, text: () => string) => context.show(value, text);
   const peer = () => context.vf;
   examples(parent.command("list").description("images in the registry"), "plugin list").action(async () => {
@@ -55,6 +99,22 @@ export function pluginCommands(parent: Command, context: Context): void {
       show(gone, () => `${gone.name} ${gone.version} is gone`);
     },
   );
+}
+
+function vendorCommands(parent: Command, context: Context, compiler: string): void {
+  const show = (value: unknown, text: () => string) => context.show(value, text);
+  examples(
+    parent.command("new <dir>").description("a plugin to begin with: its source, a build command, and a test"),
+    "plugin new ../mynic",
+    "plugin new /tmp/plugin --name mynic",
+  )
+    .option("--name <name>", "name of the plugin, if it is not its directory's")
+    .action(async (dir: string, options: { name?: string }) => {
+      const made = await newPlugin(dir, options.name, compiler);
+      show(made, () =>
+        `made ${made.name} in ${made.dir}; build and test it, and read on in its README.md:\n` +
+        `  cd ${made.dir} && npx -y deno@${Deno.version.deno} task test`);
+    });
   examples(
     parent.command("keygen <file>").description("a new key pair; the public key is printed, to be trusted by others"),
     "plugin keygen vendor.key > vendor.pub",
@@ -73,16 +133,9 @@ export function pluginCommands(parent: Command, context: Context): void {
     .requiredOption("--version <version>", "its version, such as 1.0.0")
     .requiredOption("--hardware <kind>", "whose rings it drives: advanced or virtio")
     .requiredOption("--licence <spdx>", "its licence, such as Apache-2.0")
+    .option("--licences <list>", "licences that the fabric takes, if it is told others", LICENCES.join(","))
     .action(async (module: string, image: string, options: SignOptions) => {
-      const hardware = Hardware.safeParse(options.hardware);
-      if (!hardware.success) throw new UsageError(`hardware ${options.hardware}: it is advanced or virtio`);
-      const keys = JSON.parse(await Deno.readTextFile(options.key)) as KeyPairText;
-      const { name, version, licence } = options;
-      const info = { name, version, hardware: hardware.data, abi: PLUGIN_ABI };
-      // What an upload would refuse is refused here, and every module is signed in its one form.
-      const canonical = rewriteModule(await Deno.readFile(module), false);
-      await validateModule(canonical);
-      await Deno.writeFile(image, await signImage(canonical, info, licence, keys));
+      await Deno.writeFile(image, await signedImage(await Deno.readFile(module), options));
       show({ image }, () => `signed ${image}`);
     });
 }

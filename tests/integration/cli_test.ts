@@ -1,28 +1,7 @@
 /** The command line against a real fabric: policy as a file, several VFs at once, tokens, the doctor. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { cli, fabricCli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
-
-/** What came of a call of `fabric`. */
-interface Answer {
-  code: number;
-  out: string;
-  err: string;
-}
-
-/** Runs `fabric` and answers what came of it. */
-function cli(fabric: TestFabric, ...args: string[]): Promise<Answer> {
-  return cliWith({}, fabric, ...args);
-}
-
-/** The same, with more in its environment. */
-async function cliWith(env: Record<string, string>, fabric: TestFabric, ...args: string[]): Promise<Answer> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", fabric.runDir, ...args],
-    env: { NO_COLOR: "1", ...env },
-  }).output();
-  const text = new TextDecoder();
-  return { code, out: text.decode(stdout), err: text.decode(stderr) };
-}
 
 Deno.test("the whole policy is a file: exported, compared, applied; applied twice it changes nothing", async () => {
   await using fabric = await TestFabric.start(3);
@@ -110,7 +89,9 @@ Deno.test("tokens for others are made, in force at once, and taken away while th
   };
   assertEquals([await status("/api/v1/vfs/1"), await status("/api/v1/vfs/0")], [200, 403]);
   assertEquals([await status("/api/v1/vfs/1", "PATCH"), await status("/api/v1/nic", "PATCH")], [200, 403]);
-  const bobs = await cliWith({ RINGFABRIC_TOKEN: token }, fabric, "vf", "set", "1", "max_tx_rate", "100");
+  const bobs = await fabricCli(["--run-dir", fabric.runDir, "vf", "set", "1", "max_tx_rate", "100"], {
+    RINGFABRIC_TOKEN: token,
+  });
   assertEquals([bobs.code, bobs.err], [0, ""], "its holder may not look at the NIC, and need not");
   for (
     const [words, refusal] of [

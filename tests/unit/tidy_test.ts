@@ -47,7 +47,7 @@ function allowed(from: string, to: string): boolean {
     if (from === "shared/wasm/build.ts" && to.startsWith("shared/plugin/")) return true;
     return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");
   }
-  // The command line says its version.
+  // The command line says its version, and which compiler a new plugin is built with.
   if (from === "services/cli/main.ts" && to === "deno.json") return true;
   return to.startsWith(`services/${second}/`) || to.startsWith("shared/");
 }
