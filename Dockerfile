@@ -5,7 +5,7 @@ FROM denoland/deno:2.9.6
 ARG NPM_CONFIG_REGISTRY
 ENV DENO_DIR=/deno-dir DENO_NO_UPDATE_CHECK=1 NO_COLOR=1
 WORKDIR /app
-COPY deno.json deno.lock ./
+COPY deno.json deno.lock LICENSE ./
 RUN ["deno", "install", "--quiet", "--frozen"]
 COPY assembly assembly
 COPY shared shared
