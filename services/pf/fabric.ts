@@ -10,8 +10,11 @@ import {
   type NicPatch,
   type NicState,
   type NicView,
+  type Operation,
+  Operations,
   type PfEvent,
   type PfHandlers,
+  type Run,
   type Vf,
   type VfMode,
   type VfPatch,
@@ -22,7 +25,7 @@ import {
 } from "../../shared/api/mod.ts";
 import { Events } from "./events.ts";
 import type { Links } from "./links.ts";
-import { difference, findVf, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
+import { difference, findVf, findVport, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { nicView, vfView } from "./views.ts";
@@ -38,6 +41,7 @@ export class Fabric implements PfHandlers {
   readonly #settings: SettingsInForce;
   readonly #vports: Vports;
   readonly #wishes: GuestWishes;
+  readonly #operations = new Operations();
 
   constructor(store: Store, links: Links, { runDir }: { runDir: string }) {
     this.#store = store;
@@ -129,17 +133,19 @@ export class Fabric implements PfHandlers {
     return await this.#links.modes.get(holder ? `vports/${holder.id}` : `vfs/${id}`);
   }
 
-  async putMode(id: number, request: ModeRequest): Promise<VfMode> {
+  putMode(id: number, request: ModeRequest): Run {
     findVf(this.settings, id);
     const holder = this.settings.vports.find(({ vf }) => vf === id);
     if (holder) {
       const detail = `vf ${id} is allotted to the guest of vport ${holder.id}: change the vport's mode instead`;
       throw new ApiError(409, detail, "id", "vf-allotted");
     }
-    const mode = await this.#links.modes.put(`vfs/${id}`, request);
-    const plugin = mode.plugin ? { plugin: mode.plugin } : {};
-    this.#events.emit({ type: "mode-changed", vf: id, mode: mode.mode, ...plugin });
-    return mode;
+    return this.#operations.start(`vf ${id} to ${request.mode}`, async (run) => {
+      const mode = await this.#links.modes.put(`vfs/${id}`, request, run);
+      const plugin = mode.plugin ? { plugin: mode.plugin } : {};
+      this.#events.emit({ type: "mode-changed", vf: id, mode: mode.mode, ...plugin });
+      return mode;
+    });
   }
 
   // The NIC --------------------------------------------------------------------------------------------------
@@ -197,8 +203,20 @@ export class Fabric implements PfHandlers {
     return this.#vports.getMode(id);
   }
 
-  putVportMode(id: number, request: ModeRequest): Promise<VfMode> {
-    return this.#vports.putMode(id, request);
+  putVportMode(id: number, request: ModeRequest): Run {
+    findVport(this.settings, id);
+    const act = (run: Run) => this.#links.modes.put(`vports/${id}`, request, run);
+    return this.#operations.start(`vport ${id} to ${request.mode}`, act);
+  }
+
+  // Operations -----------------------------------------------------------------------------------------------
+
+  listOperations(): Operation[] {
+    return this.#operations.list;
+  }
+
+  getOperation(id: string): Operation {
+    return this.#operations.get(id);
   }
 
   async close(): Promise<void> {

@@ -3,17 +3,16 @@ import {
   Filter,
   type NicEvent,
   NicState,
-  Peer,
   type PortState,
   type Programme,
   type SwitchProgramme,
-  type VfMode,
   type VhostEvent,
   VportState,
   type WishAnswer,
 } from "../../shared/api/mod.ts";
 import { z } from "zod";
 import { Link } from "./link.ts";
+import type { ModeLink } from "./mode_link.ts";
 
 /** The NIC. */
 export class NicLink extends Link<NicEvent> {
@@ -63,24 +62,6 @@ export class SwitchLink extends Link<VhostEvent> {
 
   async vports(): Promise<VportState[]> {
     return z.array(VportState).parse(await this.peer.ask("GET", "/api/v1/vports"));
-  }
-}
-
-/** The vf service, which changes modes. */
-export class ModeLink {
-  readonly #peer: Peer;
-
-  constructor(url: string, token: string | undefined) {
-    this.#peer = new Peer("the vf service", url, token);
-  }
-
-  /** `port` is `vfs/3` or `vports/3`. */
-  get(port: string): Promise<VfMode> {
-    return this.#peer.ask("GET", `/api/v1/${port}/mode`);
-  }
-
-  put(port: string, request: unknown): Promise<VfMode> {
-    return this.#peer.ask("PUT", `/api/v1/${port}/mode`, request);
   }
 }
 

@@ -13,7 +13,8 @@ import {
 } from "../../shared/api/mod.ts";
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
-import { ModeLink, NicLink, SwitchLink } from "./links.ts";
+import { NicLink, SwitchLink } from "./links.ts";
+import { ModeLink } from "./mode_link.ts";
 import { Store } from "./store.ts";
 
 const options = accessCommand(new Command("pf"))

@@ -2,7 +2,6 @@
 import {
   ApiError,
   type LinkPatch,
-  type ModeRequest,
   socketPath,
   type VfMode,
   type VportPatch,
@@ -138,10 +137,5 @@ export class Vports {
   async getMode(id: number): Promise<VfMode> {
     findVport(this.#parts.settings.now, id);
     return await this.#parts.links.modes.get(`vports/${id}`);
-  }
-
-  async putMode(id: number, request: ModeRequest): Promise<VfMode> {
-    findVport(this.#parts.settings.now, id);
-    return await this.#parts.links.modes.put(`vports/${id}`, request);
   }
 }

@@ -2,7 +2,9 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
   type Access,
+  answerOperation,
   createApp,
+  DEADLINE_HEADER,
   GuestConfig,
   GuestPort,
   GuestReport,
@@ -12,14 +14,24 @@ import {
   ModeRequest,
   mountOpenApi,
   oneLine,
+  OPERATION_HEADER,
+  operationAnswers,
+  OperationId,
+  operationRoutes,
+  Operations,
   PluginView,
+  preferParameter,
   Problem,
+  readDeadline,
+  type Run,
   VfMode,
 } from "../../shared/api/mod.ts";
 import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
+import { Change } from "./change.ts";
 import type { Guests } from "./guests.ts";
 import type { Port } from "./handover.ts";
 import type { Modes } from "./modes.ts";
+import { nameOf } from "./port_turns.ts";
 import type { Registry } from "./registry.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
@@ -49,7 +61,7 @@ export function vfApi(parts: VfParts, access: Access | undefined): OpenAPIHono {
   const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX, alsoGood });
   app.get("/readyz", (c) => c.json({ ready: true }));
   mountPlugins(app, parts);
-  mountModes(app, parts);
+  mountModes(app, parts, new Operations());
   mountGuests(app, parts);
   mountOpenApi(app, { title: "ringfabric VF plugin service", description: "Plugins, and who drives which VF" });
   return app;
@@ -96,7 +108,9 @@ function mountPlugins(app: OpenAPIHono, { registry }: VfParts): void {
   app.get("/api/v1/trust", (c) => c.json(registry.trust));
 }
 
-function mountModes(app: OpenAPIHono, { modes }: VfParts): void {
+function mountModes(app: OpenAPIHono, { modes }: VfParts, operations: Operations): void {
+  app.openapi(operationRoutes.listOperations, (c) => c.json(operations.list, 200));
+  app.openapi(operationRoutes.getOperation, (c) => c.json(operations.get(c.req.valid("param").id), 200));
   app.openapi(
     createRoute({
       method: "get",
@@ -122,10 +136,20 @@ function mountModes(app: OpenAPIHono, { modes }: VfParts): void {
       createRoute({
         method: "put",
         path,
+        parameters: [preferParameter],
         request: { params: idParams, ...body(ModeRequest, "The mode to be in") },
-        responses: { 200: json(VfMode, "Who drives it now, and how it came to that"), ...errors },
+        responses: { ...operationAnswers(VfMode, "Who drives it now, and how it came to that"), ...errors },
       }),
-      async (c) => c.json(await modes.set(portOf(c.req.valid("param").id), c.req.valid("json")), 200),
+      async (c) => {
+        const [port, request] = [portOf(c.req.valid("param").id), c.req.valid("json")];
+        const change = new Change(readDeadline(c.req.header(DEADLINE_HEADER)));
+        const act = (run: Run) => {
+          run.progress = change;
+          return modes.set(port, request, change);
+        };
+        const id = OperationId.optional().safeParse(c.req.header(OPERATION_HEADER)).data;
+        return await answerOperation(c, operations.start(`${nameOf(port)} to ${request.mode}`, act, id));
+      },
     );
   }
 }

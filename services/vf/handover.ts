@@ -5,7 +5,7 @@
  * **A guest is asked, and never believed.** It has a bounded time for its part. Taking a VF back needs no consent: after
  * the guest was asked, the NIC ends its lease, whatever it answered. That it drives a VF is asked of the NIC.
  */
-import { ApiError, type DataPath, type HoldGrant, type ModeRequest } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, type HoldGrant, type ModeRequest, msLeft } from "../../shared/api/mod.ts";
 import type { Change } from "./change.ts";
 import type { GuestShell } from "./guests.ts";
 import type { Peers } from "./peers.ts";
@@ -76,7 +76,7 @@ export class Handover {
       throw new ApiError(409, "the guest says that it drives the VF, and does not", "plugin", "plugin-failed");
     });
     // The guest has ended the hold, or this does.
-    await this.#parts.peers.release(vf);
+    await change.within(() => this.#parts.peers.release(vf));
   }
 
   /**
@@ -89,7 +89,7 @@ export class Handover {
     if (vf !== null) {
       await change.attempt(
         "the NIC holds the VF's frames",
-        () => this.#parts.peers.hold(vf, HOLD_DEADLINE_MS),
+        () => this.#parts.peers.hold(vf, holdMs(change)),
         () => this.#parts.peers.release(vf),
       );
     }
@@ -123,7 +123,7 @@ export class Handover {
 
   /** Has a guest send again. One that was not asked for its VF goes back to its own path by itself, or never. */
   async #sendAgain(port: Port, guest: Shell | undefined, change: Change): Promise<void> {
-    if (guest) await change.attempt("the guest sends again", () => guest.allowTx(ALLOW_TX_MS));
+    if (guest) await change.attempt("the guest sends again", () => guest.allowTx(Math.min(ALLOW_TX_MS, msLeft())));
     else this.allowTx(port);
   }
 
@@ -148,8 +148,13 @@ export class Handover {
   #hold(vf: number, change: Change): Promise<HoldGrant> {
     return change.step(
       "the NIC holds the VF's frames",
-      () => this.#parts.peers.hold(vf, HOLD_DEADLINE_MS),
+      () => this.#parts.peers.hold(vf, holdMs(change)),
       () => this.#parts.peers.release(vf),
     );
   }
+}
+
+/** How long the NIC holds frames if nobody tells it to stop: no longer than the change may take. */
+function holdMs({ msLeft }: Change): number {
+  return Math.min(HOLD_DEADLINE_MS, msLeft);
 }

@@ -1,5 +1,8 @@
 /** Requests of modes that make no sense, and failures of changes, with the names that the API promises. */
-import { ApiError, type ModeRequest } from "../../shared/api/mod.ts";
+import { ApiError, inForceOf, type ModeRequest, type VfMode, withDeadline } from "../../shared/api/mod.ts";
+
+/** After a failure it is asked for so long what is in force now. */
+const IN_FORCE_MS = 500;
 
 /** Codes with which the NIC refuses a guest's memory. */
 const MEMORY_CODES = new Set([
@@ -38,4 +41,12 @@ export function named(error: unknown): ApiError {
     return new ApiError(409, error.message, "plugin", "plugin-rejected");
   }
   return reason === undefined ? new ApiError(error.status, error.message, error.field, "step-failed") : error;
+}
+
+/** A failure of a change, with what is in force after it by the word of those who know; null if they do not say. */
+export async function withInForce(failure: ApiError, ask: () => Promise<VfMode>): Promise<ApiError> {
+  const { status, message, field, reason } = failure;
+  const asked = withDeadline({ endsMs: performance.now() + IN_FORCE_MS }, ask);
+  const inForce = await asked.then(inForceOf, () => null);
+  return new ApiError(status, message, field, reason, inForce);
 }

@@ -7,7 +7,7 @@
 import { ApiError, type DataPath, log, type ModeRequest, type ModeStep, type VfMode } from "../../shared/api/mod.ts";
 import { Change } from "./change.ts";
 import { Handover, LEAVE_MS, type ModeParts, type Port, type Shell, type VfPlace } from "./handover.ts";
-import { checkRequest, named } from "./mode_errors.ts";
+import { checkRequest, named, withInForce } from "./mode_errors.ts";
 import { nameOf, PortTurns } from "./port_turns.ts";
 import type { StoredImage } from "./registry.ts";
 
@@ -65,23 +65,25 @@ export class Modes {
     };
   }
 
-  /** Puts a port into a mode; throws ApiError with the reason if it does not come to that. */
-  async set(port: Port, request: ModeRequest): Promise<VfMode> {
+  /**
+   * Puts a port into a mode, within the time of `change`; throws ApiError with the reason if it does not come to that,
+   * and with what is in force then.
+   */
+  async set(port: Port, request: ModeRequest, change = new Change()): Promise<VfMode> {
     checkRequest(request);
-    const change = new Change();
     return await this.#changes.take(port, { change, force: request.force === true }, async () => {
       const memory: Memory = { ...this.#memory.get(port) };
       this.#memory.set(port, memory);
       memory.steps = change.steps;
       try {
-        await this.#make(port, request, change);
+        await change.within(() => this.#make(port, request, change));
         delete memory.lastFailure;
       } catch (error) {
         await change.undo();
         const failure = named(error);
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
         log("warn", "vf", `${nameOf(port)} is not ${request.mode}: ${failure.message}`);
-        throw failure;
+        throw await withInForce(failure, () => this.get(port));
       }
       return { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
     });
@@ -140,7 +142,7 @@ export class Modes {
       await this.#handover.enter(at, guest, "emulated", change);
     } catch (error) {
       await change.undo();
-      const again = new Change();
+      const again = new Change(change.msLeft);
       try {
         if (!before || WITHOUT_GUEST.has((error as ApiError).reason ?? "")) throw error;
         await this.#handover.inject(guest, before, again);

@@ -2,6 +2,7 @@
 export * from "./access.ts";
 export * from "./app.ts";
 export * from "./attach.ts";
+export * from "./deadline.ts";
 export * from "./events.ts";
 export * from "./guard.ts";
 export * from "./guest.ts";
@@ -11,6 +12,8 @@ export * from "./listen.ts";
 export * from "./mode.ts";
 export * from "./nic.ts";
 export * from "./openapi.ts";
+export * from "./operation.ts";
+export * from "./operations.ts";
 export * from "./options.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";

@@ -1,5 +1,6 @@
 /** Data paths of VFs and the plugins that drive them: what the vf service offers, and the PF passes on. */
 import { z } from "@hono/zod-openapi";
+import type { InForce } from "./problem.ts";
 
 /** The mode to be in. Without a plugin a guest's own rings are the NIC's, or a plugin is chosen for a guest that takes one. */
 export const ModeRequest = z.strictObject({
@@ -39,6 +40,11 @@ export const VfMode = z.object({
     .openapi({ description: "Why the last change that failed did" }),
 }).openapi("VfMode");
 export type VfMode = z.output<typeof VfMode>;
+
+/** What of a mode a failed change says is in force. */
+export function inForceOf({ mode, plugin, version }: VfMode): InForce {
+  return { mode, ...(plugin === undefined ? {} : { plugin }), ...(version === undefined ? {} : { version }) };
+}
 
 /** A plugin image in the registry. */
 export const PluginView = z.object({

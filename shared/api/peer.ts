@@ -1,8 +1,9 @@
 /** Another service's API, as a service that asks it sees it. */
 import { z } from "@hono/zod-openapi";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { msLeft } from "./deadline.ts";
 import { currentRequest } from "./log.ts";
-import { ApiError } from "./problem.ts";
+import { ApiError, InForce } from "./problem.ts";
 import { showable } from "./showable.ts";
 
 /** What of a refusal is passed on. */
@@ -10,7 +11,11 @@ const Refusal = z.object({
   detail: z.string().transform((text) => showable(text, 1000)).optional(),
   field: z.string().transform((text) => showable(text, 100)).optional(),
   reason: z.string().regex(/^[a-z-]{1,40}$/).optional().catch(undefined),
+  inForce: InForce.optional().catch(undefined),
 });
+
+/** No answer came, or none that could be read: whether the request has had an effect is not known. */
+export class Unanswered extends ApiError {}
 
 /** The largest answer of a service. */
 const ANSWER_BYTES_MAX = 4 << 20;
@@ -63,8 +68,17 @@ export class Peer {
     };
   }
 
-  /** Asks it; throws ApiError with its own words if it refuses, and 503 if it does not answer in time. */
-  async ask<T = unknown>(method: string, path: string, body?: unknown, timeoutMs = this.#timeoutMs): Promise<T> {
+  /**
+   * Asks it; throws ApiError with its own words if it refuses, and Unanswered (503) if no answer comes in time: within
+   * `timeoutMs`, and within what the deadline of what is done now leaves.
+   */
+  async ask<T = unknown>(
+    method: string,
+    path: string,
+    body?: unknown,
+    timeoutMs = this.#timeoutMs,
+    headers: Record<string, string> = {},
+  ): Promise<T> {
     const image = body instanceof Uint8Array;
     const type = body === undefined ? {} : { "content-type": image ? "application/wasm" : "application/json" };
     let response: Response;
@@ -72,20 +86,24 @@ export class Peer {
     try {
       response = await fetch(this.url + path, {
         method,
-        headers: this.#headers(type),
+        headers: { ...this.#headers(type), ...headers },
         body: body === undefined ? null : image ? body as Uint8Array<ArrayBuffer> : JSON.stringify(body),
-        signal: AbortSignal.timeout(timeoutMs),
+        signal: AbortSignal.timeout(Math.min(timeoutMs, msLeft())),
         redirect: "error",
       });
       answer = JSON.parse(await limitedText(response, this.#answerBytesMax));
     } catch (error) {
       const said = (error as Error).message.split("\n")[0];
-      throw new ApiError(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
+      throw new Unanswered(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
     }
     if (response.ok) return answer as T;
-    const refusal = Refusal.safeParse(answer).data;
-    const { detail, field, reason } = refusal ?? {};
-    const status = [404, 409, 413, 422].includes(response.status) ? response.status : 503;
-    throw new ApiError(status as ContentfulStatusCode, `${this.#name}: ${detail ?? response.status}`, field, reason);
+    throw this.refusal(response.status, answer);
+  }
+
+  /** What it has refused with a status and a problem document, as a refusal of this service. */
+  refusal(said: number, document: unknown): ApiError {
+    const { detail, field, reason, inForce } = Refusal.safeParse(document).data ?? {};
+    const status = ([404, 409, 413, 422].includes(said) ? said : 503) as ContentfulStatusCode;
+    return new ApiError(status, `${this.#name}: ${detail ?? said}`, field, reason, inForce);
   }
 }

@@ -6,6 +6,8 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { createHash } from "node:crypto";
 import { hc } from "hono/client";
 import { LinkPatch } from "./guest.ts";
+import type { Operation } from "./operation.ts";
+import { answerOperation, operationAnswers, operationRoutes, preferParameter, type Run } from "./operations.ts";
 import { bearer } from "./peer.ts";
 import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
@@ -31,6 +33,10 @@ const errors = {
   412: problemBody("The policy is not the one of If-Match any more"),
   422: problemBody("A field is not acceptable; it is named"),
   503: problemBody("The NIC is not reachable; nothing was changed"),
+};
+const modeErrors = {
+  ...errors,
+  503: problemBody("A service or the guest did not do its part in time; `inForce` says which mode there is now"),
 };
 const params = z.object({
   id: z.string().regex(/^\d{1,9}$/, "is the number of a VF or vport").transform(Number).openapi({ type: "integer" }),
@@ -72,9 +78,10 @@ const pfRoutes = {
   putMode: createRoute({
     method: "put",
     path: "/api/v1/vfs/{id}/mode",
-    description: "Changes who drives the VF while its guest runs; a refusal names its reason and changes nothing",
+    description: "Changes who drives the VF while its guest runs; a failure names its reason, and the mode in force",
+    parameters: [preferParameter],
     request: { params, ...body(ModeRequest, "The mode to be in") },
-    responses: { 200: json(VfMode, "Who drives the VF now, and the steps"), ...errors },
+    responses: { ...operationAnswers(VfMode, "Who drives the VF now, and the steps"), ...modeErrors },
   }),
   getNic: createRoute({ method: "get", path: "/api/v1/nic", responses: { 200: json(V.NicView, "The NIC") } }),
   patchNic: createRoute({
@@ -142,9 +149,10 @@ const pfRoutes = {
   putVportMode: createRoute({
     method: "put",
     path: "/api/v1/vports/{id}/mode",
-    description: "Passthrough allots a VF to the guest; emulated gives it back. A refusal changes nothing",
+    description: "Passthrough allots a VF to the guest; emulated gives it back. A failure names the mode in force",
+    parameters: [preferParameter],
     request: { params, ...body(ModeRequest, "The mode to be in") },
-    responses: { 200: json(VfMode, "Who drives the guest's data path now, and the steps"), ...errors },
+    responses: { ...operationAnswers(VfMode, "Who drives the guest's data path now, and the steps"), ...modeErrors },
   }),
   patchVportGuest: createRoute({
     method: "patch",
@@ -153,6 +161,7 @@ const pfRoutes = {
     request: { params, ...body(LinkPatch, "The wish") },
     responses: { 200: json(V.VportView, "Granted and in force"), ...errors },
   }),
+  ...operationRoutes,
   listFilters: createRoute({
     method: "get",
     path: "/api/v1/filters",
@@ -169,7 +178,7 @@ export interface PfHandlers {
   getStats(id: number): Promise<V.VfStats>;
   listStats(): Promise<V.FabricStats>;
   getMode(id: number): Promise<VfMode>;
-  putMode(id: number, request: ModeRequest): Promise<VfMode>;
+  putMode(id: number, request: ModeRequest): Run;
   patchGuest(id: number, wish: LinkPatch): Promise<V.Vf>;
   listVports(): Promise<V.VportView[]>;
   getVport(id: number): Promise<V.VportView>;
@@ -180,7 +189,9 @@ export interface PfHandlers {
   allotVf(id: number): Promise<V.VportView>;
   returnVf(id: number): Promise<V.VportView>;
   getVportMode(id: number): Promise<VfMode>;
-  putVportMode(id: number, request: ModeRequest): Promise<VfMode>;
+  putVportMode(id: number, request: ModeRequest): Run;
+  listOperations(): Operation[];
+  getOperation(id: string): Operation;
   getNic(): Promise<V.NicView>;
   patchNic(patch: V.NicPatch): Promise<V.NicView>;
   listFilters(): Promise<Filter[]>;
@@ -210,7 +221,7 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     .openapi(pfRoutes.listStats, async (c) => c.json(await handlers.listStats(), 200))
     .openapi(pfRoutes.getMode, async (c) => c.json(await handlers.getMode(c.req.valid("param").id), 200))
     .openapi(pfRoutes.putMode, async (c) => {
-      return c.json(await handlers.putMode(c.req.valid("param").id, c.req.valid("json")), 200);
+      return await answerOperation(c, handlers.putMode(c.req.valid("param").id, c.req.valid("json")));
     })
     .openapi(pfRoutes.patchGuest, async (c) => {
       return c.json(await handlers.patchGuest(c.req.valid("param").id, c.req.valid("json")), 200);
@@ -236,13 +247,15 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     .openapi(pfRoutes.returnVf, async (c) => c.json(await handlers.returnVf(c.req.valid("param").id), 200))
     .openapi(pfRoutes.getVportMode, async (c) => c.json(await handlers.getVportMode(c.req.valid("param").id), 200))
     .openapi(pfRoutes.putVportMode, async (c) => {
-      return c.json(await handlers.putVportMode(c.req.valid("param").id, c.req.valid("json")), 200);
+      return await answerOperation(c, handlers.putVportMode(c.req.valid("param").id, c.req.valid("json")));
     })
     .openapi(pfRoutes.patchVportGuest, async (c) => {
       return c.json(await handlers.patchVportGuest(c.req.valid("param").id, c.req.valid("json")), 200);
     })
     .openapi(pfRoutes.getNic, async (c) => c.json(await handlers.getNic(), 200))
     .openapi(pfRoutes.patchNic, async (c) => c.json(await handlers.patchNic(c.req.valid("json")), 200))
+    .openapi(pfRoutes.listOperations, (c) => c.json(handlers.listOperations(), 200))
+    .openapi(pfRoutes.getOperation, (c) => c.json(handlers.getOperation(c.req.valid("param").id), 200))
     .openapi(pfRoutes.listFilters, async (c) => c.json(await handlers.listFilters(), 200));
 }
 

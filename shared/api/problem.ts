@@ -3,6 +3,16 @@ import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
+/** Which mode a VF has after a change that failed. */
+export const InForce = z.object({
+  mode: z.enum(["emulated", "passthrough"]),
+  plugin: z.string().optional(),
+  version: z.string().optional(),
+}).nullable().openapi("InForce", {
+  description: "After a change of mode that failed: the mode that is in force now; null: nobody could say",
+});
+export type InForce = z.output<typeof InForce>;
+
 /** An RFC 9457 problem document. `field` names the field of the request that is at fault. */
 export const Problem = z.object({
   type: z.string(),
@@ -12,6 +22,7 @@ export const Problem = z.object({
   field: z.string().optional(),
   reason: z.string().optional().openapi({ description: "A name for what is wrong, for programs" }),
   errors: z.array(z.object({ field: z.string(), detail: z.string() })).optional(),
+  inForce: InForce.optional(),
 }).openapi("Problem");
 export type Problem = z.output<typeof Problem>;
 
@@ -39,22 +50,25 @@ export class ApiError extends Error {
   readonly field: string | undefined;
   /** A name for what is wrong, for programs. */
   readonly reason: string | undefined;
+  /** After a change of mode: what is in force now. */
+  readonly inForce: InForce | undefined;
 
-  constructor(status: ContentfulStatusCode, detail: string, field?: string, reason?: string) {
+  constructor(status: ContentfulStatusCode, detail: string, field?: string, reason?: string, inForce?: InForce) {
     super(detail);
     this.status = status;
     this.field = field;
     this.reason = reason;
+    this.inForce = inForce;
   }
 }
 
 /** What a problem document may say beside its sentence: the field, a name for programs, and everything that is wrong. */
-export type ProblemParts = Partial<Pick<Problem, "field" | "reason" | "errors">>;
+export type ProblemParts = Partial<Pick<Problem, "field" | "reason" | "errors" | "inForce">>;
 
-/** A problem document as a response. */
-export function problem(c: Context, status: ContentfulStatusCode, detail: string, parts: ProblemParts = {}): Response {
-  const { field, reason, errors } = parts;
-  const body: Problem = {
+/** A problem document. */
+export function problemDocument(status: number, detail: string, parts: ProblemParts = {}): Problem {
+  const { field, reason, errors, inForce } = parts;
+  return {
     type: "about:blank",
     title: TITLES[status] ?? "Error",
     status,
@@ -62,7 +76,13 @@ export function problem(c: Context, status: ContentfulStatusCode, detail: string
     ...(field === undefined ? {} : { field }),
     ...(reason === undefined ? {} : { reason }),
     ...(errors ? { errors } : {}),
+    ...(inForce === undefined ? {} : { inForce }),
   };
+}
+
+/** A problem document as a response. */
+export function problem(c: Context, status: ContentfulStatusCode, detail: string, parts: ProblemParts = {}): Response {
+  const body = problemDocument(status, detail, parts);
   if (status === 401) c.header("www-authenticate", 'Bearer realm="ringfabric"');
   return c.body(JSON.stringify(body), status, { "content-type": "application/problem+json" });
 }

@@ -19,12 +19,19 @@ export function refusalOf({ status, body }: Answer<Problem>): string {
 }
 
 /** Asks an app; `body` is sent as JSON, or as it is if it is text or bytes. */
-export async function ask<T = Problem>(app: App, method: string, path: string, body?: unknown): Promise<Answer<T>> {
+export async function ask<T = Problem>(
+  app: App,
+  method: string,
+  path: string,
+  body?: unknown,
+  more: Record<string, string> = {},
+): Promise<Answer<T>> {
   const isRaw = typeof body === "string" || body instanceof Uint8Array;
   const response = await app.request(path, {
     method,
+    headers: more,
     ...(body === undefined ? {} : {
-      headers: { "content-type": body instanceof Uint8Array ? "application/wasm" : "application/json" },
+      headers: { "content-type": body instanceof Uint8Array ? "application/wasm" : "application/json", ...more },
       body: isRaw ? body as BodyInit : JSON.stringify(body),
     }),
   });

@@ -9,6 +9,7 @@ import {
   type DataPath,
   type LeaseView,
   type ModeRequest,
+  msLeft,
   type Problem,
   type VfMode,
 } from "../../shared/api/mod.ts";
@@ -99,9 +100,9 @@ export class ModeWorld implements ShellWorld {
     return (this.paths.get(vf) ?? "guest") === "guest" ? "nobody" : "hypervisor";
   }
 
-  /** Asks for a mode; as much time passes as it takes. */
+  /** Asks for a mode; as much time passes as it takes: the result is waited for. */
   put(port: Port, request: ModeRequest): Promise<Answer<VfMode & Problem>> {
-    return this.time.run(ask(this.app, "PUT", this.#modePath(port), request));
+    return this.time.run(ask(this.app, "PUT", this.#modePath(port), request, { prefer: "wait=60" }));
   }
 
   async get(port: Port): Promise<VfMode> {
@@ -122,7 +123,8 @@ export class ModeWorld implements ShellWorld {
     const trouble = this.troubles.take(name);
     if (trouble instanceof Error) throw trouble;
     if (trouble === "silence") {
-      await new Promise((resolve) => setTimeout(resolve, 15_000));
+      // As for all that asks another service: its own limit, or what the deadline leaves.
+      await new Promise((resolve) => setTimeout(resolve, Math.min(15_000, msLeft())));
       throw refusal("unreachable", 503);
     }
     return act();

@@ -196,17 +196,17 @@ export class TestPf implements AsyncDisposable {
   readonly events: PfEvent[] = [];
   readonly #store: Store;
 
-  private constructor(store: Store) {
-    const links: Links = { nic: this.nic, software: this.software, modes: this.modes };
+  private constructor(store: Store, modes: Links["modes"] | undefined) {
+    const links: Links = { nic: this.nic, software: this.software, modes: modes ?? this.modes };
     this.#store = store;
     this.fabric = new Fabric(store, links, { runDir: "/run/test" });
     this.fabric.subscribe((event) => this.events.push(event));
     this.app = pfApi(this.fabric, undefined);
   }
 
-  /** A PF with `vfs` VFs; `path`: where its settings are kept. */
-  static async start(vfs = 4, path = ":memory:"): Promise<TestPf> {
-    const pf = new TestPf(new Store(path, "test", vfs));
+  /** A PF with `vfs` VFs; `path`: where its settings are kept; `modes`: a vf service that is not played. */
+  static async start(vfs = 4, path = ":memory:", modes?: Links["modes"]): Promise<TestPf> {
+    const pf = new TestPf(new Store(path, "test", vfs), modes);
     await Promise.all([pf.nic.up, pf.software.up]);
     return pf;
   }

@@ -64,6 +64,8 @@ Deno.test("a token is good for what its role says, and a refusal says what that 
       ["reader", "GET", "/metrics", 200],
       ["reader", "PATCH", "/api/v1/vfs/0", 403],
       ["reader", "DELETE", "/api/v1/vports/0", 403],
+      ["reader", "GET", "/api/v1/operations", 200],
+      ["reader", "GET", "/api/v1/operations/none", 404],
       ["tenant", "GET", "/api/v1/vfs/1", 200],
       ["tenant", "PATCH", "/api/v1/vfs/1", 200],
       ["tenant", "GET", "/api/v1/vfs/1/stats", 200],
@@ -73,6 +75,8 @@ Deno.test("a token is good for what its role says, and a refusal says what that 
       ["tenant", "PATCH", "/api/v1/vfs/01", 403],
       ["tenant", "GET", "/api/v1/vfs", 403],
       ["tenant", "GET", "/api/v1/events", 403],
+      ["tenant", "GET", "/api/v1/operations", 403],
+      ["tenant", "GET", "/api/v1/operations/none", 403],
     ];
     for (const [token, method, path, expected] of cases) {
       const response = await ask(token, method, path);

@@ -43,3 +43,18 @@ Deno.test("every operation has a name of its own, a summary, a tag, and says tha
   }
   assertEquals([security, components.securitySchemes.token.scheme], [[{ token: [] }], "bearer"]);
 });
+
+Deno.test("a change of mode says what Prefer does, and where an operation is", async () => {
+  await using pf = await TestPf.start(1);
+  for (const app of [pf.app, vfApi(nothing(), undefined)]) {
+    const { paths } = await (await app.request("/openapi.json")).json();
+    for (const kind of ["vfs", "vports"]) {
+      const { parameters, responses } = paths[`/api/v1/${kind}/{id}/mode`].put;
+      const names = parameters.map(({ name, in: where }: Record<string, string>) => `${name} ${where}`).sort();
+      assertEquals(names, ["Prefer header", "id path"]);
+      assertEquals(Object.keys(responses[202].headers), ["Location", "Retry-After", "Preference-Applied"]);
+      assertEquals(responses[202].content["application/json"].schema, { $ref: "#/components/schemas/Operation" });
+    }
+    assertEquals(paths["/api/v1/operations/{id}"].get.operationId, "getOperationsId");
+  }
+});
