@@ -1,13 +1,28 @@
 /** What all commands have: the fabric that they speak to, and how they show what it says. */
 import type { Command } from "commander";
 import { stringify } from "yaml";
-import { oneLine, Peer, pfClient, type Vf, type VfStats } from "../../shared/api/mod.ts";
+import {
+  isOperation,
+  oneLine,
+  type Operation,
+  Peer,
+  pfClient,
+  type Problem,
+  type Vf,
+  type VfMode,
+  type VfStats,
+} from "../../shared/api/mod.ts";
+import { Progress } from "../../shared/terminal/progress.ts";
 import { findFabric, type FindOptions, type FoundFabric } from "./find.ts";
 import { inWords, UsageError } from "./values.ts";
 
 /** How answers are shown. */
 export const OUTPUTS = ["table", "wide", "json", "yaml"] as const;
 type Output = typeof OUTPUTS[number];
+
+/** How long a change is waited for before it is looked at, and how often it is looked at then. */
+export const PREFER = { headers: { prefer: "respond-async, wait=1" } };
+const LOOK_MS = 250;
 
 /** Options of `fabric` itself. */
 export interface GlobalOptions extends FindOptions {
@@ -24,9 +39,18 @@ type Answer = Promise<{ ok: boolean; status: number; json(): Promise<unknown> }>
 export class Context {
   readonly #program: Command;
   #found: FoundFabric | undefined;
+  /** What the command waits for: shown to people, never where a program reads the answer. */
+  readonly progress = new Progress({ isWanted: () => this.#isForPeople, ownsSignals: true });
 
   constructor(program: Command) {
     this.#program = program;
+    // Every command has it; those that know more say more.
+    program.hook("preAction", (_, command) => this.progress.say(nameOf(command)));
+    program.hook("postAction", () => this.progress.stop());
+  }
+
+  get #isForPeople(): boolean {
+    return this.output === "table" || this.output === "wide";
   }
 
   get #options(): GlobalOptions {
@@ -84,8 +108,22 @@ export class Context {
           (runDir === undefined ? "" : ` (looked for in ${runDir})`),
       );
     }
-    if (!response.ok) throw new UsageError(inWords((value as { detail?: string }).detail ?? `HTTP ${response.status}`));
+    if (!response.ok) throw new UsageError(failureOf(value as Partial<Problem>, `HTTP ${response.status}`));
     return value as T;
+  }
+
+  /** The result of a change that may be an operation: followed to its end. Throws its problem if it fails. */
+  async outcome(answer: Answer): Promise<VfMode> {
+    let found = await this.body<VfMode | Operation>(answer);
+    while (isOperation(found)) {
+      if (found.result) return found.result;
+      if (found.problem) throw new UsageError(failureOf(found.problem, "it has failed"));
+      this.progress.say(progressOf(found));
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      const { operations } = this.client.api.v1;
+      found = await this.body<Operation>(operations[":id"].$get({ param: { id: found.id } }));
+    }
+    return found;
   }
 
   getVf(id: number): Promise<Vf> {
@@ -98,11 +136,31 @@ export class Context {
 
   /** Shows an answer as it was asked for; `text` makes the table. */
   show(value: unknown, text: (wide: boolean) => string): void {
+    this.progress.stop();
     const { output } = this;
     if (output === "json") console.log(JSON.stringify(value));
     else if (output === "yaml") console.log(stringify(value).trimEnd());
     else console.log(text(output === "wide"));
   }
+}
+
+/** `vf mode`, as it is typed. */
+function nameOf(command: Command): string {
+  return command.parent?.parent ? `${nameOf(command.parent)} ${command.name()}` : command.name();
+}
+
+/** How far an operation is, in a line. */
+function progressOf({ what, now, steps }: Operation): string {
+  return [what, ...(now === undefined ? [] : [now]), ...(steps.length > 0 ? [`${steps.length} done`] : [])].join(" · ");
+}
+
+/** Why something is refused or has failed, and which mode is in force after that. */
+export function failureOf({ detail, inForce }: Partial<Problem>, otherwise: string): string {
+  const said = inWords(detail ?? otherwise);
+  if (inForce === undefined) return said;
+  if (inForce === null) return `${said}; which mode it is in now is not known`;
+  const { mode, plugin, version } = inForce;
+  return `${said}; it is in ${mode} mode${plugin === undefined ? "" : `, plugin ${plugin} ${version}`}`;
 }
 
 /** The parameter of a path that names a VF or a vport. */

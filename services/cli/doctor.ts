@@ -84,6 +84,7 @@ export function doctorCommand(program: Command, context: Context): void {
       const counted = await context.body<FabricStats>(client.api.v1.stats.$get()).catch(() => undefined);
       return counted && { vfs: counted.vfs, atMs: performance.now() };
     };
+    context.progress.say(`doctor: watches the counters for ${WATCH_MS / 1000} s`);
     const before = await stats();
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
     const [after, vfs, nic, ports] = await Promise.all([

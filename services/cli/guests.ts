@@ -42,6 +42,7 @@ export function guestCommands(program: Command, context: Context): void {
     "guest ping 0 10.0.0.2",
   ).action(async (port: string, to: string, { count }: { count: number }) => {
     const { peer } = await find(port);
+    context.progress.say(`guest ping: ${count} echoes to ${to}`);
     const result = await peer.ask<PingResult>("POST", "/api/v1/ping", { to, count });
     context.show(result, () =>
       `${result.received} of ${result.sent} echoes answered` +
@@ -74,6 +75,8 @@ export function guestCommands(program: Command, context: Context): void {
       body: JSON.stringify({ seconds }),
     });
     if (!response.ok || !response.body) throw new UsageError(((await response.json()) as { detail: string }).detail);
+    if (write === undefined && Deno.stdout.isTerminal()) context.progress.stop();
+    else context.progress.say(`guest capture: frames of ${seconds} s`);
     const to = write === undefined ? Deno.stdout : await Deno.create(write);
     await response.body.pipeTo(to.writable);
   });

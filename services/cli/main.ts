@@ -7,6 +7,7 @@ import { Context, OUTPUTS } from "./context.ts";
 import { doctorCommand } from "./doctor.ts";
 import { guestCommands } from "./guests.ts";
 import { nicCommands } from "./nic.ts";
+import { operationCommands } from "./operations.ts";
 import { pluginCommands } from "./plugins.ts";
 import { policyFileCommands } from "./policy_file.ts";
 import { tokenCommands } from "./tokens.ts";
@@ -27,6 +28,7 @@ const context = new Context(program);
 vfCommands(program, context);
 vportCommands(program, context);
 nicCommands(program, context);
+operationCommands(program, context);
 doctorCommand(program, context);
 policyFileCommands(program, context);
 guestCommands(program, context);
@@ -41,6 +43,7 @@ completionCommands(program);
 try {
   await program.parseAsync();
 } catch (error) {
+  context.progress.stop();
   console.error(`fabric: ${oneLine(error)}`);
   Deno.exit(1);
 }

@@ -69,6 +69,7 @@ export function nicCommands(program: Command, context: Context): void {
   ).action(async ({ watch, count = Infinity }: { watch: boolean; count?: number }) => {
     let before = await sample();
     if (!watch) return context.show(before.stats, () => statsTable(before));
+    context.progress.stop();
     for (let i = 0; i < count; i++) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
       const now = await sample();
@@ -91,6 +92,7 @@ export function nicCommands(program: Command, context: Context): void {
     "--json events",
   ).action(async ({ count }: { count?: number }) => {
     const { api, token } = context.fabric;
+    context.progress.stop();
     let seen = 0;
     for await (const event of readEvents<Record<string, unknown>>(`${api}/api/v1/events`, { headers: bearer(token) })) {
       context.show(event, () => eventLine(event));

@@ -72,7 +72,10 @@ function fieldsThatDiffer(now: Record<string, unknown>, wanted: Record<string, u
 /** What is to be done so that the fabric is as the file says. */
 async function changesOf(context: Context, path: string): Promise<Change[]> {
   const { client } = context;
+  // Somebody may be typing it.
+  context.progress.stop();
   const file = await readPolicy(path);
+  context.progress.say("compares the file with the fabric");
   const [nic, vfs, vports] = await Promise.all([
     context.body<NicView>(client.api.v1.nic.$get()),
     context.body<Vf[]>(client.api.v1.vfs.$get()),
@@ -137,6 +140,7 @@ export function policyFileCommands(program: Command, context: Context): void {
           vfs: vfs.map((vf) => ({ id: vf.id, ...pick({ ...vf }, POLICY_FIELDS) })),
           vports: vports.map((vport) => ({ id: vport.id, ...pick({ ...vport }, POLICY_FIELDS) })),
         };
+        context.progress.stop();
         console.log(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
       },
     );
@@ -160,6 +164,7 @@ export function policyFileCommands(program: Command, context: Context): void {
     const made: Change[] = [];
     try {
       for (const change of dryRun ? [] : changes) {
+        context.progress.say(`apply: ${change.what} (${made.length + 1} of ${changes.length})`);
         await change.make();
         made.push(change);
       }

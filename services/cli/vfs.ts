@@ -14,7 +14,7 @@ import {
   type VportView,
   wholeNumber,
 } from "../../shared/api/mod.ts";
-import { byId, type Context, examples } from "./context.ts";
+import { byId, type Context, examples, PREFER } from "./context.ts";
 import { oneId, parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
 import { modeDetail, vfDetail, vfTable } from "./views.ts";
 
@@ -27,6 +27,7 @@ export function vfCommands(program: Command, context: Context): void {
     const ids = parseIds(which, which === "all" ? (await all()).map(({ id }) => id) : []);
     const changed: Vf[] = [];
     for (const id of ids) {
+      context.progress.say(`vf ${id}`);
       changed.push(await context.body<Vf>(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json })));
     }
     // A token for one VF may not look at the NIC; the change is in force all the same.
@@ -74,7 +75,9 @@ export function modeCommand(parent: Command, context: Context, of: "vfs" | "vpor
       ...(force ? { force: true } : {}),
     };
     const id = byId(oneId(n));
-    const found = await context.body<VfMode>(mode !== undefined ? route.$put({ ...id, json }) : route.$get(id));
+    const found = mode === undefined
+      ? await context.body<VfMode>(route.$get(id))
+      : await context.outcome(route.$put({ ...id, json }, PREFER));
     context.show(found, () => modeDetail(found));
   });
 }

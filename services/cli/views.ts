@@ -1,6 +1,6 @@
 /** What the CLI prints: tables a person can read. */
 import Table from "cli-table3";
-import type { Filter, Multicast, NicView, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
+import type { Filter, ModeStep, Multicast, NicView, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
 
 const PLAIN = {
@@ -85,19 +85,19 @@ export function vfTable(vfs: readonly Vf[], nicLink: NicView["link"] | undefined
   );
 }
 
+/** Steps of a change of mode, with what went wrong. */
+export function stepTable(title: string, steps: readonly ModeStep[]): string {
+  return table(
+    [title, "MS", "ERROR"],
+    steps.map(({ step, ms, error, lost }) => [step, ms, error ?? (lost ? `${lost} descriptors were not sent` : "")]),
+  );
+}
+
 /** Who drives a VF, and how the last change went. */
 export function modeDetail({ mode, plugin, version, changing, steps, lastFailure }: VfMode): string {
   const lines = [`${mode}${plugin ? `, plugin ${plugin} ${version}` : ""}${changing ? ", changing" : ""}`];
   if (steps && steps.length > 0) {
-    lines.push(
-      "",
-      table(
-        ["STEP OF THE LAST CHANGE", "MS", "ERROR"],
-        steps.map((
-          { step, ms, error, lost },
-        ) => [step, ms, error ?? (lost ? `${lost} descriptors were not sent` : "")]),
-      ),
-    );
+    lines.push("", stepTable("STEP OF THE LAST CHANGE", steps));
   }
   if (lastFailure) lines.push("", `last failure: ${lastFailure.reason}: ${lastFailure.detail}`);
   return lines.join("\n");

@@ -52,8 +52,8 @@ export class ModeLink {
         if (answer.result) return answer.result;
         if (answer.problem) throw this.#peer.refusal(answer.problem.status, answer.problem);
       }
-      if (nowMs - heardMs > AWAY_MS_MAX) throw await this.#lost(port, "it does not answer");
-      if (nowMs > endsMs) throw await this.#lost(port, `the change has not ended within ${MODE_MS_MAX / 1000} s`);
+      if (nowMs - heardMs > AWAY_MS_MAX) throw await this.#lost(port, "does not answer");
+      if (nowMs > endsMs) throw await this.#lost(port, `has not ended the change within ${MODE_MS_MAX / 1000} s`);
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
       answer = await this.#look(port, run.id);
     }
@@ -89,14 +89,14 @@ export class ModeLink {
     } catch (error) {
       if (error instanceof Unanswered) return undefined;
       if ((error as ApiError).status !== 404) throw error;
-      throw await this.#lost(port, "it has ended meanwhile, or the request has not reached it");
+      throw await this.#lost(port, "has ended meanwhile, or has not got the request");
     }
   }
 
   /** What is said of a change whose end is not known. */
   async #lost(port: string, why: string): Promise<ApiError> {
     const inForce = await this.get(port, ANSWER_MS).then(inForceOf, () => null);
-    const detail = `the vf service: ${why}: whether the change was completed is not known`;
+    const detail = `the vf service ${why}: whether the change was completed is not known`;
     return new ApiError(503, detail, undefined, "interrupted", inForce);
   }
 }

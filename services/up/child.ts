@@ -31,6 +31,7 @@ async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string
 /** A service that is kept running. */
 export class Child {
   readonly spec: ChildSpec;
+  readonly #print: (line: string) => void;
   readonly #ready = Promise.withResolvers<Record<string, unknown>>();
   readonly #failed = Promise.withResolvers<never>();
   #process: Deno.ChildProcess | undefined;
@@ -44,8 +45,10 @@ export class Child {
   #untold: string[] | undefined = [];
   readonly #done: Promise<void>;
 
-  constructor(spec: ChildSpec) {
+  /** `print`: where its lines go. */
+  constructor(spec: ChildSpec, print: (line: string) => void) {
     this.spec = spec;
+    this.#print = print;
     this.#failed.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
     this.#done = this.#keep().catch((error) => {
@@ -73,12 +76,12 @@ export class Child {
    * wait: beside a service that cannot start, the others' complaints about it would hide the reason.
    */
   tell(): void {
-    for (const line of this.#untold ?? []) console.error(line);
+    for (const line of this.#untold ?? []) this.#print(line);
     this.#untold = undefined;
   }
 
   #say(line: string): void {
-    if (this.#untold === undefined) console.error(line);
+    if (this.#untold === undefined) this.#print(line);
     else this.#untold.push(line);
   }
 

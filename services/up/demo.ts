@@ -7,6 +7,7 @@ import { Command } from "commander";
 import {
   demoRunDir,
   type FlowState,
+  MODE_MS_MAX,
   oneLine,
   path,
   Peer,
@@ -70,7 +71,7 @@ async function show({ api, guests, token, tookMs }: ReadyFabric): Promise<void> 
   row("guest 1 sends 10,000 frames a second", `POST ${a.api}/api/v1/traffic`, "each numbered, timed and checked");
   for (const request of [{ mode: "passthrough", plugin: "advanced" }, { mode: "emulated" }]) {
     const start = performance.now();
-    const mode = await pf.ask<VfMode>("PUT", "/api/v1/vfs/0/mode", request);
+    const mode = await pf.ask<VfMode>("PUT", "/api/v1/vfs/0/mode", request, MODE_MS_MAX, { prefer: "wait=30" });
     const ms = (performance.now() - start).toFixed(0);
     const what = mode.plugin
       ? `plugin ${mode.plugin} ${mode.version} injected, guest 1 drives its VF itself, in ${ms} ms`

@@ -4,9 +4,10 @@
  */
 import { resolve } from "@std/path";
 import { fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
+import { Progress } from "../../shared/terminal/progress.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
 import { npxAbove, whenGone } from "./ancestors.ts";
-import { Child } from "./child.ts";
+import { Child, type ChildSpec } from "./child.ts";
 import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
 import { guest, guestPort, services } from "./processes.ts";
@@ -42,6 +43,7 @@ export class Supervisor {
   readonly #places: Places;
   /** The NIC first, then the other services, then guests. */
   readonly #children: Child[] = [];
+  readonly #progress = new Progress();
   #tokens: FabricTokens | undefined;
 
   /** Throws, with what to do, if the options cannot be. */
@@ -68,16 +70,18 @@ export class Supervisor {
     // What is made from here on is its owner's alone.
     Deno.umask(0o077);
     using _lock = claimRunDir(this.#options.runDir);
-    await buildWasm();
+    await this.#build();
+    this.#progress.say("starts the services");
     const { token, runDir, guests } = this.#options;
     const tokens = token ? prepareTokens(runDir, Deno.env.get("RINGFABRIC_TOKEN") || undefined, guests) : undefined;
     this.#tokens = tokens;
     if (!tokens) log("warn", "up", "--no-token: every user and web page of this machine may change this fabric");
-    this.#children.push(...services(this.#options, this.#places, tokens).map((spec) => new Child(spec)));
+    this.#children.push(...services(this.#options, this.#places, tokens).map((spec) => this.#child(spec)));
     const failed = Promise.withResolvers<never>();
     try {
       const running = async () => {
         const fabric = await this.#start();
+        this.#progress.stop();
         await onReady({ ...fabric, tookMs: performance.now() - started });
         await tellSystemd("--ready", `--status=${fabric.vfs.length} VFs, ${fabric.api}`);
         for (const child of this.#children) child.failed.catch((error) => failed.reject(error));
@@ -86,6 +90,7 @@ export class Supervisor {
       await Promise.race([stop.promise, running(), failed.promise, ...this.#children.map((child) => child.failed)]);
       if (!this.#options.json) log("info", "up", "stopping");
     } finally {
+      this.#progress.stop();
       stopLooking();
       await Promise.all(this.#children.map((child) => child.tellEnd()));
       await tellSystemd("STOPPING=1");
@@ -96,6 +101,19 @@ export class Supervisor {
     }
   }
 
+  /** Builds the Wasm if its sources have changed, as they have the first time. */
+  async #build(): Promise<void> {
+    try {
+      await buildWasm((name) => this.#progress.sayNow(`builds ${name}.wasm, once`));
+    } finally {
+      this.#progress.stop();
+    }
+  }
+
+  #child(spec: ChildSpec): Child {
+    return new Child(spec, (line) => this.#progress.aside(() => console.error(line)));
+  }
+
   /** Waits until the services and the guests are there. */
   async #start(): Promise<Omit<ReadyFabric, "tookMs">> {
     const infos = await Promise.all(this.#children.map((child) => child.ready));
@@ -104,6 +122,7 @@ export class Supervisor {
     const token = this.#tokens?.operator;
     const client = pfClient(api, token);
     const vfs = await awaitVfs(client, [api, vhost], this.#options.vfs);
+    if (this.#options.guests > 0) this.#progress.say("starts the guests");
     const guests = await this.#startGuests(client, vfs);
     // By this the command line finds the fabric, and its token.
     writePrivately(fabricFile(this.#options.runDir), JSON.stringify({ api }));
@@ -119,7 +138,7 @@ export class Supervisor {
     }
     const deadline = Date.now() + READY_DEADLINE_MS;
     return await Promise.all(Array.from({ length: this.#options.guests }, async (_, i) => {
-      const child = new Child(
+      const child = this.#child(
         guest(i, vfs.length, { options: this.#options, places: this.#places, tokens: this.#tokens }),
       );
       this.#children.push(child);

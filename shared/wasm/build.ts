@@ -90,15 +90,18 @@ async function signPlugins(): Promise<void> {
   }
 }
 
-/** Builds what is out of date; answers the names of the modules it built. */
-export async function buildWasm(): Promise<WasmModuleName[]> {
+/** Builds what is out of date; answers the names of the modules it built. `before` runs before each of them. */
+export async function buildWasm(before: (name: string) => Promise<void> = async () => {}): Promise<WasmModuleName[]> {
   const sources = sourcesOf("shared/layout/", sourcesOf("assembly/"));
   const wanted = await fingerprint(sources);
   const stamp = new URL("fingerprint", BUILD_DIR);
   const have = await Deno.readTextFile(stamp).catch(() => "");
   if (have === wanted) return [];
   await Deno.mkdir(BUILD_DIR, { recursive: true });
-  for (const name of WASM_MODULES) await Deno.writeFile(wasmUrl(name), await compile(name));
+  for (const name of WASM_MODULES) {
+    await before(name);
+    await Deno.writeFile(wasmUrl(name), await compile(name));
+  }
   await signPlugins();
   await Deno.writeTextFile(stamp, wanted);
   return [...WASM_MODULES];
