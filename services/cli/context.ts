@@ -12,7 +12,7 @@ import {
   type VfMode,
   type VfStats,
 } from "../../shared/api/mod.ts";
-import { Progress } from "../../shared/terminal/progress.ts";
+import { Progress, type ProgressOptions } from "../../shared/terminal/progress.ts";
 import { findFabric, type FindOptions, type FoundFabric } from "./find.ts";
 import { inWords, UsageError } from "./values.ts";
 
@@ -40,10 +40,12 @@ export class Context {
   readonly #program: Command;
   #found: FoundFabric | undefined;
   /** What the command waits for: shown to people, never where a program reads the answer. */
-  readonly progress = new Progress({ isWanted: () => this.#isForPeople, ownsSignals: true });
+  readonly progress: Progress;
 
-  constructor(program: Command) {
+  /** `open`: shows a line instead of the terminal. */
+  constructor(program: Command, open: Pick<ProgressOptions, "open"> = {}) {
     this.#program = program;
+    this.progress = new Progress({ isWanted: () => this.#isForPeople, ownsSignals: true, ...open });
     // Every command has it; those that know more say more.
     program.hook("preAction", (_, command) => this.progress.say(nameOf(command)));
     program.hook("postAction", () => this.progress.stop());

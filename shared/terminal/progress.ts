@@ -53,19 +53,24 @@ export class Progress {
   say(text: string): void {
     this.#text = text.replaceAll(/\p{Cc}/gu, "?");
     if (this.#line) this.#line.text = this.#text;
-    else this.#timer ??= setTimeout(() => void this.#show(), SILENT_MS);
+    else this.#timer ??= setTimeout(() => void this.#tryToShow(), SILENT_MS);
   }
 
   /** Says it at once: what comes next takes its time, and gives this thread none to show that. */
   async sayNow(text: string): Promise<void> {
     this.say(text);
-    await this.#show();
+    await this.#tryToShow();
   }
 
   /** Writes lines of something else to the terminal, above what is waited for. */
   aside(write: () => void): void {
     this.#line?.clear();
     write();
+  }
+
+  /** What keeps it from being shown (a permission that is not there) keeps nobody from waiting. */
+  #tryToShow(): Promise<void> {
+    return this.#show().catch(() => {});
   }
 
   async #show(): Promise<void> {

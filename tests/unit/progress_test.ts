@@ -81,6 +81,15 @@ Deno.test("what takes this thread's time is shown before it begins", async () =>
   progress.stop();
 });
 
+Deno.test("a line that cannot be opened is none", async () => {
+  using time = new VirtualTime();
+  const progress = new Progress({ open: () => Promise.reject(new Deno.errors.NotCapable("env")) });
+  progress.say("one");
+  await time.pass(2000);
+  await progress.sayNow("two");
+  progress.stop();
+});
+
 Deno.test("where it is not wanted, and where no terminal is, nothing is opened", async () => {
   using time = new VirtualTime();
   const terminal = new Terminal();
@@ -89,6 +98,38 @@ Deno.test("where it is not wanted, and where no terminal is, nothing is opened",
   if (!Deno.stderr.isTerminal()) new Progress().say("one");
   await time.pass(5000);
   assertEquals(terminal.seen, []);
+});
+
+Deno.test("every command has it, and no program is shown any of it", async () => {
+  using time = new VirtualTime();
+  for (
+    const [args, expected] of [[[], true], [["-o", "wide"], true], [["--json"], false], [
+      ["-o", "yaml"],
+      false,
+    ]] as const
+  ) {
+    const terminal = new Terminal();
+    const program = new Command("fabric").option("--json").addOption(new Option("-o, --output <how>").default("table"));
+    new Context(program, { open: terminal.open });
+    const slow = () => new Promise((resolve) => setTimeout(resolve, 1500));
+    program.command("vf").command("look").action(async () => void await slow());
+    await time.run(program.parseAsync([...args, "vf", "look"], { from: "user" }));
+    assertEquals(terminal.seen, expected ? ["vf look", "start", "stop"] : [], args.join(" "));
+  }
+});
+
+Deno.test("an answer is shown where the line was", async () => {
+  using time = new VirtualTime();
+  const terminal = new Terminal();
+  const program = new Command("fabric").addOption(new Option("-o, --output <how>").default("table"));
+  const context = new Context(program, { open: terminal.open });
+  context.progress.say("one");
+  await time.pass(1500);
+  context.show({}, () => {
+    terminal.seen.push("the table");
+    return "";
+  });
+  assertEquals(terminal.seen, ["one", "start", "stop", "the table"]);
 });
 
 // Following a change -------------------------------------------------------------------------------------------
