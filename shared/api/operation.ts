@@ -11,7 +11,7 @@ export const OPERATION_HEADER = "x-operation-id";
 export const OperationId = z.uuid();
 
 /** How long an answer is waited for if nothing is said, in milliseconds. */
-const WAIT_MS = 5000;
+const WAIT_MS = 10_000;
 const WAIT_SECONDS_MAX = 60;
 
 /** Something that takes its time: a change of mode. */

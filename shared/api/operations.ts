@@ -137,7 +137,7 @@ export const preferParameter = {
   name: "Prefer",
   in: "header" as const,
   description: "`respond-async`: answer at once, or after `wait=N` seconds, with 202 and where the operation is. " +
-    "`wait=N` alone: how long the result is waited for; 5 seconds if nothing is said",
+    "`wait=N` alone: how long the result is waited for; 10 seconds if nothing is said",
   schema: { type: "string" as const },
   example: "respond-async, wait=1",
 };
