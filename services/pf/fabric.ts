@@ -6,6 +6,7 @@ import {
   type LinkPatch,
   type Listener,
   log,
+  type ModeEvent,
   type ModeRequest,
   type NicPatch,
   type NicState,
@@ -42,6 +43,7 @@ export class Fabric implements PfHandlers {
   readonly #vports: Vports;
   readonly #wishes: GuestWishes;
   readonly #operations = new Operations();
+  readonly #following: Promise<void>;
 
   constructor(store: Store, links: Links, { runDir }: { runDir: string }) {
     this.#store = store;
@@ -51,6 +53,7 @@ export class Fabric implements PfHandlers {
     this.#settings = settings;
     this.#wishes = new GuestWishes(this.#events, (mac) => store.derivedOwner(mac));
     this.#vports = new Vports({ store, settings, links, events: this.#events, wishes: this.#wishes, runDir });
+    this.#following = links.modeEvents.follow(() => Promise.resolve(), (event) => this.#onMode(event), () => {});
     settings.onWish = (event) => void answerWish(event, this, links.software);
   }
 
@@ -140,12 +143,15 @@ export class Fabric implements PfHandlers {
       const detail = `vf ${id} is allotted to the guest of vport ${holder.id}: change the vport's mode instead`;
       throw new ApiError(409, detail, "id", "vf-allotted");
     }
-    return this.#operations.start(`vf ${id} to ${request.mode}`, async (run) => {
-      const mode = await this.#links.modes.put(`vfs/${id}`, request, run);
-      const plugin = mode.plugin ? { plugin: mode.plugin } : {};
-      this.#events.emit({ type: "mode-changed", vf: id, mode: mode.mode, ...plugin });
-      return mode;
-    });
+    const act = (run: Run) => this.#links.modes.put(`vfs/${id}`, request, run);
+    return this.#operations.start(`vf ${id} to ${request.mode}`, act);
+  }
+
+  /** A mode has changed, by whomever: through this API, by the vf service's own, or since a plugin has failed. */
+  #onMode({ port, type, mode, ...why }: ModeEvent): void {
+    const whose = typeof port === "number" ? { vf: port } : { vport: Number(port.slice("vport".length)) };
+    if (type === "mode-failed") this.#events.emit({ type, ...whose, mode, ...why });
+    else if (mode !== null) this.#events.emit({ type, ...whose, mode, ...why });
   }
 
   // The NIC --------------------------------------------------------------------------------------------------
@@ -220,6 +226,7 @@ export class Fabric implements PfHandlers {
   }
 
   async close(): Promise<void> {
-    await this.#settings.close();
+    this.#links.modeEvents.close();
+    await Promise.all([this.#settings.close(), this.#following]);
   }
 }

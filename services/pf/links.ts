@@ -1,6 +1,7 @@
 /** What the PF asks of the services that it programmes. */
 import {
   Filter,
+  type ModeEvent,
   type NicEvent,
   NicState,
   type PortState,
@@ -70,4 +71,6 @@ export interface Links {
   nic: Pick<NicLink, keyof NicLink>;
   software: Pick<SwitchLink, keyof SwitchLink>;
   modes: Pick<ModeLink, keyof ModeLink>;
+  /** What the vf service tells of modes; it needs no programme. */
+  modeEvents: Pick<Link<ModeEvent>, "follow" | "close">;
 }

@@ -4,6 +4,7 @@ import {
   accessCommand,
   accessOf,
   type AccessOptions,
+  type ModeEvent,
   ownToken,
   parseListen,
   runService,
@@ -14,6 +15,7 @@ import {
 import { pfApi } from "./api.ts";
 import { Fabric } from "./fabric.ts";
 import { NicLink, SwitchLink } from "./links.ts";
+import { Link } from "./link.ts";
 import { ModeLink } from "./mode_link.ts";
 import { Store } from "./store.ts";
 
@@ -48,6 +50,7 @@ await runService("pf", () => {
     nic: new NicLink(options.nic, token),
     software: new SwitchLink(options.vhost, token),
     modes: new ModeLink(options.vf, token),
+    modeEvents: new Link<ModeEvent>("the vf service", options.vf, token),
   };
   const fabric = new Fabric(store, links, { runDir: options.runDir });
   const server = serve(pfApi(fabric, access), options.listen);

@@ -5,12 +5,14 @@ import {
   answerOperation,
   createApp,
   DEADLINE_HEADER,
+  eventStream,
   GuestConfig,
   GuestPort,
   GuestReport,
   GuestView,
   LinkPatch,
   log,
+  type ModeEvent,
   ModeRequest,
   mountOpenApi,
   oneLine,
@@ -50,7 +52,7 @@ const portParams = z.object({ port: GuestPort });
 export interface VfParts {
   registry: Pick<Registry, "list" | "trust" | "add" | "find" | "remove">;
   guests: Pick<Guests, "list" | "isOwnToken" | "report" | "wish">;
-  modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile">;
+  modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile" | "subscribe">;
 }
 
 /** The routes. */
@@ -60,6 +62,7 @@ export function vfApi(parts: VfParts, access: Access | undefined): OpenAPIHono {
     parts.guests.isOwnToken(/^\/api\/v1\/guests\/([^/]+)(\/link)?$/.exec(path)?.[1] ?? "", token);
   const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX, alsoGood });
   app.get("/readyz", (c) => c.json({ ready: true }));
+  app.get("/api/v1/events", (c) => eventStream<ModeEvent>(c, (listener) => parts.modes.subscribe(listener)));
   mountPlugins(app, parts);
   mountModes(app, parts, new Operations());
   mountGuests(app, parts);

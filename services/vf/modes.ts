@@ -4,8 +4,17 @@
  * the answer and stays in the VF's mode. Nothing is kept here: who drives a VF is asked of those who know, so this
  * service may die at any time.
  */
-import { ApiError, type DataPath, log, type ModeRequest, type ModeStep, type VfMode } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  type DataPath,
+  log,
+  type ModeEvent,
+  type ModeRequest,
+  type ModeStep,
+  type VfMode,
+} from "../../shared/api/mod.ts";
 import { Change } from "./change.ts";
+import { Images } from "./images.ts";
 import { Handover, LEAVE_MS, type ModeParts, type Port, type Shell, type VfPlace } from "./handover.ts";
 import { checkRequest, named, withInForce } from "./mode_errors.ts";
 import { nameOf, PortTurns } from "./port_turns.ts";
@@ -27,18 +36,29 @@ interface Memory {
 export class Modes {
   readonly #peers: ModeParts["peers"];
   readonly #guests: ModeParts["guests"];
-  readonly #registry: ModeParts["registry"];
+  readonly #images: Images;
   readonly #handover: Handover;
   readonly #changes = new PortTurns();
   /** When a guest's reports were last compared with its port's data path. */
   readonly #lookedMs = new Map<Port, number>();
   readonly #memory = new Map<Port, Memory>();
+  readonly #listeners = new Set<(event: ModeEvent) => void>();
 
   constructor(parts: ModeParts) {
     this.#peers = parts.peers;
     this.#guests = parts.guests;
-    this.#registry = parts.registry;
+    this.#images = new Images(parts);
     this.#handover = new Handover(parts);
+  }
+
+  /** Calls `listener` with every change, and every failure of one, until the returned function is called. */
+  subscribe(listener: (event: ModeEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #tell(port: Port, type: ModeEvent["type"], what: Omit<ModeEvent, "type" | "port">): void {
+    for (const listener of this.#listeners) listener({ type, port, ...what });
   }
 
   /** Who drives the data path of a port's guest. */
@@ -83,9 +103,16 @@ export class Modes {
         const failure = named(error);
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
         log("warn", "vf", `${nameOf(port)} is not ${request.mode}: ${failure.message}`);
-        throw await withInForce(failure, () => this.get(port));
+        const refusal = await withInForce(failure, () => this.get(port));
+        const { mode = null, plugin } = refusal.inForce ?? {};
+        const inForce = { mode, ...(plugin === undefined ? {} : { plugin }) };
+        this.#tell(port, "mode-failed", { ...inForce, ...memory.lastFailure });
+        throw refusal;
       }
-      return { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
+      const made = { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
+      const { mode, plugin } = made;
+      this.#tell(port, "mode-changed", { mode, ...(plugin === undefined ? {} : { plugin }) });
+      return made;
     });
   }
 
@@ -97,7 +124,7 @@ export class Modes {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
     const at = await this.#allot(port, now.vf, change);
-    const image = await this.#choose(at, guest, plugin, now.driven);
+    const image = await this.#images.choose(at, guest, { plugin, driven: now.driven });
     if (!image || !guest) return await this.#handover.hand(at, now.dataPath, mode, change);
     if (now.dataPath !== "guest") {
       await this.#handover.inject(guest, image, change);
@@ -134,7 +161,7 @@ export class Modes {
   async #swap(at: VfPlace, guest: Shell, image: StoredImage, driven: boolean, change: Change): Promise<void> {
     const { name, version } = image.view;
     if (driven && guest.mode.plugin === name && guest.mode.version === version) return;
-    const before = await this.#running(guest);
+    const before = await this.#images.running(guest);
     // Injected first: a plugin that cannot be taken must not cost the one that runs.
     await this.#handover.inject(guest, image, change);
     await this.#handover.leave(at, guest, change, false);
@@ -184,48 +211,15 @@ export class Modes {
     return { port, vf: allotted };
   }
 
-  /**
-   * The image that is to drive the VF; none for a guest without a shell, whose rings the NIC takes as they are. Where no
-   * plugin is named, the one that drives the VF (`driven`) goes on if it may: nobody has asked for another.
-   */
-  async #choose(
-    { port, vf }: VfPlace,
-    guest: Shell | undefined,
-    plugin: string | undefined,
-    driven: boolean,
-  ): Promise<StoredImage | undefined> {
-    if (!guest && typeof port === "string") {
-      const detail = `the guest of ${port} has no shell that could drive a VF: attach it to a VF's socket instead`;
-      throw new ApiError(409, detail, "mode", "incompatible-plugin");
-    }
-    if (!guest) {
-      if (plugin === undefined || plugin === "virtio") return undefined;
-      const detail = `the guest of vf ${vf} has no shell that could take plugin ${plugin}: leave the plugin out`;
-      throw new ApiError(409, detail, "plugin", "incompatible-plugin");
-    }
-    const { hardware } = await this.#peers.vf(vf);
-    const fits = (image: StoredImage) => hardware === "any" || image.view.hardware === hardware;
-    if (plugin === undefined && driven) {
-      const running = await this.#running(guest);
-      if (running && fits(running)) return running;
-    }
-    const image = await this.#registry.find(plugin ?? (hardware === "any" ? "advanced" : hardware));
-    if (!fits(image)) {
-      const detail =
-        `plugin ${image.view.name} drives ${image.view.hardware} rings: vf ${vf} presents ${hardware} ones`;
-      throw new ApiError(409, detail, "plugin", "incompatible-plugin");
-    }
-    return image;
-  }
-
-  /** The image that a guest says it runs, if the registry has it and would inject it now: its key may be revoked. */
-  async #running({ mode: { plugin, version } }: Shell): Promise<StoredImage | undefined> {
-    return await this.#registry.find(`${plugin}@${version}`).catch(() => undefined);
-  }
-
   /** A guest has just booted: it begins emulated, whatever the one before it did. */
   async booted(port: Port): Promise<void> {
-    await this.#changes.take(port, {}, () => this.#reset(port));
+    await this.#changes.take(port, {}, async () => {
+      const { dataPath, driven } = await this.#now(port);
+      await this.#reset(port);
+      if (dataPath !== "guest" && !driven) return;
+      const detail = "another guest has booted on the port";
+      this.#tell(port, "mode-changed", { mode: "emulated", reason: "guest-booted", detail });
+    });
   }
 
   /** Emulated mode, without asking the guest: a process of one before it may still be there, and hold the VF. */
@@ -270,6 +264,7 @@ export class Modes {
       this.#memory.set(port, { ...this.#memory.get(port), lastFailure: { reason: "plugin-failed", detail } });
       log("warn", "vf", `${nameOf(port)} is emulated again: ${detail}`);
       await this.#reset(port);
+      this.#tell(port, "mode-changed", { mode: "emulated", reason: "plugin-failed", detail });
     });
   }
 }

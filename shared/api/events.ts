@@ -1,12 +1,18 @@
 /** The PF's event stream: every change of state, from wherever it comes. */
 import type { LinkPatch } from "./guest.ts";
 
+/** A VF, or a vport. */
+type Whose = { vf: number } | { vport: number };
+
 /** What the PF tells on its event stream. */
 export type PfEvent =
   | { type: "vf-changed"; vf: number; changes: Record<string, unknown> }
   | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
   | { type: "wish-refused"; vf?: number; vport?: number; wish: LinkPatch; detail: string }
-  | { type: "mode-changed"; vf: number; mode: string; plugin?: string }
+  /** `reason`, `detail`: why, where nobody has asked for it. */
+  | ({ type: "mode-changed"; mode: string; plugin?: string; reason?: string; detail?: string } & Whose)
+  /** `mode`: what is in force then; null: nobody could say. */
+  | ({ type: "mode-failed"; mode: string | null; plugin?: string; reason?: string; detail?: string } & Whose)
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
   | { type: "spoofed"; vf: number | "pf" | "uplink"; frames: number }

@@ -41,6 +41,19 @@ export const VfMode = z.object({
 }).openapi("VfMode");
 export type VfMode = z.output<typeof VfMode>;
 
+/** What the vf service tells: a port's mode has changed, whoever asked for that, or a change of it has failed. */
+export interface ModeEvent {
+  type: "mode-changed" | "mode-failed";
+  /** A VF's number, or a name such as vport0. */
+  port: number | string;
+  /** What is in force; null: nobody could say. */
+  mode: VfMode["mode"] | null;
+  plugin?: string;
+  /** Why, if nobody has asked for it, or it has failed. */
+  reason?: string;
+  detail?: string;
+}
+
 /** What of a mode a failed change says is in force. */
 export function inForceOf({ mode, plugin, version }: VfMode): InForce {
   return { mode, ...(plugin === undefined ? {} : { plugin }), ...(version === undefined ? {} : { version }) };

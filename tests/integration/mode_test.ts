@@ -247,3 +247,17 @@ Deno.test("the NIC killed under passthrough: guests fall back to emulated mode b
   await setMode(fabric, 0, { mode: "passthrough", plugin: "advanced" });
   assertEquals((await a.ping(b.ip, 2)).received, 2);
 });
+
+Deno.test("whoever listens to the PF is told of a change that the vf service was asked for itself, also after it died", async () => {
+  await using fabric = await TestFabric.start(2, ["--guests", "2"]);
+  await using events = await fabric.events();
+  const change = async (request: { mode: string; plugin?: string }) => {
+    await must(`${fabric.url("vf")}/api/v1/vfs/1/mode`, "PUT", request);
+    return await events.until((event) =>
+      event.type === "mode-changed" && event.vf === 1 && event.mode === request.mode
+    );
+  };
+  assertEquals((await change({ mode: "passthrough", plugin: "virtio" })).plugin, "virtio");
+  Deno.kill(fabric.pid("vf"), "SIGKILL");
+  await until("the vf service to be back", () => change({ mode: "emulated" }).catch(() => undefined), 30_000);
+});

@@ -6,6 +6,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import {
   ApiError,
   type EngineState,
+  type ModeEvent,
   type NicEvent,
   type NicState,
   type PfEvent,
@@ -186,18 +187,38 @@ class FakeModes {
   }
 }
 
+/** What the vf service tells of modes. */
+class FakeModeEvents extends FakeLink<never> {
+  tell: (event: ModeEvent) => void = () => {};
+
+  override follow(
+    program: () => Promise<void>,
+    onEvent: (event: ModeEvent) => void,
+    onChange: (connected: boolean) => void,
+  ): Promise<void> {
+    this.tell = onEvent;
+    return super.follow(program, onEvent, onChange);
+  }
+}
+
 /** The PF with what it talks to. */
 export class TestPf implements AsyncDisposable {
   readonly nic = new FakeNic();
   readonly software = new FakeSwitch();
   readonly modes = new FakeModes();
+  readonly modeEvents = new FakeModeEvents();
   readonly fabric: Fabric;
   readonly app: OpenAPIHono;
   readonly events: PfEvent[] = [];
   readonly #store: Store;
 
   private constructor(store: Store, modes: Links["modes"] | undefined) {
-    const links: Links = { nic: this.nic, software: this.software, modes: modes ?? this.modes };
+    const links: Links = {
+      nic: this.nic,
+      software: this.software,
+      modes: modes ?? this.modes,
+      modeEvents: this.modeEvents,
+    };
     this.#store = store;
     this.fabric = new Fabric(store, links, { runDir: "/run/test" });
     this.fabric.subscribe((event) => this.events.push(event));

@@ -51,7 +51,7 @@ class Hypervisor implements GuestPeers {
       guests: this.guests,
       registry: { list: [], trust: { keys: [] }, add: none, find: none, remove: none },
       modes: {
-        ...{ get: none, list: none, set: none },
+        ...{ get: none, list: none, set: none, subscribe: () => () => {} },
         booted: (port) => {
           this.booted.push(port);
           return this.bootTrouble ? Promise.reject(this.bootTrouble) : Promise.resolve();

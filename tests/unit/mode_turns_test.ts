@@ -4,7 +4,7 @@
  */
 import "../support/quiet.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { ApiError, type ModeRequest } from "../../shared/api/mod.ts";
+import { ApiError, type ModeEvent, type ModeRequest } from "../../shared/api/mod.ts";
 import { Change } from "../../services/vf/change.ts";
 import { PortTurns } from "../../services/vf/port_turns.ts";
 import { refusal } from "../support/fake_shell.ts";
@@ -145,6 +145,34 @@ modeTest("a guest that says that it drives its VF, and does not, has lost it: th
   assertEquals([world.paths.get(0), world.driverOf(0)], ["emulated", "hypervisor"]);
   assertEquals((await world.get(0)).lastFailure?.detail, "the guest left the VF by itself");
 });
+
+modeTest(
+  "whoever listens is told of every change of a mode, whatever it comes from, and of failures",
+  async (world) => {
+    const told: ModeEvent[] = [];
+    const stop = world.modes.subscribe((event) => told.push(event));
+    const guest = world.port(0);
+    await world.put(0, PASSTHROUGH);
+    guest.giveBack();
+    guest.mode = { mode: "emulated", connected: true, lastFault: "it trapped" };
+    await report(world);
+    await world.time.run(world.modes.booted(0));
+    await world.put(0, PASSTHROUGH);
+    await world.time.run(world.modes.booted(0));
+    guest.troubles.always("inject", refusal("plugin-failed"));
+    const { body } = await world.put(0, PASSTHROUGH);
+    stop();
+    await world.put(0, EMULATED);
+    const changed = { type: "mode-changed", port: 0 };
+    assertEquals(told as unknown, [
+      { ...changed, mode: "passthrough", plugin: "advanced" },
+      { ...changed, mode: "emulated", reason: "plugin-failed", detail: "it trapped" },
+      { ...changed, mode: "passthrough", plugin: "advanced" },
+      { ...changed, mode: "emulated", reason: "guest-booted", detail: "another guest has booted on the port" },
+      { type: "mode-failed", port: 0, mode: "emulated", reason: "plugin-failed", detail: body.detail },
+    ]);
+  },
+);
 
 modeTest("a guest whose connection to vhost came back while its plugin went on keeps its VF", async (world) => {
   await world.driven(0);

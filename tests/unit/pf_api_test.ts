@@ -61,13 +61,25 @@ Deno.test("modes are the vf service's: its answers and its refusals are passed o
   assertEquals((await pf.ask<VfMode>("GET", "vports/0/mode")).body.mode, "passthrough");
   await pf.ask("PUT", "vports/0/mode", { mode: "emulated", force: true });
   assertEquals(pf.modes.asked, [["vfs/0", request], ["vports/0"], ["vports/0", { mode: "emulated", force: true }]]);
-  assertEquals(pf.events.at(-1), { type: "mode-changed", vf: 0, mode: "passthrough", plugin: "advanced" });
   pf.modes.answer = new ApiError(409, "the guest did not let go", "mode", "plugin-failed");
   const { status, body } = await pf.ask("PUT", "vfs/0/mode", request);
   assertEquals([status, body.field, body.reason], [409, "mode", "plugin-failed"]);
   assertEquals((await pf.ask("PUT", "vfs/0/mode", { mode: "direct" })).body.field, "mode");
   assertEquals((await pf.ask("PUT", "vfs/0/mode", { mode: "passthrough", plugin: "../x" })).body.field, "plugin");
   assertEquals(pf.modes.asked.length, 4, "what is no mode does not reach the vf service");
+});
+
+Deno.test("what the vf service tells of modes is told on, with whose mode it is", async () => {
+  await using pf = await TestPf.start(1);
+  const why = { reason: "plugin-failed", detail: "it trapped" };
+  pf.modeEvents.tell({ type: "mode-changed", port: 0, mode: "passthrough", plugin: "advanced" });
+  pf.modeEvents.tell({ type: "mode-changed", port: "vport3", mode: "emulated", ...why });
+  pf.modeEvents.tell({ type: "mode-failed", port: 0, mode: null, ...why });
+  assertEquals(pf.events.slice(-3), [
+    { type: "mode-changed", vf: 0, mode: "passthrough", plugin: "advanced" },
+    { type: "mode-changed", vport: 3, mode: "emulated", ...why },
+    { type: "mode-failed", vf: 0, mode: null, ...why },
+  ]);
 });
 
 Deno.test("what the NIC tells is told on", async () => {
