@@ -47,8 +47,9 @@ function allowed(from: string, to: string): boolean {
     if (from === "shared/wasm/build.ts" && to.startsWith("shared/plugin/")) return true;
     return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");
   }
-  // The command line says its version, and which compiler a new plugin is built with.
-  if (from === "services/cli/main.ts" && to === "deno.json") return true;
+  // The command line says its version and which compiler a new plugin is built with, and is installed with the
+  // permissions that its task has.
+  if (/^services\/cli\/(main|install)\.ts$/.test(from) && to === "deno.json") return true;
   return to.startsWith(`services/${second}/`) || to.startsWith("shared/");
 }
 
