@@ -8,6 +8,7 @@ import {
   Peer,
   pfClient,
   type Problem,
+  say,
   type Vf,
   type VfMode,
   type VfStats,
@@ -140,9 +141,9 @@ export class Context {
   show(value: unknown, text: (wide: boolean) => string): void {
     this.progress.stop();
     const { output } = this;
-    if (output === "json") console.log(JSON.stringify(value));
-    else if (output === "yaml") console.log(stringify(value).trimEnd());
-    else console.log(text(output === "wide"));
+    if (output === "json") say(JSON.stringify(value));
+    else if (output === "yaml") say(stringify(value).trimEnd());
+    else say(text(output === "wide"));
   }
 }
 

@@ -6,7 +6,7 @@
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { Command } from "commander";
 import config from "../../deno.json" with { type: "json" };
-import { oneLine, path } from "../../shared/api/mod.ts";
+import { oneLine, path, say } from "../../shared/api/mod.ts";
 import { UsageError } from "./values.ts";
 
 const ROOT = resolve(dirname(fromFileUrl(import.meta.url)), "../..");
@@ -87,11 +87,11 @@ try {
     const file = join(dir, "fabric");
     if (!isInstalled(file)) throw new UsageError(`there is no ${file}`);
     Deno.removeSync(file);
-    console.log(`removed ${file}`);
+    say(`removed ${file}`);
   } else {
-    console.log(`installed ${install(dir)}`);
+    say(`installed ${install(dir)}`);
     if (!(Deno.env.get("PATH") ?? "").split(":").includes(dir)) {
-      console.log(`It is not on PATH: export PATH=${shellWord(dir)}:"$PATH", and put that into your shell's profile.`);
+      say(`It is not on PATH: export PATH=${shellWord(dir)}:"$PATH", and put that into your shell's profile.`);
     }
   }
 } catch (error) {

@@ -7,6 +7,7 @@ import {
   type NicPatch,
   type NicView,
   readEvents,
+  say,
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
@@ -73,7 +74,7 @@ export function nicCommands(program: Command, context: Context): void {
     for (let i = 0; i < count; i++) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
       const now = await sample();
-      if (Deno.stdout.isTerminal()) console.log("\x1b[2J\x1b[H");
+      if (Deno.stdout.isTerminal()) say("\x1b[2J\x1b[H");
       const from = before;
       context.show({ before: from, now }, () => statsTable(now, from));
       before = now;

@@ -9,6 +9,7 @@ import {
   fieldErrors,
   NicPatch,
   type NicView,
+  say,
   type Vf,
   VfPatch,
   VfPolicy,
@@ -141,7 +142,7 @@ export function policyFileCommands(program: Command, context: Context): void {
           vports: vports.map((vport) => ({ id: vport.id, ...pick({ ...vport }, POLICY_FIELDS) })),
         };
         context.progress.stop();
-        console.log(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
+        say(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
       },
     );
   examples(

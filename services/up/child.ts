@@ -1,5 +1,6 @@
 /** One service as a child process: started, waited for, started again if it dies, stopped. */
 import { log, READY_PREFIX } from "../../shared/api/mod.ts";
+import { telemetryOf } from "./telemetry.ts";
 
 /** How a service is started. */
 export interface ChildSpec {
@@ -109,7 +110,7 @@ export class Child {
   }
 
   async #runOnce(): Promise<number> {
-    const { script, permissions, args, env } = this.spec;
+    const { name, script, permissions, args, env } = this.spec;
     // Nobody inherits the operator's token.
     const { RINGFABRIC_TOKEN: _token, RINGFABRIC_NEW_FABRIC: _new, ...inherited } = Deno.env.toObject();
     const process = new Deno.Command(Deno.execPath(), {
@@ -119,6 +120,7 @@ export class Child {
       clearEnv: true,
       env: {
         ...inherited,
+        ...telemetryOf(name, inherited),
         RINGFABRIC_SUPERVISED: "1",
         // A whole new fabric: no guest of an earlier run is left. A child that is started again is in the same fabric.
         ...(this.#started ? {} : { RINGFABRIC_NEW_FABRIC: "1" }),

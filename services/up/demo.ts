@@ -12,6 +12,7 @@ import {
   path,
   Peer,
   type PingResult,
+  say,
   type VfMode,
   wholeNumber,
 } from "../../shared/api/mod.ts";
@@ -22,7 +23,7 @@ import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 const COLUMNS = [36, 46];
 
 function row(...cells: string[]): void {
-  console.log(`  ${cells.map((cell, i) => cell.padEnd(COLUMNS[i] ?? 0)).join("  ").trimEnd()}`);
+  say(`  ${cells.map((cell, i) => cell.padEnd(COLUMNS[i] ?? 0)).join("  ").trimEnd()}`);
 }
 
 function pinged({ received, sent, avgUs }: PingResult): string {
@@ -46,7 +47,7 @@ async function show({ api, guests, token, tookMs }: ReadyFabric): Promise<void> 
     if (!good) throw new Error(`the demo did not go as it should: ${what}`);
   };
 
-  console.log(`\nA software SR-IOV NIC with two guests, up in ${(tookMs / 1000).toFixed(1)} s\n`);
+  say(`\nA software SR-IOV NIC with two guests, up in ${(tookMs / 1000).toFixed(1)} s\n`);
   row("STEP", "BY", "WHAT HAPPENED");
   row("----", "--", "-------------");
   const first = await ping();
@@ -96,13 +97,13 @@ async function show({ api, guests, token, tookMs }: ReadyFabric): Promise<void> 
 
 /** Says where the fabric is to be seen, while it runs on. */
 function invite({ api, guests, token }: ReadyFabric, runDir: string): void {
-  console.log(`\nThe fabric is still running:\n`);
-  console.log(`  API        ${api}/api/v1/vfs`);
-  console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
-  console.log(`  metrics    ${api}/metrics`);
-  guests.forEach((guest, i) => console.log(`  guest ${i + 1}    ${guest.api}  (${guest.ip})`));
-  console.log(`\n${tokenHint(runDir)}`);
-  console.log(`Look at it: ${fabricCommand(runDir)} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
+  say(`\nThe fabric is still running:\n`);
+  say(`  API        ${api}/api/v1/vfs`);
+  say(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
+  say(`  metrics    ${api}/metrics`);
+  guests.forEach((guest, i) => say(`  guest ${i + 1}    ${guest.api}  (${guest.ip})`));
+  say(`\n${tokenHint(runDir)}`);
+  say(`Look at it: ${fabricCommand(runDir)} vf list.  Attach QEMU: … vf qemu 2.  Stop: Ctrl-C.`);
 }
 
 const command = new Command("demo")

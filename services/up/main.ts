@@ -8,6 +8,7 @@ import {
   parseListen,
   path,
   qemuArguments,
+  say,
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { fabricCommand, tokenHint } from "./hints.ts";
@@ -17,23 +18,23 @@ import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Options): void {
   if (options.json) {
     const list = vfs.map(({ id, mac, socket }) => ({ id, mac, socket }));
-    console.log(JSON.stringify({ api, vfs: list, guests }));
+    say(JSON.stringify({ api, vfs: list, guests }));
     return;
   }
-  console.log(`ringfabric is up (${(tookMs / 1000).toFixed(1)} s)\n`);
-  console.log(`  API        ${api}/api/v1/vfs`);
-  console.log(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
-  console.log(`  metrics    ${api}/metrics\n`);
-  if (token) console.log(`  ${tokenHint(options.runDir)}\n`);
+  say(`ringfabric is up (${(tookMs / 1000).toFixed(1)} s)\n`);
+  say(`  API        ${api}/api/v1/vfs`);
+  say(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
+  say(`  metrics    ${api}/metrics\n`);
+  if (token) say(`  ${tokenHint(options.runDir)}\n`);
   for (const { api, ip, port } of guests) {
-    console.log(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
+    say(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
   }
-  if (guests.length > 0) console.log();
+  if (guests.length > 0) say("");
   for (const vf of vfs.slice(Math.min(guests.length, vfs.length))) {
-    console.log(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
-    console.log(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
+    say(`  VF ${vf.id}  ${vf.mac}  ${vf.socket}`);
+    say(`    qemu-system-x86_64 ${shellLines(qemuArguments(vf))}\n`);
   }
-  console.log(`With KVM: ${fabricCommand(options.runDir)} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
+  say(`With KVM: ${fabricCommand(options.runDir)} qemu N --kvm.  DPDK: … testpmd N.  Stop: Ctrl-C.`);
 }
 
 /** Arguments in lines of a flag and its value each, to be pasted into a shell. */

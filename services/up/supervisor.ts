@@ -3,7 +3,7 @@
  * processes, keeps them running until it is told to stop, and takes everything down again.
  */
 import { resolve } from "@std/path";
-import { fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
+import { complain, fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
 import { Progress } from "../../shared/terminal/progress.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
 import { npxAbove, whenGone } from "./ancestors.ts";
@@ -111,7 +111,7 @@ export class Supervisor {
   }
 
   #child(spec: ChildSpec): Child {
-    return new Child(spec, (line) => this.#progress.aside(() => console.error(line)));
+    return new Child(spec, (line) => this.#progress.aside(() => complain(line)));
   }
 
   /** Waits until the services and the guests are there. */

@@ -1,9 +1,11 @@
 /**
  * The services' log: text for people, or JSON for programs (RINGFABRIC_LOG_FORMAT=json), from a level on
  * (RINGFABRIC_LOG). What is done for a request of an API names the request, in every service that it has led to.
+ * Deno hands what goes through `console` to OpenTelemetry, with the method's name as its severity.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { configureSync, getJsonLinesFormatter, getLogger, type LogRecord, withContext } from "@logtape/logtape";
+import { complain } from "./terminal.ts";
 
 const LEVELS = { info: "info", warn: "warning", error: "error" } as const;
 /** How bad something is. */
@@ -24,8 +26,24 @@ function textLine({ timestamp, level, category, message, properties: { request }
   }${end}`;
 }
 
+/** Whether `console` is OpenTelemetry's alone, and writes nothing. */
+const isConsoleExported = Deno.env.get("OTEL_DENO_CONSOLE") === "replace";
+
+/** A finished line of log: on standard error, and in OpenTelemetry. */
+export function tell(level: LogLevel, line: string): void {
+  // Everything belongs on standard error, and console.info would write to standard output.
+  if (!isConsoleExported) return console[level === "error" ? "error" : "warn"](line);
+  complain(line);
+  console[level](line);
+}
+
 configureSync({
-  sinks: { stderr: (record) => console.error(format(record).trimEnd()) },
+  sinks: {
+    stderr: (record) => {
+      const level = (Object.keys(LEVELS) as LogLevel[]).find((one) => LEVELS[one] === record.level);
+      tell(level ?? "error", format(record).trimEnd());
+    },
+  },
   loggers: [
     { category: NAME, lowestLevel: LEVELS[Deno.env.get("RINGFABRIC_LOG") as LogLevel] ?? "info", sinks: ["stderr"] },
     { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["stderr"] },

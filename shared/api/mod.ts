@@ -24,6 +24,7 @@ export * from "./log.ts";
 export * from "./service.ts";
 export * from "./showable.ts";
 export * from "./sse.ts";
+export * from "./terminal.ts";
 export * from "./tokens.ts";
 export * from "./vf.ts";
 export * from "./vhost.ts";

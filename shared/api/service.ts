@@ -2,6 +2,8 @@
  * The frame of a service: one line and exit code 1 if it cannot start, a clean end on SIGINT and SIGTERM, and the line
  * `READY {json}` on standard output that the supervisor waits for.
  */
+import { tell } from "./log.ts";
+import { say } from "./terminal.ts";
 
 /** A service that runs. */
 export interface RunningService {
@@ -51,19 +53,19 @@ export async function runService(name: string, start: () => Promise<RunningServi
     service = await Promise.race([start(), stop.promise]);
     if (typeof service === "number") Deno.exit(service);
   } catch (error) {
-    console.error(`${name}: ${oneLine(error)}`);
+    tell("error", `${name}: ${oneLine(error)}`);
     Deno.exit(1);
   }
   service.ended?.catch((error) => {
-    console.error(`${name}: ${oneLine(error)}`);
+    tell("error", `${name}: ${oneLine(error)}`);
     stop.resolve(1);
   });
-  console.log(READY_PREFIX + JSON.stringify(service.info));
+  say(READY_PREFIX + JSON.stringify(service.info));
   const code = await stop.promise;
   try {
     await service.close();
   } catch (error) {
-    console.error(`${name}: while stopping: ${oneLine(error)}`);
+    tell("error", `${name}: while stopping: ${oneLine(error)}`);
   }
   Deno.exit(code);
 }

@@ -45,12 +45,13 @@ export class TestFabric implements AsyncDisposable {
     this.port = port;
   }
 
-  /** Starts one and waits until it is ready; `root` is the checkout that it is started from. */
+  /** Starts one and waits until it is ready; `root` is the checkout that it is started from, `env` adds to its environment. */
   static async start(
     vfs: number,
     args: string[] = [],
     runDir = Deno.makeTempDirSync({ prefix: "ringfabric-" }),
     root: string | URL = ROOT,
+    env: Record<string, string> = {},
   ) {
     const port = freePorts();
     const process = new TestProcess("up", Deno.execPath(), [
@@ -61,7 +62,7 @@ export class TestFabric implements AsyncDisposable {
       "--json",
       ...["--vfs", String(vfs), "--port", String(port), "--run-dir", runDir],
       ...args,
-    ], { cwd: root });
+    ], { cwd: root, env });
     try {
       const [line] = await process.expect(/^\{.*\}$/m, 30_000);
       return new TestFabric(process, JSON.parse(line) as UpInfo, runDir, port);
