@@ -180,6 +180,7 @@ export class Child {
   }
 
   #kill(): void {
+    log("warn", "up", `${this.spec.name} has not ended within ${STOP_DEADLINE_MS / 1000} s: killing it`);
     try {
       this.#process?.kill("SIGKILL");
     } catch {
