@@ -17,6 +17,7 @@ export const JUDGE_PACKAGES = [
   "iproute2",
   "iperf3",
   "procps",
+  "prometheus",
   "python3",
   "systemd",
   "tshark",
@@ -37,10 +38,11 @@ const PROGRAMS: Record<string, string> = {
   "docker-compose": "/usr/bin/docker-compose",
   "systemd": "/usr/bin/systemd-notify",
   "python": "/usr/bin/python3",
+  "prometheus": "/usr/bin/prometheus",
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium" | "systemd" | "python";
+export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium" | "systemd" | "python" | "prometheus";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
@@ -50,6 +52,7 @@ const NEEDS: Record<Judge, string[]> = {
   chromium: ["chromium"],
   systemd: ["systemd"],
   python: ["python"],
+  prometheus: ["prometheus"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };
 

@@ -57,6 +57,11 @@ export class TestProcess implements AsyncDisposable {
     await this.#writer.write(new TextEncoder().encode(text));
   }
 
+  /** Ends its standard input. */
+  async closeInput(): Promise<void> {
+    await this.#writer.close();
+  }
+
   /** Waits until `pattern` appears in the output behind character `from`. */
   async expect(pattern: RegExp, deadlineMs = 20_000, from = 0): Promise<RegExpExecArray> {
     return await until(`${this.name} to say ${pattern}; it said:\n${this.all.slice(-2000)}`, () => {
