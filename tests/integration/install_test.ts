@@ -50,6 +50,8 @@ async function assertWorks(fabric: string, cwd: string, env: Record<string, stri
   assertEquals(await cli("diff", "-f", "policy.yaml"), { code: 1, out: "vf 1: vlan: 0 -> 7\n", err: "" });
   assertEquals((await cli("apply", "-f", "policy.yaml")).code, 0);
   assertEquals((await cli("--json", "token", "add", "bob", "read")).code, 0);
+  assertEquals((await cli("plugin", "new", "mynic")).code, 0);
+  assertEquals((await Deno.stat(`${cwd}/mynic/plugin.ts`)).isFile, true);
   assertEquals((await cli("plugin", "keygen", "vendor.key")).code, 0);
   assertEquals((await Deno.stat(`${cwd}/vendor.key`)).isFile, true);
   await Deno.writeFile(`${cwd}/mine.wasm`, await compilePlugin());
