@@ -15,6 +15,7 @@ import {
 import { beginGather, noHead, recordAt, recordPlain } from "./batch/record.ts";
 import { batch, context } from "./context.ts";
 import { publishDirty } from "./queue/format.ts";
+import { sendsOwn } from "./schedule/rate.ts";
 import { forward } from "./switch/forward.ts";
 
 // As they are loaded: network byte order.
@@ -41,6 +42,8 @@ export function announce(pool: u32, mac: u64): void {
   store<u32>(batch(), 0, B_RECEIVE_SPENT);
   beginGather();
   recordPlain(recordAt(0), frame, FRAME_BYTES_LEAST, noHead());
+  sendsOwn(true);
   forward(q, 1, UNITS_MOST);
+  sendsOwn(false);
   publishDirty();
 }

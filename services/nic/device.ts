@@ -12,7 +12,7 @@ const Envelope = z.looseObject({ id: z.number().int() });
 const CONNECTIONS_MAX = 600;
 
 /** Of them, those of one guest's process that have no VF yet: each comes for one. */
-const WITHOUT_VF_MAX = 16;
+const WITHOUT_VF_MAX = 64;
 
 /** Messages answered in a row before other connections have their turn. */
 const TURN_MESSAGES = 16;

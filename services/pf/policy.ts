@@ -59,8 +59,6 @@ function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Part
     if (patch.vlanProto === undefined) next.vlanProto = "802.1Q";
   }
   if (patch.trust === false && patch.promisc === undefined) next.promisc = false;
-  // The port's own address is not one beside it.
-  next.allowedMacs = next.allowedMacs.filter((mac) => mac !== next.mac);
   // An address that the PF sets is the PF's: only a trusted guest may change it afterwards.
   if (patch.mac !== undefined && patch.macFixed === undefined) next.macFixed = true;
 
@@ -85,9 +83,9 @@ function patchedPolicy<P extends PortPolicy>(who: string, before: P, patch: Part
   return next;
 }
 
-/** Whether a port is a member of VLAN `vlan` though the PF has put it into none. */
-function isTrunkOf({ trunk, nativeVlan }: PortPolicy, vlan: number): boolean {
-  return trunk.includes(vlan) || (nativeVlan !== 0 && nativeVlan === vlan);
+/** Whether a port that sees tags is a member of the VLAN with key `key`. */
+function isTrunkOf({ vlan, trunk, nativeVlan }: PortPolicy, key: number): boolean {
+  return vlan === 0 && key !== 0 && (trunk.includes(key & 0xfff) || nativeVlan === key);
 }
 
 /** Throws if two ports, or a port and the PF, would receive the same (MAC, VLAN). */
@@ -110,7 +108,7 @@ function checkAddresses(settings: Settings, mine: PortPolicy, who: string): void
     if (mac === undefined) continue;
     const everywhere = (vf: PortPolicy) => vf.vlan === 0 && vf.trust;
     const shared = everywhere(mine) || everywhere(other) || vlanKey(mine) === vlanKey(other) ||
-      isTrunkOf(other, mine.vlan) || isTrunkOf(mine, other.vlan);
+      isTrunkOf(other, vlanKey(mine)) || isTrunkOf(mine, vlanKey(other));
     if (!shared) continue;
     const vlan = mine.vlan || other.vlan;
     const where = vlan === 0 ? "without a VLAN" : `in VLAN ${vlan}`;

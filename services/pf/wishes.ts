@@ -51,8 +51,9 @@ function grantUnicast(who: string, policy: PortPolicy, wanted: LinkPatch["unicas
 }
 
 /** A guest's own tag changes nothing of its policy: it is used, or refused. */
-function grantVlan(who: string, { vlan, trust, trunk }: PortPolicy, wanted: LinkPatch["vlan"]): Granted {
+function grantVlan(who: string, { vlan, trust, trunk, nativeVlan }: PortPolicy, wanted: LinkPatch["vlan"]): Granted {
   if (wanted === undefined || wanted === 0) return {};
+  if (vlan === 0 && wanted === nativeVlan) return {};
   if (vlan !== 0) {
     const detail = `${who} may not tag its frames: the PF has put it into VLAN ${vlan}`;
     throw new ApiError(409, detail, "vlan", "vlan-fixed");

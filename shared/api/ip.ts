@@ -8,7 +8,7 @@ export const ALLOWED_IPS_MAX = 16;
 /** The network part of a prefix, as text. */
 function normalised(text: string): string | undefined {
   try {
-    const [address, bits] = text.includes("/") ? ipaddr.parseCIDR(text) : hostPrefix(text);
+    const [address, bits] = parse(text);
     const { kind, bytes, mask } = parts(address, bits);
     const network = ipaddr.fromByteArray(bytes.map((byte, i) => byte & (mask[i] ?? 0)));
     return bits === (kind === "ipv4" ? 32 : 128) ? network.toString() : `${network.toString()}/${bits}`;
@@ -19,10 +19,14 @@ function normalised(text: string): string | undefined {
 
 type Address = ReturnType<typeof ipaddr.parse>;
 
-function hostPrefix(text: string): [Address, number] {
-  // What is short for an IPv4 address, such as 10.1 or 167772161, is more often a mistake.
-  if (!text.includes(":") && !ipaddr.IPv4.isValidFourPartDecimal(text)) throw new Error(text);
-  const address = ipaddr.parse(text);
+function parse(text: string): [Address, number] {
+  const [host = ""] = text.split("/");
+  // What is short for an IPv4 address, or octal, such as 10.1, 010.0.0.1 or 167772161, is more often a mistake. IPv6
+  // addresses are written as such, and what lies in them is no IPv4 address.
+  const isWhole = host.includes(":") ? !host.includes(".") : ipaddr.IPv4.isValidFourPartDecimal(host);
+  if (!isWhole) throw new Error(text);
+  if (text.includes("/")) return ipaddr.parseCIDR(text);
+  const address = ipaddr.parse(host);
   return [address, address.kind() === "ipv4" ? 32 : 128];
 }
 
@@ -45,7 +49,7 @@ const V4_MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /** A prefix as 16 bytes of address and 16 of mask; `text` is what IpPrefix answers. */
 export function prefixBytes(text: string): Uint8Array {
-  const [address, bits] = text.includes("/") ? ipaddr.parseCIDR(text) : hostPrefix(text);
+  const [address, bits] = parse(text);
   const { kind, bytes, mask } = parts(address, bits);
   if (kind === "ipv6") return Uint8Array.from([...bytes, ...mask]);
   return Uint8Array.from([...V4_MAPPED, ...bytes, ...V4_MAPPED.map(() => 0xff), ...mask]);

@@ -175,7 +175,7 @@ export function receivedMulticast(
 
 /** All addresses that the PF gives a port. */
 export function addressesOfPort({ mac, allowedMacs }: Pick<VfPolicy, "mac" | "allowedMacs">): string[] {
-  return [mac, ...allowedMacs];
+  return [...new Set([mac, ...allowedMacs])];
 }
 
 /** Whether a VLAN id is the VF's own, by VST or as an untagged member. */

@@ -148,7 +148,7 @@ function randomSeed(): bigint {
 
 /** Whether a trusted pool stays a member of all VLANs in which it can have learned addresses. */
 function keepsLearned(old: PoolPolicy, policy: PoolPolicy | undefined): boolean {
-  return policy?.trust === true && vlanKey(policy) === vlanKey(old);
+  return policy?.trust === true && vlanKey(policy) === vlanKey(old) && policy.nativeVlan === old.nativeVlan;
 }
 
 /** What is the whole NIC's. */

@@ -172,7 +172,7 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
   await t.step(
     "one process that waits for VFs in vain, on more and more connections, keeps no others out",
     async () => {
-      const waiting = Array.from({ length: 16 }, connect);
+      const waiting = Array.from({ length: 64 }, connect);
       // Each is there once it has been answered.
       for (const device of waiting) await refused(device, { op: "resume" }, "not-attached");
       using one = connect();

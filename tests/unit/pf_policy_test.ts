@@ -119,7 +119,21 @@ refuses("further addresses are unicast ones, IP addresses are whole, and there a
     field: "allowedMacs.0",
     says: "allowedMacs.0: is a multicast address: a VF needs a unicast one (the first byte must be even)",
   },
-  ...["10.1", "167772161", "10.0.0.256", "10.0.0.0/33", "fe80::/129", "::1::", "", "host", "10.0.0.5/"].map((text) => ({
+  ...[
+    "10.1",
+    "10/8",
+    "010.0.0.0/8",
+    "10.1/16",
+    "::10.0.0.5",
+    "167772161",
+    "10.0.0.256",
+    "10.0.0.0/33",
+    "fe80::/129",
+    "::1::",
+    "",
+    "host",
+    "10.0.0.5/",
+  ].map((text) => ({
     set: { allowedIps: ["10.0.0.5", text] },
     field: "allowedIps.1",
     says: `allowedIps.1: ${PREFIX}`,
@@ -140,7 +154,8 @@ Deno.test("further addresses: those of one port are no other's in its VLANs, and
   await using pf = await TestPf.start();
   const [zero, one] = await Promise.all([pf.get<Vf>("vfs/0"), pf.get<Vf>("vfs/1")]);
   const vrrp = "00:00:5e:00:01:07";
-  assertEquals((await pf.set("vfs/1", { allowedMacs: [one.mac, vrrp.toUpperCase(), vrrp] })).allowedMacs, [vrrp]);
+  const own = [vrrp, one.mac].sort();
+  assertEquals((await pf.set("vfs/1", { allowedMacs: [one.mac, vrrp.toUpperCase(), vrrp] })).allowedMacs, own);
   const refused = async (body: Body) => {
     const { status, body: { field, detail } } = await pf.patch("vfs/0", body);
     return [status, field, detail];
@@ -153,8 +168,21 @@ Deno.test("further addresses: those of one port are no other's in its VLANs, and
   assertEquals((await pf.patch("vfs/1", { nativeVlan: 7 })).status, 409, "a native VLAN is one of its own");
   const { pfMac } = await pf.get<{ pfMac: string }>("nic");
   assertEquals((await refused({ allowedMacs: [pfMac] }))[1], "allowedMacs");
-  assertEquals((await pf.set("vfs/1", { mac: vrrp, nativeVlan: 9 })).allowedMacs, [], "it is its own now");
+  const both = await pf.set("vfs/1", { mac: vrrp, nativeVlan: 9 });
+  assertEquals([both.mac, both.allowedMacs], [vrrp, own], "its own may be one of them, and they stay what was set");
+  assertEquals((await pf.set("vfs/1", { mac: one.mac })).allowedMacs, own);
   assertEquals(zero.allowedMacs, []);
+});
+
+Deno.test("a trunk list and a native VLAN that are not in force take no address from others", async () => {
+  await using pf = await TestPf.start();
+  const mac = "02:ab:cd:00:00:01";
+  await pf.set("vfs/0", { vlan: 10, nativeVlan: 20, trunk: [30], mac });
+  for (const [i, vlan] of [20, 30].entries()) assertEquals((await pf.patch(`vfs/${i + 1}`, { vlan, mac })).status, 200);
+  assertEquals((await pf.patch("vfs/3", { nativeVlan: 40, mac: "02:ab:cd:00:00:02" })).status, 200);
+  const tagged = { vlan: 40, vlanProto: "802.1ad", mac: "02:ab:cd:00:00:02" };
+  assertEquals((await pf.patch("vfs/1", tagged)).status, 200, "the native VLAN is a C-VLAN");
+  assertEquals((await pf.patch("vfs/1", { vlanProto: "802.1Q" })).status, 409);
 });
 
 Deno.test("IP addresses are kept as their prefixes, sorted, each once", async () => {

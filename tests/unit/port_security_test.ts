@@ -25,12 +25,32 @@ function payload(bytes: number, at: number, put: readonly number[]): Uint8Array 
 }
 
 const ipv4 = (source: readonly number[], bytes = 46) => ({ etherType: IPV4, payload: payload(bytes, 12, source) });
-const ipv6 = (source: readonly number[]) => ({ etherType: IPV6, payload: payload(46, 8, source) });
+/** With nothing behind its header. */
+function ipv6(source: readonly number[]) {
+  const made = payload(46, 8, source);
+  made[6] = 59;
+  return { etherType: IPV6, payload: made };
+}
 function arp(sender: readonly number[], lengths = [6, 4]) {
   const made = payload(46, 14, sender);
   made.set([0, 1, 8, 0, ...lengths, 0, 1]);
   return { etherType: ARP, payload: made };
 }
+/** An ICMPv6 message of a type, behind extension headers of eight bytes each, that names a target. */
+function icmpv6(source: readonly number[], type: number, target: readonly number[], extensions: number[] = []) {
+  const made = payload(80 + extensions.length * 8, 8, source);
+  const kinds = [...extensions, 58];
+  made[6] = kinds[0] ?? 58;
+  extensions.forEach((_, i) => made[40 + i * 8] = kinds[i + 1] ?? 58);
+  made[40 + extensions.length * 8] = type;
+  made.set(target, 48 + extensions.length * 8);
+  return { etherType: IPV6, payload: made };
+}
+/** What stands behind an LLC and a SNAP header: a length field tells them from an EtherType. */
+const snap = (etherType: number, body: Uint8Array) => ({
+  etherType: body.length + 8,
+  payload: Uint8Array.from([0xaa, 0xaa, 3, 0, 0, 0, etherType >> 8, etherType & 0xff, ...body]),
+});
 const V6 = [0x20, 1, 0xd, 0xb8, ...new Array(11).fill(0)];
 
 test("further addresses are a port's own: it sends from them and receives for them", () => {
@@ -62,9 +82,15 @@ test("a guest sends from the IP addresses that it may use, in IPv4, IPv6 and ARP
     ["link-local", ipv6([0xfe, 0xbf, ...new Array(13).fill(9), 1])],
     ["no IPv6 address yet", ipv6([])],
     ["another protocol", { etherType: 0x88b5, payload: new Uint8Array(46) }],
+    ["spanning tree's LLC", { etherType: 38, payload: Uint8Array.from([0x42, 0x42, 3, ...new Array(43).fill(0)]) }],
+    ["an advertisement of its own address", icmpv6([...V6, 5], 136, [...V6, 5])],
+    ["the same behind extension headers", icmpv6([...V6, 5], 136, [...V6, 5], [0, 60])],
+    ["a search for doubles", icmpv6([], 135, [...V6, 9])],
+    ["a listener report behind a router alert", icmpv6([...V6, 5], 143, [], [0])],
   ];
   for (const [name, what] of may) {
     const sent = frame({ dst: rigMac(1), src: rigMac(0), ...what });
+    r.guests[1]?.fill(3);
     for (let i = 0; i < 3; i++) assertEquals(exchange(r, 0, sent), [[], [sent]], name);
   }
   const mayNot: [string, object][] = [
@@ -76,6 +102,13 @@ test("a guest sends from the IP addresses that it may use, in IPv4, IPv6 and ARP
     ["IPv4 too short", { etherType: IPV4, payload: payload(15, 12, [10, 0, 0]) }],
     ["IPv6", ipv6([...V6, 6])],
     ["IPv6 too short", { etherType: IPV6, payload: payload(39, 8, [...V6, 5]) }],
+    ["an advertisement of another's address", icmpv6([...V6, 5], 136, [...V6, 1])],
+    ["an advertisement of no address", icmpv6([...V6, 5], 136, [])],
+    ["the same from no address", icmpv6([], 136, [...V6, 1])],
+    ["the same behind extension headers", icmpv6([...V6, 5], 136, [...V6, 1], [0, 43, 60])],
+    ["the same further in than is looked", icmpv6([...V6, 5], 136, [...V6, 1], [60, 60, 60, 60, 60, 60])],
+    ["IPv4 behind SNAP", snap(IPV4, ipv4([10, 0, 0, 5]).payload)],
+    ["ARP behind SNAP", snap(ARP, arp([10, 0, 0, 6]).payload)],
     ["an IPv4 address as IPv6", ipv6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 6])],
   ];
   for (const [i, [name, what]] of mayNot.entries()) {
@@ -91,6 +124,15 @@ test("a guest sends from the IP addresses that it may use, in IPv4, IPv6 and ARP
   assertEquals(r.guests[1]?.receive(), [good, good, good]);
   r.rig.set(0, { allowedIps: [] });
   assertEquals(exchange(r, 0, bad), [[], [bad]], "an empty list checks nothing");
+});
+
+test("prefixes of IPv6 have no IPv4 addresses in them, and the other way about", () => {
+  const r = rig(2, { 0: { allowedIps: ["10.0.0.5", "::/0"] } });
+  const passes = (what: object) => exchange(r, 0, frame({ dst: rigMac(1), src: rigMac(0), ...what }))[1]?.length;
+  const sent = [ipv4([10, 0, 0, 5]), ipv4([10, 0, 0, 6]), arp([10, 0, 0, 6]), ipv6([...V6, 99])];
+  assertEquals(sent.map(passes), [1, 0, 0, 1]);
+  r.rig.set(0, { allowedIps: ["0.0.0.0/0"] });
+  assertEquals(sent.map(passes), [1, 1, 1, 0]);
 });
 
 test("IP addresses are found behind a tag, and nothing is taken for known behind two", () => {
@@ -156,6 +198,16 @@ test("a tag behind the native VLAN's does not hop into another VLAN", () => {
   }
 });
 
+test("what a trusted port has learned in no VLAN is not its own once it has a native VLAN", () => {
+  const r = rig(2, { 0: { trust: true } });
+  const station = "02:12:34:56:78:9a";
+  exchange(r, 0, frame({ dst: rigMac(1), src: station }));
+  const back = frame({ dst: station, src: rigMac(1) });
+  assertEquals(exchange(r, 1, back)[0], [back]);
+  r.rig.set(0, { nativeVlan: 10 });
+  assertEquals(exchange(r, 1, back)[0], []);
+});
+
 test("broadcasts over the limit are dropped and counted; all else passes", () => {
   const r = rig(2, { 0: { maxBroadcastRate: 1000 } });
   const [many, one] = [frame({ dst: BROADCAST, src: rigMac(0) }), frame({ dst: rigMac(1), src: rigMac(0) })];
@@ -169,6 +221,9 @@ test("broadcasts over the limit are dropped and counted; all else passes", () =>
   for (let i = 0; i < 20; i++) arrived += send(new Array(10).fill(many));
   assertEquals(arrived, 100, "a tenth of a second's worth at once");
   assertEquals(r.rig.counters(0).tx_broadcast_limited, 100);
+  r.guests[1]?.fill(1);
+  r.rig.wasm.announce(0, 0x0100_0000_0002n);
+  assertEquals(r.guests[1]?.receive().length, 1, "the engine's own announcement is none of the guest's");
   assertEquals(send(new Array(10).fill(one)), 10);
   // A thousand a second are one in each millisecond.
   arrived = 0;
@@ -177,7 +232,7 @@ test("broadcasts over the limit are dropped and counted; all else passes", () =>
     arrived += send(new Array(5).fill(many));
   }
   assert(arrived >= 49 && arrived <= 51, `${arrived} in 50 ms`);
-  assertEquals(r.rig.counters(0).tx_broadcast, 100 + arrived);
+  assertEquals(r.rig.counters(0).tx_broadcast, 101 + arrived);
   r.rig.set(0, { maxBroadcastRate: 0 });
   assertEquals(send(new Array(10).fill(many)), 10);
 });

@@ -187,7 +187,7 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.DELIVERIES, layout.DELIVERY_COUNT, layout.DELIVERY_STRIDE),
     section(layout.GROUPS, layout.GROUP_COUNT, layout.GROUP_STRIDE),
     section(layout.STAGED, layout.STAGED_COUNT, layout.STAGED_STRIDE),
-    section(layout.HEAD_COPIES, layout.BATCH_FRAMES, layout.RECORD_STRIDE),
+    section(layout.HEAD_COPIES, layout.BATCH_FRAMES, layout.HEAD_COPY_STRIDE),
     section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
@@ -205,7 +205,8 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
   assert(faults[1] <= 4096);
   assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
   assertEquals(COUNTERS.length, COUNTER_COUNT);
-  assert(layout.HEAD_COPY_BYTES <= layout.RECORD_STRIDE, "a copy lies as far from its record as all others");
+  assertEquals(layout.HEAD_COPY_STRIDE, 2 * layout.RECORD_STRIDE);
+  assert(layout.HEAD_COPY_BYTES <= layout.HEAD_COPY_STRIDE);
   assertEquals(layout.ADDRESS_TABLE_STRIDE, ALLOWED_IPS_MAX * layout.ADDRESS_STRIDE);
   assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
   const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>

@@ -150,7 +150,8 @@ function copyHead(record: usize, dst: usize, most: u32): u32 {
 /** Where the copy of a record's head lies, if it has one. */
 @inline
 export function headCopyAt(record: usize): usize {
-  return record + (HEAD_COPIES - RECORDS);
+  const first = context + RECORDS;
+  return context + HEAD_COPIES + ((record - first) << 1);
 }
 
 /** How many bytes of a frame's head its copy has. */

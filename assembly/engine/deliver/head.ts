@@ -84,7 +84,7 @@ function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
     memory.copy(out + 12, from + 16, known - 16);
     return (known - TAG_BYTES) | (known << 8);
   }
-  memory.copy(out, from, known);
+  if (copied) memory.copy(out, from, known);
   return known | (known << 8);
 }
 

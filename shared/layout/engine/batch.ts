@@ -26,10 +26,11 @@ export const FRAME_BYTES_LEAST = 60;
 export const RX_CHAINS = 0xa10280;
 /** A frame's head as the receiver gets it: HEAD_COPY_BYTES and a tag. */
 export const OUT_HEAD = 0xa10f00;
-/** Copies of heads that were looked into, one for each record, at the same distance as the records. */
+/** Copies of heads that were looked into, one for each record, twice as far from each other as the records. */
 export const HEAD_COPIES = 0xa26000;
-/** Bytes of a head that its copy has: tags, and the addresses of ARP, IPv4 or IPv6 behind them. */
-export const HEAD_COPY_BYTES = 64;
+export const HEAD_COPY_STRIDE = 128;
+/** Bytes of a head that its copy has: a tag, and behind it IPv6 with the target of a neighbour's advertisement. */
+export const HEAD_COPY_BYTES = 96;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
 export const STAGED = 0xa1e000;
 export const STAGED_COUNT = 2048;

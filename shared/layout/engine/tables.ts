@@ -56,6 +56,8 @@ export const D_F_LEARNED = 2;
 // stand as IPv4-mapped IPv6 ones.
 export const ADDRESS_STRIDE = 32;
 export const ADDRESS_MASK = 16;
+/** u32 of the mask: all ones if the prefix is one of IPv4 addresses (or as long as those). */
+export const ADDRESS_MASK_V4 = 24;
 
 /** What becomes of a frame's tag: it stays as it is; one is put in; it is taken out. */
 export const HEAD_AS_IS = 0;
