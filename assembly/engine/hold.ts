@@ -76,10 +76,27 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
     publishDirty();
     if (done < n) break;
   }
-  store<u32>(hold, next, Q_RELEASED);
-  // The buffers are in use in their own order: what has been handed on may be filled again.
-  store<u16>(load<u32>(hold, Q_AVAIL) + VIRTQ_AVAIL_IDX, <u16> (next + load<u32>(hold, Q_SIZE)));
+  release(hold, next);
   return end - next;
+}
+
+/** Drops what the hold ring `hold` of `pool` has taken: it came in a VLAN that the pool has left. */
+export function discardHeld(hold: usize, pool: u32): void {
+  const end = load<u32>(hold, Q_USED_IDX);
+  let next = load<u32>(hold, Q_RELEASED);
+  while (next != end) {
+    beginGather();
+    const n = gatherHeld(hold, next, BATCH_FRAMES);
+    for (let i: u32 = 0; i < n; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
+    count(poolAt(pool), C_RX_NO_QUEUE, n);
+  }
+  release(hold, next);
+}
+
+/** The buffers are in use in their own order: those before `next` may be filled again. */
+function release(hold: usize, next: u32): void {
+  store<u32>(hold, next, Q_RELEASED);
+  store<u16>(load<u32>(hold, Q_AVAIL) + VIRTQ_AVAIL_IDX, <u16> (next + load<u32>(hold, Q_SIZE)));
 }
 
 /** Whether every receive queue of `pool` has half of its descriptors free: room for what comes while its driver wakes up. */

@@ -5,7 +5,7 @@
  */
 export { announce } from "./announce.ts";
 export { setContext } from "./context.ts";
-export { hasRoom, releaseHeld } from "./hold.ts";
+export { discardHeld, hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";
 export { continueQueue, resumeQueue } from "./queue/continue.ts";

@@ -6,7 +6,7 @@
 import { dirname, fromFileUrl, join, resolve } from "@std/path";
 import { Command } from "commander";
 import config from "../../deno.json" with { type: "json" };
-import { oneLine, path, say } from "../../shared/api/mod.ts";
+import { oneLine, path, say, shellQuoted } from "../../shared/api/mod.ts";
 import { UsageError } from "./values.ts";
 
 const ROOT = resolve(dirname(fromFileUrl(import.meta.url)), "../..");
@@ -14,18 +14,13 @@ const NPX_DENO = "npx -y deno@2.9.6";
 /** By this line a launcher is known as one, and may be written anew. */
 const MARK = "# ringfabric's command line: written by its `task install`, which may replace it.";
 
-/** A path as a shell takes it. */
-function shellWord(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
 /** The launcher's text. */
 function launcher(): string {
   const flags = config.tasks.fabric.split(" ").filter((word) => word.startsWith("--")).join(" ");
   return `#!/bin/sh
 ${MARK}
-root=${shellWord(ROOT)}
-deno=${shellWord(Deno.execPath())}
+root=${shellQuoted(ROOT)}
+deno=${shellQuoted(Deno.execPath())}
 if [ ! -e "$root/services/cli/main.ts" ]; then
   echo "fabric: $root is gone: run \\\`${NPX_DENO} task install\\\` in another checkout" >&2
   exit 1
@@ -91,7 +86,7 @@ try {
   } else {
     say(`installed ${install(dir)}`);
     if (!(Deno.env.get("PATH") ?? "").split(":").includes(dir)) {
-      say(`It is not on PATH: export PATH=${shellWord(dir)}:"$PATH", and put that into your shell's profile.`);
+      say(`It is not on PATH: export PATH=${shellQuoted(dir)}:"$PATH", and put that into your shell's profile.`);
     }
   }
 } catch (error) {

@@ -83,6 +83,13 @@ export class Holds {
     hold.close();
   }
 
+  /** Drops what a pool's hold has taken so far: it came in a VLAN that the pool has left. */
+  discard(pool: number): void {
+    const hold = this.#holds.get(pool);
+    const { engine } = this.#parts;
+    if (hold) engine.between(() => engine.wasm.discardHeld(hold.queue, pool));
+  }
+
   /** Ends the hold on a pool; resolves when what came meanwhile has been delivered. */
   async end(pool: number): Promise<void> {
     const hold = this.#holds.get(pool);

@@ -33,7 +33,7 @@ import {
   type TakenBack,
   uplinkMac,
 } from "../../shared/api/nic.ts";
-import { isLinkUp, MTU_DEFAULT } from "../../shared/api/vf.ts";
+import { isLinkUp, MTU_DEFAULT, untaggedVlan } from "../../shared/api/vf.ts";
 import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease } from "./lease.ts";
@@ -126,7 +126,12 @@ export class Nic {
         throw new DeviceRefusal("vf-in-use", `vf ${vf} cannot be removed: its driver is changing; try again`);
       }
     }
+    const before = this.pools.programme?.vfs ?? [];
     this.pools.apply(next);
+    for (const [vf, policy] of next.vfs.entries()) {
+      const old = before[vf];
+      if (old && untaggedVlan(old) !== untaggedVlan(policy)) this.leases.holds.discard(vf);
+    }
     this.leases.policies = next.vfs;
     const vfs = vfsEvent(next);
     if (JSON.stringify(vfs) === JSON.stringify(this.#vfs)) return;

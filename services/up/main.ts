@@ -70,6 +70,7 @@ const command = new Command("up")
     [],
   )
   .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory", path)
+  .option("--socket-group <name>", "group whose members may attach guests, such as libvirt-qemu; else this user alone")
   .option(
     "--port <p>",
     "port of the PF's API; the other services take the next three, guests those from +10 on",

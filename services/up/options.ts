@@ -11,6 +11,8 @@ export interface Options {
   shells: string[];
   /** Directory of front-ends' sockets to which the vhost service may connect. */
   frontEnds?: string;
+  /** Group, by name or number, that may connect to the ports' sockets. */
+  socketGroup?: string;
   port: number;
   host: string;
   runDir: string;

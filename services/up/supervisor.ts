@@ -3,7 +3,16 @@
  * processes, keeps them running until it is told to stop, and takes everything down again.
  */
 import { resolve } from "@std/path";
-import { complain, fabricFile, log, pfClient, type Vf, writePrivately } from "../../shared/api/mod.ts";
+import {
+  complain,
+  fabricFile,
+  groupId,
+  log,
+  pfClient,
+  sharePassage,
+  type Vf,
+  writePrivately,
+} from "../../shared/api/mod.ts";
 import { Progress } from "../../shared/terminal/progress.ts";
 import { buildWasm } from "../../shared/wasm/build.ts";
 import { npxAbove, whenGone } from "./ancestors.ts";
@@ -70,6 +79,8 @@ export class Supervisor {
     // What is made from here on is its owner's alone.
     Deno.umask(0o077);
     using _lock = claimRunDir(this.#options.runDir);
+    const { socketGroup } = this.#options;
+    if (socketGroup !== undefined) sharePassage(this.#options.runDir, groupId(socketGroup));
     await this.#build();
     this.#progress.say("starts the services");
     const { token, runDir, guests } = this.#options;

@@ -24,6 +24,7 @@ const options = accessCommand(new Command("vhost"))
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
   .requiredOption("--run-dir <dir>", "where the VFs' sockets are made")
   .option("--front-ends <dir>", "where front-ends listen that may be connected to, beside the run directory")
+  .option("--socket-group <gid>", "group that may connect to the VFs' sockets", wholeNumber(0, 2 ** 32 - 2))
   .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
   .option("--vf-memory-mib <n>", "memory one guest may map", wholeNumber(1, 4096), 2048)
@@ -34,6 +35,7 @@ const options = accessCommand(new Command("vhost"))
       nicSocket: string;
       runDir: string;
       frontEnds?: string;
+      socketGroup?: number;
       engineCpus: number[];
       spinUs: number;
       vfMemoryMib: number;
@@ -53,9 +55,9 @@ await runService("vhost", async () => {
   });
   const died = Promise.withResolvers<void>();
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));
-  const { nicSocket: deviceSocket, runDir, frontEnds } = options;
+  const { nicSocket: deviceSocket, runDir, frontEnds, socketGroup } = options;
   const clientDirs = frontEnds === undefined ? [resolve(runDir)] : [resolve(runDir), resolve(frontEnds)];
-  const ports = new Ports({ deviceSocket, runDir, clientDirs, reactor, emulation });
+  const ports = new Ports({ deviceSocket, runDir, clientDirs, socketGroup, reactor, emulation });
   const software = new SoftwareSwitch(emulation);
   software.onLink = (id, link) => ports.setLink(`vport${id}`, link);
   software.onChange = (ids) => ports.setVports(ids);

@@ -16,6 +16,8 @@ import {
   MTU_DEFAULT,
   oneLine,
   PortState,
+  sharePassage,
+  shareSocket,
   socketPath,
 } from "../../shared/api/mod.ts";
 import { Notifier, type Reactor } from "../../shared/os/mod.ts";
@@ -46,6 +48,8 @@ export interface PortsOptions {
   runDir: string;
   /** Where front-ends listen that a port may connect to. */
   clientDirs: readonly string[];
+  /** Group that may connect to the ports' sockets. */
+  socketGroup: number | undefined;
   reactor: Reactor;
   emulation: Emulation;
 }
@@ -214,8 +218,14 @@ export class Ports {
     if (fault !== undefined) context.log("warn", `${fault}; the port listens at ${own.path} instead`);
     const isClient = kept?.role === "client" && fault === undefined;
     const config: PortConfig = { ...own, ...kept, ...(isClient ? {} : { role: "server", path: own.path }) };
-    if (config.role === "server") Deno.mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 });
+    const { socketGroup } = this.#options;
+    const isServer = config.role === "server";
+    if (isServer) Deno.mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 });
     const port = new Port(context, config);
+    if (isServer && socketGroup !== undefined) {
+      sharePassage(dirname(config.path), socketGroup);
+      shareSocket(config.path, socketGroup);
+    }
     port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
     this.#ports.set(name, port);
   }

@@ -22,6 +22,7 @@ export * from "./problem.ts";
 export * from "./run_dir.ts";
 export * from "./log.ts";
 export * from "./service.ts";
+export * from "./sharing.ts";
 export * from "./showable.ts";
 export * from "./sse.ts";
 export * from "./terminal.ts";

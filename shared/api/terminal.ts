@@ -22,3 +22,8 @@ export function say(line: string): void {
 export function complain(line: string): void {
   write(Deno.stderr, `${line}\n`);
 }
+
+/** A word, such as a path, as a shell takes it. */
+export function shellQuoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}

@@ -183,6 +183,11 @@ export function vlanKey(policy: Pick<VfPolicy, "vlan" | "vlanProto">): number {
   return policy.vlan === 0 ? 0 : policy.vlan | (policy.vlanProto === "802.1ad" ? 0x1000 : 0);
 }
 
+/** The VLAN, as its key, of the frames that a port's guest sends and gets without a tag. */
+export function untaggedVlan(policy: Pick<VfPolicy, "vlan" | "vlanProto" | "nativeVlan">): number {
+  return policy.vlan === 0 ? policy.nativeVlan : vlanKey(policy);
+}
+
 /** Whether a port's guest has a carrier, while the NIC's own link is `link`. */
 export function isLinkUp(linkState: VfPolicy["linkState"], link: "up" | "down"): boolean {
   return linkState === "enable" || (linkState === "auto" && link === "up");

@@ -85,7 +85,12 @@ function checkHonest(rig: EngineRig, honest: AnyRigGuest, peer: AnyRigGuest): vo
 
 /** One engine with its guests; answers what was done to it. */
 function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
-  const policy = () => ({ trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] });
+  const policy = () => ({
+    ...{ trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] },
+    nativeVlan: random.pick([0, 0, 1, 9]),
+    allowedIps: random.pick([[], [], ["10.0.0.1"], ["::/0"]]),
+    maxBroadcastRate: random.pick([0, 1000]),
+  });
   const rig = new EngineRig(5, { 2: policy(), 4: policy() });
   const silent = rig.attach(SILENT);
   const [honest, peer] = [attachHonest(rig, random, HONEST), attachHonest(rig, random, PEER)];

@@ -172,9 +172,13 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
   await t.step(
     "one process that waits for VFs in vain, on more and more connections, keeps no others out",
     async () => {
-      const waiting = Array.from({ length: 64 }, connect);
-      // Each is there once it has been answered.
-      for (const device of waiting) await refused(device, { op: "resume" }, "not-attached");
+      const waiting: DeviceClient[] = [];
+      for (let i = 0; i < 64; i++) {
+        const device = connect();
+        waiting.push(device);
+        // It is there once it has been answered.
+        await refused(device, { op: "resume" }, "not-attached");
+      }
       using one = connect();
       await within("the one too many to be closed", one.closed);
       waiting.pop()?.[Symbol.dispose]();
@@ -249,4 +253,20 @@ Deno.test("a hold that nobody ends is ended by the NIC, and what it held is deli
   });
   assertEquals(got, sent);
   await bystanders.check();
+});
+
+Deno.test("frames that are held while their VF leaves its VLAN are not delivered in the next one", async () => {
+  await using fabric = await TestFabric.start(2);
+  await using bystanders = await Bystanders.attach(fabric);
+  const [sender, receiver] = bystanders.guests;
+  const { mac } = fabric.vf(1);
+  await DirectGuest.whileHeld(fabric, 1, async () => {
+    const before = (await fabric.counters(0)).tx_frames ?? 0;
+    sender.guest.send(Array.from({ length: 5 }, () => frame({ dst: mac, src: fabric.vf(0).mac })));
+    sender.kick();
+    await until("the frames to be sent", async () => ((await fabric.counters(0)).tx_frames ?? 0) === before + 5);
+    await fabric.patch(1, { nativeVlan: 7 });
+  });
+  await until("them to be counted", async () => (await fabric.counters(1)).rx_no_queue === 5);
+  assertEquals(receiver.guest.receive(), []);
 });

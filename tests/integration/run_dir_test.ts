@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { pfClient } from "../../shared/api/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
+import { judgedTest } from "../support/judges.ts";
 import { TEST_TOKEN } from "../support/token.ts";
 
 /** Everything below a directory, with its mode. */
@@ -119,3 +120,33 @@ Deno.test("an allotment ends with its fabric: the same command starts it again",
     await Deno.remove(runDir, { recursive: true }).catch(() => {});
   }
 });
+
+/** Connects to a socket as another user, in a group of its own; answers what came of it. */
+async function connectAs(gid: number, socket: string): Promise<string> {
+  const script = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('connected')";
+  const { stdout, stderr } = await new Deno.Command("/usr/bin/python3", {
+    args: ["-I", "-c", script, socket],
+    ...{ uid: 65534, gid, cwd: "/" },
+  }).output();
+  const text = new TextDecoder();
+  return `${text.decode(stdout)}${text.decode(stderr)}`.trim().split("\n").at(-1) ?? "";
+}
+
+judgedTest(
+  ["python", "root"],
+  "with --socket-group its users attach guests, and have nothing else of the fabric",
+  async () => {
+    const GROUP = 65533;
+    await using fabric = await TestFabric.start(1, ["--socket-group", String(GROUP), "--guests", "1"]);
+    const { socket } = fabric.vf(0);
+    assertEquals(await connectAs(GROUP, socket), "connected");
+    assertMatch(await connectAs(GROUP - 1, socket), /PermissionError/);
+    assertMatch(await connectAs(GROUP, `${fabric.runDir}/nic.sock`), /PermissionError/);
+    for (const [path, mode] of below(fabric.runDir)) {
+      const isWay = path === socket || path === `${fabric.runDir}/vf0` || path.startsWith(`${fabric.runDir}/uplink`);
+      assertEquals(mode & 0o077, isWay ? (Deno.lstatSync(path).isDirectory ? 0o010 : 0o060) : 0, path);
+    }
+    const error = await assertRejects(() => TestFabric.start(1, ["--socket-group", "no-such-group"]), Error);
+    assertMatch(error.message, /there is no group no-such-group/);
+  },
+);

@@ -42,7 +42,17 @@ const PROGRAMS: Record<string, string> = {
 };
 
 /** A judge by name. */
-export type Judge = "qemu" | "testpmd" | "tshark" | "docker" | "uml" | "chromium" | "systemd" | "python" | "prometheus";
+export type Judge =
+  | "qemu"
+  | "testpmd"
+  | "tshark"
+  | "docker"
+  | "uml"
+  | "chromium"
+  | "systemd"
+  | "python"
+  | "prometheus"
+  | "root";
 
 const NEEDS: Record<Judge, string[]> = {
   qemu: ["qemu", "cpio", "busybox", "kernel"],
@@ -52,6 +62,7 @@ const NEEDS: Record<Judge, string[]> = {
   chromium: ["chromium"],
   systemd: ["systemd"],
   python: ["python"],
+  root: ["root, for other users"],
   prometheus: ["prometheus"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };

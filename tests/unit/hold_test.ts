@@ -48,8 +48,12 @@ function held(attach: (rig: EngineRig) => AnyRigGuest) {
     if (left > 0) divert(true);
     return left;
   };
+  const discard = () => {
+    rig.wasm.discardHeld(hold.queue, 1);
+    next = sent;
+  };
   divert(true);
-  return { rig, receiver, divert, send, take, release, counters: () => rig.counters(1) };
+  return { rig, discard, receiver, divert, send, take, release, counters: () => rig.counters(1) };
 }
 
 for (const kind of FORMATS) {
@@ -78,6 +82,19 @@ for (const kind of FORMATS) {
     send(ROUND);
     assertEquals(take(), ROUND);
     rig.checkCanaries();
+  });
+
+  Deno.test(`what a hold has taken is dropped and counted when its pool leaves the VLAN, and what comes then is not (${kind})`, () => {
+    const { receiver, discard, divert, send, take, release, counters } = held(attach);
+    for (let i = 0; i < 20; i++) send(ROUND);
+    discard();
+    send(5);
+    receiver.fill(ROUND);
+    assertEquals(release(256), 0);
+    assertEquals([take(), counters().rx_no_queue], [5, 20 * ROUND]);
+    divert(true);
+    for (let sent = 0; sent < HOLD_BUFFERS; sent += ROUND) send(ROUND);
+    assertEquals(counters().rx_no_buffer, 0, "its buffers are free again");
   });
 
   Deno.test(`a hold that is full drops and counts; at the end so does a receiver without buffers (${kind})`, () => {

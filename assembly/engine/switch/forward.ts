@@ -64,7 +64,8 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const end = load<u32>(batch(), B_UNITS) + unitLimit;
   store<u64>(batch(), 0, B_GROUPS);
   for (; i < n; i++, record += RECORD_STRIDE) {
-    const fault = load<u32>(record, R_DROP) != 0 || !guarded ? load<u32>(record, R_DROP) : guard(pool, record);
+    let fault = load<u32>(record, R_DROP);
+    if (fault == 0 && guarded) fault = guard(pool, record);
     if (fault != 0) {
       count(p, fault, 1);
       continue;

@@ -1,0 +1,9 @@
+/**
+ * A health check for containers: ends with 0 if the service on port `PORT` of this machine is ready. It is started every
+ * few seconds, so it does as little as it can: `fetch` alone would take as long again.
+ */
+const connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(Deno.args[0]) });
+await connection.write(new TextEncoder().encode("GET /readyz HTTP/1.0\r\nhost: localhost\r\n\r\n"));
+const head = new Uint8Array("HTTP/1.1 200 ".length);
+await connection.read(head);
+Deno.exit(/^HTTP\/1\.[01] 200 $/.test(new TextDecoder().decode(head)) ? 0 : 1);
