@@ -21,7 +21,7 @@ export class Lease extends Tenant {
   readonly plugin: string | undefined;
   readonly hold: Hold | undefined;
   readonly graceMs: number;
-  /** The rings that ran when the lease was taken over from a dead owner, and where they go on. */
+  /** The rings that ran when the lease was taken over from a dead owner, and where packed ones go on. */
   readonly inherited = new Map<string, number>();
   /** Ends it when its owner has died and nobody has taken it over. */
   orphanTimer: ReturnType<typeof setTimeout> | undefined;

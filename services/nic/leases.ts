@@ -232,17 +232,12 @@ export class Leases {
       throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
     }
     const ring = ringName(request.index, request.desc);
-    // An advanced ring's driver has died with its memory: the next one begins anew.
-    const inherited = request.flavour === "advanced" ? undefined : lease.inherited.get(ring);
+    // A split ring says itself where it is, and an advanced one's driver has died with its memory.
+    const kept = request.flavour === "packed" ? lease.inherited.get(ring) : undefined;
     const kick = request.kick ? fds[0] : undefined;
     const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    // A packed ring that its driver has begun anew meanwhile does not bear the old position out.
-    const position = inherited === undefined
-      ? {}
-      : request.flavour === "packed"
-      ? { kept: inherited }
-      : { base: inherited };
-    this.#tenants.startQueue(lease, { ...request, ...position }, [kick, call]);
+    // It may be another guest's, or its driver may have begun it anew: then it does not bear the old position out.
+    this.#tenants.startQueue(lease, { ...request, ...(kept === undefined ? {} : { kept }) }, [kick, call]);
     // The queue owns them now.
     fds.length = 0;
     lease.inherited.delete(ring);

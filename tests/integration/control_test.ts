@@ -210,6 +210,24 @@ Deno.test("killing vhost leaves the queues running: their guest's frames flow un
   for (let i = 0; i < 20; i++) await bystanders.check();
 });
 
+for (const format of ["split", "packed"] as const) {
+  Deno.test(`a guest that ends while vhost is dead leaves the next one nothing of its rings (${format})`, async () => {
+    await using fabric = await TestFabric.start(2);
+    const bystanders = await Bystanders.attach(fabric, format);
+    await bystanders.check(5);
+    const vhost = fabric.pid("vhost");
+    // It sees its front-ends go no more.
+    Deno.kill(vhost, "SIGSTOP");
+    await bystanders[Symbol.asyncDispose]();
+    Deno.kill(vhost, "SIGKILL");
+    await using next = await until(
+      "guests to attach to the next one",
+      () => Bystanders.attach(fabric, format).catch(() => undefined),
+    );
+    await next.check();
+  });
+}
+
 Deno.test("VFs come and go at run time; one that is in use stays", async () => {
   await using fabric = await TestFabric.start(2);
   const nic = async (body: unknown) => await patch(fabric, "/api/v1/nic", body);
