@@ -61,7 +61,25 @@ export function examine({ vf, nic, port, counters }: Patient): Finding[] {
     if (moved(name) > 0 && advice !== undefined) bad(`${name} grows by ${rate(name)}/s: ${meaning}. ${advice}`);
   }
   const text = `${rate("rx_frames")} frames/s to the guest, ${rate("tx_frames")} frames/s from it`;
-  return [...findings, { vf: vf.id, bad: false, text }];
+  const said = [text, ...(findings.length > 0 ? [] : hints(vf, counters))];
+  return [...findings, ...said.map((text) => ({ vf: vf.id, bad: false, text }))];
+}
+
+/** What there is to say of a VF that nothing was found to be wrong with. */
+function hints({ id, vlan }: Vf, { before, after }: Watched): string[] {
+  const moved = (name: string) => (after[name] ?? 0) - (before[name] ?? 0);
+  if (moved("rx_frames") > 0) return [];
+  if (moved("tx_frames") > 0) {
+    const where = vlan === 0 ? "no VLAN" : `VLAN ${vlan}`;
+    return [
+      `it sends, and nothing comes back: is its peer attached, and in ${where} too? (fabric vf list, fabric filters)`,
+    ];
+  }
+  const dropped = COUNTERS.filter(([name]) => ADVICE[name] !== undefined && (after[name] ?? 0) > 0).map(([name]) =>
+    `${name} ${after[name]}`
+  );
+  const earlier = dropped.length === 0 ? "" : `; dropped before: ${dropped.join(", ")} (fabric vf show ${id})`;
+  return [`nothing moved while it was watched: let the guest send meanwhile${earlier}`];
 }
 
 /** What keeps everybody's frames from moving. */

@@ -20,7 +20,7 @@ export function guestCommands(program: Command, context: Context): void {
   const find = async (port: string): Promise<{ peer: Peer; api: string }> => {
     const guests = await all();
     const found = guests.find((one) => one.port === port);
-    const known = guests.map((one) => one.port).join(", ") || "none";
+    const known = guests.map((one) => one.port).sort().join(", ") || "none";
     if (!found) throw new UsageError(`there is no built-in guest on ${port}; there are: ${known}`);
     return {
       peer: new Peer(`the guest on ${port}`, found.api, context.fabric.token, { timeoutMs: 120_000 }),
@@ -79,5 +79,6 @@ export function guestCommands(program: Command, context: Context): void {
     else context.progress.say(`guest capture: frames of ${seconds} s`);
     const to = write === undefined ? Deno.stdout : await Deno.create(write);
     await response.body.pipeTo(to.writable);
+    if (write !== undefined) context.show({ file: write }, () => `wrote ${write}`);
   });
 }

@@ -17,7 +17,7 @@ import {
   type VportView,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { UsageError } from "./values.ts";
+import { shown, UsageError } from "./values.ts";
 
 /** VFs or vports, each once. */
 const policies = z.array(
@@ -54,7 +54,12 @@ function checked<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
 }
 
 async function readPolicy(path: string): Promise<z.output<typeof PolicyFile>> {
-  const text = path === "-" ? await new Response(Deno.stdin.readable).text() : await Deno.readTextFile(path);
+  let text: string;
+  try {
+    text = path === "-" ? await new Response(Deno.stdin.readable).text() : await Deno.readTextFile(path);
+  } catch (error) {
+    throw new UsageError(`cannot read ${shown(path)}: ${(error as Error).message.split(":")[0]}`);
+  }
   let value: unknown;
   try {
     value = parse(text);

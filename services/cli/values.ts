@@ -11,10 +11,15 @@ export class UsageError extends Error {
 
 const PROTOCOLS = ["802.1Q", "802.1ad"];
 
+/** What was typed, so that it is seen if it is nothing. */
+export function shown(text: string): string {
+  return text === "" ? '""' : text;
+}
+
 type Reader = (text: string, key: string) => unknown;
 
 const number: Reader = (text, key) => {
-  if (!/^-?\d+$/.test(text)) throw new UsageError(`${key} ${text}: it is a whole number`);
+  if (!/^-?\d+$/.test(text)) throw new UsageError(`${key} ${shown(text)}: it is a whole number`);
   return Number(text);
 };
 const onOff: Reader = (text, key) => {
@@ -32,7 +37,7 @@ const vlanList: Reader = (value, key) => {
   if (value === "none") return [];
   const list = numberList(value);
   if (!list || list.some((vid) => vid > 4095)) {
-    throw new UsageError(`${key} ${value}: it is a list such as 10,20-22, or none`);
+    throw new UsageError(`${key} ${shown(value)}: it is a list such as 10,20-22, or none`);
   }
   return list;
 };
@@ -40,7 +45,12 @@ const vlanList: Reader = (value, key) => {
 /** `A,B` or `none`. */
 const addressList: Reader = (value) => value === "none" ? [] : value.split(",");
 /** `A,B/N` or `all`. */
-const prefixList: Reader = (value) => value === "all" ? [] : value.split(",");
+const prefixList: Reader = (value, key) => {
+  if (value === "" || value === "none") {
+    throw new UsageError(`${key} ${shown(value)}: say addresses such as 10.0.0.5,fe80::/10, or all to check nothing`);
+  }
+  return value === "all" ? [] : value.split(",");
+};
 const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
 const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
@@ -90,13 +100,13 @@ export function inWords(detail: string): string {
 /** `key value …` as the body of a PATCH, with what `ip link` means by it. */
 export function parsePairs(words: readonly string[]): Record<string, unknown> {
   if (words.length === 0 || words.length % 2 !== 0) {
-    throw new UsageError(`say key and value, such as: vlan 100 (keys: ${SETTABLE})`);
+    throw new UsageError(`say key and value, such as: vlan 100, and lists with commas (keys: ${SETTABLE})`);
   }
   const patch: Record<string, unknown> = {};
   for (let i = 0; i < words.length; i += 2) {
     const [word, value] = [words[i] ?? "", words[i + 1] ?? ""];
     const entry = KEYS.get(ALIASES.get(word) ?? word);
-    if (!entry) throw new UsageError(`${word} cannot be set; keys: ${SETTABLE}`);
+    if (!entry) throw new UsageError(`${shown(word)} cannot be set; keys: ${SETTABLE}`);
     if (entry[0] in patch) throw new UsageError(`${word} is said twice: say it once`);
     patch[entry[0]] = entry[1](value, word);
   }
@@ -115,7 +125,7 @@ export function oneId(text: string): number {
 export function parseIds(text: string, known: readonly number[]): number[] {
   if (text === "all") return [...known];
   const ids = numberList(text);
-  if (!ids) throw new UsageError(`${text}: say a number, a list such as 0,2-3, or all`);
+  if (!ids) throw new UsageError(`${shown(text)}: say a number, a list such as 0,2-3, or all`);
   if (new Set(ids).size !== ids.length) throw new UsageError(`${text} names one of them twice`);
   return ids;
 }

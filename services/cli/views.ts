@@ -135,9 +135,9 @@ function memoryText(memory: Vf["memory"]): string {
   return `${mib} MiB in ${memory.regions} regions${memory.sealed ? "" : ", not sealed"}`;
 }
 
-/** One VF with everything known of it. */
-export function vfDetail(vf: Vf, counters: Record<string, number>): string {
-  const facts: [string, string | number][] = [
+/** A policy, in the words by which it is set. */
+function policyFacts(vf: PortPolicy): [string, string | number][] {
+  return [
     ["mac", vf.mac],
     ["vlan", vf.vlan],
     ["qos", vf.qos],
@@ -157,6 +157,19 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
     ["mtu", vf.mtu],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
+  ];
+}
+
+/** Facts, a line each. */
+function factLines(facts: readonly [string, string | number][]): string[] {
+  const width = Math.max(...facts.map(([name]) => name.length));
+  return facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`);
+}
+
+/** One VF with everything known of it. */
+export function vfDetail(vf: Vf, counters: Record<string, number>): string {
+  const lines = factLines([
+    ...policyFacts(vf),
     ["hardware", vf.hardware],
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
     ["socket", vf.socket],
@@ -164,9 +177,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ...(vf.lastDetach === undefined ? [] : [["last detach", vf.lastDetach] as [string, string]]),
     ["memory", memoryText(vf.memory)],
     ["learned MACs", vf.learnedMacs ?? UNKNOWN],
-  ];
-  const width = Math.max(...facts.map(([name]) => name.length));
-  const lines = facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`);
+  ]);
   const queues = (vf.queues ?? []).map((queue) => [
     queue.index,
     queue.kind,
@@ -204,7 +215,7 @@ export function vportDetail(vport: VportView): string {
   return [
     vportTable([vport]),
     "",
-    `socket  ${vport.socket}`,
+    ...factLines([...policyFacts(vport), ["socket", vport.socket]]),
     "",
     table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
   ].join("\n");

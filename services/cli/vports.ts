@@ -1,6 +1,6 @@
 /** `fabric vport …`: guests without a VF. */
 import type { Command } from "commander";
-import type { VportView } from "../../shared/api/mod.ts";
+import { defaultPolicy, type VportView } from "../../shared/api/mod.ts";
 import { byId, type Context, examples } from "./context.ts";
 import { oneId, parseIds, parsePairs, SETTABLE_VPORT } from "./values.ts";
 import { modeCommand } from "./vfs.ts";
@@ -8,9 +8,16 @@ import { vportDetail, vportTable } from "./views.ts";
 
 /** Adds `vport`. */
 export function vportCommands(program: Command, context: Context): void {
+  const { hardware: _, ...policy } = defaultPolicy("");
   const vport = program.command("vport").description("guests without a VF");
   const body = <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer);
   const all = () => body<VportView[]>(context.client.api.v1.vports.$get());
+  const patch = async (n: string, json: Record<string, unknown>) => {
+    const ids = parseIds(n, n === "all" ? (await all()).map(({ id }) => id) : []);
+    const changed: VportView[] = [];
+    for (const id of ids) changed.push(await body(context.client.api.v1.vports[":id"].$patch({ ...byId(id), json })));
+    context.show(n === String(ids[0]) ? changed[0] : changed, () => vportTable(changed));
+  };
   examples(vport.command("list").description("all vports"), "vport list").action(async () => {
     const vports = await all();
     context.show(vports, () => vportTable(vports));
@@ -31,13 +38,9 @@ export function vportCommands(program: Command, context: Context): void {
   examples(
     vport.command("set <n> <pairs...>").description(`change vports (3, 0,2-3 or all): ${SETTABLE_VPORT}`),
     "vport set 0 max_tx_rate 100",
-  ).action(async (n: string, pairs: string[]) => {
-    const ids = parseIds(n, n === "all" ? (await all()).map(({ id }) => id) : []);
-    const json = parsePairs(pairs);
-    const changed: VportView[] = [];
-    for (const id of ids) changed.push(await body(context.client.api.v1.vports[":id"].$patch({ ...byId(id), json })));
-    context.show(n === String(ids[0]) ? changed[0] : changed, () => vportTable(changed));
-  });
+  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs)));
+  examples(vport.command("reset <n>").description("the policy that vports begin with"), "vport reset 0")
+    .action((n: string) => patch(n, { ...policy, mac: null }));
   modeCommand(
     vport,
     context,

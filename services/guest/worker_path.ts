@@ -4,7 +4,9 @@
  * in; whatever cannot be is thrown, with a sentence that becomes the plugin's fault.
  */
 import { LIST_MAX } from "../../shared/layout/plugin.ts";
+import { GC, GC_NOW_NS } from "../../shared/layout/guest.ts";
 import { signalEventFd } from "../../shared/os/fd.ts";
+import { monotonicNs } from "../../shared/os/mod.ts";
 import type { HostExports } from "./exports.ts";
 import { whyNotBelieved } from "./reports.ts";
 import type { PathInstall } from "./worker_messages.ts";
@@ -97,6 +99,8 @@ export class WorkerPath {
   receive(pair: number): number {
     const filled = this.#plugin.rx(pair, LIST_MAX);
     this.#mustLive();
+    // What was sent in this very pass may be answered already: it has taken some time all the same.
+    if (filled !== 0) this.#ram.setFloat64(GC + GC_NOW_NS, monotonicNs(), true);
     if (filled !== 0 && this.#host.received(pair, filled) === 0) {
       throw new Error(whyNotBelieved(this.#ram, "rx", pair, filled));
     }

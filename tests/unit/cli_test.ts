@@ -178,4 +178,7 @@ Deno.test("the doctor says what keeps a guest's frames away, and what to do", ()
     /^tx_spoofed grows by 4\/s: .*fabric vf set 3 mac .*spoofchk off/,
   );
   assertEquals(said(grown({ rx_frames: 100, rx_broadcast: 5 })), []);
+  const hint = (change: Partial<Patient>) => examine({ ...PATIENT, ...change }).at(-1)?.text ?? "";
+  assertMatch(hint(grown({ tx_frames: 9 })), /nothing comes back: is its peer attached, and in no VLAN too/);
+  assertMatch(hint(grown({ tx_spoofed: 8 }, { tx_spoofed: 8 })), /nothing moved .*dropped before: tx_spoofed 8/);
 });
