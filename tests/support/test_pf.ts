@@ -40,7 +40,7 @@ const IDLE_POOL: NicState["pf"] = {
 };
 
 /** A service that the PF programmes, as the test plays it. */
-class FakeLink<Programme> {
+class FakeLink<Programme, Event> {
   /** Every programme that it was given, the refused ones too. */
   readonly programmes: Programme[] = [];
   /** What it answers to the next programmes, one after the other; then it takes them. */
@@ -54,6 +54,8 @@ class FakeLink<Programme> {
   #program: () => Promise<void> = () => Promise.resolve();
   readonly #closed = Promise.withResolvers<void>();
   #onChange: (connected: boolean) => void = () => {};
+  /** Tells the PF an event. */
+  tell: (event: Event) => void = () => {};
 
   program(programme: Programme): Promise<void> {
     this.programmes.push(structuredClone(programme));
@@ -63,9 +65,10 @@ class FakeLink<Programme> {
 
   async follow(
     program: () => Promise<void>,
-    _onEvent: unknown,
+    onEvent: (event: Event) => void,
     onChange: (connected: boolean) => void,
   ): Promise<void> {
+    this.tell = onEvent;
     this.#program = program;
     this.#onChange = onChange;
     await this.comeBack();
@@ -96,22 +99,12 @@ class FakeLink<Programme> {
 }
 
 /** The NIC. */
-class FakeNic extends FakeLink<Programme> {
+class FakeNic extends FakeLink<Programme, NicEvent> {
   /** VFs that were taken back, in order. */
   readonly takenBack: number[] = [];
   /** What it says of each VF; VFs that are not named are idle. */
   readonly pools = new Map<number, Partial<NicState["pf"]>>();
   isAway = false;
-  tell: (event: NicEvent) => void = () => {};
-
-  override follow(
-    program: () => Promise<void>,
-    onEvent: (event: NicEvent) => void,
-    onChange: (connected: boolean) => void,
-  ): Promise<void> {
-    this.tell = onEvent;
-    return super.follow(program, onEvent, onChange);
-  }
 
   takeBack(vf: number): Promise<void> {
     this.takenBack.push(vf);
@@ -133,12 +126,11 @@ class FakeNic extends FakeLink<Programme> {
 }
 
 /** The vhost service's software switch. */
-class FakeSwitch extends FakeLink<SwitchProgramme> {
+class FakeSwitch extends FakeLink<SwitchProgramme, VhostEvent> {
   /** VFs' ports to which a front-end is connected. */
   readonly frontEnds = new Set<number>();
   /** What the PF said to guests' wishes. */
   readonly answers: [string, WishAnswer][] = [];
-  tell: (event: VhostEvent) => void = () => {};
   states: VportState[] = [];
 
   ports(): Promise<PortState[]> {
@@ -149,15 +141,6 @@ class FakeSwitch extends FakeLink<SwitchProgramme> {
 
   vports(): Promise<VportState[]> {
     return Promise.resolve(this.states);
-  }
-
-  override follow(
-    program: () => Promise<void>,
-    onEvent: (event: VhostEvent) => void,
-    onChange: (connected: boolean) => void,
-  ): Promise<void> {
-    this.tell = onEvent;
-    return super.follow(program, onEvent, onChange);
   }
 
   answerWish(id: string, answer: WishAnswer): Promise<void> {
@@ -187,26 +170,12 @@ class FakeModes {
   }
 }
 
-/** What the vf service tells of modes. */
-class FakeModeEvents extends FakeLink<never> {
-  tell: (event: ModeEvent) => void = () => {};
-
-  override follow(
-    program: () => Promise<void>,
-    onEvent: (event: ModeEvent) => void,
-    onChange: (connected: boolean) => void,
-  ): Promise<void> {
-    this.tell = onEvent;
-    return super.follow(program, onEvent, onChange);
-  }
-}
-
 /** The PF with what it talks to. */
 export class TestPf implements AsyncDisposable {
   readonly nic = new FakeNic();
   readonly software = new FakeSwitch();
   readonly modes = new FakeModes();
-  readonly modeEvents = new FakeModeEvents();
+  readonly modeEvents = new FakeLink<never, ModeEvent>();
   readonly fabric: Fabric;
   readonly app: OpenAPIHono;
   readonly events: PfEvent[] = [];
