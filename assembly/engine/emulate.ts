@@ -25,6 +25,7 @@ import {
   QUEUE_RUNNING,
   R_DELIVERY,
 } from "../../shared/layout/nic.ts";
+import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { batch, control, poolAt } from "./context.ts";
 import { bookRefused, clearResults, count } from "./deliver/results.ts";
@@ -46,7 +47,9 @@ export function carry(q: usize, share: u32): u32 {
   const waiting = pending(q);
   const n = gather(q, waiting, BATCH_FRAMES, ANY_BYTES, share);
   if (n == 0) return 0;
+  goOnInFrame(q);
   const done = isDriverRx ? toGuest(q, n) : fromGuest(q, n);
+  noteInFrame(q, done, n);
   if (done < n) blocked();
   if (done == 0) return 0;
   complete(q, done);

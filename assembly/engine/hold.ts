@@ -16,6 +16,7 @@ import {
   HEAD_INSERT,
   N_HEAD,
   N_RECORD,
+  OFFLOADS_ALL,
   P_FLAGS,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -43,7 +44,9 @@ import {
   VIRTQ_USED_RING,
 } from "../../shared/layout/virtio.ts";
 import { isMulticast, isTag, MAC_MASK } from "../lib/ethernet.ts";
-import { beginGather, recordAt, recordSegments } from "./batch/record.ts";
+import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
+import { beginGather, recordAt } from "./batch/record.ts";
+import { recordSegments } from "./batch/unusual.ts";
 import { appendSegment } from "./batch/segments.ts";
 import { batch, context, poolAt } from "./context.ts";
 import { bookResults, clearResults, count } from "./deliver/results.ts";
@@ -70,7 +73,9 @@ export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 
   for (let frames: u32 = 0; frames < most && next != end;) {
     beginGather();
     const n = gatherHeld(hold, next, min(most - frames, <u32> BATCH_FRAMES));
+    goOnInFrame(hold);
     const done = hand(pool, n, !last);
+    noteInFrame(hold, done, n);
     for (let i: u32 = 0; i < done; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
     frames += done;
     publishDirty();
@@ -130,7 +135,7 @@ function gatherHeld(hold: usize, first: u32, most: u32): u32 {
       bytes += length;
     }
     store<u32>(batch(), start + buffers, B_CHAIN_SEGMENTS);
-    recordSegments(recordAt(n), start, bytes, VIRTIO_NET_HDR_BYTES, false);
+    recordSegments(recordAt(n), start, bytes, VIRTIO_NET_HDR_BYTES, OFFLOADS_ALL);
     store<u32>(recordAt(n), buffers, R_DESCRIPTORS);
     next += buffers;
   }

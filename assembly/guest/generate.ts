@@ -32,7 +32,7 @@ import {
   TX_QUEUE_ENTRIES,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
-import { sumOf, sumOfLanes } from "./checksum.ts";
+import { sumOf, sumOfLanes } from "../lib/checksum.ts";
 import { flowNext } from "./flow.ts";
 import { linkHeaderBytes, queueRoom, setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, IPV4_BYTES, PROTOCOL_UDP } from "./packet.ts";

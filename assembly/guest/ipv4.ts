@@ -9,7 +9,7 @@ import {
   GC_MASK,
 } from "../../shared/layout/guest.ts";
 import { count } from "./buffers.ts";
-import { fold, sum } from "./checksum.ts";
+import { fold, sum } from "../lib/checksum.ts";
 import { beginPacket, endPacket, fits, IPV4_BYTES, PROTOCOL_ICMP, PROTOCOL_UDP } from "./packet.ts";
 import { echoReply } from "./ping.ts";
 import { udpInput } from "./udp.ts";

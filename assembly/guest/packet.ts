@@ -1,6 +1,6 @@
 /** IPv4 packets (RFC 791) on their way out: no options, no fragments. */
 import { GC, GC_IP, GC_IP_ID, GC_MTU } from "../../shared/layout/guest.ts";
-import { fold } from "./checksum.ts";
+import { fold } from "../lib/checksum.ts";
 import { beginFrame, endFrame, linkHeaderBytes, writeLinkHeader } from "./frame.ts";
 
 export const IPV4_BYTES: u32 = 20;

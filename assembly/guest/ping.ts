@@ -24,7 +24,7 @@ import {
   STATE_RUNNING,
 } from "../../shared/layout/guest.ts";
 import { resolve } from "./arp.ts";
-import { fold, sum } from "./checksum.ts";
+import { fold, sum } from "../lib/checksum.ts";
 import { setOutPair } from "./frame.ts";
 import { beginPacket, endPacket, PROTOCOL_ICMP } from "./packet.ts";
 

@@ -12,7 +12,7 @@ import {
 } from "../../shared/layout/guest.ts";
 import { count } from "./buffers.ts";
 import { copyBytes } from "../lib/copy.ts";
-import { fold, sum } from "./checksum.ts";
+import { fold, sum } from "../lib/checksum.ts";
 import { noteProbe } from "./flow.ts";
 import { beginPacket, endPacket, fits, PROTOCOL_UDP } from "./packet.ts";
 

@@ -20,7 +20,8 @@ export const ADVICE: Partial<Record<CounterName, string>> = {
   tx_vlan_denied: "It uses a VLAN that it may not: fabric vf set N trunk …, or trust on.",
   tx_runt: "It sends frames that are no frames.",
   tx_oversize: "It sends frames longer than 64 KiB.",
-  tx_bad_offload: "It asks for checksum or segmentation offload, which is not offered: switch it off in the guest.",
+  tx_bad_offload:
+    "It asks for an offload that it did not negotiate, or that does not fit its frame: look at its driver.",
   tx_no_destination: "Nobody has the address that it sends to: is the peer in the same VLAN, and was its address set?",
   tx_unfetched: "Its VF was taken back while it had frames to send.",
 };

@@ -3,6 +3,7 @@
  * best that there is, so they are asked for unless somebody has said otherwise; a back-end or a VF that has none of them
  * gets split rings.
  */
+import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
 import { VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 
 /** Feature bit `n` as a number. */
@@ -11,7 +12,7 @@ export function featureBit(n: number): bigint {
 }
 
 /** Features that a plugin uses only if it says so (PC_ACCEPTED). */
-const TO_BE_ACCEPTED = featureBit(VIRTIO_F_RING_PACKED) | featureBit(VIRTIO_F_IN_ORDER);
+const TO_BE_ACCEPTED = featureBit(VIRTIO_F_RING_PACKED) | featureBit(VIRTIO_F_IN_ORDER) | OFFLOAD_FEATURES;
 
 /** What the guest was told of its rings. */
 export interface RingWishes {

@@ -5,6 +5,7 @@
  */
 import {
   FLAVOUR_SPLIT,
+  OFFLOADS_ALL,
   Q_AVAIL,
   Q_CALL_FD,
   Q_DESC,
@@ -12,6 +13,7 @@ import {
   Q_FLAVOUR,
   Q_HDR_BYTES,
   Q_KICK_FD,
+  Q_OFFLOADS,
   Q_POOL,
   Q_REGION_IOVA,
   Q_REGION_SIZE,
@@ -81,6 +83,7 @@ export class Hold {
     view.setUint32(at + Q_SIZE, HOLD_BUFFERS, true);
     view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF | QUEUE_F_HOLD, true);
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
+    view.setUint32(at + Q_OFFLOADS, OFFLOADS_ALL, true);
     view.setUint32(at + Q_POOL, pool, true);
     view.setUint32(at + Q_DESC, at + DESC, true);
     view.setUint32(at + Q_AVAIL, at + AVAIL, true);

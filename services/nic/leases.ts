@@ -204,6 +204,9 @@ export class Leases {
         this.#tenants.setCall(lease, request.index, request.call ? fds[0] : undefined);
         if (request.call) fds.shift();
         return {};
+      case "queueOffloads":
+        this.#tenants.setOffloads(lease, request.index, request.features);
+        return {};
     }
   }
 

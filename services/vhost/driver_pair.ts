@@ -10,6 +10,7 @@ import {
   DRIVER_PAIRS,
   FLAVOUR_DRIVER_RX,
   FLAVOUR_DRIVER_TX,
+  OFFLOADS_ALL,
   Q_BUFFERS,
   Q_BUFFERS_IOVA,
   Q_CALL_FD,
@@ -19,6 +20,7 @@ import {
   Q_HEAT,
   Q_KICK_FD,
   Q_LAST_AVAIL,
+  Q_OFFLOADS,
   Q_POOL,
   Q_REGISTERS,
   Q_SIZE,
@@ -154,6 +156,7 @@ export class DriverPair {
       desc,
       base: 0,
       packetBytes: DRIVER_BUFFER_BYTES,
+      virtioHeader: true,
       kick: index === TX,
       call: index === RX,
     }, [eventfd.number]);
@@ -178,6 +181,7 @@ export class DriverPair {
         view.setUint32(at + Q_SIZE, SIZE, true);
         view.setUint32(at + Q_POOL, this.#options.pool, true);
         view.setUint32(at + Q_LAST_AVAIL, 0, true);
+        view.setUint32(at + Q_OFFLOADS, OFFLOADS_ALL, true);
         view.setUint32(at + Q_DESC, this.#window.offset + index * RING_BYTES, true);
         view.setUint32(at + Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
         view.setUint32(at + Q_BUFFERS, this.#window.offset + FIRST_BUFFER + index * BUFFERS_BYTES, true);

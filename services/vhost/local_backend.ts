@@ -59,6 +59,9 @@ export abstract class LocalBackend implements RingBackend {
         case "queueCall":
           tenants.setCall(tenant, request.index, own.shift());
           return {};
+        case "queueOffloads":
+          tenants.setOffloads(tenant, request.index, request.features);
+          return {};
         default:
           throw new DeviceRefusal("bad-request", `${request.op} is not for this data path`);
       }

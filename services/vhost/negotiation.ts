@@ -54,6 +54,7 @@ export const PROTOCOL_FEATURES = bits(
  * control queue, and the configuration space's fields with CONFIG.
  */
 export const FEATURES = QUEUE_FEATURES | bits(
+  V.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
   V.VIRTIO_NET_F_MTU,
   V.VIRTIO_NET_F_MAC,
   V.VIRTIO_NET_F_STATUS,

@@ -30,6 +30,8 @@ export interface NetDeviceParts {
   forgetWishes(): void;
   /** The driver uses so many queue pairs from now on; answers why not, if its rings cannot be served. */
   useQueuePairs(pairs: number, stopped: AbortSignal): Promise<string | undefined>;
+  /** The driver accepts these of the offloads that it negotiated; answers why not, if it cannot be so. */
+  useOffloads(features: bigint, stopped: AbortSignal): Promise<string | undefined>;
   /** The configuration space has changed. */
   changed(): void;
 }
@@ -140,6 +142,8 @@ export class NetDevice {
           return `${command.pairs} queue pairs: a device has 1 to ${QUEUE_PAIRS_MAX}`;
         }
         return await this.#parts.useQueuePairs(command.pairs, stopped);
+      case "offloads":
+        return await this.#parts.useOffloads(command.features, stopped);
     }
   }
 

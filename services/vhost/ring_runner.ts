@@ -13,6 +13,8 @@ import type { Vring } from "./vring.ts";
 export interface RingsPart {
   readonly memory: { readonly table: MemoryTable };
   readonly features: bigint;
+  /** The features of the data rings. */
+  readonly dataFeatures: bigint;
   readonly isPacked: boolean;
   readonly controlIndex: number | undefined;
   /** The control queue, for front-ends that leave it to this back-end. */
@@ -51,7 +53,7 @@ export class RingRunner {
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const { memory: { table: memory }, features, isPacked: packed } = this.#rings;
+    const { memory: { table: memory }, dataFeatures: features, isPacked: packed } = this.#rings;
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
     await ask(startRequest(ring, { memory, features, packed, base }), fds);
     ring.started();

@@ -64,6 +64,8 @@ export class Session {
       forgetWishes: () => context.forgetWishes(),
       useQueuePairs: (pairs, stopped) =>
         rings.exclusively(async () => stopped.aborted ? undefined : await rings.useQueuePairs(pairs)),
+      useOffloads: (features, stopped) =>
+        rings.exclusively(async () => stopped.aborted ? undefined : await rings.useOffloads(features)),
       // Front-ends without CONFIG may take the message for an error.
       changed: () => this.#has(VHOST_USER_PROTOCOL_F_CONFIG) && this.#backChannel?.configChanged(),
     });

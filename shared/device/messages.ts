@@ -82,6 +82,8 @@ export const Request = z.discriminatedUnion("op", [
     /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
     packetBytes: z.number().int().min(0).default(2048),
     headerBytes: z.number().int().min(0).default(0),
+    /** Advanced: each frame has a virtio-net header of 12 bytes in front, which says what its sender left to be finished. */
+    virtioHeader: z.boolean().default(false),
     kick: z.boolean(),
     call: z.boolean(),
   }).refine(({ flavour, base }) => flavour === "packed" || base <= 0xffff, {
@@ -92,6 +94,8 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("queueStop"), index }),
   /** Replaces the call eventfd of a running queue (a descriptor, or none). */
   z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
+  /** The driver of a running virtqueue accepts, or may ask for, what these virtio features say from now on. */
+  z.strictObject({ op: z.literal("queueOffloads"), index, features: iova }),
   /** Answers with the descriptor of a page that the VF shares with its driver: the doorbells of advanced queues. */
   z.strictObject({ op: z.literal("region"), name: z.enum(["registers"]) }),
   /** Ends the hold on the pool: what has come meanwhile is delivered to the queues that run now. */

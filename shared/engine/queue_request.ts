@@ -18,9 +18,11 @@ import {
 } from "../layout/advanced.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
 import type { Fd } from "../os/mod.ts";
+import { OFFLOAD_FEATURES } from "./offloads.ts";
 
 /** Features a virtqueue of this NIC can do; the vhost service adds what the protocol needs. */
-export const QUEUE_FEATURES = (1n << BigInt(VIRTIO_F_VERSION_1)) |
+export const QUEUE_FEATURES = OFFLOAD_FEATURES |
+  (1n << BigInt(VIRTIO_F_VERSION_1)) |
   (1n << BigInt(VIRTIO_NET_F_MRG_RXBUF)) |
   (1n << BigInt(VIRTIO_RING_F_INDIRECT_DESC)) |
   (1n << BigInt(VIRTIO_RING_F_EVENT_IDX)) |

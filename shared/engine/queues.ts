@@ -19,6 +19,7 @@ import { DeviceRefusal } from "../device/mod.ts";
 import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
+import { offloadsOf } from "./offloads.ts";
 import { checkDescriptors, checkSize, has, type StartRequest } from "./queue_request.ts";
 import { flavourOf, QUEUE_REASONS, type QueueState, queueState } from "./queue_state.ts";
 
@@ -102,6 +103,7 @@ export class Queues {
     this.#view.setUint32(at + L.Q_SIZE, size, true);
     this.#view.setUint32(at + L.Q_FLAGS, flags, true);
     this.#view.setUint32(at + L.Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
+    this.#writeOffloads(at, index, features);
     this.#view.setUint32(at + L.Q_POOL, this.#pool, true);
     this.#view.setUint32(at + L.Q_INDEX, index, true);
     this.#writeCall(at, call);
@@ -131,12 +133,13 @@ export class Queues {
     this.#call(at);
   }
 
-  #setAdvanced(at: number, { index, packetBytes, headerBytes }: StartRequest): void {
+  #setAdvanced(at: number, { index, packetBytes, headerBytes, virtioHeader }: StartRequest): void {
     this.#view.setUint32(at + L.Q_FLAVOUR, L.FLAVOUR_ADVANCED, true);
     this.#view.setUint32(at + L.Q_REGISTERS, this.#registers(index), true);
     this.#view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
     this.#view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
-    this.#view.setUint32(at + L.Q_HDR_BYTES, 0, true);
+    this.#view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
+    this.#view.setUint32(at + L.Q_OFFLOADS, virtioHeader ? L.OFFLOADS_ALL : 0, true);
   }
 
   #setPacked(at: number, { index }: StartRequest): void {
@@ -156,6 +159,12 @@ export class Queues {
   #writeCall(at: number, call: Fd | undefined): void {
     this.#view.setInt32(at + L.Q_CALL_FD, call?.number ?? -1, true);
     this.#view.setUint32(at + L.Q_CALL_KIND, call?.kind === "socket" ? L.CALL_SOCKET : L.CALL_EVENTFD, true);
+  }
+
+  #writeOffloads(at: number, index: number, features: bigint): void {
+    const offloads = offloadsOf(features, index);
+    const believed = this.#pool === L.POOL_UPLINK && offloads !== 0 ? L.OFFLOAD_F_VALID : 0;
+    this.#view.setUint32(at + L.Q_OFFLOADS, offloads | believed, true);
   }
 
   /**
@@ -220,6 +229,16 @@ export class Queues {
     queue.call = call;
     this.#writeCall(queue.pointer, call);
     this.#call(queue.pointer);
+  }
+
+  /** The driver of a running virtqueue accepts what these features say from now on. */
+  setOffloads(index: number, features: bigint): void {
+    const queue = this.#running.get(index);
+    if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    if (flavourOf(this.#view, queue.pointer) === "advanced") {
+      throw new DeviceRefusal("bad-queue", `queue ${index} has advanced rings: what they accept does not change`);
+    }
+    this.#writeOffloads(queue.pointer, index, features);
   }
 
   /**

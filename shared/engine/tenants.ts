@@ -168,6 +168,11 @@ export class Tenants {
     this.#engine.between(() => queues.setCall(index, call));
   }
 
+  /** What the driver of a running virtqueue accepts from now on, by its features. */
+  setOffloads({ queues }: Tenant, index: number, features: bigint): void {
+    this.#engine.between(() => queues.setOffloads(index, features));
+  }
+
   // Faults ---------------------------------------------------------------------------------------------------
 
   /** Tells of every queue that has stopped by itself and of which nobody has been told yet. */

@@ -26,7 +26,10 @@ export const COUNTERS = [
   ["tx_vlan_denied", "Frames of the VF dropped because their VLAN is not in its trunk list"],
   ["tx_runt", "Frames of the VF dropped because they are shorter than their headers"],
   ["tx_oversize", "Frames of the VF dropped because they are longer than 64 KiB"],
-  ["tx_bad_offload", "Frames of the VF dropped because they ask for an offload that was not negotiated"],
+  [
+    "tx_bad_offload",
+    "Frames of the VF dropped because they ask for an offload that was not negotiated, or that does not fit them",
+  ],
   ["tx_no_destination", "Frames of the VF dropped because nobody has their destination"],
   ["tx_to_self", "Frames of the VF dropped because they are addressed to itself"],
   ["tx_unfetched", "Descriptors that the VF's guest had offered and that were not fetched when the VF was taken back"],

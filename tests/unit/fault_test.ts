@@ -41,7 +41,15 @@ class Rig implements AsyncDisposable {
   startQueue(tenant: Tenant): void {
     const ring = { op: "queueStart", index: 1, flavour: "split", size: 16, base: 0 } as const;
     const addresses = { desc: IOVA, avail: IOVA + 1024n, used: IOVA + 2048n };
-    const rest = { resume: false, features: 0n, packetBytes: 2048, headerBytes: 0, kick: false, call: false };
+    const rest = {
+      resume: false,
+      features: 0n,
+      packetBytes: 2048,
+      headerBytes: 0,
+      virtioHeader: false,
+      kick: false,
+      call: false,
+    };
     const request = { ...ring, ...addresses, ...rest };
     this.tenants.startQueue(tenant, request, []);
   }

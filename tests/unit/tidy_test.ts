@@ -182,12 +182,14 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.ONE_SEGMENT, 1, layout.SEGMENT_STRIDE),
     section(layout.ONE_DECISION, 1, layout.DECISION_STRIDE),
     section(layout.RX_CHAINS, layout.RX_CHAINS_MAX, 12),
-    section(layout.OUT_HEAD, 1, layout.HEAD_COPY_BYTES + 4),
-    section(layout.RECORDS, layout.BATCH_FRAMES, layout.RECORD_STRIDE),
+    section(layout.OUT_HEAD, 1, layout.HEAD_COPY_BYTES_MAX + 4),
+    // And one beside the batch's: the segment of a frame that is being cut.
+    section(layout.RECORDS, layout.BATCH_FRAMES + 1, layout.RECORD_STRIDE),
     section(layout.DELIVERIES, layout.DELIVERY_COUNT, layout.DELIVERY_STRIDE),
     section(layout.GROUPS, layout.GROUP_COUNT, layout.GROUP_STRIDE),
     section(layout.STAGED, layout.STAGED_COUNT, layout.STAGED_STRIDE),
-    section(layout.HEAD_COPIES, layout.BATCH_FRAMES, layout.HEAD_COPY_STRIDE),
+    section(layout.HEAD_COPIES, layout.BATCH_FRAMES + 1, layout.HEAD_COPY_STRIDE),
+    section(layout.SEGMENT_PIECES, layout.GSO_PIECES_MAX + 1, layout.SEGMENT_STRIDE),
     section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
@@ -205,8 +207,10 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
   assert(faults[1] <= 4096);
   assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
   assertEquals(COUNTERS.length, COUNTER_COUNT);
-  assertEquals(layout.HEAD_COPY_STRIDE, 2 * layout.RECORD_STRIDE);
-  assert(layout.HEAD_COPY_BYTES <= layout.HEAD_COPY_STRIDE);
+  assertEquals(layout.HEAD_COPY_STRIDE, 4 * layout.RECORD_STRIDE);
+  assertEquals(layout.HEAD_COPY_BYTES_MAX, layout.O_HEADER);
+  // A length and what it stands for are each kept in a byte (deliver/head.ts).
+  assert(layout.HEAD_COPY_BYTES_MAX + 4 < 256);
   assertEquals(layout.ADDRESS_TABLE_STRIDE, ALLOWED_IPS_MAX * layout.ADDRESS_STRIDE);
   assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
   const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>

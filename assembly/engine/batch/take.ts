@@ -13,6 +13,8 @@ import {
   B_SEGMENTS,
   B_UNITS,
   FRAME_BYTES_MAX,
+  Q_HDR_BYTES,
+  Q_OFFLOADS,
   R_DATA,
   R_LENGTH,
   RECORD_STRIDE,
@@ -20,7 +22,8 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { batch, context } from "../context.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
-import { noHead, RECORD_HEAD_BYTES, recordAt, recordPlain, recordSegments, SHORT_FRAME_BYTES } from "./record.ts";
+import { noHead, RECORD_HEAD_BYTES, recordAt, recordPlain, SHORT_FRAME_BYTES } from "./record.ts";
+import { recordSegments } from "./unusual.ts";
 import { appendSegment } from "./segments.ts";
 
 /** How many frames are located at a time. */
@@ -56,10 +59,11 @@ export function addFrame(record: usize): void {
 }
 
 /**
- * Makes records of the batch of up to `there` located frames from record `first` on, as long as the batch may grow;
+ * Makes records of the batch of up to `there` located frames of queue `q` from record `first` on, as long as it may grow;
  * answers how many. What they take of their ring is noted already.
  */
-export function take(first: u32, there: u32, hdrBytes: u32, byteLimit: u32, unitLimit: u32): u32 {
+export function take(q: usize, first: u32, there: u32, byteLimit: u32, unitLimit: u32): u32 {
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
   let record = recordAt(first);
   let before = first == 0 ? noHead() : v128.load(record - RECORD_STRIDE);
   let bytes = load<u32>(batch(), B_BYTES);
@@ -72,7 +76,7 @@ export function take(first: u32, there: u32, hdrBytes: u32, byteLimit: u32, unit
       before = recordPlain(record, frame, frameBytes, before);
     } else {
       store<u32>(batch(), units, B_UNITS);
-      takeUnusual(record, frame, frameBytes, hdrBytes);
+      takeUnusual(q, record, frame, frameBytes);
       before = v128.load(record);
       units = load<u32>(batch(), B_UNITS);
     }
@@ -85,10 +89,11 @@ export function take(first: u32, there: u32, hdrBytes: u32, byteLimit: u32, unit
 }
 
 /** As `take`, of a frame whose virtio-net header asks for something. */
-function takeUnusual(record: usize, frame: usize, frameBytes: u32, hdrBytes: u32): void {
+function takeUnusual(q: usize, record: usize, frame: usize, frameBytes: u32): void {
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
   const start = load<u32>(batch(), B_SEGMENTS);
   const bytes = hdrBytes + frameBytes;
   appendSegment(context + TX_SEGMENTS, start, frame - hdrBytes, bytes);
   store<u32>(batch(), start + 1, B_CHAIN_SEGMENTS);
-  recordSegments(record, start, bytes, hdrBytes, false);
+  recordSegments(record, start, bytes, hdrBytes, load<u32>(q, Q_OFFLOADS));
 }

@@ -1,6 +1,6 @@
 /**
  * A frame as its receiver gets it: tag put in, taken out, or kept. The first 16 bytes come from the record, which was
- * checked; of a head that was looked into, HEAD_COPY_BYTES come from its copy; the rest comes from the sender's memory.
+ * checked; a head that was looked into, or changed, comes from its copy; the rest comes from the sender's memory.
  */
 import {
   HEAD_INSERT,
@@ -12,11 +12,10 @@ import {
   R_FLAGS,
   R_LENGTH,
   R_SEGMENTS,
-  RECORD_F_COPIED,
   RECORD_F_PLAIN,
 } from "../../../shared/layout/nic.ts";
 import { copyBytes } from "../../lib/copy.ts";
-import { headCopyAt, headCopyBytes } from "../batch/record.ts";
+import { headCopyAt, headCopyBytes, isCopied } from "../batch/record.ts";
 import { peek, put, putFrom } from "../batch/segments.ts";
 import { context } from "../context.ts";
 
@@ -62,12 +61,6 @@ export function putTagged(dst: usize, record: usize, head: u32, tag: u32): void 
   }
 }
 
-/** Whether the frame's head goes on from its copy. */
-@inline
-function isCopied(record: usize): bool {
-  return (load<u16>(record, R_FLAGS) & RECORD_F_COPIED) != 0;
-}
-
 /** Writes a frame's head to `out`: its length, and how many bytes of the frame it stands for, << 8. */
 function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
   const what = head & HEAD_MASK;
@@ -89,7 +82,7 @@ function buildHead(record: usize, head: u32, tag: u32, out: usize): u32 {
 }
 
 /** The segments of a record's frame, also if it lies in one piece. */
-function segmentsOf(record: usize): usize {
+export function segmentsOf(record: usize): usize {
   if (<u32> load<u16>(record, R_SEGMENTS) != 1) return load<u32>(record, R_DATA);
   const one = context + ONE_SEGMENT;
   store<u32>(one, load<u32>(record, R_DATA));
@@ -119,10 +112,9 @@ export function peekFrame(record: usize, head: u32, tag: u32, n: u32, dst: usize
 export function putRest(record: usize, head: u32, from: u32): void {
   const length = load<u32>(record, R_LENGTH);
   let skip = from + length - outLength(head, length);
-  const known = headCopyBytes(record);
-  if (isCopied(record) && skip < known) {
-    put(headCopyAt(record) + skip, known - skip);
-    skip = known;
+  if (isCopied(record) && skip < headCopyBytes(record)) {
+    put(headCopyAt(record) + skip, headCopyBytes(record) - skip);
+    skip = headCopyBytes(record);
   }
   putFrom(segmentsOf(record), skip, length - skip);
 }

@@ -63,19 +63,36 @@ export function noteDelivered(frames: u32, bytes: u32): void {
  * it: its queue has stopped, or it waits for buffers.
  */
 export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bool): bool {
-  if (wait && (refused == C_RX_NO_BUFFER || refused == C_RX_TOO_DEAR)) return false;
+  if (wait && isPassing(refused)) return false;
   note(B_DONE, 1);
   if (refused == 0) {
-    noteDelivered(1, length);
-    const head: u32 = load<u16>(at, N_HEAD);
-    if (head & HEAD_F_BROADCAST) note(B_BROADCAST, 1);
-    else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
+    noteReceived(at, length);
     return true;
   }
-  note(resultOf(refused), 1);
+  noteRefused(refused, 1);
   if (refused != C_RX_QUEUE_ERROR) return true;
   note(B_DONE, failRest(at, here - 1));
   return false;
+}
+
+/** Whether a frame that was refused for this reason may go in later. */
+@inline
+export function isPassing(refused: u32): bool {
+  return refused == C_RX_NO_BUFFER || refused == C_RX_TOO_DEAR;
+}
+
+/** Notes a frame of delivery `at` that went in. */
+export function noteReceived(at: usize, length: u32): void {
+  noteDelivered(1, length);
+  const head: u32 = load<u16>(at, N_HEAD);
+  if (head & HEAD_F_BROADCAST) note(B_BROADCAST, 1);
+  else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
+}
+
+/** Notes `n` frames that the counter at `refused` refuses. */
+@inline
+export function noteRefused(refused: u32, n: u32): void {
+  note(resultOf(refused), n);
 }
 
 /** Where a frame is noted that this counter refuses. */

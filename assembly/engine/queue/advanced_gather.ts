@@ -27,10 +27,13 @@ import {
   BAD_ADDRESS,
   BAD_CHAIN_LENGTH,
   BAD_DESCRIPTOR,
+  BAD_HEADER,
   OK,
   PERM_READ,
   Q_DESC,
+  Q_HDR_BYTES,
   Q_LAST_AVAIL,
+  Q_OFFLOADS,
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
@@ -40,7 +43,8 @@ import {
   RECORD_STRIDE,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
-import { recordAt, recordSegments } from "../batch/record.ts";
+import { recordAt } from "../batch/record.ts";
+import { recordSegments, refuseOffload } from "../batch/unusual.ts";
 import { appendBuffer, NOT_APPENDED } from "../batch/segments.ts";
 import { addFrame, isPlainLength, locate, mayGrow, RUN_FRAMES, take } from "../batch/take.ts";
 import { batch, context } from "../context.ts";
@@ -69,7 +73,7 @@ export function gatherAdvanced(q: usize, most: u32, byteLimit: u32, unitLimit: u
   let n: u32 = 0;
   while (n < most && used < end && mayGrow(byteLimit, unitLimit)) {
     const run = min(min(most - n, RUN_FRAMES), end - used);
-    const taken = take(n, locateAdvanced(q, head + used, n, run), 0, byteLimit, unitLimit);
+    const taken = take(q, n, locateAdvanced(q, head + used, n, run), byteLimit, unitLimit);
     n += taken;
     used += taken;
     if (taken == run || !mayGrow(byteLimit, unitLimit)) continue;
@@ -88,6 +92,7 @@ function locateAdvanced(q: usize, position: u32, first: u32, run: u32): u32 {
   const iova = load<u64>(q, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(q, Q_REGION_SIZE));
   const window: usize = load<u32>(q, Q_REGION_WINDOW);
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
   let record = recordAt(first);
   let ahead: u64 = 0;
   let n: u32 = 0;
@@ -95,11 +100,11 @@ function locateAdvanced(q: usize, position: u32, first: u32, run: u32): u32 {
     const descriptor = ring + ((position + n) & mask) * ADV_DESC_BYTES;
     const offset = load<u64>(descriptor) - iova;
     const meta = load<u64>(descriptor, 8);
-    const frameBytes = <u32> meta & <u32> ADV_TXD_DTALEN_MASK;
+    const frameBytes = (<u32> meta & <u32> ADV_TXD_DTALEN_MASK) - hdrBytes;
     if (!isSimple(meta) || !isPlainLength(frameBytes)) break;
     const at = offset < reach ? window + <usize> offset : inSecond(q, offset + iova);
     if (at == 0) break;
-    ahead += locate(record, at, frameBytes, 0);
+    ahead += locate(record, at + hdrBytes, frameBytes, hdrBytes);
     store<u32>(record, 1, R_DESCRIPTORS);
     store<u64>(record, (<u32> meta & ADV_TXD_DCMD_RS) != 0 ? 1 : 0, R_REPORT);
   }
@@ -119,7 +124,14 @@ function gatherDescriptors(q: usize, head: u32, there: u32, record: usize, first
     if (first) failQueue(q, verdict, load<u64>(batch(), B_BAD_DETAIL));
     return false;
   }
-  recordSegments(record, start, load<u64>(batch(), B_CHAIN_BYTES), 0, offload);
+  const bytes = load<u64>(batch(), B_CHAIN_BYTES);
+  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
+  if (bytes < hdrBytes) {
+    if (first) failQueue(q, BAD_HEADER, bytes);
+    return false;
+  }
+  recordSegments(record, start, bytes, hdrBytes, load<u32>(q, Q_OFFLOADS));
+  if (offload) refuseOffload(record);
   store<u32>(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), R_DESCRIPTORS);
   store<u64>(record, report, R_REPORT);
   addFrame(record);

@@ -1,27 +1,10 @@
 /**
- * Frames into an advanced receive ring: one frame into as many descriptors as it needs (82599 datasheet §7.1.6), whole
- * or with its headers apart (§7.1.10: SRRCTL.DESCTYPE 010). The header is parsed in a copy, and the copy is what is
- * delivered, so that a sender that rewrites its frame meanwhile gains nothing.
+ * Frames into an advanced receive ring: those that fit into one descriptor's buffer in the loop, others one by one
+ * (advanced_receive.ts).
  */
-import {
-  ADV_CHAIN_MAX,
-  ADV_DESC_BYTES,
-  ADV_RXD_HDRLEN_SHIFT,
-  ADV_RXD_PTYPE_IPV4,
-  ADV_RXD_PTYPE_IPV6,
-  ADV_RXD_PTYPE_TCP,
-  ADV_RXD_PTYPE_UDP,
-  ADV_RXD_SPH,
-  ADV_RXD_STAT_DD,
-  ADV_RXD_STAT_EOP,
-} from "../../../shared/layout/advanced.ts";
+import { ADV_DESC_BYTES, ADV_RXD_STAT_DD, ADV_RXD_STAT_EOP } from "../../../shared/layout/advanced.ts";
 import {
   B_DONE,
-  BAD_ADDRESS,
-  BAD_TAIL,
-  C_RX_NO_BUFFER,
-  C_RX_QUEUE_ERROR,
-  C_RX_TOO_SMALL,
   HEAD_F_PLAIN,
   HEAD_MASK,
   N_COUNT,
@@ -29,7 +12,6 @@ import {
   N_NEXT,
   N_RECORD,
   N_TAG,
-  PERM_WRITE,
   Q_DESC,
   Q_HEADER_BYTES,
   Q_LAST_AVAIL,
@@ -40,26 +22,25 @@ import {
   Q_SIZE,
   R_LENGTH,
   RECORD_STRIDE,
-  RX_SEGMENTS,
-  SPLIT_HEAD,
-  SPLIT_HEAD_BYTES,
 } from "../../../shared/layout/nic.ts";
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
-import { appendBuffer, NOT_APPENDED, put, rewindOut } from "../batch/segments.ts";
-import { batch, context } from "../context.ts";
-import { outLength, peekFrame, putFrame, putPlain, putRest, putTagged } from "../deliver/head.ts";
-import { noteDelivered, settle } from "../deliver/results.ts";
-import { spendReceive, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
+import { batch } from "../context.ts";
+import { outLength, putPlain, putTagged } from "../deliver/head.ts";
+import { noteDelivered } from "../deliver/results.ts";
 import { pendingAdvanced } from "./advanced.ts";
 import { inSecond, reachOf } from "./domain.ts";
-import { failQueue } from "./interrupts.ts";
 import { COMMON_MASK } from "./split_scatter.ts";
+import { Q_HDR_BYTES } from "../../../shared/layout/nic.ts";
+import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { receive } from "./receive.ts";
+import { writeBack } from "./advanced_receive.ts";
 
 /** As `scatterSplit`, into an advanced ring. */
 export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
   const mask = load<u32>(rx, Q_SIZE) - 1;
   const ring: usize = load<u32>(rx, Q_DESC);
   const packetBytes = load<u32>(rx, Q_PACKET_BYTES);
+  const hdrBytes = load<u32>(rx, Q_HDR_BYTES);
+  const header = virtioHeader(hdrBytes);
   const whole = load<u32>(rx, Q_HEADER_BYTES) == 0;
   const iova = load<u64>(rx, Q_REGION_IOVA);
   const reach = reachOf(load<u64>(rx, Q_REGION_SIZE));
@@ -80,21 +61,21 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
     for (; n < most; n++, record += RECORD_STRIDE) {
       const descriptor = ring + ((start + n) & mask) * ADV_DESC_BYTES;
       const length = load<u32>(record, R_LENGTH) + grows;
-      if (length > packetBytes) break;
+      if (hdrBytes + length > packetBytes) break;
       const offset = load<u64>(descriptor) - iova;
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
-      if (head & HEAD_MASK) putTagged(buffer, record, head, load<u32>(at, N_TAG));
-      else putPlain(buffer, record);
-      writeBack(descriptor, 0, length, ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP);
+      if (hdrBytes != 0) putOneBufferHeader(buffer, header, hdrBytes, hdrBytes + length);
+      if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+      else putPlain(buffer + hdrBytes, record);
+      writeBack(descriptor, 0, hdrBytes + length, ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP);
       bytes += length;
     }
     store<u32>(rx, (start + n) & mask, Q_LAST_AVAIL);
     done += n;
     left -= n;
     if (left != 0) {
-      const refused = receiveAdvanced(rx, record, head, load<u32>(at, N_TAG));
-      if (!settle(refused, at, left, load<u32>(record, R_LENGTH) + grows, wait)) break;
+      if (!receive(rx, at, record, left, wait)) break;
       record += RECORD_STRIDE;
       left--;
     }
@@ -107,113 +88,4 @@ export function scatterAdvanced(rx: usize, first: usize, wait: bool): u32 {
   }
   noteDelivered(done, bytes);
   return done + load<u32>(batch(), B_DONE);
-}
-
-/** Writes a descriptor back. Its status comes last: the driver may look at any moment. */
-@inline
-function writeBack(descriptor: usize, info: u64, length: u32, status: u32): void {
-  store<u64>(descriptor, info);
-  atomic.store<u64>(descriptor, <u64> status | (<u64> length << 32), 8);
-}
-
-/** Puts one frame into as many descriptors as it needs; 0, or the counter that tells why not. */
-function receiveAdvanced(rx: usize, record: usize, head: u32, tag: u32): u32 {
-  const frameBytes = outLength(head, load<u32>(record, R_LENGTH));
-  const mask = load<u32>(rx, Q_SIZE) - 1;
-  const free = pendingAdvanced(rx);
-  if (free > mask) {
-    failQueue(rx, BAD_TAIL, free);
-    return C_RX_QUEUE_ERROR;
-  }
-  const packetBytes = load<u32>(rx, Q_PACKET_BYTES);
-  const headerRoom = load<u32>(rx, Q_HEADER_BYTES);
-  let split: u32 = 0;
-  if (headerRoom != 0) {
-    const known = min(frameBytes, <u32> SPLIT_HEAD_BYTES);
-    peekFrame(record, head, tag, known, context + SPLIT_HEAD);
-    split = headerLength(known);
-    if (split > headerRoom) split = 0;
-  }
-  const rest = frameBytes - split;
-  const count = max(1, (rest + packetBytes - 1) / packetBytes);
-  spendReceive(UNITS_UNUSUAL + count * UNITS_DESCRIPTOR);
-  if (count > <u32> ADV_CHAIN_MAX) return C_RX_TOO_SMALL;
-  if (count > free) return C_RX_NO_BUFFER;
-  if (!appendBuffers(rx, count, split)) return C_RX_QUEUE_ERROR;
-  rewindOut();
-  if (split != 0) {
-    put(context + SPLIT_HEAD, split);
-    putRest(record, head, split);
-  } else {
-    putFrame(record, head, tag);
-  }
-  const ring: usize = load<u32>(rx, Q_DESC);
-  const first = load<u32>(rx, Q_LAST_AVAIL);
-  const info: u64 = split != 0 ? packetType | (split << ADV_RXD_HDRLEN_SHIFT) | ADV_RXD_SPH : 0;
-  let left = rest;
-  for (let i: u32 = 0; i < count; i++) {
-    const length = min(left, packetBytes);
-    left -= length;
-    const status: u32 = i + 1 == count ? ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP : ADV_RXD_STAT_DD;
-    writeBack(ring + ((first + i) & mask) * ADV_DESC_BYTES, i == 0 ? info : 0, length, status);
-  }
-  store<u32>(rx, (first + count) & mask, Q_LAST_AVAIL);
-  return 0;
-}
-
-/** Lists the buffers of the next `count` descriptors, and first a header buffer if `split` bytes go there. */
-function appendBuffers(rx: usize, count: u32, split: u32): bool {
-  const mask = load<u32>(rx, Q_SIZE) - 1;
-  const ring: usize = load<u32>(rx, Q_DESC);
-  const first = load<u32>(rx, Q_LAST_AVAIL);
-  const list = context + RX_SEGMENTS;
-  let segments: u32 = 0;
-  for (let i: u32 = 0; i < count; i++) {
-    const descriptor = ring + ((first + i) & mask) * ADV_DESC_BYTES;
-    const packet = load<u64>(descriptor);
-    const header = load<u64>(descriptor, 8);
-    if (i == 0 && split != 0) segments = appendBuffer(rx, list, 0, header, split, PERM_WRITE);
-    if (segments != NOT_APPENDED) {
-      segments = appendBuffer(rx, list, segments, packet, load<u32>(rx, Q_PACKET_BYTES), PERM_WRITE);
-    }
-    if (segments == NOT_APPENDED) {
-      failQueue(rx, BAD_ADDRESS, packet);
-      return false;
-    }
-  }
-  return true;
-}
-
-/** Packet type bits of the last `headerLength`. */
-let packetType: u32 = 0;
-
-/** Bytes of headers at SPLIT_HEAD, of which `n` are there; 0 if they are of no kind that is split. */
-function headerLength(n: u32): u32 {
-  const head = context + SPLIT_HEAD;
-  packetType = 0;
-  let at: u32 = 12;
-  for (let tags = 0; tags < 2 && isTag(load<u16>(head + at)); tags++) at += 4;
-  const type: u32 = load<u16>(head + at);
-  at += 2;
-  let protocol: u32;
-  if (type == ETHERTYPE_IPV4 && at + 20 <= n) {
-    packetType = ADV_RXD_PTYPE_IPV4;
-    const fragment = <u32> load<u16>(head + at, 6) & 0xff3f;
-    protocol = fragment == 0 ? <u32> load<u8>(head + at, 9) : 0;
-    at += (<u32> load<u8>(head + at) & 15) << 2;
-  } else if (type == ETHERTYPE_IPV6 && at + 40 <= n) {
-    packetType = ADV_RXD_PTYPE_IPV6;
-    protocol = load<u8>(head + at, 6);
-    at += 40;
-  } else {
-    return 0;
-  }
-  if (protocol == 17 && at + 8 <= n) {
-    packetType |= ADV_RXD_PTYPE_UDP;
-    at += 8;
-  } else if (protocol == 6 && at + 20 <= n) {
-    packetType |= ADV_RXD_PTYPE_TCP;
-    at += (<u32> load<u8>(head + at, 12) >> 4) << 2;
-  }
-  return at <= n ? at : 0;
 }

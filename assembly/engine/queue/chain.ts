@@ -14,9 +14,11 @@ import {
   OK,
   Q_FLAVOUR,
   Q_HDR_BYTES,
+  Q_OFFLOADS,
   QUEUE_SIZE_MAX,
 } from "../../../shared/layout/nic.ts";
-import { recordDescriptors, recordSegments } from "../batch/record.ts";
+import { recordDescriptors } from "../batch/record.ts";
+import { recordSegments } from "../batch/unusual.ts";
 import { addFrame } from "../batch/take.ts";
 import { batch } from "../context.ts";
 import { failQueue } from "./interrupts.ts";
@@ -51,7 +53,7 @@ export function gatherChain(q: usize, position: u32, record: usize, limit: u32, 
     else failQueue(q, BAD_HEADER, bytes);
     return false;
   }
-  recordSegments(record, start, bytes, hdrBytes, false);
+  recordSegments(record, start, bytes, hdrBytes, load<u32>(q, Q_OFFLOADS));
   recordDescriptors(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), load<u32>(batch(), B_CHAIN_ID));
   addFrame(record);
   return true;

@@ -34,7 +34,7 @@ export function gatherPacked(q: usize, most: u32, byteLimit: u32, unitLimit: u32
     const run = min(min(most - n, RUN_FRAMES), min(size - slot, size - used));
     if (run == 0) break;
     const there = locatePacked(q, slot, wrap, n, run, hdrBytes);
-    let step = take(n, there, hdrBytes, byteLimit, unitLimit);
+    let step = take(q, n, there, byteLimit, unitLimit);
     n += step;
     if (step == there && there < run && mayGrow(byteLimit, unitLimit)) {
       const position = (slot + step) | (wrap << 16);

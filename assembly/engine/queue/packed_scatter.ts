@@ -26,7 +26,7 @@ import { VIRTQ_DESC_BYTES, VIRTQ_DESC_F_WRITE, VIRTQ_PACKED_DESC_LEN } from "../
 import { SHORT_FRAME_BYTES } from "../batch/record.ts";
 import { batch } from "../context.ts";
 import { outLength, putPlain, putTagged } from "../deliver/head.ts";
-import { noteDelivered, settle } from "../deliver/results.ts";
+import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import {
@@ -40,7 +40,7 @@ import {
   stageUsed,
 } from "./packed.ts";
 import { PREFETCH_BUFFERS, prefetchRing } from "./prefetch.ts";
-import { receiveChains } from "./receive_chains.ts";
+import { receive } from "./receive.ts";
 import { COMMON_MASK } from "./split_scatter.ts";
 
 /** As `scatterSplit`, into a packed ring. */
@@ -95,9 +95,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
     done += n;
     left -= n;
     if (left != 0 && n == 0) {
-      const length = load<u32>(record, R_LENGTH) + grows;
-      const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
-      if (!settle(refused, at, left, length, wait)) break;
+      if (!receive(rx, at, record, left, wait)) break;
       record += RECORD_STRIDE;
       left--;
     }

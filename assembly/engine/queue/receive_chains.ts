@@ -26,6 +26,7 @@ import {
   Q_FLAVOUR,
   Q_HDR_BYTES,
   Q_LAST_AVAIL,
+  Q_OFFLOADS,
   Q_SIZE,
   Q_WRAP,
   QUEUE_F_MRG_RXBUF,
@@ -39,7 +40,7 @@ import { put, rewindOut } from "../batch/segments.ts";
 import { batch, context } from "../context.ts";
 import { putFrame } from "../deliver/head.ts";
 import { note } from "../deliver/results.ts";
-import { putVirtioHeader } from "../deliver/virtio_header.ts";
+import { putOffload, putVirtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_RECEIVE_GROUP, UNITS_RECEIVE_VISIT, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { walk } from "./chain.ts";
 import { failQueue } from "./interrupts.ts";
@@ -62,6 +63,7 @@ export function receiveChains(rx: usize, record: usize, head: u32, tag: u32, nee
   const header = context + OUT_VIRTIO_HDR;
   rewindOut();
   putVirtioHeader(header, hdrBytes, chains);
+  putOffload(header, record, head, load<u32>(rx, Q_OFFLOADS));
   put(header, hdrBytes);
   putFrame(record, head, tag);
   giveBack(rx, chains, need);

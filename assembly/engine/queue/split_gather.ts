@@ -29,7 +29,7 @@ export function gatherSplit(q: usize, most: u32, byteLimit: u32, unitLimit: u32)
   let n: u32 = 0;
   while (n < most && mayGrow(byteLimit, unitLimit)) {
     const run = min(most - n, RUN_FRAMES);
-    const taken = take(n, locateSplit(q, last + n, n, run, hdrBytes), hdrBytes, byteLimit, unitLimit);
+    const taken = take(q, n, locateSplit(q, last + n, n, run, hdrBytes), byteLimit, unitLimit);
     n += taken;
     if (taken == run || !mayGrow(byteLimit, unitLimit)) continue;
     if (!gatherChain(q, last + n, recordAt(n), 1, n == 0)) break;

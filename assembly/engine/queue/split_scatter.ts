@@ -36,11 +36,11 @@ import {
 import { SHORT_FRAME_BYTES } from "../batch/record.ts";
 import { batch } from "../context.ts";
 import { outLength, putPlain, putTagged } from "../deliver/head.ts";
-import { noteDelivered, settle } from "../deliver/results.ts";
+import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import { PREFETCH_BUFFERS, prefetchSplit } from "./prefetch.ts";
-import { receiveChains } from "./receive_chains.ts";
+import { receive } from "./receive.ts";
 import { availIdx, storeUsed } from "./split.ts";
 
 /** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
@@ -122,9 +122,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
     if (n != 0 && n == free) continue;
     store<u32>(rx, last, Q_LAST_AVAIL);
     store<u32>(rx, usedIdx, Q_USED_IDX);
-    const length = load<u32>(record, R_LENGTH) + grows;
-    const refused = receiveChains(rx, record, head, load<u32>(at, N_TAG), hdrBytes + length);
-    if (!settle(refused, at, left, length, wait)) break;
+    if (!receive(rx, at, record, left, wait)) break;
     last = load<u32>(rx, Q_LAST_AVAIL);
     usedIdx = load<u32>(rx, Q_USED_IDX);
     end = availIdx(rx);

@@ -12,6 +12,8 @@ export const UNITS_VISIT: u32 = 60;
 export const UNITS_FRAME: u32 = 16;
 /** What a frame costs that is not of one descriptor and one segment, beside those. */
 export const UNITS_UNUSUAL: u32 = 30;
+/** A segment that is cut off a frame, beside its delivery. */
+export const UNITS_SEGMENT: u32 = 60;
 /** A further descriptor, or segment, or receive buffer. */
 export const UNITS_DESCRIPTOR: u32 = 6;
 /** A step of the search among a guest's memory regions. */

@@ -11,6 +11,7 @@ import {
   C_TX_VLAN_TAGGED,
   CLAIM_LEARNED,
   CLAIM_REFUSED,
+  HEAD_COPY_BYTES,
   P_FLAGS,
   P_MAC,
   P_NATIVE,
@@ -119,7 +120,7 @@ function classify(pool: u32, flags: u32, record: usize): u32 {
 
 /** Whether there is a tag behind the tag of the frame that was admitted last. Its head is copied, and looked into. */
 export function hasTagBehind(): bool {
-  return isTag(load<u16>(copiedHead(admitted), 16));
+  return isTag(load<u16>(copiedHead(admitted, HEAD_COPY_BYTES), 16));
 }
 
 /** Spoof check, and what a trusted VF may learn by it. Answers 0 or the drop counter. */

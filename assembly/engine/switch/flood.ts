@@ -27,6 +27,7 @@ import { dst, vlan } from "./admit.ts";
 import { deliver, headAndTag, prunedPool } from "./decide.ts";
 import { isMember } from "./filter.ts";
 import { append, nextDelivery } from "./group.ts";
+import { spendFinish } from "../batch/offload.ts";
 import { hashOf, steer } from "./steer.ts";
 
 /** Every pool of the VLAN but the sender's, and the uplink: the frame that was admitted last. */
@@ -88,5 +89,7 @@ function sendTo(from: u32, pool: u32, record: usize): void {
     return;
   }
   const rx = steer(to, load<u32>(poolAt(to), P_RX_COUNT) > 1 ? hashOf(record) : 0);
-  if (rx != 0) append(rx, nextDelivery(), record, headAndTag(entry));
+  if (rx == 0) return;
+  append(rx, nextDelivery(), record, headAndTag(entry));
+  spendFinish(rx, record);
 }

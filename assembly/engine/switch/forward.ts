@@ -39,6 +39,7 @@ import { decide, headAndTag } from "./decide.ts";
 import { isSame, keyOf } from "./decisions.ts";
 import { flood, floodUnknown } from "./flood.ts";
 import { append, flush } from "./group.ts";
+import { spendFinish } from "../batch/offload.ts";
 import { guard, isGuarded } from "./guard.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
 
@@ -87,13 +88,14 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
     }
     const rx: usize = load<u32>(entry, D_QUEUE);
-    if (rx == 0) {
-      unusual(pool, record, entry);
+    if (rx != 0) append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
+    if (rx == 0 || (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) == 0) {
+      if (rx == 0) unusual(pool, record, entry);
+      else spendFinish(rx, record);
       if (load<u32>(batch(), B_UNITS) < end) continue;
       i++;
       break;
     }
-    append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
     // What was decided for this frame alone says nothing about the next.
     if (entry == once || manyQueues || guarded) continue;
     const first = record;
@@ -127,7 +129,9 @@ function unusual(from: u32, record: usize, entry: usize): void {
     count(poolAt(load<u16>(entry, D_POOL)), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
   } else if (kind == DECIDED_DELIVER) {
     const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
-    if (rx != 0) append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
+    if (rx == 0) return;
+    append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
+    spendFinish(rx, record);
   } else if (kind == DECIDED_FLOOD) {
     flood(from, record);
   } else {

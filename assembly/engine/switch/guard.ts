@@ -10,6 +10,7 @@ import {
   ADDRESS_TABLE_STRIDE,
   ADDRESS_TABLES,
   C_TX_IP_SPOOFED,
+  HEAD_COPY_BYTES,
   P_ADDRESS_COUNT,
 } from "../../../shared/layout/nic.ts";
 import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
@@ -45,7 +46,7 @@ export function isGuarded(pool: u32): bool {
 /** Checks the frame of a guarded pool. Answers 0 or the drop counter. */
 export function guard(pool: u32, record: usize): u32 {
   spend(UNITS_DECISION);
-  const head = copiedHead(record);
+  const head = copiedHead(record, HEAD_COPY_BYTES);
   return isOwn(pool, head, head + headCopyBytes(record)) ? 0 : C_TX_IP_SPOOFED;
 }
 

@@ -13,6 +13,7 @@ export type Command =
   | { kind: "mac"; mac: string }
   | { kind: "vlan"; id: number; on: boolean }
   | { kind: "announced" }
+  | { kind: "offloads"; features: bigint }
   | { kind: "queuePairs"; pairs: number };
 
 const MAC_BYTES = 6;
@@ -39,6 +40,11 @@ export function readCommand(bytes: Uint8Array<ArrayBuffer>): Command | undefined
       const pairs = word(data);
       if (command !== V.VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || pairs === undefined) return undefined;
       return { kind: "queuePairs", pairs };
+    }
+    case V.VIRTIO_NET_CTRL_GUEST_OFFLOADS: {
+      if (command !== V.VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET || data.byteLength !== 8) return undefined;
+      const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+      return { kind: "offloads", features: view.getBigUint64(0, true) };
     }
     default:
       return undefined;

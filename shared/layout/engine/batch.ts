@@ -24,13 +24,20 @@ export const ANNOUNCEMENT = 0xa10240;
 export const FRAME_BYTES_LEAST = 60;
 /** Chains that one frame fills: {head u32, bytes u32, descriptors u32}. */
 export const RX_CHAINS = 0xa10280;
-/** A frame's head as the receiver gets it: HEAD_COPY_BYTES and a tag. */
+/** A frame's head as the receiver gets it: HEAD_COPY_BYTES_MAX and a tag. */
 export const OUT_HEAD = 0xa10f00;
-/** Copies of heads that were looked into, one for each record, twice as far from each other as the records. */
+/** Copies of heads that were looked into, one for each record, four times as far from each other; O_* lie behind each. */
 export const HEAD_COPIES = 0xa26000;
-export const HEAD_COPY_STRIDE = 128;
-/** Bytes of a head that its copy has: a tag, and behind it IPv6 with the target of a neighbour's advertisement. */
+export const HEAD_COPY_STRIDE = 256;
+/** Bytes of a head that is looked into: a tag, and behind it IPv6 with the target of a neighbour's advertisement. */
 export const HEAD_COPY_BYTES = 96;
+/** Of one whose checksum or segments the engine may have to finish: all headers up to the payload. */
+export const HEAD_COPY_BYTES_MAX = 216;
+/** The pieces of one segment of a frame that is cut: its headers, and where its payload lies. */
+export const SEGMENT_PIECES = 0xa40000;
+/** Pieces that a frame may have which is cut, and segments that it may be cut into. */
+export const GSO_PIECES_MAX = 4096;
+export const GSO_SEGMENTS_MAX = 2048;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
 export const STAGED = 0xa1e000;
 export const STAGED_COUNT = 2048;
@@ -74,6 +81,22 @@ export const RECORD_F_PLAIN = 1;
 export const RECORD_F_SAME = 2;
 /** Not plain: its head was looked into, and goes on from its copy in HEAD_COPIES. */
 export const RECORD_F_COPIED = 4;
+/** Not plain: its sender left something to be finished, or says that its checksum is right: O_*. */
+export const RECORD_F_OFFLOAD = 8;
+
+// What a frame's sender left to be finished, at the end of the record's place in HEAD_COPIES.
+/** The virtio-net header, checked, without num_buffers. */
+export const O_HEADER = 216;
+/** u32: OFFLOAD_F_* that a receiver has to accept to get the frame as it is. */
+export const O_NEEDS = 228;
+/** u32: bytes of the head's copy, with RECORD_F_COPIED. */
+export const O_COPIED = 232;
+/** u16: where the IP header begins, and the payload behind the transport header. Only of a frame to be cut. */
+export const O_NETWORK = 236;
+export const O_PAYLOAD = 238;
+/** u32: segments that the frame is cut into, and how many of them have been delivered. */
+export const O_SEGMENTS = 240;
+export const O_DONE = 244;
 
 // A delivery (16 bytes): the first record, the next delivery of the group; u16 HEAD_*, u16 how many records, one after
 // the other, are delivered alike; the tag that is put in.

@@ -83,8 +83,10 @@ export const SEGMENT_STRIDE = 8;
 
 /** A frame without FCS; the longest that a 64 KiB virtio buffer could carry. */
 export const FRAME_BYTES_MAX = 65536;
+/** One that is to be cut: the longest IP packet behind an Ethernet header and two tags. */
+export const GSO_FRAME_BYTES_MAX = 65557;
 /** As a receiver gets it: with the tag that the PF puts in. */
-export const FRAME_OUT_BYTES_MAX = FRAME_BYTES_MAX + 4;
+export const FRAME_OUT_BYTES_MAX = GSO_FRAME_BYTES_MAX + 4;
 export const FRAME_BYTES_MIN = 14;
 /** How much of a frame is copied before it is looked at: enough for tags, an IPv6 header and ports. */
 export const HEAD_BYTES_MAX = 96;

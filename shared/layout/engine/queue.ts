@@ -75,6 +75,21 @@ export const Q_CALL_KIND = 228;
 export const Q_QUARANTINE_MS = 232;
 export const Q_OFFENCES = 236;
 export const Q_QUARANTINE_END_NS = 240;
+/** u32: OFFLOAD_F_* that a transmit queue's driver may ask for, or that a receive queue's accepts. */
+export const Q_OFFLOADS = 248;
+/** u32: segments of the queue's first frame that its receiver has got already, where a receiver is waited for. */
+export const Q_SEGMENTS_DONE = 252;
+
+export const OFFLOAD_F_CSUM = 1;
+export const OFFLOAD_F_TSO4 = 2;
+export const OFFLOAD_F_TSO6 = 4;
+export const OFFLOAD_F_ECN = 8;
+export const OFFLOAD_F_USO4 = 16;
+export const OFFLOAD_F_USO6 = 32;
+/** Its driver is believed when it says that a checksum has been verified. */
+export const OFFLOAD_F_VALID = 64;
+/** Everything: what the NIC's own rings and driver pairs take and give. */
+export const OFFLOADS_ALL = 127;
 
 export const CALL_EVENTFD = 0;
 export const CALL_SOCKET = 1;
