@@ -152,7 +152,7 @@ export interface LawfulLimits {
   payloadBytesMax: number;
 }
 
-const tag = fc.record({ type: fc.constantFrom(0x8100, 0x88a8), tci: fc.nat(0xfff).filter((tci) => tci > 0) });
+const tag = fc.record({ type: fc.constantFrom(0x8100, 0x88a8), tci: fc.integer({ min: 1, max: 4094 }) });
 
 /** At most one of each kind, hop-by-hop options being the first (RFC 8200 §4.1). */
 const extensions = fc.tuple(fc.subarray([0, 43, 60]), fc.integer({ min: 1, max: 3 })).map(([types, blocks]) =>

@@ -26,6 +26,14 @@ export interface Shape {
   pair?: number;
   /** By way of an indirect table. */
   indirect?: boolean;
+  /** What its virtio-net header says, if it says anything. */
+  header?: Uint8Array;
+}
+
+/** A frame that has come in, and the virtio-net header in front of it. */
+export interface Received {
+  header: Uint8Array;
+  frame: Uint8Array;
 }
 
 /** What every guest of the tests can do, whatever its rings. */
@@ -165,10 +173,10 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
     this.tx(shape.pair).publish();
   }
 
-  #transmit(frame: Uint8Array, cuts: readonly number[], { pair = 0, indirect = false }: Shape): void {
+  #transmit(frame: Uint8Array, cuts: readonly number[], { pair = 0, indirect = false, header }: Shape): void {
     while (this.tx(pair).popUsed());
     const { at, table } = this.#slot(pair * 2 + 1);
-    const length = this.writeFrame(at, frame);
+    const length = this.writeFrame(at, frame, header);
     const parts = cutAt(length, cuts).map((part) => ({ at: at + part.at, len: part.len }));
     this.#offer(pair * 2 + 1, parts, false, indirect ? table : undefined);
   }
@@ -183,7 +191,12 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
   }
 
   receive(pair = 0): Uint8Array[] {
-    const frames: Uint8Array[] = [];
+    return this.receiveWhole(pair).map(({ frame }) => frame);
+  }
+
+  /** Takes the frames that have come in, with their headers. */
+  receiveWhole(pair = 0): Received[] {
+    const frames: Received[] = [];
     for (let used = this.rx(pair).popUsed(); used; used = this.rx(pair).popUsed()) {
       let data = this.#read(pair, used);
       for (let more = this.#numBuffers(data) - 1; more > 0; more--) {
@@ -191,7 +204,7 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
         if (!next) throw new Error(`num_buffers promises ${more} buffers more than were returned`);
         data = joined(data, this.#read(pair, next));
       }
-      frames.push(data.slice(this.options.hdrBytes));
+      frames.push({ header: data.slice(0, this.options.hdrBytes), frame: data.slice(this.options.hdrBytes) });
     }
     return frames;
   }
