@@ -11,12 +11,16 @@ import {
   B_RECEIVE_UNITS,
   B_SEGMENTS,
   BATCH_FRAMES,
+  BUFFERED_LIST,
   C_RX_NO_QUEUE,
+  CTL_BUFFERED_COUNT,
   HEAD_AS_IS,
   HEAD_INSERT,
   N_HEAD,
   N_RECORD,
   OFFLOADS_ALL,
+  P_BUFFER,
+  P_BUFFERED,
   P_FLAGS,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -27,11 +31,15 @@ import {
   Q_AVAIL,
   Q_DESC,
   Q_REGION_WINDOW,
+  Q_FLAGS,
   Q_RELEASED,
+  Q_STATE,
   Q_SIZE,
   Q_USED,
   Q_USED_IDX,
+  QUEUE_F_HOLD,
   QUEUE_PAIRS_MAX,
+  QUEUE_RUNNING,
   R_DELIVERY,
   R_DESCRIPTORS,
   TX_SEGMENTS,
@@ -48,14 +56,17 @@ import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { recordSegments } from "./batch/unusual.ts";
 import { appendSegment } from "./batch/segments.ts";
-import { batch, context, poolAt } from "./context.ts";
-import { bookResults, clearResults, count } from "./deliver/results.ts";
+import { batch, context, control, poolAt } from "./context.ts";
+import { bookRefused, bookResults, clearResults, count } from "./deliver/results.ts";
 import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
+import { isBufferEmpty } from "./queue/packet_buffer.ts";
 import { nativeTag, tagOf } from "./switch/admit.ts";
 import { groupOf } from "./switch/decide.ts";
 import { hashOf, steer } from "./switch/steer.ts";
 
+/** Frames of one packet buffer that are handed on in a pass. */
+const RELEASE_FRAMES: u32 = 16;
 /** N_COUNT of a delivery of one record, beside its N_HEAD. */
 const ONE_RECORD: u64 = 1 << 16;
 
@@ -96,6 +107,39 @@ export function discardHeld(hold: usize, pool: u32): void {
     count(poolAt(pool), C_RX_NO_QUEUE, n);
   }
   release(hold, next);
+}
+
+/**
+ * Hands on what the pools' packet buffers hold, as far as their drivers have room: some of each in a pass. Called between
+ * two visits, since it makes records of its own.
+ */
+export function releaseBuffers(): void {
+  const c = control();
+  for (let i: u32 = 0; i < load<u32>(c, CTL_BUFFERED_COUNT);) {
+    const at = context + BUFFERED_LIST + i * 4;
+    const pool = load<u32>(at);
+    const p = poolAt(pool);
+    const buffer: usize = load<u32>(p, P_BUFFER);
+    if (buffer != 0 && !isBufferEmpty(buffer) && (!hasBuffer(p) || releaseHeld(buffer, pool, RELEASE_FRAMES, false) != 0)) {
+      i++;
+      continue;
+    }
+    const count = load<u32>(c, CTL_BUFFERED_COUNT) - 1;
+    store<u32>(at, load<u32>(context + BUFFERED_LIST + count * 4));
+    store<u32>(c, count, CTL_BUFFERED_COUNT);
+    store<u32>(p, 0, P_BUFFERED);
+  }
+}
+
+/** Whether a receive queue of pool `p` has a buffer; true of a pool without queues, whose frames are not waited with. */
+function hasBuffer(p: usize): bool {
+  const queues = load<u32>(p, P_RX_COUNT);
+  if (queues == 0) return true;
+  for (let i: u32 = 0; i < queues; i++) {
+    const rx: usize = load<u32>(p + i * 4, P_RX_QUEUES);
+    if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING || pendingUpTo(rx, 1) != 0) return true;
+  }
+  return false;
 }
 
 /** The buffers are in use in their own order: those before `next` may be filled again. */
@@ -163,7 +207,8 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
       count(p, C_RX_NO_QUEUE, 1);
     } else {
       if (scatter(rx, delivery, wait) == 0) return i;
-      bookResults(p);
+      if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
+      else bookResults(p);
       if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
     }
   }

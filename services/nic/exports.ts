@@ -5,7 +5,5 @@ import type { EngineExports, FilterExports } from "../../shared/engine/mod.ts";
 export interface NicExports extends EngineExports, FilterExports {
   claimAddress(mac: bigint, vlan: number, pool: number, trusted: number): number;
   findPool(mac: bigint, vlan: number): number;
-  releaseHeld(hold: number, pool: number, most: number, last: number): number;
-  discardHeld(hold: number, pool: number): void;
   hasRoom(pool: number): number;
 }

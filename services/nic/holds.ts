@@ -6,9 +6,9 @@
 import { encodeHex } from "@std/encoding/hex";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { HoldGrant } from "../../shared/api/nic.ts";
-import { type Engine, poolName } from "../../shared/engine/mod.ts";
+import { type Engine, PACKET_BUFFERS, poolName } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
-import { Hold, HOLD_BUFFERS } from "./hold.ts";
+import { Hold } from "./hold.ts";
 
 const TOKEN_BYTES = 16;
 /** Frames of a hold that are handed on in one pause of the engine. */
@@ -78,7 +78,7 @@ export class Holds {
     this.#holds.delete(pool);
     engine.between(() => {
       divert(pool, undefined);
-      engine.wasm.releaseHeld(hold.queue, pool, HOLD_BUFFERS, 1);
+      engine.wasm.releaseHeld(hold.queue, pool, PACKET_BUFFERS, 1);
     });
     hold.close();
   }
@@ -115,7 +115,7 @@ export class Holds {
       const last = performance.now() > end;
       const { done, room, left } = engine.between(() => {
         divert(pool, undefined);
-        const left = wasm.releaseHeld(hold.queue, pool, last ? HOLD_BUFFERS : RELEASE_FRAMES, last ? 1 : 0);
+        const left = wasm.releaseHeld(hold.queue, pool, last ? PACKET_BUFFERS : RELEASE_FRAMES, last ? 1 : 0);
         const room = wasm.hasRoom(pool) !== 0;
         // A receiver that is full now would lose what comes before its driver wakes up.
         const done = left === 0 && (room || last || ++emptied === RELEASE_WAITS_MAX);

@@ -77,6 +77,14 @@ export class Leases {
     return this.#lastDetach.get(pool);
   }
 
+  /** Drops what waits for a pool's driver, or for its next one: it came in a VLAN that the pool has left. */
+  discardWaiting(pool: number): void {
+    this.#engine.between(() => {
+      this.holds.discard(pool);
+      this.#leases.get(pool)?.queues.buffer.discard();
+    });
+  }
+
   // Coming ---------------------------------------------------------------------------------------------------
 
   /**

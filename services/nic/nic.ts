@@ -130,7 +130,7 @@ export class Nic {
     this.pools.apply(next);
     for (const [vf, policy] of next.vfs.entries()) {
       const old = before[vf];
-      if (old && untaggedVlan(old) !== untaggedVlan(policy)) this.leases.holds.discard(vf);
+      if (old && untaggedVlan(old) !== untaggedVlan(policy)) this.leases.discardWaiting(vf);
     }
     this.leases.policies = next.vfs;
     const vfs = vfsEvent(next);

@@ -10,6 +10,7 @@ import {
   CALL_LIST,
   CALL_SOCKET,
   CTL,
+  CTL_BUFFERED_COUNT,
   CTL_CALL_COUNT,
   CTL_CALLS,
   CTL_COLD_COUNT,
@@ -71,13 +72,17 @@ export interface EngineExports {
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;
+  /** Hands on what a packet buffer holds; answers how many of its buffers are left. */
+  releaseHeld(buffer: number, pool: number, most: number, last: number): number;
+  /** Drops what a packet buffer holds. */
+  discardHeld(buffer: number, pool: number): void;
   /** Sends a frame of a pool that announces an address. */
   announce(pool: number, mac: bigint): void;
 }
 
 /** Polls in one `run`, shared among the hot queues: a few microseconds when idle. */
 const POLLS_PER_RUN = 2048;
-/** How often a sleeper looks at queues that nobody kicks: without a kick eventfd, or held back by their rate. */
+/** How often a sleeper looks at what nobody kicks for: queues without a kick eventfd or held back by their rate, packet buffers. */
 const POLL_MS = 1;
 
 class EngineLoop {
@@ -178,7 +183,8 @@ class EngineLoop {
     if (this.#engine.coolAll() > blocked) return;
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
-    const timeoutMs = blocked > 0 || this.#hasKickless() ? POLL_MS : this.#quarantine.timeoutMs(from);
+    const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
+    const timeoutMs = blocked + buffered > 0 || this.#hasKickless() ? POLL_MS : this.#quarantine.timeoutMs(from);
     const ready = waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
     const nowNs = monotonicNs();
     const slept = nowNs - from;

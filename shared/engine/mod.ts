@@ -12,4 +12,5 @@ export type { DomainLimits } from "./regions.ts";
 export * from "./tenants.ts";
 export type { FilterExports } from "./filter_plan.ts";
 export * from "./names.ts";
+export * from "./packet_buffer.ts";
 export * from "./pools.ts";

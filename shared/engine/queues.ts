@@ -3,24 +3,15 @@
  * memory table changes. Every function that touches the engine's tables runs inside `Engine.between`.
  */
 import * as L from "../layout/nic.ts";
-import {
-  RING_EVENT_FLAGS_ENABLE,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_VERSION_1,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_HDR_BYTES,
-  VIRTIO_NET_HDR_LEGACY_BYTES,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_RING_F_INDIRECT_DESC,
-  VIRTQ_EVENT_FLAGS,
-} from "../layout/virtio.ts";
+import { RING_EVENT_FLAGS_ENABLE, VIRTQ_EVENT_FLAGS } from "../layout/virtio.ts";
 import { ADV_PAGE_BYTES, ADV_REGISTER_STRIDE } from "../layout/advanced.ts";
 import { DeviceRefusal } from "../device/mod.ts";
 import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
-import { offloadsOf } from "./offloads.ts";
-import { checkDescriptors, checkSize, has, type StartRequest } from "./queue_request.ts";
+import { writeOffloads, writeQueue } from "./queue_entry.ts";
+import { PoolBuffer } from "./packet_buffer.ts";
+import { checkDescriptors, checkSize, type StartRequest } from "./queue_request.ts";
 import { flavourOf, QUEUE_REASONS, type QueueState, queueState } from "./queue_state.ts";
 
 interface Running {
@@ -48,6 +39,8 @@ export class Queues {
   hasRegisters = false;
   /** The rings that ran until all were stopped, and where they go on: a successor of a dead owner goes on there. */
   readonly left = new Map<string, number>();
+  /** What takes the pool's frames while its driver has no room for them. */
+  readonly buffer: PoolBuffer;
   /** What is held against queues that have been stopped. */
   readonly #records = new Map<number, KickRecord>();
 
@@ -55,6 +48,7 @@ export class Queues {
     this.#engine = engine;
     this.#view = engine.view;
     this.#pool = pool;
+    this.buffer = new PoolBuffer(engine, pool);
   }
 
   /** Whether the switch delivers elsewhere for now (the pool is held). */
@@ -84,9 +78,13 @@ export class Queues {
     return L.QUEUES + (this.#pool * L.QUEUES_PER_POOL + index) * L.QUEUE_STRIDE;
   }
 
+  get #poolAt(): number {
+    return L.POOLS + this.#pool * L.POOL_STRIDE;
+  }
+
   /** Starts a queue; takes over the descriptors it uses. Throws DeviceRefusal with nothing started. */
   start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
-    const { index, size, features } = request;
+    const { index } = request;
     if (index >= L.QUEUE_PAIRS_MAX * 2) {
       throw new DeviceRefusal("bad-queue", `queue ${index}: queues are 0–${L.QUEUE_PAIRS_MAX * 2 - 1}`);
     }
@@ -94,25 +92,10 @@ export class Queues {
     checkSize(request);
     checkDescriptors(index, kick, call);
     const at = this.#pointer(index);
-    new Uint8Array(this.#engine.arena.buffer, at, L.QUEUE_STRIDE).fill(0);
-    const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
-    const flags = (has(features, VIRTIO_RING_F_EVENT_IDX) ? L.QUEUE_F_EVENT_IDX : 0) |
-      (has(features, VIRTIO_RING_F_INDIRECT_DESC) ? L.QUEUE_F_INDIRECT : 0) |
-      (has(features, VIRTIO_NET_F_MRG_RXBUF) ? L.QUEUE_F_MRG_RXBUF : 0) |
-      (has(features, VIRTIO_F_IN_ORDER) ? L.QUEUE_F_IN_ORDER : 0);
-    this.#view.setUint32(at + L.Q_SIZE, size, true);
-    this.#view.setUint32(at + L.Q_FLAGS, flags, true);
-    this.#view.setUint32(at + L.Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
-    this.#writeOffloads(at, index, features);
-    this.#view.setUint32(at + L.Q_POOL, this.#pool, true);
-    this.#view.setUint32(at + L.Q_INDEX, index, true);
+    const registers = this.hasRegisters ? this.#registers(index) : 0;
+    writeQueue(this.#view, at, { pool: this.#pool, registers }, request);
     this.#writeCall(at, call);
     this.#view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);
-    this.#view.setBigUint64(at + L.Q_DESC_IOVA, request.desc, true);
-    this.#view.setBigUint64(at + L.Q_AVAIL_IOVA, request.avail, true);
-    this.#view.setBigUint64(at + L.Q_USED_IOVA, request.used, true);
-    if (request.flavour === "advanced") this.#setAdvanced(at, request);
-    if (request.flavour === "packed") this.#setPacked(at, request);
     const record = this.#records.get(index);
     if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const { wasm } = this.#engine;
@@ -133,25 +116,6 @@ export class Queues {
     this.#call(at);
   }
 
-  #setAdvanced(at: number, { index, packetBytes, headerBytes, virtioHeader }: StartRequest): void {
-    this.#view.setUint32(at + L.Q_FLAVOUR, L.FLAVOUR_ADVANCED, true);
-    this.#view.setUint32(at + L.Q_REGISTERS, this.#registers(index), true);
-    this.#view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
-    this.#view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
-    this.#view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
-    this.#view.setUint32(at + L.Q_OFFLOADS, virtioHeader ? L.OFFLOADS_ALL : 0, true);
-  }
-
-  #setPacked(at: number, { index }: StartRequest): void {
-    this.#view.setUint32(at + L.Q_FLAVOUR, L.FLAVOUR_PACKED, true);
-    if (this.hasRegisters) this.#view.setUint32(at + L.Q_REGISTERS, this.#registers(index), true);
-    else {this.#view.setUint32(
-        at + L.Q_FLAGS,
-        this.#view.getUint32(at + L.Q_FLAGS, true) | L.QUEUE_F_KEEP_POSITION,
-        true,
-      );}
-  }
-
   #registers(index: number): number {
     return L.REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
   }
@@ -159,12 +123,6 @@ export class Queues {
   #writeCall(at: number, call: Fd | undefined): void {
     this.#view.setInt32(at + L.Q_CALL_FD, call?.number ?? -1, true);
     this.#view.setUint32(at + L.Q_CALL_KIND, call?.kind === "socket" ? L.CALL_SOCKET : L.CALL_EVENTFD, true);
-  }
-
-  #writeOffloads(at: number, index: number, features: bigint): void {
-    const offloads = offloadsOf(features, index);
-    const believed = this.#pool === L.POOL_UPLINK && offloads !== 0 ? L.OFFLOAD_F_VALID : 0;
-    this.#view.setUint32(at + L.Q_OFFLOADS, offloads | believed, true);
   }
 
   /**
@@ -201,6 +159,7 @@ export class Queues {
     queue.call?.close();
     this.#running.delete(index);
     this.#writeLists();
+    if (!this.isReceiving) this.buffer.take();
     return this.#engine.wasm.positionOf(at) >>> 0;
   }
 
@@ -238,7 +197,7 @@ export class Queues {
     if (flavourOf(this.#view, queue.pointer) === "advanced") {
       throw new DeviceRefusal("bad-queue", `queue ${index} has advanced rings: what they accept does not change`);
     }
-    this.#writeOffloads(queue.pointer, index, features);
+    writeOffloads(this.#view, queue.pointer, { pool: this.#pool, index, features });
   }
 
   /**
@@ -273,7 +232,7 @@ export class Queues {
 
   /** Writes the list of RX queues that the switch delivers to. */
   #writeLists(): void {
-    const at = L.POOLS + this.#pool * L.POOL_STRIDE;
+    const at = this.#poolAt;
     const receivers = this.#diverted === undefined
       ? this.#sorted().filter((queue) => queue.index % 2 === 0).map((queue) => queue.pointer)
       : [this.#diverted];
@@ -287,7 +246,7 @@ export class Queues {
    */
   countUnfetched(): number {
     const unfetched = this.transmitters.reduce((sum, at) => sum + this.#engine.wasm.unfetched(at), 0);
-    const counter = L.POOLS + this.#pool * L.POOL_STRIDE + L.P_COUNTERS + L.C_TX_UNFETCHED;
+    const counter = this.#poolAt + L.P_COUNTERS + L.C_TX_UNFETCHED;
     this.#view.setBigUint64(counter, this.#view.getBigUint64(counter, true) + BigInt(unfetched), true);
     return unfetched;
   }

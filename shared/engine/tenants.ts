@@ -11,6 +11,9 @@ import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
 import { type DomainLimits, windowBytes } from "./regions.ts";
 
+/** Pools that may have a packet buffer at a time: 272 MiB of the arena. */
+const PACKET_BUFFERS_MAX = 64;
+
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
 /** One pool's memory and queues. */
@@ -46,6 +49,7 @@ export class Tenants {
       // A pause has the engine attribute its faults.
       if (report === "memory-fault") engine.between(() => {});
       this.reportErrors();
+      this.#giveBuffers();
     };
     engine.onMemoryFaults = (offsets) => this.#memoryFaults(offsets);
   }
@@ -82,6 +86,14 @@ export class Tenants {
   writeActive(): void {
     const tenants = [...this.#tenants.values()].sort((a, b) => a.pool - b.pool);
     this.#engine.setActive([...tenants.flatMap(({ queues }) => queues.transmitters), ...this.extraActive()]);
+  }
+
+  /** Gives packet buffers to pools whose drivers were overrun, as many as there may be. */
+  #giveBuffers(): void {
+    const all = [...this.#tenants.values()].map(({ queues }) => queues);
+    const left = PACKET_BUFFERS_MAX - all.filter(({ buffer }) => buffer.isThere).length;
+    const wanted = all.filter(({ buffer, isReceiving }) => buffer.isWanted && isReceiving).slice(0, left);
+    if (wanted.length > 0) this.#engine.between(() => wanted.forEach(({ buffer }) => buffer.give()));
   }
 
   // What a tenant asks ---------------------------------------------------------------------------------------

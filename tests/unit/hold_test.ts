@@ -1,6 +1,7 @@
 /** Holding a pool: what comes while its driver changes hands is handed on in order, however much that is. */
 import { assert, assertEquals } from "@std/assert";
-import { Hold, HOLD_BUFFERS } from "../../services/nic/hold.ts";
+import { Hold } from "../../services/nic/hold.ts";
+import { PACKET_BUFFERS } from "../../shared/engine/mod.ts";
 import { CTL, CTL_GENERATION, P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
 import type { Arena } from "../../shared/os/mod.ts";
 import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
@@ -61,10 +62,10 @@ for (const kind of FORMATS) {
   Deno.test(`a hold hands on in order, several times as much as it has room for (${kind})`, () => {
     const { rig, receiver, send, take, release, counters } = held(attach);
     // Two thirds are full before the receiver takes any; from then on as much comes as it takes.
-    for (let sent = 0; sent < HOLD_BUFFERS * 2 / 3; sent += ROUND) send(ROUND);
+    for (let sent = 0; sent < PACKET_BUFFERS * 2 / 3; sent += ROUND) send(ROUND);
     let taken = 0;
     let left = 1;
-    while (taken < 3 * HOLD_BUFFERS) {
+    while (taken < 3 * PACKET_BUFFERS) {
       receiver.fill(ROUND);
       left = release(256);
       assert(left > 0);
@@ -93,15 +94,15 @@ for (const kind of FORMATS) {
     assertEquals(release(256), 0);
     assertEquals([take(), counters().rx_no_queue], [5, 20 * ROUND]);
     divert(true);
-    for (let sent = 0; sent < HOLD_BUFFERS; sent += ROUND) send(ROUND);
+    for (let sent = 0; sent < PACKET_BUFFERS; sent += ROUND) send(ROUND);
     assertEquals(counters().rx_no_buffer, 0, "its buffers are free again");
   });
 
   Deno.test(`a hold that is full drops and counts; at the end so does a receiver without buffers (${kind})`, () => {
     const { rig, divert, send, take, release, receiver, counters } = held(attach);
-    for (let sent = 0; sent < HOLD_BUFFERS + 10 * ROUND; sent += ROUND) send(ROUND);
+    for (let sent = 0; sent < PACKET_BUFFERS + 10 * ROUND; sent += ROUND) send(ROUND);
     assertEquals([counters().rx_frames, counters().rx_no_buffer], [0, 10 * ROUND]);
-    assertEquals(release(256), HOLD_BUFFERS, "a receiver without buffers is waited for");
+    assertEquals(release(256), PACKET_BUFFERS, "a receiver without buffers is waited for");
     // The ring has 64 descriptors: from half of them on it has room.
     const room = () => {
       divert(false);
@@ -111,8 +112,8 @@ for (const kind of FORMATS) {
     assertEquals(room(), 0);
     receiver.fill(1);
     assertEquals(room(), 1);
-    assertEquals(release(HOLD_BUFFERS, 1), 0);
+    assertEquals(release(PACKET_BUFFERS, 1), 0);
     assertEquals(take(), ROUND);
-    assertEquals([counters().rx_frames, counters().rx_no_buffer], [ROUND, 10 * ROUND + HOLD_BUFFERS - ROUND]);
+    assertEquals([counters().rx_frames, counters().rx_no_buffer], [ROUND, 10 * ROUND + PACKET_BUFFERS - ROUND]);
   });
 }

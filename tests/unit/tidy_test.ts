@@ -190,6 +190,7 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.STAGED, layout.STAGED_COUNT, layout.STAGED_STRIDE),
     section(layout.HEAD_COPIES, layout.BATCH_FRAMES + 1, layout.HEAD_COPY_STRIDE),
     section(layout.SEGMENT_PIECES, layout.GSO_PIECES_MAX + 1, layout.SEGMENT_STRIDE),
+    section(layout.BUFFERED_LIST, layout.POOL_COUNT, 4),
     section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),

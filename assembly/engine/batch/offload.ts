@@ -75,11 +75,15 @@ export function isToBeCut(record: usize): bool {
   return load<u8>(headCopyAt(record), O_HEADER + VIRTIO_NET_HDR_GSO_TYPE) != 0;
 }
 
-/** Whether receive queue `rx` accepts what the sender of a record's frame has left to be finished. */
+/**
+ * Whether receive queue `rx` accepts what the sender of a record's frame has left to be finished. A frame of which some
+ * segments have been delivered goes on in segments.
+ */
 @inline
 export function takesAsIs(rx: usize, record: usize): bool {
   if ((load<u16>(record, R_FLAGS) & RECORD_F_OFFLOAD) == 0) return true;
-  return (load<u32>(headCopyAt(record), O_NEEDS) & ~load<u32>(rx, Q_OFFLOADS)) == 0;
+  const area = headCopyAt(record);
+  return (load<u32>(area, O_NEEDS) & ~load<u32>(rx, Q_OFFLOADS)) == 0 && load<u32>(area, O_DONE) == 0;
 }
 
 /** Charges the batch in advance for segments that a record's frame will have to be cut into for `rx`. */
@@ -164,6 +168,7 @@ function begin(record: usize, area: usize, flags: u32, needs: u32): void {
   store<u64>(area, flags, O_HEADER);
   store<u32>(area, 0, O_HEADER + 8);
   store<u32>(area, needs, O_NEEDS);
+  store<u32>(area, 0, O_DONE);
   store<u16>(record, load<u16>(record, R_FLAGS) | <u16> RECORD_F_OFFLOAD, R_FLAGS);
 }
 
@@ -195,7 +200,6 @@ function noteSegments(record: usize, area: usize, gso: u32, allowed: u32): bool 
   store<u16>(area, <u16> network, O_NETWORK);
   store<u16>(area, <u16> payload, O_PAYLOAD);
   store<u32>(area, segments, O_SEGMENTS);
-  store<u32>(area, 0, O_DONE);
   return true;
 }
 

@@ -9,6 +9,7 @@ import {
   B_QUEUE_ERROR,
   B_TOO_DEAR,
   B_TOO_SMALL,
+  B_WAITS_FOR,
   C_RX_BROADCAST,
   C_RX_BYTES,
   C_RX_FRAMES,
@@ -63,7 +64,7 @@ export function noteDelivered(frames: u32, bytes: u32): void {
  * it: its queue has stopped, or it waits for buffers.
  */
 export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bool): bool {
-  if (wait && isPassing(refused)) return false;
+  if (wait && waitsFor(refused)) return false;
   note(B_DONE, 1);
   if (refused == 0) {
     noteReceived(at, length);
@@ -75,10 +76,12 @@ export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bo
   return false;
 }
 
-/** Whether a frame that was refused for this reason may go in later. */
+/** Whether a frame that was refused for this reason may go in later; then B_WAITS_FOR has it. */
 @inline
-export function isPassing(refused: u32): bool {
-  return refused == C_RX_NO_BUFFER || refused == C_RX_TOO_DEAR;
+export function waitsFor(refused: u32): bool {
+  if (refused != C_RX_NO_BUFFER && refused != C_RX_TOO_DEAR) return false;
+  store<u32>(batch(), refused, B_WAITS_FOR);
+  return true;
 }
 
 /** Notes a frame of delivery `at` that went in. */

@@ -107,6 +107,7 @@ export function nextSegment(record: usize, i: u32): usize {
   store<u64>(head, VIRTIO_NET_HDR_F_DATA_VALID, O_HEADER);
   store<u32>(head, 0, O_HEADER + 8);
   store<u32>(head, 0, O_NEEDS);
+  store<u32>(head, 0, O_DONE);
   return segment;
 }
 

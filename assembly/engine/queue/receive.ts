@@ -19,7 +19,7 @@ import { isToBeCut, takesAsIs } from "../batch/offload.ts";
 import { headCopyAt } from "../batch/record.ts";
 import { finishChecksum } from "../deliver/finish.ts";
 import { outLength } from "../deliver/head.ts";
-import { failRest, isPassing, note, noteReceived, noteRefused, settle } from "../deliver/results.ts";
+import { failRest, note, noteReceived, noteRefused, settle, waitsFor } from "../deliver/results.ts";
 import { beginSegments, nextSegment } from "../deliver/segment.ts";
 import { receiveAdvanced } from "./advanced_receive.ts";
 import { sendDriver } from "./driver_send.ts";
@@ -66,7 +66,7 @@ function receiveSegments(rx: usize, at: usize, record: usize, here: u32, wait: b
     if (refused != 0) break;
     noteReceived(at, length);
   }
-  if (wait && isPassing(refused)) {
+  if (wait && waitsFor(refused)) {
     store<u32>(area, i, O_DONE);
     return false;
   }

@@ -1,5 +1,6 @@
 /** Passes over the hot queues: the engine's loop. */
 import {
+  CTL_BUFFERED_COUNT,
   CTL_BUSY_PASSES,
   CTL_CALL_COUNT,
   CTL_COLD_COUNT,
@@ -17,6 +18,7 @@ import {
   RUN_WORK,
 } from "../../../shared/layout/nic.ts";
 import { control } from "../context.ts";
+import { releaseBuffers } from "../hold.ts";
 import { beginTimed, endTimed, nowNs } from "./clock.ts";
 import { cool, hotAt } from "./heat.ts";
 import { beginShares, endShares } from "./share.ts";
@@ -36,6 +38,7 @@ function pass(number: u64): void {
   const count = load<u32>(control(), CTL_HOT_COUNT);
   passFrames = 0;
   passUnits = 0;
+  if (load<u32>(control(), CTL_BUFFERED_COUNT) != 0) releaseBuffers();
   beginShares();
   for (let i: u32 = 0; i < count; i++) {
     passFrames += visit(hotAt(i), <u32> number);

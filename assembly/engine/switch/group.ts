@@ -5,6 +5,12 @@
 import {
   B_DELIVERED,
   B_DELIVERIES,
+  B_NO_BUFFER,
+  B_WAITS_FOR,
+  C_RX_TOO_DEAR,
+  N_COUNT,
+  P_BUFFER,
+  RECORD_STRIDE,
   B_GROUPS,
   B_RECEIVE_SPENT,
   B_RECEIVE_UNITS,
@@ -30,6 +36,7 @@ import {
 import { batch, context, control, poolAt } from "../context.ts";
 import { bookRefused, bookResults, clearResults, note } from "../deliver/results.ts";
 import { scatter } from "../queue/format.ts";
+import { isBufferEmpty, noteBuffered, noteOverrun } from "../queue/packet_buffer.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
 
@@ -82,16 +89,58 @@ export function flush(): void {
     const rx: usize = load<u32>(group, G_QUEUE);
     store<u32>(rx, 0, Q_GROUP);
     store<u32>(batch(), 0, B_RECEIVE_UNITS);
-    clearResults();
-    scatter(rx, load<u32>(group, G_FIRST), false);
-    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
-    const p = poolAt(load<u32>(rx, Q_POOL));
-    // What a hold takes is booked when it is handed on.
-    if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
-    else bookResults(p);
+    putGroup(rx, load<u32>(group, G_FIRST));
     noteCost(rx);
   }
   store<u64>(batch(), 0, B_GROUPS);
+}
+
+/** Puts a group's deliveries from `first` on into receive queue `rx`; what it has no buffers for into its pool's packet buffer. */
+function putGroup(rx: usize, first: usize): void {
+  const p = poolAt(load<u32>(rx, Q_POOL));
+  const buffer: usize = load<u32>(p, P_BUFFER);
+  if (buffer == 0) return putOrDrop(rx, p, first);
+  let rest = first;
+  if (isBufferEmpty(buffer)) {
+    if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return putOrDrop(rx, p, first);
+    clearResults();
+    rest = behind(first, scatter(rx, first, true));
+    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+    bookResults(p);
+    if (rest == 0) return;
+    if (load<u32>(batch(), B_WAITS_FOR) == C_RX_TOO_DEAR) return putOrDrop(rx, p, rest);
+  }
+  // What it takes is booked when it is handed on.
+  clearResults();
+  scatter(buffer, rest, false);
+  bookRefused(p);
+  noteBuffered(p, load<u32>(rx, Q_POOL));
+}
+
+/** Puts a group's deliveries from `first` on into `rx`, and drops those that do not go in. */
+function putOrDrop(rx: usize, p: usize, first: usize): void {
+  clearResults();
+  scatter(rx, first, false);
+  if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+  // What a hold takes is booked when it is handed on.
+  if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return bookRefused(p);
+  bookResults(p);
+  if (load<u32>(batch(), B_NO_BUFFER) != 0 && load<u32>(p, P_BUFFER) == 0) noteOverrun(p);
+}
+
+/** The deliveries behind the first `done` records of those from `first` on; 0 if there are none. */
+function behind(first: usize, done: u32): usize {
+  let left = done;
+  for (let at = first; at != 0; at = load<u32>(at, N_NEXT)) {
+    const count: u32 = load<u16>(at, N_COUNT);
+    if (left < count) {
+      store<u32>(at, load<u32>(at, N_RECORD) + left * RECORD_STRIDE, N_RECORD);
+      store<u16>(at, <u16> (count - left), N_COUNT);
+      return at;
+    }
+    left -= count;
+  }
+  return 0;
 }
 
 /** Notes against `rx`'s pool what its buffers cost beside the usual. */

@@ -35,6 +35,8 @@ export const HEAD_COPY_BYTES = 96;
 export const HEAD_COPY_BYTES_MAX = 216;
 /** The pieces of one segment of a frame that is cut: its headers, and where its payload lies. */
 export const SEGMENT_PIECES = 0xa40000;
+/** u32: the pools whose packet buffers hold frames. */
+export const BUFFERED_LIST = 0xa4a000;
 /** Pieces that a frame may have which is cut, and segments that it may be cut into. */
 export const GSO_PIECES_MAX = 4096;
 export const GSO_SEGMENTS_MAX = 2048;
@@ -135,6 +137,8 @@ export const B_BROADCAST = 128;
 export const B_DONE = 132;
 /** u32: frames that were dropped because the receiver's chains take too long to walk. */
 export const B_TOO_DEAR = 136;
+/** u32: the counter that tells why the last scatter waits. */
+export const B_WAITS_FOR = 144;
 /** u32: entries of STAGED. */
 export const B_STAGED = 140;
 /** u64: what was wrong: a descriptor's index, or an address. */

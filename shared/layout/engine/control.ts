@@ -56,6 +56,9 @@ export const CTL_CREDITS = 568;
 /** u32: queues that had work and whose pool's share was used up in the last pass. */
 export const CTL_SHARE_BLOCKED = 572;
 
+/** u32: pools whose packet buffers hold frames, in BUFFERED_LIST. */
+export const CTL_BUFFERED_COUNT = 576;
+
 export const PAUSE_END = -1;
 
 export const SWITCH_VEB = 0;

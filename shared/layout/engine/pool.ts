@@ -48,6 +48,11 @@ export const P_NATIVE = 168;
 export const P_ADDRESS_COUNT = 172;
 /** f64, broadcasts a nanosecond, 0 for no limit; then the token bucket, laid out as P_RATE … P_BURST. */
 export const P_BROADCAST_RATE = 176;
+/** u32: the pool's packet buffer (arena offset of its queue), 0 for none; whether it is on the list of those in use. */
+export const P_BUFFER = 208;
+export const P_BUFFERED = 212;
+/** u32: frames were dropped for want of a packet buffer. */
+export const P_OVERRUN = 216;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;

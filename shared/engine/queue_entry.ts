@@ -1,0 +1,72 @@
+/** A queue's entry in the engine's tables, as its driver describes it. */
+import * as L from "../layout/nic.ts";
+import {
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_HDR_BYTES,
+  VIRTIO_NET_HDR_LEGACY_BYTES,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from "../layout/virtio.ts";
+import { offloadsOf } from "./offloads.ts";
+import { has, type StartRequest } from "./queue_request.ts";
+
+const FLAVOURS = { split: L.FLAVOUR_SPLIT, packed: L.FLAVOUR_PACKED, advanced: L.FLAVOUR_ADVANCED };
+
+/**
+ * Writes the entry at `at` anew, without its descriptors. `registers`: its place in the pool's register page, 0 if the
+ * pool has none; a packed queue keeps its position there, or else in its device area.
+ */
+export function writeQueue(
+  view: DataView,
+  at: number,
+  { pool, registers }: { pool: number; registers: number },
+  request: StartRequest,
+): void {
+  const { index, flavour, size, features } = request;
+  new Uint8Array(view.buffer, view.byteOffset + at, L.QUEUE_STRIDE).fill(0);
+  view.setUint32(at + L.Q_FLAVOUR, FLAVOURS[flavour], true);
+  view.setUint32(at + L.Q_SIZE, size, true);
+  view.setUint32(at + L.Q_POOL, pool, true);
+  view.setUint32(at + L.Q_INDEX, index, true);
+  view.setBigUint64(at + L.Q_DESC_IOVA, request.desc, true);
+  view.setBigUint64(at + L.Q_AVAIL_IOVA, request.avail, true);
+  view.setBigUint64(at + L.Q_USED_IOVA, request.used, true);
+  if (flavour === "advanced") writeAdvanced(view, at, request);
+  else writeVirtqueue(view, at, pool, request);
+  view.setUint32(at + L.Q_REGISTERS, flavour === "split" ? 0 : registers, true);
+  const keeps = flavour === "packed" && registers === 0 ? L.QUEUE_F_KEEP_POSITION : 0;
+  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps, true);
+}
+
+function flagsOf(features: bigint): number {
+  return (has(features, VIRTIO_RING_F_EVENT_IDX) ? L.QUEUE_F_EVENT_IDX : 0) |
+    (has(features, VIRTIO_RING_F_INDIRECT_DESC) ? L.QUEUE_F_INDIRECT : 0) |
+    (has(features, VIRTIO_NET_F_MRG_RXBUF) ? L.QUEUE_F_MRG_RXBUF : 0) |
+    (has(features, VIRTIO_F_IN_ORDER) ? L.QUEUE_F_IN_ORDER : 0);
+}
+
+function writeVirtqueue(view: DataView, at: number, pool: number, { index, features }: StartRequest): void {
+  const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
+  view.setUint32(at + L.Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
+  writeOffloads(view, at, { pool, index, features });
+}
+
+function writeAdvanced(view: DataView, at: number, { packetBytes, headerBytes, virtioHeader }: StartRequest): void {
+  view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
+  view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
+  view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
+  view.setUint32(at + L.Q_OFFLOADS, virtioHeader ? L.OFFLOADS_ALL : 0, true);
+}
+
+/** Writes what a virtqueue's driver may leave to be finished, or accepts so. The kernel behind an uplink is believed. */
+export function writeOffloads(
+  view: DataView,
+  at: number,
+  { pool, index, features }: { pool: number; index: number; features: bigint },
+): void {
+  const offloads = offloadsOf(features, index);
+  const believed = pool === L.POOL_UPLINK && offloads !== 0 ? L.OFFLOAD_F_VALID : 0;
+  view.setUint32(at + L.Q_OFFLOADS, offloads | believed, true);
+}
