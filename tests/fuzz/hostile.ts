@@ -5,6 +5,7 @@
 import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
 import type { AnyRigGuest, EngineRig } from "../support/engine_rig.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
+import { frameOf, type Shape } from "../support/offload_frames.ts";
 import type { RawDescriptor } from "../support/virtqueue.ts";
 import type { Random } from "./random.ts";
 
@@ -15,6 +16,32 @@ const SCRATCH = FRAMES * FRAME_STRIDE;
 const SCRATCH_BYTES = 65536;
 const PIECES_MAX = 4;
 const BURST_MAX = 16;
+
+/** The bytes of a MAC address. */
+function macBytes(mac: string): number[] {
+  return mac.split(":").map((byte) => parseInt(byte, 16));
+}
+
+/** A TCP segment or a datagram that fits into a frame's place, whole or to be cut. */
+function anyShape(random: Random): Shape {
+  return {
+    version: random.pick([4, 6]),
+    isTcp: random.chance(2),
+    tags: random.chance(3) ? [{ type: 0x8100, tci: 1 + random.below(3) }] : [],
+    ipOptions: random.chance(4) ? random.below(11) : 0,
+    extensions: random.chance(4) ? [{ type: random.pick([0, 43, 60]), blocks: 1 + random.below(3) }] : [],
+    tcpOptions: random.below(11),
+    tcpFlags: random.below(256),
+    sequence: random.u32(),
+    id: random.u16(),
+    dontFragment: random.chance(2),
+    payloadBytes: 1 + random.below(random.chance(2) ? 3600 : 100),
+    seed: random.u32(),
+    gsoSize: random.pick([0, 1, 10 + random.below(100), 536, 1448]),
+    isEcn: random.chance(4),
+    hdrLen: random.u16(),
+  };
+}
 
 /** Whom a hostile guest sends to, and as whom it should. */
 export interface Targets {
@@ -50,6 +77,7 @@ export abstract class Hostile<G extends AnyRigGuest = AnyRigGuest> {
 
   /** A frame for anybody, mostly as it should be. */
   #write(at: number): { at: number; len: number } {
+    if (this.random.chance(3)) return this.#writeUnfinished(at);
     const { random } = this;
     const { own, others } = this.#targets;
     const tags = Array.from(
@@ -60,6 +88,22 @@ export abstract class Hostile<G extends AnyRigGuest = AnyRigGuest> {
     const src = random.chance(4) ? random.pick(others) : own;
     const bytes = frame({ dst, src, bytes: random.below(random.chance(4) ? 3000 : 200), tags });
     return { at, len: this.guest.writeFrame(at, bytes, random.chance(4) ? random.bytes(12) : undefined) };
+  }
+
+  /** A frame that somebody else is to finish; now and then something is wrong with it. */
+  #writeUnfinished(at: number): { at: number; len: number } {
+    const { random } = this;
+    const { own, others } = this.#targets;
+    const { frame: bytes, header } = frameOf(anyShape(random));
+    bytes.set([...macBytes(random.pick([...others, BROADCAST])), ...macBytes(own)]);
+    const fields = new DataView(new ArrayBuffer(12));
+    [header.flags, header.gsoType].forEach((value, i) => fields.setUint8(i, value));
+    [header.hdrLen, header.gsoSize, header.csumStart, header.csumOffset].forEach((value, i) =>
+      fields.setUint16(2 + 2 * i, value, true)
+    );
+    if (random.chance(3)) fields.setUint8(random.below(10), random.below(256));
+    if (random.chance(3)) bytes[12 + random.below(Math.min(80, bytes.length - 12))] = random.below(256);
+    return { at, len: this.guest.writeFrame(at, bytes, new Uint8Array(fields.buffer)) };
   }
 
   /** Writes one of its frames anew. */

@@ -4,7 +4,7 @@
  * neighbours' memory is compared whole, the gaps between guests hold canaries, and an honest pair exchanges frames all
  * the while.
  */
-import { QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
+import { Q_OFFLOADS, QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
 import {
   type AdvancedRigGuest,
   type AnyRigGuest,
@@ -55,6 +55,7 @@ function attachHostile(rig: EngineRig, random: Random, vf: number): Hostile {
     ? random.pick([1, 2, 3, 1 + random.below(70), 1 + random.below(300), 1000])
     : random.pick([1, 2, 4, 64, 256]);
   const guest = rig.attachVirtqueues(format, vf, { queueSize }, flags);
+  allowOffloads(rig, guest, random);
   return isPacked
     ? new HostilePacked(random, guest as PackedRigGuest, targets)
     : new HostileSplit(random, guest as RigGuest, targets);
@@ -63,7 +64,16 @@ function attachHostile(rig: EngineRig, random: Random, vf: number): Hostile {
 function attachHonest(rig: EngineRig, random: Random, vf: number): AnyRigGuest {
   const format: FormatName = random.pick(FORMATS);
   const queueSize = format.startsWith("packed") ? 40 + random.below(60) : 64;
-  return rig.attachAs(format, vf, { queueSize });
+  const guest = rig.attachAs(format, vf, { queueSize });
+  if (format !== "advanced") allowOffloads(rig, guest, random);
+  return guest;
+}
+
+/** Lets a guest leave to others what it likes, and accept what it likes. */
+function allowOffloads(rig: EngineRig, guest: AnyRigGuest, random: Random): void {
+  for (const index of [0, 1]) {
+    rig.view.setUint32(guest.queuePointer(index) + Q_OFFLOADS, random.chance(3) ? 0 : random.below(64), true);
+  }
 }
 
 /** Compares a bystander's memory with what it was. */
