@@ -15,9 +15,12 @@ import {
   Problem,
   Programme,
   TakenBack,
+  UplinkSpec,
+  UplinkState,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Nic } from "./nic.ts";
+import type { Uplinks } from "./uplinks.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { "application/json": { schema } },
@@ -36,8 +39,11 @@ export type NicPart =
   & Pick<Nic, "instance" | "program" | "state" | "hold" | "release" | "takeBack" | "leaseOf" | "subscribe">
   & { pools: Pick<Nic["pools"], "programme" | "filters"> };
 
+/** Its uplinks, as its API uses them. */
+export type UplinksPart = Pick<Uplinks, "states" | "set">;
+
 /** The routes of the NIC's API over `nic`. */
-export function nicApi(nic: NicPart, access: Access | undefined): OpenAPIHono {
+export function nicApi(nic: NicPart, uplinks: UplinksPart, access: Access | undefined): OpenAPIHono {
   const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
 
@@ -65,7 +71,7 @@ export function nicApi(nic: NicPart, access: Access | undefined): OpenAPIHono {
       path: "/api/v1/state",
       responses: { 200: json(NicState, "Engine, VFs, PF and uplink with queues and counters") },
     }),
-    (c) => c.json(nic.state(), 200),
+    (c) => c.json({ ...nic.state(), uplinks: uplinks.states() }, 200),
   );
 
   app.openapi(
@@ -79,6 +85,7 @@ export function nicApi(nic: NicPart, access: Access | undefined): OpenAPIHono {
 
   mountHolds(app, nic);
   mountLeases(app, nic);
+  mountUplinks(app, uplinks);
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
   mountOpenApi(app, { title: "ringfabric NIC", description: "The NIC: what the PF programmes, and what it looks at" });
   return app;
@@ -150,5 +157,29 @@ function mountLeases(app: OpenAPIHono, nic: NicPart): void {
       responses: { 200: json(LeaseView, "Who drives the VF's queues"), 404: refused },
     }),
     async (c) => c.json(await refusing(() => nic.leaseOf(c.req.valid("param").id)), 200),
+  );
+}
+
+function mountUplinks(app: OpenAPIHono, uplinks: UplinksPart): void {
+  const pool = z.string().regex(/^(uplink|pf|\d{1,9})$/, "is uplink, pf, or the number of a VF")
+    .transform((name) => name === "uplink" || name === "pf" ? name : Number(name));
+  app.openapi(
+    createRoute({
+      method: "put",
+      path: "/api/v1/uplinks/{pool}",
+      description:
+        "Puts a TAP, an interface or a file of the host behind a pool, in place of what was there. What cannot be is " +
+        "refused, and what was there stays; keep: it is tried again until it can be",
+      request: {
+        params: z.object({ pool }),
+        query: z.object({ keep: z.enum(["true", "false"]).default("false") }),
+        body: { ...json(UplinkSpec, "What is to be there"), required: true },
+      },
+      responses: { 200: json(UplinkState, "What is there"), 404: refused, 409: refused },
+    }),
+    async (c) => {
+      const keep = c.req.valid("query").keep === "true";
+      return c.json(await uplinks.set(c.req.valid("param").pool, c.req.valid("json"), keep), 200);
+    },
   );
 }

@@ -18,6 +18,7 @@ import { DeviceServer } from "./device.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
+import { Uplinks } from "./uplinks.ts";
 
 const options = accessCommand(new Command("nic"))
   .description("The NIC: embedded switch, queues, device socket")
@@ -56,7 +57,8 @@ await runService("nic", async () => {
   nic.subscribe((event) => {
     if (event.type === "queue-error") log("warn", "nic", `vf ${event.pool} queue ${event.index}: ${event.reason}`);
   });
-  const server = serve(nicApi(nic, access), options.listen);
+  const uplinks = new Uplinks({ nic, deviceSocket: options.socket, reactor });
+  const server = serve(nicApi(nic, uplinks, access), options.listen);
   const devices = [new DeviceServer(nic, options.socket, reactor, false)];
   if (options.guestSocket) devices.push(new DeviceServer(nic, options.guestSocket, reactor, true));
   return {
@@ -67,6 +69,7 @@ await runService("nic", async () => {
     },
     ended: died.promise,
     async close() {
+      await uplinks.close();
       await Promise.all(devices.map((device) => device.close()));
       await nic.close();
       await reactor.close();

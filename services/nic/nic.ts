@@ -139,6 +139,14 @@ export class Nic {
     for (const watcher of this.#vfWatchers) watcher(vfs);
   }
 
+  /** The address of whoever drives a pool, if the PF has set one. */
+  macOf(name: PoolName): string | undefined {
+    const { programme } = this.pools;
+    if (typeof name === "number") return programme?.vfs[name]?.mac;
+    const pfMac = programme?.pfMac;
+    return pfMac === undefined || name === "pf" ? pfMac : uplinkMac(pfMac);
+  }
+
   // Leases ---------------------------------------------------------------------------------------------------
 
   #poolOf(name: PoolName): number {
@@ -235,8 +243,8 @@ export class Nic {
     };
   }
 
-  /** Everything the API shows. */
-  state(): NicState {
+  /** Everything the API shows, but for uplinks. */
+  state(): Omit<NicState, "uplinks"> {
     return {
       instance: this.instance,
       programmed: this.pools.programme !== undefined,

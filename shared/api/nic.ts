@@ -3,6 +3,7 @@
  * whether one VF changed or either side has just started.
  */
 import { z } from "@hono/zod-openapi";
+import { UplinkState } from "./uplink.ts";
 import { MacAddress, VfPolicy } from "./vf.ts";
 
 /** The address of whoever is the uplink's port: it is beside the PF's own. */
@@ -89,6 +90,9 @@ export const NicState = z.object({
   vfs: z.array(PoolState),
   pf: PoolState,
   uplink: PoolState,
+  uplinks: z.record(z.string(), UplinkState).openapi({
+    description: "What of the host is behind a pool (uplink, pf, or a VF's number), where something is",
+  }),
 }).openapi("NicState");
 export type NicState = z.output<typeof NicState>;
 

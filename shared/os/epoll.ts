@@ -86,6 +86,14 @@ export function waitBlocking(epfd: number, events: Uint8Array<ArrayBuffer>, time
   throw new OsError("epoll_wait", `fd ${epfd}`, code);
 }
 
+/** Has epoll instance `epfd`, which may be another thread's, wait for `fd` too. */
+export function addEvents(epfd: number, fd: number, events: number, data: number): void {
+  const event = new DataView(new ArrayBuffer(EVENT_BYTES));
+  event.setUint32(0, events >>> 0, true);
+  event.setBigUint64(4, BigInt(data), true);
+  check(libc().epoll_ctl(epfd, EPOLL_CTL_ADD, fd, new Uint8Array(event.buffer)), "epoll_ctl ADD", `fd ${fd}`);
+}
+
 /** Changes what epoll instance `epfd` waits for on `fd`. False if `fd` is not in it. */
 export function modifyEvents(epfd: number, fd: number, events: number, data: number): boolean {
   const event = new DataView(new ArrayBuffer(EVENT_BYTES));

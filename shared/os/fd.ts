@@ -70,6 +70,11 @@ export class Fd implements Disposable {
   }
 }
 
+/** Closes a descriptor whose owner, another thread, has died. */
+export function closeNumber(fd: number): void {
+  libc().close(fd);
+}
+
 /** Another descriptor of the open file `fd`, with an owner of its own. */
 export function duplicateFd(fd: number): Fd {
   return new Fd(check(libc().fcntl(fd, F_DUPFD_CLOEXEC, 0n), "fcntl F_DUPFD_CLOEXEC", `fd ${fd}`));

@@ -30,7 +30,15 @@ const SYMBOLS = {
   io_getevents: { name: "syscall", parameters: ["i64", "u64", "i64", "i64", "buffer", "buffer"], result: "i32" },
   io_setup: { name: "syscall", parameters: ["i64", "i64", "buffer"], result: "i32" },
   io_submit: { name: "syscall", parameters: ["i64", "u64", "i64", "buffer"], result: "i32" },
+  io_uring_enter: {
+    name: "syscall",
+    parameters: ["i64", "i64", "i64", "i64", "i64", "u64", "i64"],
+    result: "i32",
+  },
+  io_uring_register: { name: "syscall", parameters: ["i64", "i64", "i64", "buffer", "i64"], result: "i32" },
+  io_uring_setup: { name: "syscall", parameters: ["i64", "i64", "buffer"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
+  ioctl_value: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   kill: { parameters: ["i32", "i32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
@@ -44,12 +52,17 @@ const SYMBOLS = {
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  // Memory that is named by its address.
+  read_at: { name: "read", parameters: ["i32", "u64", "usize"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  recvmsg_at: { name: "recvmsg", parameters: ["i32", "u64", "i32"], result: "isize" },
   sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
   send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  sendmsg_at: { name: "sendmsg", parameters: ["i32", "u64", "i32"], result: "isize" },
+  setns: { parameters: ["i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
@@ -58,6 +71,7 @@ const SYMBOLS = {
   strerror: { parameters: ["i32"], result: "pointer" },
   umask: { parameters: ["u32"], result: "u32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  write_at: { name: "write", parameters: ["i32", "u64", "usize"], result: "isize" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
@@ -83,10 +97,15 @@ export function libc(): Library {
 /** errno values that callers tell apart (asm-generic/errno.h). */
 export const EPERM = 1;
 export const EINTR = 4;
+export const EACCES = 13;
 export const EAGAIN = 11;
+export const EBUSY = 16;
 export const ECONNREFUSED = 111;
+export const EINVAL = 22;
+export const ENODEV = 19;
 export const ENOENT = 2;
 export const ENOSYS = 38;
+export const EEXIST = 17;
 
 const ERRNO_NAMES: Record<number, string> = {
   1: "EPERM",
@@ -98,6 +117,7 @@ const ERRNO_NAMES: Record<number, string> = {
   12: "ENOMEM",
   13: "EACCES",
   14: "EFAULT",
+  16: "EBUSY",
   17: "EEXIST",
   19: "ENODEV",
   20: "ENOTDIR",
@@ -110,8 +130,12 @@ const ERRNO_NAMES: Record<number, string> = {
   38: "ENOSYS",
   88: "ENOTSOCK",
   90: "EMSGSIZE",
+  95: "EOPNOTSUPP",
   98: "EADDRINUSE",
+  99: "EADDRNOTAVAIL",
+  100: "ENETDOWN",
   104: "ECONNRESET",
+  105: "ENOBUFS",
   107: "ENOTCONN",
   111: "ECONNREFUSED",
 };

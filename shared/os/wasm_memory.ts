@@ -18,14 +18,15 @@ export class WasmMemory {
   readonly memory: WebAssembly.Memory;
   readonly buffer: SharedArrayBuffer;
   readonly view: DataView;
-  readonly #base: bigint;
+  /** Native address of byte 0. */
+  readonly base: bigint;
 
   constructor(bytes: number) {
     const pages = Math.ceil(bytes / WASM_PAGE_BYTES);
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.buffer = this.memory.buffer as unknown as SharedArrayBuffer;
     this.view = new DataView(this.buffer);
-    this.#base = addressOf(new Uint8Array(this.buffer));
+    this.base = addressOf(new Uint8Array(this.buffer));
   }
 
   /** Maps `bytes` bytes of `fd` from `fileOffset` on over the memory at `offset`. All are whole pages of 4 KiB. */
@@ -42,7 +43,7 @@ export class WasmMemory {
   }
 
   #mmap(offset: number, bytes: number, flags: number, fd: number, fileOffset: number): void {
-    const address = this.#base + BigInt(offset);
+    const address = this.base + BigInt(offset);
     const result = libc().mmap(address, BigInt(bytes), PROT_READ_WRITE, flags | MAP_FIXED, fd, BigInt(fileOffset));
     if (result === MAP_FAILED) throw new OsError("mmap", `fd ${fd} over offset ${offset}`, errno());
   }

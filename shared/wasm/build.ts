@@ -4,6 +4,7 @@
  */
 import { encodeHex } from "@std/encoding/hex";
 import { GUEST_RAM_BYTES_MIN } from "../layout/guest.ts";
+import { ND_MEMORY_BYTES } from "../layout/netdev.ts";
 import { PLUGIN_ABI } from "../layout/plugin.ts";
 import { generateKeys, rewriteModule, signImage } from "../plugin/mod.ts";
 import { compilerFlags, PLUGIN_PAGES } from "./flags.ts";
@@ -16,6 +17,7 @@ const WASM_PAGE_BYTES = 65536;
 const PAGES: Record<WasmModuleName, [number, number]> = {
   "engine": [65536, 65536],
   "guest": [GUEST_RAM_BYTES_MIN / WASM_PAGE_BYTES, 65536],
+  "netdev": [ND_MEMORY_BYTES / WASM_PAGE_BYTES, ND_MEMORY_BYTES / WASM_PAGE_BYTES],
   "plugin-virtio": [PLUGIN_PAGES, PLUGIN_PAGES],
   "plugin-advanced": [PLUGIN_PAGES, PLUGIN_PAGES],
 };

@@ -3,7 +3,7 @@
  */
 
 /** The Wasm modules of the project: `a-b` is built from assembly/a/b. */
-export const WASM_MODULES = ["engine", "guest", "plugin-virtio", "plugin-advanced"] as const;
+export const WASM_MODULES = ["engine", "guest", "netdev", "plugin-virtio", "plugin-advanced"] as const;
 
 /** Name of one Wasm module. */
 export type WasmModuleName = typeof WASM_MODULES[number];

@@ -116,7 +116,7 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     const count = this.programmes.at(-1)?.vfs.length ?? 0;
     const vfs = Array.from({ length: count }, (_, vf) => ({ ...IDLE_POOL, ...this.pools.get(vf) }));
     return Promise.resolve({
-      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: IDLE_POOL, uplink: IDLE_POOL },
+      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: IDLE_POOL, uplink: IDLE_POOL, uplinks: {} },
     });
   }
 

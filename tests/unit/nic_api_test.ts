@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { HoldGrant, LeaseView, Programme, TakenBack } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { nicApi, type NicPart } from "../../services/nic/api.ts";
+import { nicApi, type NicPart, type UplinksPart } from "../../services/nic/api.ts";
 import { ask, refusalOf } from "../support/app.ts";
 
 /** A NIC that has VF 0 and nothing behind it. */
@@ -52,11 +52,12 @@ class FakeNic implements NicPart {
   }
 }
 
+const NO_UPLINKS: UplinksPart = { states: () => ({}), set: () => Promise.reject(new Error("not in this test")) };
 const PROGRAMME = { switchMode: "veb", link: "up", pfMac: "02:00:00:00:00:ff", vfs: [] };
 
 Deno.test("a programme is put in force whole, or refused with what is in its way", async () => {
   const nic = new FakeNic();
-  const app = nicApi(nic, undefined);
+  const app = nicApi(nic, NO_UPLINKS, undefined);
   assertEquals((await ask<unknown>(app, "PUT", "/api/v1/programme", PROGRAMME)).body, { instance: "nic-1" });
   nic.trouble = new DeviceRefusal("vf-in-use", "vf 1 cannot be removed: its guest drives it");
   assertEquals(
@@ -68,7 +69,7 @@ Deno.test("a programme is put in force whole, or refused with what is in its way
 
 Deno.test("a VF is held for as long as it is asked for, and taken back for a while or for good", async () => {
   const nic = new FakeNic();
-  const app = nicApi(nic, undefined);
+  const app = nicApi(nic, NO_UPLINKS, undefined);
   assertEquals((await ask<HoldGrant>(app, "POST", "/api/v1/vfs/0/hold", { deadlineMs: 10_000 })).body.token, "token");
   await ask(app, "POST", "/api/v1/vfs/0/hold", {});
   assertEquals((await ask(app, "DELETE", "/api/v1/vfs/0/hold")).status, 200);
@@ -88,7 +89,7 @@ Deno.test("a VF is held for as long as it is asked for, and taken back for a whi
 
 Deno.test("whatever is asked of a VF that is not there, or that is refused, has the NIC's name for it", async () => {
   const nic = new FakeNic();
-  const app = nicApi(nic, undefined);
+  const app = nicApi(nic, NO_UPLINKS, undefined);
   const requests = [["POST", "hold", {}], ["DELETE", "hold"], ["DELETE", "lease"], ["GET", "lease"]] as const;
   for (const [method, what, body] of requests) {
     const refused = refusalOf(await ask(app, method, `/api/v1/vfs/7/${what}`, body));
@@ -99,4 +100,28 @@ Deno.test("whatever is asked of a VF that is not there, or that is refused, has 
     const refused = refusalOf(await ask(app, method, `/api/v1/vfs/0/${what}`, body));
     assertEquals(refused, "409 id (held): vf 0 is changing hands already: try again in a moment", `${method} ${what}`);
   }
+});
+
+Deno.test("a pool is given an uplink by its name, and a spec that cannot be is refused before anything is asked", async () => {
+  const asked: unknown[] = [];
+  const uplinks: UplinksPart = {
+    states: () => ({}),
+    set(pool, spec, keep) {
+      asked.push([pool, spec, keep]);
+      return Promise.resolve({ spec, state: "down", counters: {}, offloads: [] });
+    },
+  };
+  const app = nicApi(new FakeNic(), uplinks, undefined);
+  const spec = { kind: "tap", name: "rf0" };
+  const put = (path: string, body: unknown) => ask<{ state: string }>(app, "PUT", `/api/v1/uplinks/${path}`, body);
+  assertEquals((await put("uplink", spec)).body.state, "down");
+  await put("pf", { kind: "none" });
+  await put("12?keep=true", spec);
+  assertEquals(asked, [["uplink", spec, false], ["pf", { kind: "none" }, false], [12, spec, true]]);
+  for (const path of ["gateway", "-1"]) assertEquals((await put(path, spec)).status, 404);
+  assertEquals((await put("uplink?keep=perhaps", spec)).status, 422);
+  for (const body of [{ kind: "tap" }, { kind: "bridge", name: "rf0" }, { kind: "tap", name: "a name" }]) {
+    assertEquals((await put("uplink", body)).status, 422);
+  }
+  assertEquals(asked.length, 3);
 });

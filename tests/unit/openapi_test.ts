@@ -24,7 +24,7 @@ Deno.test("a linter has nothing to say against any service's document", async ()
   await using pf = await TestPf.start(1);
   const apps: Record<string, OpenAPIHono> = {
     pf: pfApi(pf.fabric, undefined),
-    nic: nicApi(nothing(), undefined),
+    nic: nicApi(nothing(), nothing(), undefined),
     vhost: vhostApi(nothing(), undefined),
     vf: vfApi(nothing(), undefined),
     guest: guestApi(nothing(), undefined),

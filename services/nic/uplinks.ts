@@ -1,0 +1,93 @@
+/**
+ * The uplinks of a NIC: at most one for each pool (the uplink's own, the PF's, any VF's). The NIC drives those pools
+ * itself, by its own device socket, as any other driver does.
+ */
+import { Turns } from "../../shared/async/mod.ts";
+import { ApiError, type UplinkSpec, type UplinkState } from "../../shared/api/mod.ts";
+import { DeviceRefusal, type PoolName } from "../../shared/device/mod.ts";
+import type { Reactor } from "../../shared/os/mod.ts";
+import type { Nic } from "./nic.ts";
+import { Uplink } from "./uplink.ts";
+
+/** Ports that the NIC has at most: each has a thread. */
+const UPLINKS_MAX = 64;
+const LOOK_MS = 500;
+/** How long a pool's frames are held while its uplink is replaced. */
+const HOLD_MS = 3000;
+
+/** What uplinks need. */
+export interface UplinksParts {
+  nic: Pick<Nic, "hold" | "release" | "macOf">;
+  deviceSocket: string;
+  reactor: Reactor;
+  /** One call of the kernel for each frame, whether there is io_uring or not. */
+  plain?: boolean;
+}
+
+/** All uplinks. */
+export class Uplinks {
+  readonly #parts: UplinksParts;
+  readonly #uplinks = new Map<PoolName, Uplink>();
+  readonly #turns = new Turns();
+  readonly #timer: ReturnType<typeof setInterval>;
+  #closed = false;
+
+  constructor(parts: UplinksParts) {
+    this.#parts = parts;
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /** The state of each pool's uplink, by the pool's name. */
+  states(): Record<string, UplinkState> {
+    return Object.fromEntries([...this.#uplinks].map(([pool, uplink]) => [String(pool), uplink.state]));
+  }
+
+  /**
+   * Gives a pool an uplink, another one, or none. Throws ApiError why it cannot be, with nothing changed; `keep`: it is
+   * tried again until it can be.
+   */
+  set(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<UplinkState> {
+    return this.#turns.take(async () => {
+      if (this.#closed) throw new ApiError(503, "the NIC stops");
+      if (!this.#uplinks.has(pool) && this.#uplinks.size >= UPLINKS_MAX) {
+        throw new ApiError(409, `the NIC has ${UPLINKS_MAX} uplinks already: take one away`, "pool");
+      }
+      const uplink = this.#uplinks.get(pool) ?? this.#make(pool);
+      try {
+        await uplink.set(spec, keep);
+      } catch (error) {
+        const status = error instanceof DeviceRefusal && error.code === "no-vf" ? 404 : 409;
+        throw new ApiError(status, error instanceof Error ? error.message : String(error), "kind");
+      }
+      const { state } = uplink;
+      if (state.spec.kind === "none") this.#uplinks.delete(pool);
+      else this.#uplinks.set(pool, uplink);
+      return state;
+    });
+  }
+
+  #make(pool: PoolName): Uplink {
+    const { nic, deviceSocket, reactor, plain = false } = this.#parts;
+    return new Uplink({
+      ...{ pool, deviceSocket, reactor, plain },
+      mac: () => nic.macOf(pool),
+      hold: () => void nic.hold(pool, HOLD_MS),
+      release: () => nic.release(pool),
+    });
+  }
+
+  #look(): void {
+    for (const uplink of this.#uplinks.values()) uplink.look();
+    if (![...this.#uplinks.values()].some(({ isDue }) => isDue)) return;
+    void this.#turns.take(async () => {
+      for (const uplink of this.#uplinks.values()) if (uplink.isDue) await uplink.retry();
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    await this.#turns.settled;
+    await Promise.all([...this.#uplinks.values()].map((uplink) => uplink.close()));
+  }
+}

@@ -1,0 +1,5 @@
+/** Netdev ports: pools of the NIC with an interface, a TAP or a file of the host behind them. */
+export * from "./backend.ts";
+export * from "./counters.ts";
+export * from "./port.ts";
+export * from "./tap_backend.ts";

@@ -1,0 +1,168 @@
+/**
+ * A netdev port: one pool's queue pair of the NIC, driven from here, with a backend behind it. It attaches by the device
+ * socket as every driver does, and it ends once: because it is closed, or by itself, with a reason, when the NIC or the
+ * file is gone. The backend stays, for another port.
+ */
+import * as N from "../layout/netdev.ts";
+import { DeviceClient, type PoolName } from "../device/mod.ts";
+import { createEventFd, type Reactor } from "../os/mod.ts";
+import { loadWasm } from "../wasm/load.ts";
+import type { Backend } from "./backend.ts";
+import { readCounters } from "./counters.ts";
+import { moduleOffloads, offloadNames, RING_FEATURES } from "./features.ts";
+import { PortThread, within } from "./port_thread.ts";
+import { Room } from "./room.ts";
+import type { PortIo } from "./worker_messages.ts";
+
+/** How long the NIC may take to take what was read. */
+const QUIET_MS = 300;
+/** How long the NIC may take to answer when a port is closed. */
+const DETACH_MS = 1000;
+const RX = 0;
+const TX = 1;
+
+/** Which pool a port drives, and how it is reached. */
+export interface PortOptions {
+  deviceSocket: string;
+  reactor: Reactor;
+  pool: PoolName;
+  /** Who drives the pool, as the API shows it. */
+  owner: string;
+  /** One call for each frame, whether there is io_uring or not. */
+  plain?: boolean;
+}
+
+/** A port. */
+export class Port {
+  readonly backend: Backend;
+  readonly #options: PortOptions;
+  readonly #device: DeviceClient;
+  readonly #room = new Room();
+  readonly #kick = createEventFd();
+  readonly #call = createEventFd();
+  readonly #ended = Promise.withResolvers<string | undefined>();
+  #thread: PortThread | undefined;
+  #features = 0n;
+  #io: PortIo | undefined;
+  #hasFailed = false;
+  /** What it had counted when its memory was given back. */
+  #counted: Record<string, number> | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(backend: Backend, options: PortOptions) {
+    this.backend = backend;
+    this.#options = options;
+    try {
+      this.#device = DeviceClient.connect(options.deviceSocket, options.reactor);
+    } catch (error) {
+      this.#giveBack();
+      throw error;
+    }
+    this.#device.onEvent = (event) => {
+      if (event.event === "queueError") this.#ended.resolve(`the NIC stopped queue ${event.index}: ${event.reason}`);
+      if (event.event === "revoked") this.#ended.resolve(`the NIC took the pool back: ${event.reason}`);
+    };
+    void this.#device.closed.then(() => this.#ended.resolve("the NIC is gone"));
+    void this.ended.then((reason) => this.#hasFailed = reason !== undefined);
+  }
+
+  /** Opens a port on `backend`. Throws what the NIC or the kernel refuses with; nothing is left open then. */
+  static async open(backend: Backend, options: PortOptions): Promise<Port> {
+    const module = await loadWasm("netdev");
+    const port = new Port(backend, options);
+    try {
+      await port.#open(module);
+      return port;
+    } catch (error) {
+      await port.close((error as Error).message);
+      throw error;
+    }
+  }
+
+  async #open(module: WebAssembly.Module): Promise<void> {
+    const { pool, owner, plain = false } = this.#options;
+    const attached = await this.#device.request({ op: "attach", vf: pool, owner, mode: "emulated" });
+    const { backend } = this;
+    this.#features = BigInt(attached.features as bigint) & (RING_FEATURES | backend.features);
+    if ((this.#features & RING_FEATURES) !== RING_FEATURES) throw new Error("the NIC's rings are too old for a port");
+    backend.accept(this.#features);
+    const { memory, file } = this.#room;
+    const { view } = memory;
+    view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
+    view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, backend.drive.kind === "messages" ? 1 : 0, true);
+    view.setUint32(N.ND_CONTROL + N.NC_OFFLOADS, moduleOffloads(this.#features), true);
+    const thread = new PortThread({
+      ...{ memory, module, drive: backend.drive, plain },
+      ...{ kick: this.#kick, call: this.#call },
+    });
+    this.#thread = thread;
+    this.#io = await thread.ready;
+    void thread.ended.then((reason) => this.#ended.resolve(reason));
+    const regions = [{ iova: BigInt(N.ND_SHARED), size: N.ND_SHARED_BYTES, offset: 0 }];
+    await this.#device.request({ op: "dmaSet", regions }, [file.number]);
+    await this.#startQueue(RX, [N.ND_RX_DESC, N.ND_RX_AVAIL, N.ND_RX_USED]);
+    await this.#startQueue(TX, [N.ND_TX_DESC, N.ND_TX_AVAIL, N.ND_TX_USED]);
+    thread.run();
+  }
+
+  async #startQueue(index: number, [desc, avail, used]: [number, number, number]): Promise<void> {
+    const isTx = index === TX;
+    await this.#device.request({
+      ...{ op: "queueStart", index, flavour: "split", size: isTx ? N.ND_TX_SIZE : N.ND_RX_SIZE, base: 0 },
+      ...{ desc: BigInt(desc), avail: BigInt(avail), used: BigInt(used) },
+      ...{ features: this.#features, kick: isTx, call: true },
+    }, [...(isTx ? [this.#kick.number] : []), this.#call.number]);
+  }
+
+  /** Resolves with the reason when it has ended by itself, with none when it was closed. It is to be closed then. */
+  get ended(): Promise<string | undefined> {
+    return this.#ended.promise;
+  }
+
+  get io(): PortIo | undefined {
+    return this.#io;
+  }
+
+  /** The offloads that are in force, by name. */
+  get offloads(): string[] {
+    return offloadNames(this.#features);
+  }
+
+  /** What it has counted. */
+  get counters(): Record<string, number> {
+    return this.#counted ?? { ...readCounters(this.#room.memory.view), ...this.backend.kernelDrops() };
+  }
+
+  /** Ends the hold with which the pool came to it: what has come meanwhile is delivered. */
+  async resume(): Promise<void> {
+    await this.#device.request({ op: "resume" });
+  }
+
+  /**
+   * Closes the port: what was read goes to the NIC, and what the NIC has handed over is written. The reason is shown in
+   * the pool's state. Its backend stays open.
+   */
+  close(reason: string): Promise<void> {
+    return this.#closing ??= this.#close(reason);
+  }
+
+  async #close(reason: string): Promise<void> {
+    this.#ended.resolve(undefined);
+    const device = this.#device;
+    const stop = (index: number) => device.request({ op: "queueStop", index });
+    // A NIC that is gone, or has stopped a queue by itself, answers so; the rest is done all the same.
+    if (this.#io !== undefined && !this.#hasFailed) {
+      await this.#thread?.quiet(QUIET_MS);
+      await within(DETACH_MS, Promise.all([stop(RX), stop(TX)]).catch(() => {}));
+    }
+    await this.#thread?.close();
+    await within(DETACH_MS, device.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {}));
+    device.close();
+    this.#counted = this.counters;
+    this.#giveBack();
+  }
+
+  #giveBack(): void {
+    for (const resource of [this.#room, this.#kick, this.#call]) resource[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * A port's thread: rounds of the Wasm module (assembly/netdev) and of the kernel, for as long as there is something to
+ * move; then it sleeps in epoll until the NIC, the file or the control thread has something. No JavaScript runs for a
+ * frame, but where io_uring is forbidden.
+ */
+import * as N from "../layout/netdev.ts";
+import { addEvents, EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
+import { drainEventFd, signalEventFd } from "../os/fd.ts";
+import { type Calls, plainCalls } from "./calls.ts";
+import { uringCalls } from "./uring_calls.ts";
+import { FILE, type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
+
+/** Exports of assembly/netdev. */
+interface PortExports {
+  start(): void;
+  compose(): number;
+  settle(): number;
+  wake(): void;
+  arm(): number;
+  unfinished(): number;
+  abandon(): void;
+}
+
+/** How often a port that is to be quiet looks whether it is. */
+const QUIET_LOOK_MS = 1;
+
+const FAULTS = new Map<number, string>([
+  [N.FAULT_DEVICE, "the NIC has used a descriptor that it did not have"],
+  [N.FAULT_FILE_GONE, "its interface is gone"],
+]);
+
+class PortLoop {
+  readonly #start: PortStart;
+  readonly #words: Int32Array;
+  readonly #view: DataView;
+  readonly #module: PortExports;
+  readonly #calls: Calls;
+  readonly #events = eventRoom();
+  readonly #eventView = new DataView(this.#events.buffer);
+  #isQuiet = false;
+
+  constructor(start: PortStart) {
+    this.#start = start;
+    this.#words = new Int32Array(start.memory.buffer);
+    this.#view = new DataView(start.memory.buffer);
+    const imports = { env: { memory: start.memory } };
+    this.#module = new WebAssembly.Instance(start.module, imports).exports as unknown as PortExports;
+    this.#calls = (start.plain ? undefined : uringCalls(start.memory, start.drive)) ??
+      plainCalls(start.memory, start.drive);
+    this.#module.start();
+    if (this.#calls.pollFd !== undefined) {
+      Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, this.#calls.pollFd);
+      addEvents(start.epollFd, this.#calls.pollFd, EPOLLIN | EPOLLET, RING);
+    }
+    addEvents(start.epollFd, start.drive.file, EPOLLIN | EPOLLET, FILE);
+    report({ told: "ready", io: this.#calls.io });
+  }
+
+  #add(counter: number, n: number): void {
+    const at = N.ND_COUNTERS + counter;
+    this.#view.setBigUint64(at, this.#view.getBigUint64(at, true) + BigInt(n), true);
+  }
+
+  get #request(): number {
+    return Atomics.load(this.#words, (N.ND_CONTROL + N.NS_REQUEST) / 4);
+  }
+
+  run(): void {
+    let reason: string | undefined;
+    for (;;) {
+      const count = this.#module.compose();
+      if (count > 0) {
+        this.#add(N.NCO_CALLS, this.#calls.submit(count));
+      }
+      const status = this.#module.settle();
+      if (status & N.STATUS_KICK) {
+        signalEventFd(this.#start.kickFd);
+        this.#add(N.NCO_KICKS, 1);
+      }
+      if (status & N.STATUS_FAULT) {
+        reason = this.#fault();
+        this.#module.abandon();
+        break;
+      }
+      if (status & N.STATUS_WORK) continue;
+      if (this.#request === N.REQUEST_END && this.#inFlight === 0) break;
+      if (this.#module.arm() !== 0) continue;
+      this.#sleep();
+    }
+    this.#calls.close();
+    Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, 0);
+    report({ told: "ended", ...(reason === undefined ? {} : { reason }) });
+  }
+
+  get #inFlight(): number {
+    return this.#view.getUint32(N.ND_CONTROL + N.NS_IN_FLIGHT, true);
+  }
+
+  #fault(): string {
+    const fault = this.#view.getUint32(N.ND_CONTROL + N.NS_FAULT, true);
+    return FAULTS.get(fault) ?? `fault ${fault}`;
+  }
+
+  #sleep(): void {
+    const isToBeQuiet = this.#request === N.REQUEST_QUIET;
+    if (isToBeQuiet && !this.#isQuiet && this.#module.unfinished() === 0) {
+      this.#isQuiet = true;
+      report({ told: "quiet" });
+    }
+    this.#add(N.NCO_SLEEPS, 1);
+    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : -1);
+    for (let i = 0; i < ready; i++) {
+      const data = eventData(this.#eventView, i);
+      if (data === WAKE) drainEventFd(this.#start.wakeFd);
+      // The file has something; or the port may read again, and what came before is not told a second time.
+      if (data === FILE || data === WAKE) this.#module.wake();
+    }
+  }
+}
+
+function report(what: PortReport): void {
+  (self as unknown as { postMessage(message: PortReport): void }).postMessage(what);
+}
+
+if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope && self.name === "netdev") {
+  self.addEventListener("message", (event) => {
+    new PortLoop((event as MessageEvent<PortStart>).data).run();
+  }, { once: true });
+}

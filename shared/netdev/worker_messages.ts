@@ -1,0 +1,30 @@
+/** What a port's control thread hands its worker, and what that tells. */
+import type { Drive } from "./backend.ts";
+
+/** How frames are moved. */
+export type PortIo = "io_uring" | "readv";
+
+/** What the worker is given at the start. */
+export interface PortStart {
+  memory: WebAssembly.Memory;
+  module: WebAssembly.Module;
+  epollFd: number;
+  wakeFd: number;
+  /** The eventfd by which the NIC is told of frames. */
+  kickFd: number;
+  drive: Drive;
+  /** No io_uring, whether there is one or not. */
+  plain: boolean;
+}
+
+/** What waits in the worker's epoll, by data number. */
+export const WAKE = 0;
+export const CALL = 1;
+export const FILE = 2;
+export const RING = 3;
+
+/** What the worker tells, in this order; `quiet` answers REQUEST_QUIET. */
+export type PortReport =
+  | { told: "ready"; io: PortIo }
+  | { told: "quiet" }
+  | { told: "ended"; reason?: string };
