@@ -20,6 +20,13 @@ export interface UmlOptions {
   modules?: string[];
 }
 
+/** A TAP in a network namespace, for a guest that has no VF. */
+export interface TapDevice {
+  namespace: string;
+  tap: string;
+  mac: string;
+}
+
 /** What a command in the guest did. */
 export interface UmlResult {
   code: number;
@@ -40,16 +47,33 @@ export class UmlGuest implements AsyncDisposable {
   }
 
   /** Boots a guest whose eth0 is served at the vhost-user socket `socket`, which must be there. */
-  static async boot(socket: string, { memory = "96M", modules = [] }: UmlOptions = {}): Promise<UmlGuest> {
+  static boot(socket: string, options: UmlOptions = {}): Promise<UmlGuest> {
+    return UmlGuest.#boot(socket, `virtio_uml.device=${socket}:1`, [], options);
+  }
+
+  /** Boots a guest whose eth0 is User-Mode Linux's own driver on a TAP, with its offloads. */
+  static bootOnTap({ namespace, tap, mac }: TapDevice, options: UmlOptions = {}): Promise<UmlGuest> {
+    const device = `vec0:transport=tap,ifname=${tap},depth=128,gro=1,mac=${mac}`;
+    return UmlGuest.#boot(tap, device, ["ip", "netns", "exec", namespace], options);
+  }
+
+  static async #boot(
+    where: string,
+    device: string,
+    prefix: readonly string[],
+    { memory = "96M", modules = [] }: UmlOptions,
+  ): Promise<UmlGuest> {
     const dir = await Deno.makeTempDir({ prefix: "ringfabric-uml-" });
     // In a process namespace of its own, whose first process takes all of the guest's with it when it is killed.
-    const process = new TestProcess(`UML guest ${booted++} on ${socket}`, "unshare", [
-      ...["--pid", "--fork", "--kill-child=KILL", "--", "setarch", "-R", "linux.uml"],
+    const [program = "", ...args] = [
+      ...[...prefix, "unshare", "--pid", "--fork", "--kill-child=KILL", "--", "setarch", "-R", "linux.uml"],
       ...[`mem=${memory}`, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", `init=${INIT}`],
-      ...[`uml_dir=${dir}`, "umid=guest", `virtio_uml.device=${socket}:1`],
+      ...[`uml_dir=${dir}`, "umid=guest", device],
       ...["con=null", "con0=null", "con1=fd:0,fd:1", "ssl=null", "stderr=1", "panic=1", "loglevel=5"],
       `MODULES=${modules.join(",")}`,
-    ], { env: { TMPDIR: "/dev/shm", HOME: dir } });
+    ];
+    const env = { TMPDIR: "/dev/shm", HOME: dir };
+    const process = new TestProcess(`UML guest ${booted++} on ${where}`, program, args, { env });
     const guest = new UmlGuest(process, dir);
     try {
       await process.expect(new RegExp(`${MARK}READY\n`), BOOT_DEADLINE_MS);

@@ -12,6 +12,8 @@ stty raw -echo -opost
 mkdir -p /run/m/lib
 ln -s /usr/lib/uml/modules /run/m/lib/modules
 for module in virtio_net ${MODULES//,/ }; do modprobe -d /run/m "$module"; done
+# User-Mode Linux's own driver names its interface so.
+[ -e /sys/class/net/vec0 ] && ip link set vec0 name eth0
 ip link set lo up
 printf '\036READY\n'
 while IFS= read -r line; do
