@@ -1,8 +1,9 @@
 /**
  * `deno task bench`: the engine alone over all kinds of traffic; this NIC with its switch on against testpmd's
  * net_vhost, which does not switch, against OVS-DPDK, which does, and against another build of our own; latency; what
- * passthrough brings; and what else an operator asks. Everything that is compared takes turns; figures are medians of
- * gated samples. Prints tables, with what misses its target first, and writes them with every sample as JSON.
+ * passthrough brings; TCP between Linux guests; and what else an operator asks. Everything that is compared takes turns;
+ * figures are medians of gated samples. Prints tables, with what misses its target first, and writes them with every
+ * sample as JSON.
  */
 import { Command } from "commander";
 import { lendHugePages } from "../support/huge_pages.ts";
@@ -14,6 +15,7 @@ import { latency, LATENCY_NAMES, latencyTable } from "./latency.ts";
 import { modes, modesTable } from "./modes.ts";
 import { system, systemTable } from "./system.ts";
 import { takeBacks, takeBackTable } from "./take_back.ts";
+import { tcp, tcpTable } from "./tcp.ts";
 import { judgeThroughput, throughput, THROUGHPUT_NAMES } from "./throughput_rows.ts";
 
 interface Options {
@@ -37,7 +39,10 @@ const BUSY_MAX = 0.05;
 const options = new Command("bench")
   .option("--rounds <n>", "how often those that are compared take turns", "3")
   .option("--samples <n>", "one-second samples a turn", "3")
-  .option("--only <text>", "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'system'")
+  .option(
+    "--only <text>",
+    "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'tcp', 'system'",
+  )
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
   .option("--skip-modes", "leave out emulated mode against passthrough", false)
@@ -46,7 +51,15 @@ const options = new Command("bench")
   .parse().opts<Options>();
 
 const modeName = (bytes: number) => `modes ${bytes}`;
-const parts = ["engine", ...THROUGHPUT_NAMES, ...LATENCY_NAMES, ...MODE_SIZES.map(modeName), "take back", "system"];
+const parts = [
+  "engine",
+  ...THROUGHPUT_NAMES,
+  ...LATENCY_NAMES,
+  ...MODE_SIZES.map(modeName),
+  "tcp",
+  "take back",
+  "system",
+];
 const { only = "" } = options;
 /** Whether a part of the whole is wanted: the one that is called so, or all in whose names the text is. */
 const wanted = (name: string) => parts.includes(only) ? name === only : name.includes(only);
@@ -116,13 +129,15 @@ async function main(): Promise<void> {
   const modeSizes = options.skipModes ? [] : MODE_SIZES.filter((bytes) => wanted(modeName(bytes)));
   const modeResults = modeSizes.length > 0 ? await modes(modeSizes, common.rounds, options) : [];
   show(modeResults, modesTable);
+  const tcpResults = wanted("tcp") ? await tcp(common.rounds) : [];
+  show(tcpResults, tcpTable);
   const taken = wanted("take back") ? await takeBacks(TAKE_BACKS) : [];
   show(taken, (rows) => takeBackTable(rows, TAKE_BACKS));
   const others = !options.skipSystem && wanted("system") ? await system() : undefined;
   if (others) console.log(`${systemTable(others)}\n`);
   const report = {
     ...{ at: new Date().toISOString(), command: "deno task bench", machine: machine(), engine, ...dpdk },
-    ...{ modes: modeResults, takeBacks: taken, system: others ?? {} },
+    ...{ modes: modeResults, tcp: tcpResults, takeBacks: taken, system: others ?? {} },
   };
   await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });
   await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
