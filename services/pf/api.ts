@@ -12,7 +12,10 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
   app.get("/", (c) => c.redirect("/docs"));
   app.get("/readyz", (c) => c.json({ ready: fabric.ready }, fabric.ready ? 200 : 503));
   app.get("/metrics", async (c) => {
-    const text = await metrics.text(await fabric.nicState(), fabric.settings.vfs.length);
+    const text = await metrics.text(await fabric.nicState(), {
+      numVfs: fabric.settings.vfs.length,
+      carrier: fabric.carrier,
+    });
     return c.text(text, 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
   app.get("/api/v1/events", (c) => {

@@ -34,7 +34,7 @@ export class Events {
   }
 
   /** Passes on what the NIC has told. */
-  relay(event: NicEvent): void {
+  relay(event: Exclude<NicEvent, { type: "uplink" }>): void {
     const { pool, type } = event;
     if (type === "attached") this.emit({ type, vf: pool });
     else if (type === "spoofed") {

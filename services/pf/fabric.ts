@@ -15,7 +15,10 @@ import {
   Operations,
   type PfEvent,
   type PfHandlers,
+  type PoolName,
   type Run,
+  type UplinkSpec,
+  type UplinkView,
   type Vf,
   type VfMode,
   type VfPatch,
@@ -29,7 +32,9 @@ import type { Links } from "./links.ts";
 import { difference, findVf, findVport, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
-import { nicView, vfView } from "./views.ts";
+import { mustBeUnbound } from "./uplink_rules.ts";
+import { Uplinks } from "./uplinks.ts";
+import { nicView, type Seen, vfView } from "./views.ts";
 import { Vports } from "./vports.ts";
 import { answerWish, GuestWishes } from "./guest_wishes.ts";
 
@@ -41,6 +46,7 @@ export class Fabric implements PfHandlers {
   readonly #events = new Events();
   readonly #settings: SettingsInForce;
   readonly #vports: Vports;
+  readonly #uplinks: Uplinks;
   readonly #wishes: GuestWishes;
   readonly #operations = new Operations();
   readonly #following: Promise<void>;
@@ -53,12 +59,18 @@ export class Fabric implements PfHandlers {
     this.#settings = settings;
     this.#wishes = new GuestWishes(this.#events, (mac) => store.derivedOwner(mac));
     this.#vports = new Vports({ store, settings, links, events: this.#events, wishes: this.#wishes, runDir });
+    this.#uplinks = new Uplinks({ settings, links, events: this.#events });
     this.#following = links.modeEvents.follow(() => Promise.resolve(), (event) => this.#onMode(event), () => {});
     settings.onWish = (event) => void answerWish(event, this, links.software);
   }
 
   get ready(): boolean {
     return this.#links.nic.connected;
+  }
+
+  /** The link that ports with linkState auto have. */
+  get carrier(): "up" | "down" {
+    return this.#settings.carrier;
   }
 
   get settings(): Settings {
@@ -74,17 +86,21 @@ export class Fabric implements PfHandlers {
     return await this.#links.nic.state().catch(() => undefined);
   }
 
+  async #look(): Promise<Seen> {
+    return { state: await this.nicState(), outcome: (pool) => this.#settings.uplinks.outcome(pool) };
+  }
+
   // VFs ------------------------------------------------------------------------------------------------------
 
   async listVfs(): Promise<Vf[]> {
-    const state = await this.nicState();
-    return this.settings.vfs.map((_, id) => vfView(this.settings, id, state, this.#runDir));
+    const seen = await this.#look();
+    return this.settings.vfs.map((_, id) => vfView(this.settings, id, seen, this.#runDir));
   }
 
   async getVf(id: number): Promise<Vf> {
-    const state = await this.nicState();
+    const seen = await this.#look();
     findVf(this.settings, id);
-    return vfView(this.settings, id, state, this.#runDir);
+    return vfView(this.settings, id, seen, this.#runDir);
   }
 
   async patchVf(id: number, patch: VfPatch, ifMatch?: string): Promise<Vf> {
@@ -143,6 +159,7 @@ export class Fabric implements PfHandlers {
       const detail = `vf ${id} is allotted to the guest of vport ${holder.id}: change the vport's mode instead`;
       throw new ApiError(409, detail, "id", "vf-allotted");
     }
+    mustBeUnbound(this.settings, id);
     const act = (run: Run) => this.#links.modes.put(`vfs/${id}`, request, run);
     return this.#operations.start(`vf ${id} to ${request.mode}`, act);
   }
@@ -157,7 +174,7 @@ export class Fabric implements PfHandlers {
   // The NIC --------------------------------------------------------------------------------------------------
 
   async getNic(): Promise<NicView> {
-    return nicView(this.settings, await this.nicState(), this.#runDir);
+    return nicView(this.settings, this.carrier, await this.#look(), this.#runDir);
   }
 
   async patchNic(patch: NicPatch): Promise<NicView> {
@@ -165,6 +182,14 @@ export class Fabric implements PfHandlers {
     log("info", "pf", `nic: ${JSON.stringify(patch)}`);
     this.#events.emit({ type: "nic-changed", changes: patch });
     return await this.getNic();
+  }
+
+  getUplink(pool: PoolName): Promise<UplinkView> {
+    return this.#uplinks.get(pool);
+  }
+
+  putUplink(pool: PoolName, spec: UplinkSpec): Promise<UplinkView> {
+    return this.#uplinks.put(pool, spec);
   }
 
   async listFilters(): Promise<Filter[]> {

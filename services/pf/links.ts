@@ -7,6 +7,8 @@ import {
   type PortState,
   type Programme,
   type SwitchProgramme,
+  type UplinkSpec,
+  UplinkState,
   type VhostEvent,
   VportState,
   type WishAnswer,
@@ -29,6 +31,11 @@ export class NicLink extends Link<NicEvent> {
   /** Takes a VF that is to be somebody else's back from the guest that drives it, with all that was held for that. */
   async takeBack(vf: number): Promise<void> {
     await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease?final=true`);
+  }
+
+  /** Puts something of the host behind a pool; answers what became of it. */
+  async putUplink(pool: Filter["pool"], spec: UplinkSpec): Promise<UplinkState> {
+    return UplinkState.parse(await this.peer.ask("PUT", `/api/v1/uplinks/${pool}`, spec));
   }
 
   async state(): Promise<NicState> {

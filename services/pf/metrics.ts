@@ -17,6 +17,44 @@ const ENGINE_COUNTERS: [string, string, (engine: EngineState) => number][] = [
   ["engine_slept_seconds_total", "Time asleep", (e) => e.sleptNsTotal * NS],
 ];
 
+/** What the PF itself knows. */
+export interface Told {
+  numVfs: number;
+  carrier: "up" | "down";
+}
+
+/** What of the host is behind pools, whether it is up, and what it counts. */
+function countUplinks({ uplinks }: NicState, registry: Registry): void {
+  const registers = [registry];
+  const gauge = (name: string, help: string, labelNames: string[]) =>
+    new Gauge({ name: `ringfabric_uplink_${name}`, help, labelNames, registers });
+  const up = gauge("up", "Whether the host's interface behind a pool is up", ["pool"]);
+  const info = gauge("info", "What is behind a pool, and how its frames are moved", [
+    "pool",
+    "kind",
+    "interface",
+    "io",
+  ]);
+  const counters = new Map<string, Counter>();
+  for (
+    const [pool, { spec: { kind }, state, interface: name = "", io = "", counters: counted }] of Object.entries(uplinks)
+  ) {
+    if (state === "none") continue;
+    up.set({ pool }, state === "up" ? 1 : 0);
+    info.set({ pool, kind, interface: name, io }, 1);
+    for (const [counter, value] of Object.entries(counted)) {
+      const metric = counters.get(counter) ?? new Counter({
+        name: `ringfabric_uplink_${counter}_total`,
+        help: `${counter} of the host's interface behind a pool`,
+        labelNames: ["pool"],
+        registers,
+      });
+      counters.set(counter, metric);
+      metric.inc({ pool }, value);
+    }
+  }
+}
+
 /** The last scrape's busy and up time, for the ratio between two scrapes. */
 export class Metrics {
   #busyNs = 0;
@@ -24,13 +62,14 @@ export class Metrics {
   #instance = "";
 
   /** The text of one scrape. */
-  async text(state: NicState | undefined, numVfs: number): Promise<string> {
+  async text(state: NicState | undefined, { numVfs, carrier }: Told): Promise<string> {
     const registry = new Registry();
     const registers = [registry];
     const gauge = (name: string, help: string, value: number) =>
       new Gauge({ name: `ringfabric_${name}`, help, registers }).set(value);
     gauge("nic_up", "Whether the NIC is reachable", state ? 1 : 0);
     gauge("vfs", "VFs that exist", numVfs);
+    gauge("carrier", "Whether VFs with link state auto have a carrier", carrier === "up" ? 1 : 0);
     if (!state) return await registry.metrics();
 
     for (const [name, help, read] of ENGINE_COUNTERS) {
@@ -69,6 +108,7 @@ export class Metrics {
       const counter = new Counter({ name: metric, help, labelNames: ["vf"], registers });
       for (const [vf, pool] of pools) counter.inc({ vf }, (pool.counters[name] ?? 0) * NS);
     }
+    countUplinks(state, registry);
     return await registry.metrics();
   }
 

@@ -16,6 +16,7 @@ import {
   type VportPatch,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
+import { mustKeepBound } from "./uplink_rules.ts";
 
 /** A patch whose address is one. */
 export type OwnPatch<P extends { mac?: unknown }> = Omit<P, "mac"> & { mac?: string | undefined };
@@ -159,7 +160,7 @@ export function allotVf(settings: Settings, id: number, isFree: (vf: number) => 
   const vport = findVport(settings, id);
   if (vport.vf !== null) return settings;
   const taken = new Set(settings.vports.map(({ vf }) => vf));
-  const vf = settings.vfs.findLastIndex((_, vf) => !taken.has(vf) && isFree(vf));
+  const vf = settings.vfs.findLastIndex((_, vf) => !taken.has(vf) && settings.uplinks[vf] === undefined && isFree(vf));
   if (vf < 0) {
     const detail = `no VF is left for the guest of vport ${id}: all ${settings.vfs.length} are in use`;
     throw new ApiError(409, detail, "mode", "no-vf-left");
@@ -193,6 +194,7 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
       "numVfs",
     );
   }
+  mustKeepBound(settings, count);
   const next: Settings = {
     ...settings,
     switchMode: patch.switchMode ?? settings.switchMode,

@@ -8,10 +8,11 @@ function inForce<P extends PortPolicy>(policy: P): P {
 }
 
 /**
- * What of the settings the NIC has to know. A VF that is allotted to a vport's guest has the vport's policy; until the
- * guest drives it, what comes for it goes where the guest still is: to the switch behind the PF's pool.
+ * What of the settings the NIC has to know; `carrier` is the link that ports with linkState auto have. A VF that is
+ * allotted to a vport's guest has the vport's policy; until the guest drives it, what comes for it goes where the guest
+ * still is: to the switch behind the PF's pool.
  */
-export function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings): Programme {
+export function nicProgramme({ switchMode, pfMac, vfs, vports }: Settings, carrier: "up" | "down"): Programme {
   const effective = vfs.map((own, vf) => {
     const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
     return allotted === null
@@ -20,18 +21,18 @@ export function nicProgramme({ switchMode, link, pfMac, vfs, vports }: Settings)
   });
   const onSwitch = vports.filter(({ vf }) => vf === null);
   return {
-    ...{ switchMode, link, pfMac, vfs: effective },
+    ...{ switchMode, link: carrier, pfMac, vfs: effective },
     vports: onSwitch.map(({ mac, allowedMacs, vlan, vlanProto }) => ({ mac, allowedMacs, vlan, vlanProto })),
   };
 }
 
 /** What of them the software switch has to know. */
-export function switchProgramme({ switchMode, link, vports }: Settings): SwitchProgramme {
-  return { switchMode, link, vports: vports.map(inForce) };
+export function switchProgramme({ switchMode, vports }: Settings, carrier: "up" | "down"): SwitchProgramme {
+  return { switchMode, link: carrier, vports: vports.map(inForce) };
 }
 
 /** Whether a change is the software switch's too. Without vports it has nothing to know, and need not even be there. */
 export function concernsSwitch(next: Settings, before: Settings): boolean {
   if (next.vports !== before.vports) return true;
-  return next.vports.length > 0 && (next.link !== before.link || next.switchMode !== before.switchMode);
+  return next.vports.length > 0 && next.switchMode !== before.switchMode;
 }

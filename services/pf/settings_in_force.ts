@@ -4,19 +4,29 @@
  * changes.
  */
 import { Turns } from "../../shared/async/mod.ts";
-import type { VhostEvent } from "../../shared/api/mod.ts";
+import { log, type NicEvent, oneLine, type PoolName, type VhostEvent } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { concernsSwitch, nicProgramme, switchProgramme } from "./programme.ts";
 import type { Settings, Store } from "./store.ts";
+import { carrierOf } from "./uplink_rules.ts";
+import { UplinksInForce } from "./uplinks_in_force.ts";
+
+/** How often an uplink that has failed is tried again: its interface may have come. */
+const RETRY_MS = 2000;
 
 /** The settings, and how they change. */
 export class SettingsInForce {
+  readonly uplinks: UplinksInForce;
   readonly #store: Store;
   readonly #links: Links;
+  readonly #events: Events;
   readonly #turns = new Turns();
   readonly #following: Promise<unknown>;
+  readonly #retrying: ReturnType<typeof setInterval>;
   #now: Settings;
+  /** The carrier that NIC and switch are programmed with. */
+  #carrier: "up" | "down";
   /** Told what guests wish by their control queues. */
   onWish: (event: VhostEvent) => void = () => {};
 
@@ -24,24 +34,93 @@ export class SettingsInForce {
   constructor(store: Store, links: Links, events: Events) {
     this.#store = store;
     this.#links = links;
+    this.#events = events;
     this.#now = store.load();
     const { nic, software } = links;
+    this.uplinks = new UplinksInForce(nic, events);
+    this.#carrier = this.#carrierOf(this.#now);
     this.#following = Promise.all([
       nic.follow(
-        () => this.#turns.take(() => nic.program(nicProgramme(this.#now))),
-        (event) => events.relay(event),
+        () => this.#turns.take(() => this.#restore()),
+        (event) => this.#onNic(event),
         (up) => events.emit({ type: up ? "nic-up" : "nic-down" }),
       ),
       software.follow(
-        () => this.#turns.take(() => software.program(switchProgramme(this.#now))),
+        () => this.#turns.take(() => software.program(switchProgramme(this.#now, this.#carrier))),
         (event) => this.onWish(event),
         () => {},
       ),
     ]);
+    this.#retrying = setInterval(() => this.#retry(), RETRY_MS);
   }
 
   get now(): Settings {
     return this.#now;
+  }
+
+  /** The link that ports with linkState auto have. */
+  get carrier(): "up" | "down" {
+    return this.#carrier;
+  }
+
+  #carrierOf(settings: Settings): "up" | "down" {
+    return carrierOf(settings, this.uplinks.outcome("uplink"));
+  }
+
+  /** The NIC has come back, or this PF: everything is put in force, and a link that is up does not go down for it. */
+  async #restore(): Promise<void> {
+    await this.uplinks.learn(this.#now);
+    await this.#program(this.#carrierOf(this.#now));
+    await this.uplinks.restore(this.#now);
+    await this.#follow();
+  }
+
+  #onNic(event: NicEvent): void {
+    if (event.type !== "uplink") return this.#events.relay(event);
+    this.uplinks.relay(event);
+    if (this.#carrierOf(this.#now) !== this.#carrier) this.#soon(() => this.#follow());
+  }
+
+  /** Tries a pool's uplink again, if it has failed. Throws why it still cannot be. */
+  retryUplink(pool: PoolName): Promise<void> {
+    return this.#turns.take(async () => {
+      await this.uplinks.again(this.#now, pool);
+      await this.#follow();
+    });
+  }
+
+  /** Tries what has failed again. */
+  #retry(): void {
+    const { nic } = this.#links;
+    if (!nic.connected || !this.uplinks.hasFailed(this.#now)) return;
+    this.#soon(async () => {
+      await this.uplinks.restore(this.#now);
+      await this.#follow();
+    });
+  }
+
+  /** Does what nobody waits for, in its turn. If the NIC does not take it, the whole programme is sent anew. */
+  #soon(step: () => Promise<void>): void {
+    void this.#turns.take(step).catch((error) => {
+      log("warn", "pf", `cannot follow the uplink: ${oneLine(error)}`);
+      this.#links.nic.reconnect();
+    });
+  }
+
+  /** Has NIC and switch follow the uplink's interface. */
+  async #follow(): Promise<void> {
+    const carrier = this.#carrierOf(this.#now);
+    if (carrier !== this.#carrier) await this.#program(carrier);
+  }
+
+  async #program(carrier: "up" | "down"): Promise<void> {
+    const { nic, software } = this.#links;
+    await nic.program(nicProgramme(this.#now, carrier));
+    if (carrier === this.#carrier) return;
+    this.#carrier = carrier;
+    this.#events.emit({ type: "nic-changed", changes: { carrier } });
+    if (this.#now.vports.length === 0) return;
+    await software.program(switchProgramme(this.#now, carrier)).catch(() => software.reconnect());
   }
 
   /** Makes one change. Throws what `step` throws, or why it cannot be in force; nothing has changed then. */
@@ -51,25 +130,31 @@ export class SettingsInForce {
       const before = this.#now;
       const next = await step(before);
       if (next === before) return;
+      let carrier = this.#carrier;
       let isSwitchAsked = false;
       try {
         await this.#store.save(next, async () => {
-          await nic.program(nicProgramme(next));
-          if (!concernsSwitch(next, before)) return;
+          await this.uplinks.change(next, before);
+          carrier = this.#carrierOf(next);
+          await nic.program(nicProgramme(next, carrier));
+          if (!concernsSwitch(next, before) && (carrier === this.#carrier || next.vports.length === 0)) return;
           isSwitchAsked = true;
-          await software.program(switchProgramme(next));
+          await software.program(switchProgramme(next, carrier));
         });
       } catch (error) {
         // The NIC may have taken what the disk then refused, or take late what timed out here.
-        await nic.program(nicProgramme(before)).catch(() => nic.reconnect());
+        await this.uplinks.change(before, next).then(() => nic.program(nicProgramme(before, this.#carrier)))
+          .catch(() => nic.reconnect());
         if (isSwitchAsked) software.reconnect();
         throw error;
       }
       this.#now = next;
+      this.#carrier = carrier;
     });
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#retrying);
     this.#links.nic.close();
     this.#links.software.close();
     await this.#following;

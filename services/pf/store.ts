@@ -1,11 +1,12 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, uplinkMac, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
+import { defaultPolicy, uplinkMac, UplinkSpec, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { isNewFabric, log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
 
-const SCHEMA_VERSION = 1;
+/** 2: uplinks; a link that is up without anybody having said so is auto. */
+const SCHEMA_VERSION = 2;
 
 /** What vports' derived addresses are counted from; VFs' are counted from 0. */
 const VPORT_BASE = 0x1000;
@@ -13,10 +14,12 @@ const VPORT_BASE = 0x1000;
 /** Everything the PF keeps. */
 export interface Settings {
   switchMode: "veb" | "vepa";
-  link: "up" | "down";
+  link: "auto" | "up" | "down";
   pfMac: string;
   vfs: VfPolicy[];
   vports: Vport[];
+  /** What of the host is behind which pool: by "uplink", "pf" or the number of a VF. Those without one have none. */
+  uplinks: Record<string, UplinkSpec>;
 }
 
 /** Opens the database at `path`. One that is damaged is put aside, and a new one is begun. Throws if neither can be. */
@@ -60,6 +63,8 @@ function openSound(path: string): DatabaseSync {
       CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
       CREATE TABLE IF NOT EXISTS vf (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
       CREATE TABLE IF NOT EXISTS vport (id INTEGER PRIMARY KEY, policy TEXT NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS uplink (pool TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+      ${row.user_version < 2 ? "DELETE FROM setting WHERE name = 'link' AND value = 'up';" : ""}
       PRAGMA user_version = ${SCHEMA_VERSION}`);
     return db;
   } catch (error) {
@@ -116,6 +121,8 @@ export class Store implements Disposable {
   load(): Settings {
     const rows = this.#db.prepare("SELECT id, policy FROM vf ORDER BY id").all();
     const vports = this.#db.prepare("SELECT id, policy FROM vport ORDER BY id").all();
+    const uplinks = this.#db.prepare("SELECT pool, spec FROM uplink").all();
+    const link = this.#setting("link");
     const count = Number(this.#setting("numVfs"));
     // What an older version did not know has its first value.
     const kept = new Map(rows.map((row) => {
@@ -124,7 +131,7 @@ export class Store implements Disposable {
     }));
     return {
       switchMode: this.#setting("switchMode") === "vepa" ? "vepa" : "veb",
-      link: this.#setting("link") === "down" ? "down" : "up",
+      link: link === "down" || link === "up" ? link : "auto",
       pfMac: deriveMac(this.#macSeed, "pf"),
       vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
       vports: vports.map((row) => {
@@ -133,6 +140,9 @@ export class Store implements Disposable {
         // A VF is allotted to a guest, and that of an earlier run is gone.
         return isNewFabric() ? { ...kept, vf: null } : kept;
       }),
+      uplinks: Object.fromEntries(
+        uplinks.map(({ pool, spec }) => [String(pool), UplinkSpec.parse(JSON.parse(String(spec)))]),
+      ),
     };
   }
 
@@ -149,6 +159,9 @@ export class Store implements Disposable {
       this.#db.exec("DELETE FROM vport");
       const insert = this.#db.prepare("INSERT INTO vport VALUES (?, ?)");
       for (const vport of settings.vports) insert.run(vport.id, JSON.stringify(vport));
+      this.#db.exec("DELETE FROM uplink");
+      const keep = this.#db.prepare("INSERT INTO uplink VALUES (?, ?)");
+      for (const [pool, spec] of Object.entries(settings.uplinks)) keep.run(pool, JSON.stringify(spec));
       await apply();
       this.#db.exec("COMMIT");
     } catch (error) {

@@ -1,16 +1,52 @@
 /** What the API shows: the PF's settings, and what the NIC says, if it is there. Pure. */
-import { type NicState, type NicView, socketPath, type Vf, type VfPolicy } from "../../shared/api/mod.ts";
+import {
+  type NicState,
+  type NicView,
+  type PoolName,
+  socketPath,
+  type UplinkView,
+  type Vf,
+  type VfPolicy,
+} from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
+import { isSameSpec, type Outcome, specOf } from "./uplink_rules.ts";
+
+/** What the NIC says of its pools, if it is there, and what became of each uplink. */
+export interface Seen {
+  state: NicState | undefined;
+  outcome(pool: PoolName): Outcome | undefined;
+}
+
+/** What is to be behind a pool, and whether it is. */
+export function uplinkView(settings: Settings, pool: PoolName, { state, outcome }: Seen): UplinkView {
+  const spec = specOf(settings, pool);
+  const found = state?.uplinks[pool];
+  if (found && isSameSpec(found.spec, spec)) return { pool, ...found };
+  const nothing = { pool, spec, counters: {}, offloads: [] };
+  if (!state) return { ...nothing, state: null };
+  return { ...nothing, ...(spec.kind === "none" ? { state: "none" } : outcome(pool) ?? { state: "down" }) };
+}
+
+/** The same in short, where it stands beside other things. */
+function uplinkLine(settings: Settings, pool: PoolName, seen: Seen) {
+  const { spec, state, reason, interface: name } = uplinkView(settings, pool, seen);
+  return {
+    ...{ spec, state },
+    ...(reason === undefined ? {} : { reason }),
+    ...(name === undefined ? {} : { interface: name }),
+  };
+}
 
 /** VF `id` with its policy. What only the NIC knows is null while it does not answer. */
-export function vfView(settings: Settings, id: number, state: NicState | undefined, runDir: string): Vf {
-  const pool = state?.vfs[id];
+export function vfView(settings: Settings, id: number, seen: Seen, runDir: string): Vf {
+  const pool = seen.state?.vfs[id];
   return {
     id,
     ...settings.vfs[id] as VfPolicy,
     vport: settings.vports.find(({ vf }) => vf === id)?.id ?? null,
     mode: pool ? pool.mode ?? "passthrough" : null,
     ...(pool?.plugin === undefined ? {} : { plugin: pool.plugin }),
+    uplink: settings.uplinks[id] ? uplinkLine(settings, id, seen) : null,
     socket: socketPath(runDir, `vf${id}`),
     attached: pool?.attached ?? null,
     ...(pool?.owner === undefined ? {} : { owner: pool.owner }),
@@ -22,11 +58,13 @@ export function vfView(settings: Settings, id: number, state: NicState | undefin
 }
 
 /** The NIC with its uplink. */
-export function nicView(settings: Settings, state: NicState | undefined, runDir: string): NicView {
+export function nicView(settings: Settings, carrier: NicView["carrier"], seen: Seen, runDir: string): NicView {
+  const { state } = seen;
   const { vfs, switchMode, link, pfMac } = settings;
   return {
-    ...{ numVfs: vfs.length, switchMode, link, pfMac, reachable: state !== undefined },
+    ...{ numVfs: vfs.length, switchMode, link, carrier, pfMac, reachable: state !== undefined },
     uplink: {
+      ...uplinkLine(settings, "uplink", seen),
       socket: socketPath(runDir, "uplink"),
       attached: state?.uplink.attached ?? null,
       counters: state?.uplink.counters ?? null,

@@ -96,7 +96,7 @@ export class GuestShell {
 }
 
 /** What guests need of the PF, and the token with which services speak to each other. */
-export type GuestPeers = Pick<Peers, "token" | "config" | "nicLink" | "wish" | "leaveGroups">;
+export type GuestPeers = Pick<Peers, "token" | "config" | "carrier" | "wish" | "leaveGroups">;
 
 /** All guests that report. */
 export class Guests {
@@ -193,8 +193,8 @@ export class Guests {
   /** What the interface on a port is to be. */
   async config(port: string): Promise<GuestConfig> {
     try {
-      const [vf, link] = await Promise.all([this.#peers.config(port), this.#peers.nicLink()]);
-      const up = isLinkUp(vf.linkState, link);
+      const [vf, carrier] = await Promise.all([this.#peers.config(port), this.#peers.carrier()]);
+      const up = isLinkUp(vf.linkState, carrier);
       const config: GuestConfig = { mac: vf.mac, up, promisc: vf.promisc, multicast: receivedMulticast(vf) };
       this.#configs.set(port, config);
       return config;

@@ -4,6 +4,7 @@ import {
   type HoldGrant,
   type LeaseView,
   type LinkPatch,
+  type NicView,
   Peer,
   type PortState,
   type TakenBack,
@@ -50,8 +51,9 @@ export class Peers {
     return await this.#pf.ask("GET", pathOf(port));
   }
 
-  async nicLink(): Promise<"up" | "down"> {
-    return (await this.#pf.ask<{ link: "up" | "down" }>("GET", "/api/v1/nic")).link;
+  /** The link that ports with linkState auto have. */
+  async carrier(): Promise<"up" | "down"> {
+    return (await this.#pf.ask<NicView>("GET", "/api/v1/nic")).carrier;
   }
 
   /** Holds a VF's frames; answers the token with which its guest may attach, and by which hold the NIC will know it. */

@@ -75,7 +75,7 @@ export class Access {
   }
 }
 
-const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode)?$/;
+const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink)?$/;
 
 /** Whether a role may send a request: reads have no effects, whatever their path. */
 export function isAllowed(role: Role, method: string, path: string): boolean {

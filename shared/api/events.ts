@@ -15,6 +15,7 @@ export type PfEvent =
   | ({ type: "mode-failed"; mode: string | null; plugin?: string; reason?: string; detail?: string } & Whose)
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
+  | { type: "uplink-up" | "uplink-down" | "uplink-failed"; vf: number | "pf" | "uplink"; reason?: string | undefined }
   | { type: "spoofed"; vf: number | "pf" | "uplink"; frames: number }
   /** Of those since the id that a listener named, some are not kept any more. */
   | { type: "missed" }

@@ -17,6 +17,7 @@ export * from "./operations.ts";
 export * from "./options.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";
+export * from "./pf_uplinks.ts";
 export * from "./pf_views.ts";
 export * from "./problem.ts";
 export * from "./run_dir.ts";

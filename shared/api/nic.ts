@@ -133,11 +133,21 @@ export const Filter = z.object({
 }).openapi("Filter");
 export type Filter = z.output<typeof Filter>;
 
+/** A pool of the NIC, as the API names it. */
+export type PoolName = Filter["pool"];
+
 /** What the NIC tells on its event stream. */
 export const NicEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("attached"), pool: Filter.shape.pool, owner: z.string() }),
   z.object({ type: z.literal("detached"), pool: Filter.shape.pool, reason: z.string() }),
   z.object({ type: z.literal("spoofed"), pool: Filter.shape.pool, frames: z.int() }),
   z.object({ type: z.literal("queue-error"), pool: Filter.shape.pool, index: z.int(), reason: z.string() }),
+  /** What is behind a pool has come up, gone down or failed, or is gone. */
+  z.object({
+    type: z.literal("uplink"),
+    pool: Filter.shape.pool,
+    state: UplinkState.shape.state,
+    reason: z.string().optional(),
+  }),
 ]);
 export type NicEvent = z.output<typeof NicEvent>;

@@ -9,39 +9,18 @@ import { LinkPatch } from "./guest.ts";
 import type { Operation } from "./operation.ts";
 import { answerOperation, operationAnswers, operationRoutes, preferParameter, type Run } from "./operations.ts";
 import { bearer } from "./peer.ts";
-import { Problem } from "./problem.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
-import { Filter } from "./nic.ts";
+import { Filter, type PoolName } from "./nic.ts";
+import type { UplinkSpec } from "./uplink.ts";
+import { uplinkRoutes } from "./pf_uplinks.ts";
 import * as V from "./pf_views.ts";
+import { body, errors, json, params, problemBody } from "./route_parts.ts";
 import { VfPatch, vfShape } from "./vf.ts";
 
-const json = <T extends z.ZodType>(schema: T, description: string) => ({
-  content: { "application/json": { schema } },
-  description,
-});
-const problemBody = (description: string) => ({
-  content: { "application/problem+json": { schema: Problem } },
-  description,
-});
-const body = <T extends z.ZodType>(schema: T, description: string) => ({
-  body: { ...json(schema, description), required: true as const },
-});
-const errors = {
-  400: problemBody("The body is not JSON"),
-  404: problemBody("There is no such VF or vport"),
-  409: problemBody("It conflicts with something else"),
-  412: problemBody("The policy is not the one of If-Match any more"),
-  422: problemBody("A field is not acceptable; it is named"),
-  503: problemBody("The NIC is not reachable; nothing was changed"),
-};
 const modeErrors = {
   ...errors,
   503: problemBody("A service or the guest did not do its part in time; `inForce` says which mode there is now"),
 };
-const params = z.object({
-  id: z.string().regex(/^\d{1,9}$/, "is the number of a VF or vport").transform(Number).openapi({ type: "integer" }),
-});
-
 /** The PF's routes. */
 const pfRoutes = {
   listVfs: createRoute({ method: "get", path: "/api/v1/vfs", responses: { 200: json(z.array(V.Vf), "All VFs") } }),
@@ -162,6 +141,7 @@ const pfRoutes = {
     responses: { 200: json(V.VportView, "Granted and in force"), ...errors },
   }),
   ...operationRoutes,
+  ...uplinkRoutes,
   listFilters: createRoute({
     method: "get",
     path: "/api/v1/filters",
@@ -194,6 +174,9 @@ export interface PfHandlers {
   getOperation(id: string): Operation;
   getNic(): Promise<V.NicView>;
   patchNic(patch: V.NicPatch): Promise<V.NicView>;
+  getUplink(pool: PoolName): Promise<V.UplinkView>;
+  /** Throws unless it is in force and on disk. */
+  putUplink(pool: PoolName, spec: UplinkSpec): Promise<V.UplinkView>;
   listFilters(): Promise<Filter[]>;
 }
 
@@ -254,6 +237,16 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     })
     .openapi(pfRoutes.getNic, async (c) => c.json(await handlers.getNic(), 200))
     .openapi(pfRoutes.patchNic, async (c) => c.json(await handlers.patchNic(c.req.valid("json")), 200))
+    .openapi(pfRoutes.getNicUplink, async (c) => c.json(await handlers.getUplink("uplink"), 200))
+    .openapi(pfRoutes.putNicUplink, async (c) => {
+      return c.json(await handlers.putUplink("uplink", c.req.valid("json")), 200);
+    })
+    .openapi(pfRoutes.getPfUplink, async (c) => c.json(await handlers.getUplink("pf"), 200))
+    .openapi(pfRoutes.putPfUplink, async (c) => c.json(await handlers.putUplink("pf", c.req.valid("json")), 200))
+    .openapi(pfRoutes.getVfUplink, async (c) => c.json(await handlers.getUplink(c.req.valid("param").id), 200))
+    .openapi(pfRoutes.putVfUplink, async (c) => {
+      return c.json(await handlers.putUplink(c.req.valid("param").id, c.req.valid("json")), 200);
+    })
     .openapi(pfRoutes.listOperations, (c) => c.json(handlers.listOperations(), 200))
     .openapi(pfRoutes.getOperation, (c) => c.json(handlers.getOperation(c.req.valid("param").id), 200))
     .openapi(pfRoutes.listFilters, async (c) => c.json(await handlers.listFilters(), 200));

@@ -1,8 +1,37 @@
 /** What the PF's API shows and takes: VFs, vports, the NIC. */
 import { z } from "@hono/zod-openapi";
-import { EngineState, QueueState } from "./nic.ts";
+import { EngineState, Filter, QueueState } from "./nic.ts";
+import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
 import { VPORTS_MAX } from "./vport.ts";
+
+/** What is to be behind a pool, and whether it is. */
+const UplinkLine = UplinkState.pick({ spec: true, reason: true, interface: true }).extend({
+  state: UplinkState.shape.state.nullable().openapi({ description: "null: the NIC does not answer" }),
+});
+
+/** An uplink: what of the host is behind a pool. */
+export const UplinkView = UplinkLine.extend({
+  ...UplinkState.pick({ io: true, mtu: true, mac: true, counters: true, offloads: true }).shape,
+  pool: Filter.shape.pool.openapi({ description: "uplink, pf, or the number of a VF" }),
+}).openapi("Uplink");
+export type UplinkView = z.output<typeof UplinkView>;
+
+/** What a PUT of an uplink may hold: a spec, or its short form as a JSON string. */
+export const UplinkRequest = z.preprocess((value, context) => {
+  if (typeof value !== "string") return value;
+  try {
+    return parseUplinkSpec(value);
+  } catch (error) {
+    context.addIssue((error as Error).message);
+    return z.NEVER;
+  }
+}, UplinkSpec).openapi("UplinkRequest", {
+  oneOf: [
+    { $ref: "#/components/schemas/UplinkSpec" },
+    { type: "string", example: "tap:rf0", description: "tap:NAME, packet:IFACE, xdp:IFACE, pcap:FILE or none" },
+  ],
+});
 
 /** A VF as the API shows it. */
 export const Vf = z.object({
@@ -13,6 +42,7 @@ export const Vf = z.object({
     description: "Who drives the VF's queue pair; null, as with all that follows: the NIC does not answer",
   }),
   plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
+  uplink: UplinkLine.nullable().openapi({ description: "What of the host the VF is bound to; null: nothing" }),
   socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
   attached: z.boolean().nullable(),
   owner: z.string().optional(),
@@ -40,10 +70,11 @@ export type FabricStats = z.output<typeof FabricStats>;
 export const NicView = z.object({
   numVfs: z.int(),
   switchMode: z.enum(["veb", "vepa"]),
-  link: z.enum(["up", "down"]),
+  link: z.enum(["auto", "up", "down"]).openapi({ description: "auto: as the uplink's interface is" }),
+  carrier: z.enum(["up", "down"]).openapi({ description: "What VFs with linkState auto have now" }),
   pfMac: z.string(),
   reachable: z.boolean(),
-  uplink: z.object({
+  uplink: UplinkLine.extend({
     socket: z.string(),
     attached: z.boolean().nullable(),
     counters: z.record(z.string(), z.int()).nullable(),
@@ -78,6 +109,8 @@ export type VportPatch = z.output<typeof VportPatch>;
 export const NicPatch = z.strictObject({
   numVfs: z.int({ error: "must be a whole number" }).min(0, "0–256 VFs").max(256, "0–256 VFs"),
   switchMode: z.enum(["veb", "vepa"], { error: "is veb or vepa" }),
-  link: z.enum(["up", "down"], { error: "is up or down" }),
+  link: z.enum(["auto", "up", "down"], { error: "is auto, up or down" }).openapi({
+    description: "auto: down while there is an uplink whose interface is down; up: whatever it is",
+  }),
 }).partial().openapi("NicPatch");
 export type NicPatch = z.output<typeof NicPatch>;

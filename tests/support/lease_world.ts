@@ -112,7 +112,7 @@ export class LeaseWorld implements AsyncDisposable {
       wish: none,
       leaveGroups: none,
       config: none,
-      nicLink: none,
+      carrier: none,
       hold: (vf, deadlineMs) => refusing(() => this.nic.hold(vf, deadlineMs)),
       release: (vf) => this.nic.release(vf),
       takeBack: (vf) => refusing(() => this.nic.takeBack(vf, "the hypervisor took it back")),

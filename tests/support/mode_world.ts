@@ -140,7 +140,7 @@ export class ModeWorld implements ShellWorld {
     };
     const { troubles } = this;
     return {
-      ...{ token: undefined, wish: none, leaveGroups: none, config: none, nicLink: none },
+      ...{ token: undefined, wish: none, leaveGroups: none, config: none, carrier: none },
       vf: (vf) => Promise.resolve({ hardware: this.hardware.get(vf) ?? "any" } as never),
       // deno-lint-ignore require-await
       port: async (port) => known(portOf(port)),

@@ -10,10 +10,13 @@ import {
   type NicEvent,
   type NicState,
   type PfEvent,
+  type PoolName,
   type PortState,
   type Problem,
   type Programme,
   type SwitchProgramme,
+  type UplinkSpec,
+  type UplinkState,
   type Vf,
   type VfMode,
   type VhostEvent,
@@ -103,8 +106,32 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
   /** VFs that were taken back, in order. */
   readonly takenBack: number[] = [];
   /** What it says of each VF; VFs that are not named are idle. */
-  readonly pools = new Map<number, Partial<NicState["pf"]>>();
+  readonly pools = new Map<number | "pf" | "uplink", Partial<NicState["pf"]>>();
   isAway = false;
+  /** What is behind its pools. */
+  uplinks: NicState["uplinks"] = {};
+  /** Every uplink that was put, the refused ones too. */
+  readonly putUplinks: [PoolName, UplinkSpec][] = [];
+  /** What it answers to the next specs that are not none, one after the other; then it takes them, and they are up. */
+  readonly uplinkRefusals: Error[] = [];
+
+  putUplink(pool: PoolName, spec: UplinkSpec): Promise<UplinkState> {
+    this.putUplinks.push([pool, spec]);
+    const refusal = spec.kind === "none" ? undefined : this.uplinkRefusals.shift();
+    if (refusal) return Promise.reject(refusal);
+    const state = spec.kind === "none" ? "none" : "up";
+    const { [pool]: _, ...others } = this.uplinks;
+    const put: UplinkState = { spec, state, counters: {}, offloads: [] };
+    this.uplinks = state === "none" ? others : { ...others, [pool]: put };
+    return Promise.resolve(put);
+  }
+
+  /** The host's interface behind a pool has come up or gone down. */
+  turn(pool: PoolName, state: "up" | "down", reason?: string): void {
+    const before = this.uplinks[pool];
+    if (before) this.uplinks = { ...this.uplinks, [pool]: { ...before, state, ...(reason ? { reason } : {}) } };
+    this.tell({ type: "uplink", pool, state, ...(reason ? { reason } : {}) });
+  }
 
   takeBack(vf: number): Promise<void> {
     this.takenBack.push(vf);
@@ -115,8 +142,10 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     if (this.isAway) return Promise.reject(new ApiError(503, "the NIC does not answer", undefined, "unreachable"));
     const count = this.programmes.at(-1)?.vfs.length ?? 0;
     const vfs = Array.from({ length: count }, (_, vf) => ({ ...IDLE_POOL, ...this.pools.get(vf) }));
+    const pool = (name: "pf" | "uplink") => ({ ...IDLE_POOL, ...this.pools.get(name) });
     return Promise.resolve({
-      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: IDLE_POOL, uplink: IDLE_POOL, uplinks: {} },
+      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: pool("pf"), uplink: pool("uplink") },
+      uplinks: this.uplinks,
     });
   }
 
@@ -181,7 +210,14 @@ export class TestPf implements AsyncDisposable {
   readonly events: PfEvent[] = [];
   readonly #store: Store;
 
-  private constructor(store: Store, modes: Links["modes"] | undefined) {
+  private constructor(
+    store: Store,
+    modes: Links["modes"] | undefined,
+    uplinks: NicState["uplinks"],
+    uplinkRefusals: Error[],
+  ) {
+    this.nic.uplinks = uplinks;
+    this.nic.uplinkRefusals.push(...uplinkRefusals);
     const links: Links = {
       nic: this.nic,
       software: this.software,
@@ -194,9 +230,18 @@ export class TestPf implements AsyncDisposable {
     this.app = pfApi(this.fabric, undefined);
   }
 
-  /** A PF with `vfs` VFs; `path`: where its settings are kept; `modes`: a vf service that is not played. */
-  static async start(vfs = 4, path = ":memory:", modes?: Links["modes"]): Promise<TestPf> {
-    const pf = new TestPf(new Store(path, "test", vfs), modes);
+  /**
+   * A PF with `vfs` VFs; `path`: where its settings are kept; `modes`: a vf service that is not played; `uplinks`: what
+   * its NIC has already, and what it refuses first.
+   */
+  static async start(
+    vfs = 4,
+    path = ":memory:",
+    modes?: Links["modes"],
+    uplinks: NicState["uplinks"] = {},
+    uplinkRefusals: Error[] = [],
+  ): Promise<TestPf> {
+    const pf = new TestPf(new Store(path, "test", vfs), modes, uplinks, uplinkRefusals);
     await Promise.all([pf.nic.up, pf.software.up]);
     return pf;
   }

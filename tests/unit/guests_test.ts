@@ -69,7 +69,7 @@ class Hypervisor implements GuestPeers {
     return this.#answer(this.policy as never);
   }
 
-  nicLink(): Promise<"up" | "down"> {
+  carrier(): Promise<"up" | "down"> {
     return this.#answer(this.link);
   }
 
