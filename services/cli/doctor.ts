@@ -1,7 +1,7 @@
 /** `fabric doctor`: why a guest has no traffic. It looks, changes nothing, and says what to do. */
 import type { Command } from "commander";
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
-import type { FabricStats, NicView, PortState, Vf } from "../../shared/api/mod.ts";
+import { type FabricStats, formatUplinkSpec, type NicView, type PortState, type Vf } from "../../shared/api/mod.ts";
 import { ADVICE } from "./advice.ts";
 import { type Context, examples } from "./context.ts";
 import { parseIds } from "./values.ts";
@@ -16,6 +16,8 @@ export interface Finding {
   bad: boolean;
   text: string;
 }
+
+type UplinkLine = Pick<NicView["uplink"], "spec" | "state" | "reason" | "interface">;
 
 /** A VF's counters twice, so many seconds apart. */
 export interface Watched {
@@ -37,13 +39,22 @@ export interface Patient {
 export function examine({ vf, nic, port, counters }: Patient): Finding[] {
   const findings: Finding[] = [];
   const bad = (text: string) => findings.push({ vf: vf.id, bad: true, text });
-  if (vf.attached === null) bad("the NIC does not answer: look at what `up` says, or `journalctl -u ringfabric`");
-  else if (!vf.attached) {
+  const uplink = vf.uplink && uplinkFault(vf.uplink);
+  if (uplink) bad(uplink);
+  else if (vf.attached === null) bad("the NIC does not answer: look at what `up` says, or `journalctl -u ringfabric`");
+  else if (!vf.attached && !vf.uplink) {
     const last = port?.lastEnd ?? vf.lastDetach;
     bad(`no guest is attached: it attaches at ${vf.socket}${last ? `; the last one left because ${last}` : ""}`);
   }
   if (vf.linkState === "disable") bad(`its link is off: fabric vf set ${vf.id} state auto`);
-  else if (vf.linkState === "auto" && nic.link === "down") bad("the NIC's link is down: fabric nic set link up");
+  else if (vf.linkState === "auto" && nic.carrier === "down") {
+    bad(
+      nic.link === "down"
+        ? "the NIC's link is down: fabric nic set link auto"
+        : `its link follows the uplink, which is ${nic.uplink.state}: fabric nic set link up does not follow it, nor ` +
+          `does fabric vf set ${vf.id} state enable`,
+    );
+  }
   for (const queue of vf.queues ?? []) {
     if (queue.state === "error") bad(`queue ${queue.index} has stopped: ${queue.reason} (${queue.detail})`);
     if (queue.quarantineMs > 0) bad(`queue ${queue.index} kicks without work and is not listened to for a while`);
@@ -82,9 +93,18 @@ function hints({ id, vlan }: Vf, { before, after }: Watched): string[] {
   return [`nothing moved while it was watched: let the guest send meanwhile${earlier}`];
 }
 
+/** What is wrong with something of the host that is behind a pool, and what to do. */
+export function uplinkFault({ spec, state, reason, interface: name }: UplinkLine): string | undefined {
+  if (state === "down" && name !== undefined) return `its interface ${name} is down: sudo ip link set ${name} up`;
+  if (state !== "down" && state !== "failed") return undefined;
+  return `${formatUplinkSpec(spec)} ${state === "down" ? "is down" : "has failed"}${reason ? `: ${reason}` : ""}`;
+}
+
 /** What keeps everybody's frames from moving. */
-function faultsOfAll(isCounted: boolean, ports: readonly PortState[] | Error): string[] {
+function faultsOfAll(nic: NicView, isCounted: boolean, ports: readonly PortState[] | Error): string[] {
+  const uplink = uplinkFault(nic.uplink);
   return [
+    ...(uplink === undefined ? [] : [`the uplink: ${uplink}`]),
     ...(isCounted ? [] : ["the counters cannot be read: does the NIC answer? (fabric nic)"]),
     ...(ports instanceof Error ? [`guests cannot attach: ${ports.message}`] : []),
   ];
@@ -128,7 +148,7 @@ export function doctorCommand(program: Command, context: Context): void {
         counters: watched(id),
       })
     ));
-    const faults = faultsOfAll(before !== undefined && after !== undefined, ports);
+    const faults = faultsOfAll(nic, before !== undefined && after !== undefined, ports);
     const all: Finding[] = [...faults.map((text) => ({ bad: true, text })), ...findings.flat()];
     const who = ({ vf }: Finding) => vf === undefined ? "" : `vf ${vf}: `;
     context.show(

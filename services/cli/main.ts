@@ -11,6 +11,7 @@ import { operationCommands } from "./operations.ts";
 import { pluginCommands } from "./plugins.ts";
 import { policyFileCommands } from "./policy_file.ts";
 import { tokenCommands } from "./tokens.ts";
+import { uplinkCommands } from "./uplinks.ts";
 import { vfCommands } from "./vfs.ts";
 import { vportCommands } from "./vports.ts";
 
@@ -28,6 +29,7 @@ const context = new Context(program);
 vfCommands(program, context);
 vportCommands(program, context);
 nicCommands(program, context);
+uplinkCommands(program, context);
 operationCommands(program, context);
 doctorCommand(program, context);
 policyFileCommands(program, context);

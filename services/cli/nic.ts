@@ -13,7 +13,8 @@ import {
 import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { type Sample, statsTable } from "./stats_view.ts";
-import { eventLine, filterTable, nicDetail } from "./views.ts";
+import { nicDetail } from "./nic_views.ts";
+import { eventLine, filterTable } from "./views.ts";
 
 const COUNT_MAX = 1_000_000_000;
 
@@ -51,6 +52,7 @@ export function nicCommands(program: Command, context: Context): void {
     nic.command("set <pairs...>").description(`change it: ${WORDS}`),
     "nic set numvfs 8",
     "nic set mode vepa link down",
+    "nic set link auto",
   ).action(async (pairs: string[]) => {
     const json = nicPatch(pairs);
     const changed = await context.body<NicView>(context.client.api.v1.nic.$patch({ json }));

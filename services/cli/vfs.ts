@@ -31,13 +31,13 @@ export function vfCommands(program: Command, context: Context): void {
       changed.push(await context.body<Vf>(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json })));
     }
     // A token for one VF may not look at the NIC; the change is in force all the same.
-    const link = await nic().then(({ link }) => link, () => undefined);
-    context.show(which === String(ids[0]) ? changed[0] : changed, (wide) => vfTable(changed, link, wide));
+    const carrier = await nic().then(({ carrier }) => carrier, () => undefined);
+    context.show(which === String(ids[0]) ? changed[0] : changed, (wide) => vfTable(changed, carrier, wide));
   };
 
   examples(vf.command("list").description("all VFs"), "vf list", "-o wide vf list").action(async () => {
-    const [vfs, { link }] = await Promise.all([all(), nic()]);
-    context.show(vfs, (wide) => vfTable(vfs, link, wide));
+    const [vfs, { carrier }] = await Promise.all([all(), nic()]);
+    context.show(vfs, (wide) => vfTable(vfs, carrier, wide));
   });
   examples(vf.command("show <n>").description("one VF: policy, queues, counters"), "vf show 0").action(async (n) => {
     const [found, counters] = await Promise.all([context.getVf(oneId(n)), context.getCounters(oneId(n))]);

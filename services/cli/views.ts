@@ -1,6 +1,16 @@
 /** What the CLI prints: tables a person can read. */
 import Table from "cli-table3";
-import type { Filter, ModeStep, Multicast, NicView, PortPolicy, Vf, VfMode, VportView } from "../../shared/api/mod.ts";
+import {
+  type Filter,
+  formatUplinkSpec,
+  type ModeStep,
+  type Multicast,
+  type NicView,
+  type PortPolicy,
+  type Vf,
+  type VfMode,
+  type VportView,
+} from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
 
 const PLAIN = {
@@ -50,6 +60,7 @@ function vlan(vf: PortPolicy): string {
 
 /** What the VF's guest is doing, in a word or two. */
 function guestState(vf: Vf): string {
+  if (vf.uplink) return `${formatUplinkSpec(vf.uplink.spec)} ${vf.uplink.state ?? "not known"}`;
   if (vf.attached === null || vf.queues === null) return "not known";
   if (!vf.attached) return "no guest";
   const failed = vf.queues.filter((queue) => queue.state === "error").length;
@@ -60,24 +71,24 @@ function guestState(vf: Vf): string {
 const POLICY_HEADINGS = ["MAC", "VLAN", "SPOOFCHK", "TRUST", "LINK", "MIN/MAX MBIT/S"];
 
 /** Whether the link is up, and by whose word if it is not the NIC's. */
-function linkCell(linkState: PortPolicy["linkState"], nicLink: NicView["link"] | undefined): string {
+function linkCell(linkState: PortPolicy["linkState"], carrier: NicView["carrier"] | undefined): string {
   if (linkState !== "auto") return linkState === "enable" ? "up (enable)" : "down (disable)";
-  return nicLink ?? "auto";
+  return carrier ?? "auto";
 }
 
-function policyCells(policy: PortPolicy, nicLink?: NicView["link"]): string[] {
+function policyCells(policy: PortPolicy, carrier?: NicView["carrier"]): string[] {
   const { mac, spoofCheck, trust, linkState, minTxRate, maxTxRate } = policy;
   const onOff = (on: boolean) => on ? "on" : "off";
-  return [mac, vlan(policy), onOff(spoofCheck), onOff(trust), linkCell(linkState, nicLink), rate(minTxRate, maxTxRate)];
+  return [mac, vlan(policy), onOff(spoofCheck), onOff(trust), linkCell(linkState, carrier), rate(minTxRate, maxTxRate)];
 }
 
 /** All VFs, a line each. */
-export function vfTable(vfs: readonly Vf[], nicLink: NicView["link"] | undefined, wide = false): string {
+export function vfTable(vfs: readonly Vf[], carrier: NicView["carrier"] | undefined, wide = false): string {
   return table(
     ["VF", ...POLICY_HEADINGS, "MODE", "GUEST", ...(wide ? ["MTU", "MULTICAST", "HARDWARE", "SOCKET"] : [])],
     vfs.map((vf) => [
       vf.id,
-      ...policyCells(vf, nicLink),
+      ...policyCells(vf, carrier),
       vf.attached ? vf.plugin ?? vf.mode ?? "-" : "-",
       vf.vport === null ? guestState(vf) : `vport ${vf.vport}'s guest`,
       ...(wide ? [vf.mtu, groups(vf.multicast), vf.hardware, vf.socket] : []),
@@ -161,7 +172,7 @@ function policyFacts(vf: PortPolicy): [string, string | number][] {
 }
 
 /** Facts, a line each. */
-function factLines(facts: readonly [string, string | number][]): string[] {
+export function factLines(facts: readonly [string, string | number][]): string[] {
   const width = Math.max(...facts.map(([name]) => name.length));
   return facts.map(([name, value]) => `  ${name.padEnd(width)}  ${value}`);
 }
@@ -174,6 +185,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
+    ...(vf.uplink?.reason === undefined ? [] : [["reason", vf.uplink.reason] as [string, string]]),
     ...(vf.lastDetach === undefined ? [] : [["last detach", vf.lastDetach] as [string, string]]),
     ["memory", memoryText(vf.memory)],
     ["learned MACs", vf.learnedMacs ?? UNKNOWN],
@@ -219,28 +231,6 @@ export function vportDetail(vport: VportView): string {
     "",
     table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
   ].join("\n");
-}
-
-/** The NIC. */
-export function nicDetail({ numVfs, switchMode, link, pfMac, reachable, uplink, engine }: NicView): string {
-  const facts: [string, string | number][] = [
-    ["numvfs", numVfs],
-    ["mode", switchMode],
-    ["link", link],
-    ["pf mac", pfMac],
-    ["state", reachable ? "running" : "does not answer"],
-    ["uplink", `${uplink.socket}${uplink.attached ? ", attached" : ""}`],
-    ...(engine
-      ? [
-        ["engine busy", `${(engine.busyRatio * 100).toFixed(1)} % since it started`],
-        ["frames", engine.framesTotal],
-        ["filters", engine.filters],
-        ["memory left", `${(engine.arenaFreeBytes / 1024 ** 2).toFixed(0)} MiB`],
-      ] as [string, string | number][]
-      : []),
-  ];
-  const width = Math.max(...facts.map(([name]) => name.length));
-  return facts.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
 }
 
 /** One event in a line. */

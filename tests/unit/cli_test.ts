@@ -172,7 +172,9 @@ Deno.test("the doctor says what keeps a guest's frames away, and what to do", ()
     "no guest is attached: it attaches at /run/vf3/vhost.sock; the last one left because its owner died",
   ]);
   assertEquals(said({ vf: { ...PATIENT.vf, linkState: "disable" } }), ["its link is off: fabric vf set 3 state auto"]);
-  assertEquals(said({ nic: { ...PATIENT.nic, link: "down" } }), ["the NIC's link is down: fabric nic set link up"]);
+  assertEquals(said({ nic: { ...PATIENT.nic, link: "down", carrier: "down" } }), [
+    "the NIC's link is down: fabric nic set link auto",
+  ]);
   assertEquals(said(grown({ tx_spoofed: 8, tx_frames: 5 }, { tx_spoofed: 3 })).length, 1);
   assertMatch(
     said(grown({ tx_spoofed: 8 }))[0] ?? "",
