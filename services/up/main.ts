@@ -1,21 +1,25 @@
 /** `deno task up`: the whole fabric on one machine; it prints how to attach, and goes down again on Ctrl-C. */
+import { resolve } from "@std/path";
 import { Command, InvalidArgumentError } from "commander";
 import {
   defaultRunDir,
+  formatUplinkSpec,
   isLoopback,
   list,
   oneLine,
   parseListen,
+  parseUplinkSpec,
   path,
   qemuArguments,
   say,
+  UplinkSpec,
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { fabricCommand, tokenHint } from "./hints.ts";
 import type { Options } from "./options.ts";
 import { type ReadyFabric, Supervisor } from "./supervisor.ts";
 
-function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Options): void {
+function print({ api, vfs, guests, uplink, token, tookMs }: ReadyFabric, options: Options): void {
   if (options.json) {
     const list = vfs.map(({ id, mac, socket }) => ({ id, mac, socket }));
     say(JSON.stringify({ api, vfs: list, guests }));
@@ -25,6 +29,10 @@ function print({ api, vfs, guests, token, tookMs }: ReadyFabric, options: Option
   say(`  API        ${api}/api/v1/vfs`);
   say(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
   say(`  metrics    ${api}/metrics\n`);
+  if (uplink.spec.kind !== "none") {
+    const reason = uplink.reason === undefined ? "" : `: ${uplink.reason}`;
+    say(`  uplink     ${formatUplinkSpec(uplink.spec)}, ${uplink.state}${reason}\n`);
+  }
   if (token) say(`  ${tokenHint(options.runDir)}\n`);
   for (const { api, ip, port } of guests) {
     say(`  guest on ${port.replace(/^(\d)/, "VF $1").padEnd(9)} ${ip.padEnd(11)} ${api}`);
@@ -57,6 +65,23 @@ function addressList(text: string, before: string[]): string[] {
   return [...before, ...addresses];
 }
 
+/** The options as they are typed. */
+type SaidOptions = Omit<Options, "uplink"> & { uplink?: string; uplinkAddress?: string };
+
+/** The uplink that was asked for. Throws, with what would do, if it is none. */
+function readUplink(text: string | undefined, address: string | undefined): Pick<Options, "uplink"> {
+  if (text === undefined) {
+    if (address !== undefined) throw new Error("--uplink-address is for --uplink tap:NAME: say both");
+    return {};
+  }
+  const spec = parseUplinkSpec(/^pcap:./.test(text) ? `pcap:${resolve(text.slice("pcap:".length))}` : text);
+  if (address === undefined) return { uplink: spec };
+  if (spec.kind !== "tap") throw new Error(`--uplink-address is for a TAP: --uplink ${text} keeps what it has`);
+  const whole = UplinkSpec.safeParse({ ...spec, address });
+  if (whole.success) return { uplink: whole.data };
+  throw new Error(`--uplink-address ${address} ${whole.error.issues[0]?.message}`);
+}
+
 const command = new Command("up")
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
@@ -69,6 +94,8 @@ const command = new Command("up")
     addressList,
     [],
   )
+  .option("--uplink <spec>", "tap:NAME, packet:IFACE, xdp:IFACE, pcap:FILE or none (kept; none at first)")
+  .option("--uplink-address <address>", "with --uplink tap:NAME: the host's address there, such as 10.0.0.254/16")
   .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory", path)
   .option("--socket-group <name>", "group whose members may attach guests, such as libvirt-qemu; else this user alone")
   .option(
@@ -92,7 +119,8 @@ const command = new Command("up")
   .parse();
 
 try {
-  const options = command.opts<Options>();
+  const { uplinkAddress, uplink, ...said } = command.opts<SaidOptions>();
+  const options: Options = { ...said, ...readUplink(uplink, uplinkAddress) };
   if (!options.token && !isLoopback(options.host)) {
     throw new Error(`--no-token is for this machine alone: leave it out, or --host ${options.host}`);
   }

@@ -1,4 +1,5 @@
 /** How a fabric is started, as `up` and `demo` read it from their command lines. */
+import type { UplinkSpec } from "../../shared/api/mod.ts";
 
 /** How a fabric is started. */
 export interface Options {
@@ -11,6 +12,8 @@ export interface Options {
   shells: string[];
   /** Directory of front-ends' sockets to which the vhost service may connect. */
   frontEnds?: string;
+  /** What of the host is to be behind the fabric: in place of what it had in its run before. */
+  uplink?: UplinkSpec;
   /** Group, by name or number, that may connect to the ports' sockets. */
   socketGroup?: string;
   port: number;

@@ -9,7 +9,9 @@ import {
   groupId,
   log,
   pfClient,
+  type Problem,
   sharePassage,
+  type UplinkView,
   type Vf,
   writePrivately,
 } from "../../shared/api/mod.ts";
@@ -39,6 +41,8 @@ export interface ReadyFabric {
   api: string;
   vfs: Vf[];
   guests: RunningGuest[];
+  /** What of the host is behind it. */
+  uplink: UplinkView;
   /** The operator's token; none if everybody is let in. */
   token: string | undefined;
   tookMs: number;
@@ -133,11 +137,22 @@ export class Supervisor {
     const token = this.#tokens?.operator;
     const client = pfClient(api, token);
     const vfs = await awaitVfs(client, [api, vhost], this.#options.vfs);
+    const uplink = await this.#setUplink(client);
     if (this.#options.guests > 0) this.#progress.say("starts the guests");
     const guests = await this.#startGuests(client, vfs);
     // By this the command line finds the fabric, and its token.
     writePrivately(fabricFile(this.#options.runDir), JSON.stringify({ api }));
-    return { api, vfs, guests, token };
+    return { api, vfs, guests, uplink, token };
+  }
+
+  /** Puts behind the fabric what was asked for, if anything was; answers what is there. */
+  async #setUplink(client: Client): Promise<UplinkView> {
+    const { uplink } = client.api.v1.nic;
+    const { uplink: json } = this.#options;
+    const answer = json === undefined ? await uplink.$get() : await uplink.$put({ json });
+    const said: UplinkView | Problem = await answer.json();
+    if (!answer.ok) throw new Error((said as Problem).detail);
+    return said as UplinkView;
   }
 
   /** Starts the built-in guests, those without a VF on vports, and waits until each has its back-end. */
