@@ -16,7 +16,7 @@ import {
   type VportPatch,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
-import { mustKeepBound } from "./uplink_rules.ts";
+import { mustHaveSwitch, mustKeepBound } from "./uplink_rules.ts";
 
 /** A patch whose address is one. */
 export type OwnPatch<P extends { mac?: unknown }> = Omit<P, "mac"> & { mac?: string | undefined };
@@ -176,6 +176,7 @@ export function returnVf(settings: Settings, id: number): Settings {
 
 /** The settings with a new vport, which is there already with its first values, and `patch` on it. */
 export function addVport(settings: Settings, vport: Vport, patch: OwnPatch<VportPatch>): Settings {
+  mustHaveSwitch(settings);
   if (settings.vports.some(({ id }) => id === vport.id)) {
     throw new ApiError(409, `there is a vport ${vport.id} already`, "id");
   }

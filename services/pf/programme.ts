@@ -27,12 +27,12 @@ export function nicProgramme({ switchMode, pfMac, vfs, vports }: Settings, carri
 }
 
 /** What of them the software switch has to know. */
-export function switchProgramme({ switchMode, vports }: Settings, carrier: "up" | "down"): SwitchProgramme {
-  return { switchMode, link: carrier, vports: vports.map(inForce) };
+export function switchProgramme({ switchMode, vports, uplinks }: Settings, carrier: "up" | "down"): SwitchProgramme {
+  return { switchMode, link: carrier, vports: vports.map(inForce), drivesPf: uplinks.pf === undefined };
 }
 
 /** Whether a change is the software switch's too. Without vports it has nothing to know, and need not even be there. */
 export function concernsSwitch(next: Settings, before: Settings): boolean {
-  if (next.vports !== before.vports) return true;
+  if (next.vports !== before.vports || next.uplinks.pf !== before.uplinks.pf) return true;
   return next.vports.length > 0 && next.switchMode !== before.switchMode;
 }

@@ -134,10 +134,16 @@ export class SettingsInForce {
       let isSwitchAsked = false;
       try {
         await this.#store.save(next, async () => {
+          // The PF's pool is the switch's until that has let go of it.
+          if (next.uplinks.pf && !before.uplinks.pf) {
+            isSwitchAsked = true;
+            await software.program(switchProgramme(next, carrier));
+          }
           await this.uplinks.change(next, before);
           carrier = this.#carrierOf(next);
           await nic.program(nicProgramme(next, carrier));
-          if (!concernsSwitch(next, before) && (carrier === this.#carrier || next.vports.length === 0)) return;
+          const isFollowed = carrier !== this.#carrier && next.vports.length > 0;
+          if (isSwitchAsked || !(concernsSwitch(next, before) || isFollowed)) return;
           isSwitchAsked = true;
           await software.program(switchProgramme(next, carrier));
         });

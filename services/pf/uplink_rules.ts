@@ -63,6 +63,11 @@ export function setUplink(settings: Settings, pool: PoolName, spec: UplinkSpec):
     }
   }
   if (isSameSpec(specOf(settings, pool), spec)) return settings;
+  if (pool === "pf" && spec.kind !== "none" && settings.vports.length > 0) {
+    const ids = settings.vports.map(({ id }) => id).join(", ");
+    const detail = `the PF's pool is where vports are (${ids}): remove them first (fabric vport remove N)`;
+    throw new ApiError(409, detail, "kind", "vports-there");
+  }
   const { [pool]: _, ...others } = settings.uplinks;
   const mine = hostThings(spec);
   for (const [name, other] of Object.entries(others)) {
@@ -76,8 +81,9 @@ export function setUplink(settings: Settings, pool: PoolName, spec: UplinkSpec):
 }
 
 /** Throws if somebody drives the pool: a guest's VF is not taken away from it. */
-export function mustBeFree(pool: PoolName, { vfs, pf, uplink, uplinks }: NicState): void {
-  const state: PoolState | undefined = pool === "uplink" ? uplink : pool === "pf" ? pf : vfs[pool];
+export function mustBeFree(pool: PoolName, { vfs, uplink, uplinks }: NicState): void {
+  // The PF's pool is left to it by the software switch, and nobody else can have it.
+  const state: PoolState | undefined = pool === "uplink" ? uplink : pool === "pf" ? undefined : vfs[pool];
   const own = uplinks[pool]?.state;
   if (!state || own === "up" || own === "down") return;
   const remedy = typeof pool === "number"
@@ -94,6 +100,13 @@ export function mustBeFree(pool: PoolName, { vfs, pf, uplink, uplinks }: NicStat
       "vf-in-use",
     );
   }
+}
+
+/** Throws if there can be no vports, since something of the host is where they would be. */
+export function mustHaveSwitch({ uplinks: { pf } }: Settings): void {
+  if (!pf) return;
+  const detail = `the PF's pool is bound to ${formatUplinkSpec(pf)}, and vports would be there: ${removal("pf")} first`;
+  throw new ApiError(409, detail, "id", "pf-bound");
 }
 
 /** Throws if a VF is bound to something of the host: no guest can drive it then. */

@@ -18,6 +18,9 @@ export interface EmulationOptions extends DomainLimits {
   spinUs: number;
 }
 
+/** Where the NIC is, for the switch's uplink. */
+export type UplinkOptions = Pick<DriverPairOptions, "deviceSocket" | "reactor">;
+
 /** The engine of emulated mode, and who has which of its pools. */
 export class Emulation {
   readonly engine: Engine<SwitchExports>;
@@ -26,6 +29,9 @@ export class Emulation {
   readonly #pairs = new Set<DriverPair>();
   readonly #claimed = new Set<number>();
   #uplink: DriverPair | undefined;
+  /** How the switch reaches the PF's pool, while it is the switch's. */
+  #uplinkOptions: UplinkOptions | undefined;
+  #connecting: Promise<void> | undefined;
   #closed = false;
 
   private constructor(engine: Engine<SwitchExports>, limits: DomainLimits) {
@@ -78,10 +84,28 @@ export class Emulation {
     await pair.close(reason);
   }
 
-  /** Connects the switch to the PF's pool; tries until it is there. */
-  async openUplink(options: Pick<DriverPairOptions, "deviceSocket" | "reactor">): Promise<void> {
+  /**
+   * Has the switch drive the PF's pool as soon as that is free, or, without `options`, let go of it: nothing of the
+   * switch is left there when this answers.
+   */
+  async useUplink(options: UplinkOptions | undefined): Promise<void> {
+    this.#uplinkOptions = options;
+    if (options) {
+      this.#connecting ??= this.#openUplink().finally(() => this.#connecting = undefined);
+      return;
+    }
+    await this.#connecting;
+    const pair = this.#uplink;
+    if (!pair) return;
+    this.#uplink = undefined;
+    this.engine.between(() => this.#plugUplink());
+    await this.disconnect(pair, "the PF's pool is bound to something of the host");
+  }
+
+  /** Tries until the switch is connected to the PF's pool, or is not to be any more. */
+  async #openUplink(): Promise<void> {
     const say = (level: "info" | "warn", message: string) => log(level, "vhost", `switch: ${message}`);
-    while (!this.#closed && !this.#uplink) {
+    for (let options = this.#uplinkOptions; !this.#closed && options && !this.#uplink; options = this.#uplinkOptions) {
       try {
         const owner = `vhost switch (pid ${Deno.pid})`;
         this.#uplink = await this.connect({
@@ -120,6 +144,7 @@ export class Emulation {
 
   async close(): Promise<void> {
     this.#closed = true;
+    await this.#connecting;
     for (const pair of [...this.#pairs]) await this.disconnect(pair, "the vhost service stops");
     await this.engine.close();
   }

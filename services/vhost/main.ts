@@ -58,12 +58,11 @@ await runService("vhost", async () => {
   const { nicSocket: deviceSocket, runDir, frontEnds, socketGroup } = options;
   const clientDirs = frontEnds === undefined ? [resolve(runDir)] : [resolve(runDir), resolve(frontEnds)];
   const ports = new Ports({ deviceSocket, runDir, clientDirs, socketGroup, reactor, emulation });
-  const software = new SoftwareSwitch(emulation);
+  const software = new SoftwareSwitch(emulation, { deviceSocket, reactor });
   software.onLink = (id, link) => ports.setLink(`vport${id}`, link);
   software.onChange = (ids) => ports.setVports(ids);
   const server = serve(vhostApi({ ports, software, wishes: ports.wishes }, access), options.listen);
   const following = ports.follow();
-  const uplink = emulation.openUplink({ deviceSocket: options.nicSocket, reactor });
   return {
     info: { api: urlOf(server.addr) },
     ended: Promise.race([following, died.promise]),
@@ -72,7 +71,6 @@ await runService("vhost", async () => {
       await ports.close();
       await following;
       await emulation.close();
-      await uplink;
       await reactor.close();
       await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
     },

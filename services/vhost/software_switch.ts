@@ -6,13 +6,14 @@ import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import { Pools } from "../../shared/engine/mod.ts";
 import { isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
-import type { Emulation } from "./emulation.ts";
+import type { Emulation, UplinkOptions } from "./emulation.ts";
 
 const AGE_PERIOD_MS = 30_000;
 
 /** The switch's ports and their policy. */
 export class SoftwareSwitch {
   readonly #emulation: Emulation;
+  readonly #uplink: UplinkOptions;
   readonly #pools: Pools;
   readonly #ager: ReturnType<typeof setInterval>;
   #programme: SwitchProgramme | undefined;
@@ -22,8 +23,10 @@ export class SoftwareSwitch {
   /** Told what a vport's guest sees of it. */
   onLink: (id: number, link: VfLink) => void = () => {};
 
-  constructor(emulation: Emulation) {
+  /** `uplink`: where the NIC is, whose PF's pool the switch drives. */
+  constructor(emulation: Emulation, uplink: UplinkOptions) {
     this.#emulation = emulation;
+    this.#uplink = uplink;
     this.#pools = new Pools(emulation.engine);
     this.#ager = setInterval(() => this.#pools.age(monotonicNs()), AGE_PERIOD_MS);
   }
@@ -46,6 +49,7 @@ export class SoftwareSwitch {
     for (const { id, mac, linkState, mtu } of byId.values()) {
       this.onLink(id, { mac, mtu, up: isLinkUp(linkState, programme.link) });
     }
+    await this.#emulation.useUplink(programme.drivesPf ? this.#uplink : undefined);
     await this.onChange([...byId.keys()]);
   }
 

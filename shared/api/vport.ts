@@ -22,6 +22,9 @@ export const SwitchProgramme = z.strictObject({
   switchMode: z.enum(["veb", "vepa"]),
   link: z.enum(["up", "down"]),
   vports: z.array(Vport).max(VPORTS_MAX),
+  drivesPf: z.boolean().default(true).openapi({
+    description: "Whether the PF's pool is the switch's uplink; false: something of the host is behind it",
+  }),
 }).openapi("SwitchProgramme");
 export type SwitchProgramme = z.output<typeof SwitchProgramme>;
 

@@ -18,6 +18,7 @@ Deno.test("a new fabric: the NIC and the switch are programmed at once, with add
     switchMode: "veb",
     link: "up",
     vports: [],
+    drivesPf: true,
   }]]);
   const { switchMode, link, pfMac, vfs, vports } = programme(pf);
   assertEquals([switchMode, link, vfs.length, vports], ["veb", "up", 2, []]);

@@ -120,6 +120,25 @@ Deno.test("the port of the uplink is not taken away from a front-end that is att
   ]);
 });
 
+Deno.test("the PF's pool is bound when the software switch has let go of it, and while there are no vports", async () => {
+  await using pf = await TestPf.start(1);
+  pf.nic.pools.set("pf", { attached: true, owner: "vhost switch (pid 7)" });
+  await pf.addVport();
+  const { status, body } = await put(pf, "pf", TAP);
+  assertEquals([status, body.reason], [409, "vports-there"]);
+  await pf.ask("DELETE", "vports/0");
+  const heard = pf.software.programmes.length;
+  pf.software.refusals.push(new ApiError(503, "vhost does not answer", undefined, "unreachable"));
+  assertEquals([(await put(pf, "pf", TAP)).status, pf.nic.putUplinks], [503, [["pf", NONE]]]);
+  await set(pf, "pf", TAP);
+  assertEquals(pf.software.programmes.slice(heard).map(({ drivesPf }) => drivesPf), [false, false]);
+  const vport = await pf.ask("POST", "vports", {});
+  assertEquals([vport.status, vport.body.reason], [409, "pf-bound"]);
+  await set(pf, "pf", "none");
+  assertEquals(pf.software.programmes.at(-1)?.drivesPf, true);
+  await pf.addVport();
+});
+
 Deno.test("uplinks survive the PF and the NIC: they are put in force again, and no link goes down meanwhile", async () => {
   const dir = await Deno.makeTempDir();
   try {

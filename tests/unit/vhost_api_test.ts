@@ -105,7 +105,7 @@ Deno.test("a port listens, or connects to a front-end's socket, which is named b
 
 Deno.test("the switch takes a whole programme, and says who is attached", async () => {
   const { app, software } = start();
-  const programme = { switchMode: "veb", link: "up", vports: [] };
+  const programme = { switchMode: "veb", link: "up", vports: [], drivesPf: false };
   assertEquals((await ask<unknown>(app, "PUT", "/api/v1/vports", programme)).body, software.states);
   assertEquals(software.programmes, [programme] as unknown[]);
   assertEquals((await ask(app, "PUT", "/api/v1/vports", { ...programme, link: "sideways" })).body.field, "link");
