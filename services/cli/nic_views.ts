@@ -1,5 +1,6 @@
 /** How uplinks are shown: one with everything known of it, all of them in a table, and the NIC with its own. */
 import { formatUplinkSpec, type NicView, type UplinkView } from "../../shared/api/mod.ts";
+import { formatVlans } from "./values.ts";
 import { factLines, table } from "./views.ts";
 
 type Line = NicView["uplink"] | UplinkView;
@@ -16,7 +17,7 @@ function poolWord(pool: UplinkView["pool"]): string {
 }
 
 /** What is behind a pool, and whether it is up. */
-export function uplinkWords(line: Pick<Line, "spec" | "state" | "reason">): string {
+function uplinkWords(line: Pick<Line, "spec" | "state" | "reason">): string {
   return line.spec.kind === "none" ? "none" : `${formatUplinkSpec(line.spec)}, ${stateWords(line)}`;
 }
 
@@ -62,11 +63,14 @@ function portWords({ socket, attached }: NicView["uplink"]): string {
 }
 
 /** The NIC. */
-export function nicDetail({ numVfs, switchMode, link, carrier, pfMac, reachable, uplink, engine }: NicView): string {
+export function nicDetail(nic: NicView): string {
+  const { numVfs, switchMode, link, carrier, uplinkTrunk, uplinkNativeVlan, pfMac, reachable, uplink, engine } = nic;
   const facts: [string, string | number][] = [
     ["numvfs", numVfs],
     ["mode", switchMode],
     ["link", link === carrier ? link : `${link}: ${carrier}`],
+    ["uplink_trunk", uplinkTrunk === "all" ? uplinkTrunk : formatVlans(uplinkTrunk)],
+    ["uplink_native_vlan", uplinkNativeVlan],
     ["pf mac", pfMac],
     ["state", reachable ? "running" : "does not answer"],
     ["uplink", uplink.spec.kind === "none" ? `none; ${portWords(uplink)}` : uplinkWords(uplink)],

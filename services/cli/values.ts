@@ -33,14 +33,14 @@ const address: Reader = (value) => /^(00[:-]){5}00$/.test(value) ? null : value;
 /** `ip` does not mind capitals. */
 const protocol: Reader = (value) => PROTOCOLS.find((name) => name.toLowerCase() === value.toLowerCase()) ?? value;
 /** `10,20-22` or `none`. */
-const vlanList: Reader = (value, key) => {
+export function readVlans(value: string, key: string): number[] {
   if (value === "none") return [];
   const list = numberList(value);
   if (!list || list.some((vid) => vid > 4095)) {
     throw new UsageError(`${key} ${shown(value)}: it is a list such as 10,20-22, or none`);
   }
   return list;
-};
+}
 
 /** `A,B` or `none`. */
 const addressList: Reader = (value) => value === "none" ? [] : value.split(",");
@@ -59,7 +59,7 @@ const KEYS = new Map<string, [string, Reader]>(Object.entries({
   vlan: ["vlan", number],
   qos: ["qos", number],
   proto: ["vlanProto", protocol],
-  trunk: ["trunk", vlanList],
+  trunk: ["trunk", readVlans],
   native_vlan: ["nativeVlan", number],
   allowed_macs: ["allowedMacs", addressList],
   allowed_ips: ["allowedIps", prefixList],
@@ -89,7 +89,11 @@ export const SETTABLE_VPORT = [...KEYS.keys()].filter((key) => key !== "hardware
 
 /** The API's names as the words that a person types here. */
 const WORDS = new Map(
-  [...KEYS].filter(([word, [field]]) => word !== field).map(([word, [field]]) => [field, word]),
+  [
+    ...[...KEYS].map(([word, [field]]): [string, string] => [field, word]),
+    ["uplinkTrunk", "uplink_trunk"],
+    ["uplinkNativeVlan", "uplink_native_vlan"],
+  ],
 );
 
 /** What the API says, in the words that were typed. */

@@ -4,6 +4,7 @@ import {
   type ModeEvent,
   type NicEvent,
   NicState,
+  type PoolName,
   type PortState,
   type Programme,
   type SwitchProgramme,
@@ -33,9 +34,12 @@ export class NicLink extends Link<NicEvent> {
     await this.peer.ask("DELETE", `/api/v1/vfs/${vf}/lease?final=true`);
   }
 
-  /** Puts something of the host behind a pool; answers what became of it. */
-  async putUplink(pool: Filter["pool"], spec: UplinkSpec): Promise<UplinkState> {
-    return UplinkState.parse(await this.peer.ask("PUT", `/api/v1/uplinks/${pool}`, spec));
+  /**
+   * Puts something of the host behind a pool; answers what became of it. Throws why it cannot be; `keep`: the NIC takes
+   * it all the same, and tries again until it can.
+   */
+  async putUplink(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<UplinkState> {
+    return UplinkState.parse(await this.peer.ask("PUT", `/api/v1/uplinks/${pool}${keep ? "?keep=true" : ""}`, spec));
   }
 
   async state(): Promise<NicState> {

@@ -200,6 +200,8 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
     ...settings,
     switchMode: patch.switchMode ?? settings.switchMode,
     link: patch.link ?? settings.link,
+    uplinkTrunk: patch.uplinkTrunk ?? settings.uplinkTrunk,
+    uplinkNativeVlan: patch.uplinkNativeVlan ?? settings.uplinkNativeVlan,
     vfs: Array.from({ length: count }, (_, vf) => settings.vfs[vf] ?? initial(vf)),
   };
   for (let vf = settings.vfs.length; vf < count; vf++) checkAddresses(next, next.vfs[vf] as VfPolicy, `vf ${vf}`);

@@ -12,7 +12,8 @@ function inForce<P extends PortPolicy>(policy: P): P {
  * allotted to a vport's guest has the vport's policy; until the guest drives it, what comes for it goes where the guest
  * still is: to the switch behind the PF's pool.
  */
-export function nicProgramme({ switchMode, pfMac, vfs, vports }: Settings, carrier: "up" | "down"): Programme {
+export function nicProgramme(settings: Settings, carrier: "up" | "down"): Programme {
+  const { switchMode, pfMac, vfs, vports, uplinkTrunk, uplinkNativeVlan } = settings;
   const effective = vfs.map((own, vf) => {
     const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
     return allotted === null
@@ -21,7 +22,7 @@ export function nicProgramme({ switchMode, pfMac, vfs, vports }: Settings, carri
   });
   const onSwitch = vports.filter(({ vf }) => vf === null);
   return {
-    ...{ switchMode, link: carrier, pfMac, vfs: effective },
+    ...{ switchMode, link: carrier, pfMac, vfs: effective, uplinkTrunk, uplinkNativeVlan },
     vports: onSwitch.map(({ mac, allowedMacs, vlan, vlanProto }) => ({ mac, allowedMacs, vlan, vlanProto })),
   };
 }

@@ -12,9 +12,6 @@ import type { Settings, Store } from "./store.ts";
 import { carrierOf } from "./uplink_rules.ts";
 import { UplinksInForce } from "./uplinks_in_force.ts";
 
-/** How often an uplink that has failed is tried again: its interface may have come. */
-const RETRY_MS = 2000;
-
 /** The settings, and how they change. */
 export class SettingsInForce {
   readonly uplinks: UplinksInForce;
@@ -23,7 +20,6 @@ export class SettingsInForce {
   readonly #events: Events;
   readonly #turns = new Turns();
   readonly #following: Promise<unknown>;
-  readonly #retrying: ReturnType<typeof setInterval>;
   #now: Settings;
   /** The carrier that NIC and switch are programmed with. */
   #carrier: "up" | "down";
@@ -51,7 +47,6 @@ export class SettingsInForce {
         () => {},
       ),
     ]);
-    this.#retrying = setInterval(() => this.#retry(), RETRY_MS);
   }
 
   get now(): Settings {
@@ -78,7 +73,11 @@ export class SettingsInForce {
   #onNic(event: NicEvent): void {
     if (event.type !== "uplink") return this.#events.relay(event);
     this.uplinks.relay(event);
-    if (this.#carrierOf(this.#now) !== this.#carrier) this.#soon(() => this.#follow());
+    if (this.#carrierOf(this.#now) === this.#carrier) return;
+    void this.#turns.take(() => this.#follow()).catch((error) => {
+      log("warn", "pf", `cannot follow the uplink: ${oneLine(error)}`);
+      this.#links.nic.reconnect();
+    });
   }
 
   /** Tries a pool's uplink again, if it has failed. Throws why it still cannot be. */
@@ -86,24 +85,6 @@ export class SettingsInForce {
     return this.#turns.take(async () => {
       await this.uplinks.again(this.#now, pool);
       await this.#follow();
-    });
-  }
-
-  /** Tries what has failed again. */
-  #retry(): void {
-    const { nic } = this.#links;
-    if (!nic.connected || !this.uplinks.hasFailed(this.#now)) return;
-    this.#soon(async () => {
-      await this.uplinks.restore(this.#now);
-      await this.#follow();
-    });
-  }
-
-  /** Does what nobody waits for, in its turn. If the NIC does not take it, the whole programme is sent anew. */
-  #soon(step: () => Promise<void>): void {
-    void this.#turns.take(step).catch((error) => {
-      log("warn", "pf", `cannot follow the uplink: ${oneLine(error)}`);
-      this.#links.nic.reconnect();
     });
   }
 
@@ -160,7 +141,6 @@ export class SettingsInForce {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#retrying);
     this.#links.nic.close();
     this.#links.software.close();
     await this.#following;

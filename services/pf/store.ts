@@ -16,6 +16,9 @@ export interface Settings {
   switchMode: "veb" | "vepa";
   link: "auto" | "up" | "down";
   pfMac: string;
+  /** Which VLANs the uplink carries. */
+  uplinkTrunk: "all" | number[];
+  uplinkNativeVlan: number;
   vfs: VfPolicy[];
   vports: Vport[];
   /** What of the host is behind which pool: by "uplink", "pf" or the number of a VF. Those without one have none. */
@@ -133,6 +136,8 @@ export class Store implements Disposable {
       switchMode: this.#setting("switchMode") === "vepa" ? "vepa" : "veb",
       link: link === "down" || link === "up" ? link : "auto",
       pfMac: deriveMac(this.#macSeed, "pf"),
+      uplinkTrunk: JSON.parse(this.#setting("uplinkTrunk") ?? '"all"'),
+      uplinkNativeVlan: Number(this.#setting("uplinkNativeVlan") ?? 0),
       vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
       vports: vports.map((row) => {
         const id = Number(row.id);
@@ -152,6 +157,8 @@ export class Store implements Disposable {
     try {
       this.#setSetting("switchMode", settings.switchMode);
       this.#setSetting("link", settings.link);
+      this.#setSetting("uplinkTrunk", JSON.stringify(settings.uplinkTrunk));
+      this.#setSetting("uplinkNativeVlan", String(settings.uplinkNativeVlan));
       this.#setSetting("numVfs", String(settings.vfs.length));
       const write = this.#db.prepare("INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy");
       settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));

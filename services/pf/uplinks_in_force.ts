@@ -1,8 +1,8 @@
 /**
- * The uplinks, in force in the NIC: put there at every change and whenever the NIC has come back, tried again while they
- * have failed, and told of when their state changes.
+ * The uplinks, in force in the NIC: put there at every change and whenever the NIC has come back, and told of when their
+ * state changes. One that was in force and cannot be any more the NIC tries again by itself.
  */
-import { ApiError, log, type NicEvent, type PoolName, type UplinkSpec } from "../../shared/api/mod.ts";
+import { log, type NicEvent, type PoolName, type UplinkSpec } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import type { Settings } from "./store.ts";
@@ -29,11 +29,6 @@ export class UplinksInForce {
     return this.#outcomes.get(pool);
   }
 
-  /** Whether one of them is to be tried again. */
-  hasFailed({ uplinks }: Settings): boolean {
-    return Object.keys(uplinks).some((key) => this.outcome(poolOf(key))?.state === "failed");
-  }
-
   /** The NIC has been found: what it says of the uplinks holds. */
   async learn(settings: Settings): Promise<void> {
     const { uplinks } = await this.#nic.state();
@@ -41,27 +36,16 @@ export class UplinksInForce {
     for (const [key, { spec, state, reason }] of Object.entries(uplinks)) {
       const pool = poolOf(key);
       // What it has beside the settings, such as after a change that was taken back half-way, goes.
-      if (settings.uplinks[key] === undefined && state !== "none") await this.#tryPut(pool, { kind: "none" });
+      if (settings.uplinks[key] === undefined && state !== "none") await this.#put(pool, { kind: "none" }, true);
       else if (isSameSpec(spec, specOf(settings, pool))) this.#outcomes.set(pool, { state, reason });
     }
   }
 
-  /** Puts those that are not in force. One that cannot be is said to have failed, and stays for the next time. */
+  /** Puts those that the NIC does not have. One that cannot be has failed, and the NIC goes on trying. */
   async restore({ uplinks }: Settings): Promise<void> {
     for (const [key, spec] of Object.entries(uplinks)) {
       const pool = poolOf(key);
-      const state = this.outcome(pool)?.state;
-      if (state !== "up" && state !== "down") await this.#tryPut(pool, spec);
-    }
-  }
-
-  /** Throws only if the NIC does not answer. */
-  async #tryPut(pool: PoolName, spec: UplinkSpec): Promise<void> {
-    try {
-      await this.#put(pool, spec);
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.status === 503) throw error;
-      this.#hear(pool, { state: "failed", reason: error.message });
+      if (!this.#outcomes.has(pool)) await this.#put(pool, spec, true);
     }
   }
 
@@ -70,18 +54,17 @@ export class UplinksInForce {
     for (const key of new Set([...Object.keys(before.uplinks), ...Object.keys(next.uplinks)])) {
       const pool = poolOf(key);
       const spec = specOf(next, pool);
-      if (!isSameSpec(spec, specOf(before, pool))) await this.#put(pool, spec);
+      if (!isSameSpec(spec, specOf(before, pool))) await this.#put(pool, spec, false);
     }
   }
 
   /** Tries one that has failed again, since somebody asks for it. Throws why it still cannot be. */
   async again(settings: Settings, pool: PoolName): Promise<void> {
-    if (this.outcome(pool)?.state === "failed") await this.#put(pool, specOf(settings, pool));
+    if (this.outcome(pool)?.state === "failed") await this.#put(pool, specOf(settings, pool), false);
   }
 
-  async #put(pool: PoolName, spec: UplinkSpec): Promise<void> {
-    const { state, reason } = await this.#nic.putUplink(pool, spec);
-    if (state === "failed") throw new ApiError(409, `${poolWords(pool)}: ${reason}`, "kind", "uplink-failed");
+  async #put(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<void> {
+    const { state, reason } = await this.#nic.putUplink(pool, spec, keep);
     this.#hear(pool, { state, reason });
   }
 

@@ -11,6 +11,25 @@ export function uplinkMac(pfMac: string): string {
   return `${pfMac.slice(0, -2)}fe`;
 }
 
+const vid = z.int({ error: "must be whole numbers" });
+
+/** Which VLANs the uplink carries: all, or those of a list. Frames without a tag are those of its native VLAN. */
+export const uplinkVlansShape = {
+  uplinkTrunk: z.union([
+    z.literal("all"),
+    z.array(vid.min(1, "VLAN ids are 1–4094").max(4094, "VLAN ids are 1–4094")).max(4094, "there are 4094 VLANs")
+      .transform((list) => [...new Set(list)].sort((a, b) => a - b)),
+  ], { error: "is all, or a list of VLAN ids from 1 to 4094" }).openapi({
+    description: "VLANs whose tagged frames go in and out at the uplink",
+    anyOf: [{ const: "all" }, { type: "array", items: { type: "integer" } }],
+  }),
+  uplinkNativeVlan: z.int({ error: "must be a whole number" }).min(0, "VLAN ids are 0–4094").max(
+    4094,
+    "VLAN ids are 0–4094",
+  )
+    .openapi({ description: "VLAN of the frames that go in and out at the uplink without a tag; 0: none" }),
+};
+
 /** Everything the PF sets. */
 export const Programme = z.strictObject({
   switchMode: z.enum(["veb", "vepa"]),
@@ -23,6 +42,9 @@ export const Programme = z.strictObject({
   vports: z.array(
     z.strictObject({ mac: MacAddress, ...VfPolicy.pick({ allowedMacs: true, vlan: true, vlanProto: true }).shape }),
   ).max(256).default([]),
+  /** Nothing said: all VLANs, and none for frames without a tag. */
+  uplinkTrunk: uplinkVlansShape.uplinkTrunk.optional(),
+  uplinkNativeVlan: uplinkVlansShape.uplinkNativeVlan.optional(),
 }).openapi("Programme");
 export type Programme = z.output<typeof Programme>;
 

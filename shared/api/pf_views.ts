@@ -1,6 +1,6 @@
 /** What the PF's API shows and takes: VFs, vports, the NIC. */
 import { z } from "@hono/zod-openapi";
-import { EngineState, Filter, QueueState } from "./nic.ts";
+import { EngineState, Filter, QueueState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
 import { VPORTS_MAX } from "./vport.ts";
@@ -70,6 +70,7 @@ export type FabricStats = z.output<typeof FabricStats>;
 export const NicView = z.object({
   numVfs: z.int(),
   switchMode: z.enum(["veb", "vepa"]),
+  ...uplinkVlansShape,
   link: z.enum(["auto", "up", "down"]).openapi({ description: "auto: as the uplink's interface is" }),
   carrier: z.enum(["up", "down"]).openapi({ description: "What VFs with linkState auto have now" }),
   pfMac: z.string(),
@@ -109,6 +110,7 @@ export type VportPatch = z.output<typeof VportPatch>;
 export const NicPatch = z.strictObject({
   numVfs: z.int({ error: "must be a whole number" }).min(0, "0–256 VFs").max(256, "0–256 VFs"),
   switchMode: z.enum(["veb", "vepa"], { error: "is veb or vepa" }),
+  ...uplinkVlansShape,
   link: z.enum(["auto", "up", "down"], { error: "is auto, up or down" }).openapi({
     description: "auto: down while there is an uplink whose interface is down; up: whatever it is",
   }),

@@ -17,6 +17,9 @@ const BROADCAST_BURST_MIN = 10;
 
 type Link = PoolProgramme["link"];
 
+/** What of a policy says which VLANs a pool is in. */
+type Vlans = Pick<PoolPolicy, "vlan" | "vlanProto" | "trust" | "trunk" | "nativeVlan">;
+
 /** A policy, and the NIC's link, which pools with linkState auto follow. */
 interface InForce {
   policy: PoolPolicy | undefined;
@@ -56,12 +59,35 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
   return patches;
 }
 
-/** What to write for a pool that has no policy and is a member of every VLAN: the PF's and the uplink's. */
-export function allVlansPatches(pool: number, flags: number): Patch[] {
+/** What to write for the PF's pool, which has no policy: it is a member of every VLAN, and learns. */
+export function pfPatches(): Patch[] {
+  const flags = L.POOL_F_ENABLED | L.POOL_F_LINK_UP | L.POOL_F_TRUNK_ALL | L.POOL_F_LEARN | L.POOL_F_TRUST;
+  const bitmap = new Uint8Array(L.VLAN_BITMAP_STRIDE).fill(0xff);
   return [
-    { at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: new Uint8Array(L.VLAN_BITMAP_STRIDE).fill(0xff) },
-    { at: L.POOLS + pool * L.POOL_STRIDE + L.P_FLAGS, bytes: numbers(flags) },
+    { at: L.VLAN_BITMAPS + L.POOL_PF * L.VLAN_BITMAP_STRIDE, bytes: bitmap },
+    { at: L.POOLS + L.POOL_PF * L.POOL_STRIDE + L.P_FLAGS, bytes: numbers(flags) },
   ];
+}
+
+type UplinkVlans = Pick<PoolProgramme, "uplinkTrunk" | "uplinkNativeVlan">;
+
+/** What to write for the uplink's pool, so that it carries the VLANs of `next`. Nothing said: all of them. */
+export function uplinkPatches(before: UplinkVlans | undefined, next: UplinkVlans): Patch[] {
+  const [old, vlans] = [before && uplinkVlans(before), uplinkVlans(next)];
+  if (old && hasSameVlans(old, vlans)) return [];
+  const at = L.POOLS + L.POOL_UPLINK * L.POOL_STRIDE;
+  const flags = L.POOL_F_ENABLED | L.POOL_F_LINK_UP | L.POOL_F_UPLINK | (vlans.trust ? L.POOL_F_TRUNK_ALL : 0);
+  return [
+    { at: at + L.P_FLAGS, bytes: numbers(flags) },
+    { at: at + L.P_NATIVE, bytes: numbers(vlans.nativeVlan) },
+    { at: L.VLAN_BITMAPS + L.POOL_UPLINK * L.VLAN_BITMAP_STRIDE, bytes: vlanBitmap(vlans) },
+  ];
+}
+
+/** The uplink's VLANs as a VF has them: one that is trusted is a member of all. */
+function uplinkVlans({ uplinkTrunk = "all", uplinkNativeVlan: nativeVlan = 0 }: UplinkVlans): Vlans {
+  const isAll = uplinkTrunk === "all";
+  return { vlan: 0, vlanProto: "802.1Q", nativeVlan, trust: isAll, trunk: isAll ? [] : uplinkTrunk };
 }
 
 /** A MAC as the engine compares it. */
@@ -87,7 +113,7 @@ function isSameList<T>(a: readonly T[], b: readonly T[]): boolean {
   return true;
 }
 
-function hasSameVlans(a: PoolPolicy, b: PoolPolicy): boolean {
+function hasSameVlans(a: Vlans, b: Vlans): boolean {
   return vlanKey(a) === vlanKey(b) && a.trust === b.trust && nativeVlan(a) === nativeVlan(b) &&
     isSameList(a.trunk, b.trunk);
 }
@@ -132,7 +158,7 @@ function broadcastBytes({ maxBroadcastRate }: PoolPolicy, nowNs: number): Uint8A
 }
 
 /** The VLAN of a pool's untagged frames, where the pool sees tags. */
-function nativeVlan({ vlan, nativeVlan }: PoolPolicy): number {
+function nativeVlan({ vlan, nativeVlan }: Vlans): number {
   return vlan === 0 ? nativeVlan : 0;
 }
 
@@ -144,7 +170,7 @@ function addressTable({ allowedIps }: PoolPolicy): Uint8Array {
 }
 
 /** The VLANs that a pool is a member of, by their keys. */
-function vlanBitmap(policy: PoolPolicy): Uint8Array {
+function vlanBitmap(policy: Vlans): Uint8Array {
   const bitmap = new Uint8Array(L.VLAN_BITMAP_STRIDE);
   if (policy.vlan !== 0) {
     setBit(bitmap, vlanKey(policy));

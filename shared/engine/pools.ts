@@ -10,7 +10,7 @@ import type { Filter } from "../api/nic.ts";
 import { vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";
-import { allVlansPatches, macBytes, numbers, poolPatches } from "./policy_image.ts";
+import { macBytes, numbers, pfPatches, poolPatches, uplinkPatches } from "./policy_image.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 import { sharePatches } from "./shares.ts";
 
@@ -43,11 +43,7 @@ export class Pools {
     this.#engine = engine;
     this.#view = engine.view;
     this.#bytes = new Uint8Array(engine.arena.buffer);
-    const flags = L.POOL_F_ENABLED | L.POOL_F_LINK_UP | L.POOL_F_TRUNK_ALL;
-    const patches = [
-      ...allVlansPatches(L.POOL_PF, flags | L.POOL_F_LEARN | L.POOL_F_TRUST),
-      ...allVlansPatches(L.POOL_UPLINK, flags | L.POOL_F_UPLINK),
-    ];
+    const patches = [...pfPatches(), ...uplinkPatches(undefined, {})];
     engine.between(() => {
       this.#view.setBigUint64(L.CTL + L.CTL_FILTER_SEED, seed, true);
       engine.wasm.clearFilters();
@@ -153,7 +149,7 @@ function keepsLearned(old: PoolPolicy, policy: PoolPolicy | undefined): boolean 
 
 /** What is the whole NIC's. */
 function nicPatches(before: PoolProgramme | undefined, next: PoolProgramme): Patch[] {
-  const patches: Patch[] = [];
+  const patches: Patch[] = uplinkPatches(before ?? {}, next);
   const words: [number, (programme: PoolProgramme) => number][] = [
     [L.CTL_VF_COUNT, ({ vfs }) => vfs.length],
     [L.CTL_PROMISC_COUNT, ({ vfs }) => vfs.filter((vf) => vf?.promisc && vf.trust).length],

@@ -6,7 +6,8 @@ import type { PortPolicy } from "../api/vf.ts";
 export type PoolPolicy = PortPolicy & { fallback?: "none" | "pf" | "uplink" };
 
 /** A programme as an engine takes it: pools without a policy are off; a switch that is no NIC has no PF. */
-export interface PoolProgramme extends Pick<Programme, "switchMode" | "link" | "vports"> {
+export interface PoolProgramme
+  extends Pick<Programme, "switchMode" | "link" | "vports" | "uplinkTrunk" | "uplinkNativeVlan"> {
   pfMac?: string;
   vfs: (PoolPolicy | undefined)[];
 }

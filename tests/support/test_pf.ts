@@ -115,13 +115,14 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
   /** What it answers to the next specs that are not none, one after the other; then it takes them, and they are up. */
   readonly uplinkRefusals: Error[] = [];
 
-  putUplink(pool: PoolName, spec: UplinkSpec): Promise<UplinkState> {
+  putUplink(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<UplinkState> {
     this.putUplinks.push([pool, spec]);
     const refusal = spec.kind === "none" ? undefined : this.uplinkRefusals.shift();
-    if (refusal) return Promise.reject(refusal);
-    const state = spec.kind === "none" ? "none" : "up";
+    if (refusal && !keep) return Promise.reject(refusal);
+    const state = spec.kind === "none" ? "none" : refusal ? "failed" : "up";
     const { [pool]: _, ...others } = this.uplinks;
-    const put: UplinkState = { spec, state, counters: {}, offloads: [] };
+    const reason = refusal ? { reason: refusal.message } : {};
+    const put: UplinkState = { spec, state, ...reason, counters: {}, offloads: [] };
     this.uplinks = state === "none" ? others : { ...others, [pool]: put };
     return Promise.resolve(put);
   }
@@ -129,7 +130,8 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
   /** The host's interface behind a pool has come up or gone down. */
   turn(pool: PoolName, state: "up" | "down", reason?: string): void {
     const before = this.uplinks[pool];
-    if (before) this.uplinks = { ...this.uplinks, [pool]: { ...before, state, ...(reason ? { reason } : {}) } };
+    const { reason: _, ...others } = before ?? { spec: { kind: "none" }, counters: {}, offloads: [] };
+    this.uplinks = { ...this.uplinks, [pool]: { ...others, state, ...(reason ? { reason } : {}) } };
     this.tell({ type: "uplink", pool, state, ...(reason ? { reason } : {}) });
   }
 

@@ -152,7 +152,16 @@ const PATIENT: Patient = {
     ...{ attached: true, memory: null, queues: [], learnedMacs: 0 },
   },
   nic: {
-    ...{ numVfs: 4, switchMode: "veb", link: "auto", carrier: "up", pfMac: "", reachable: true },
+    ...{
+      numVfs: 4,
+      switchMode: "veb",
+      link: "auto",
+      carrier: "up",
+      uplinkTrunk: "all",
+      uplinkNativeVlan: 0,
+      pfMac: "",
+      reachable: true,
+    },
     uplink: { spec: { kind: "none" }, state: "none", socket: "", attached: false, counters: {} },
   },
   port: undefined,

@@ -37,7 +37,16 @@ const TAP: UplinkView = {
 };
 
 const NIC: NicView = {
-  ...{ numVfs: 4, switchMode: "veb", link: "auto", carrier: "up", pfMac: "02:00:00:00:00:ff", reachable: true },
+  ...{
+    numVfs: 4,
+    switchMode: "veb",
+    link: "auto",
+    carrier: "up",
+    uplinkTrunk: "all",
+    uplinkNativeVlan: 0,
+    pfMac: "02:00:00:00:00:ff",
+    reachable: true,
+  },
   uplink: { spec: { kind: "none" }, state: "none", socket: "/run/uplink/vhost.sock", attached: false, counters: {} },
 };
 
@@ -57,7 +66,10 @@ Deno.test("an uplink is shown with everything known of it, and with what has fai
   ]);
   const failed = { ...TAP, pool: 3, state: "failed" as const, reason: "it is gone" };
   assertMatch(uplinkTable([TAP, failed]), /vf 3 +tap:rf0 +failed: it is gone/);
-  assertMatch(nicDetail(NIC), /link +auto: up\n.*\n.*\nuplink +none; a front-end may attach at \/run\/uplink/);
+  assertMatch(
+    nicDetail(NIC),
+    /link +auto: up\nuplink_trunk +all\n[^]*\nuplink +none; a front-end may attach at \/run\/uplink/,
+  );
   assertMatch(nicDetail({ ...NIC, link: "up", uplink: { ...NIC.uplink, ...TAP, state: null } }), /tap:rf0, not known/);
 });
 

@@ -165,7 +165,7 @@ Deno.test("uplinks survive the PF and the NIC: they are put in force again, and 
   }
 });
 
-Deno.test("what the NIC has and nobody wants goes; what cannot be is tried again until it can", async () => {
+Deno.test("what the NIC has and nobody wants goes; what cannot be the NIC goes on trying", async () => {
   const dir = await Deno.makeTempDir();
   try {
     const path = `${dir}/pf.sqlite`;
@@ -174,15 +174,16 @@ Deno.test("what the NIC has and nobody wants goes; what cannot be is tried again
       await set(pf, "nic", TAP);
     }
     const other = { spec: { kind: "tap", name: "old" } as const, state: "up" as const, counters: {}, offloads: [] };
-    const refusal = new ApiError(409, "the NIC: may not make tap rf0", "name", "not-permitted");
+    const refusal = new ApiError(409, "may not make tap rf0", "name", "not-permitted");
     await using pf = await TestPf.start(2, path, undefined, { 1: other }, [refusal]);
     assertEquals(pf.nic.putUplinks, [[1, NONE], ["uplink", TAP]]);
     const { state, reason } = await pf.get<UplinkView>("nic/uplink");
-    assertEquals([state, reason, linkOf(pf)], ["failed", "the NIC: may not make tap rf0", "down"]);
+    assertEquals([state, reason, linkOf(pf)], ["failed", "may not make tap rf0", "down"]);
     assertEquals(pf.events.filter(({ type }) => type === "uplink-failed"), [
-      { type: "uplink-failed", vf: "uplink", reason: "the NIC: may not make tap rf0" },
+      { type: "uplink-failed", vf: "uplink", reason: "may not make tap rf0" },
     ]);
-    await until("the uplink to be tried again", () => linkOf(pf) === "up", 10_000);
+    pf.nic.turn("uplink", "up");
+    await until("the carrier to come", () => linkOf(pf) === "up");
     assertEquals((await pf.get<UplinkView>("nic/uplink")).state, "up");
   } finally {
     await Deno.remove(dir, { recursive: true });
@@ -223,6 +224,31 @@ Deno.test("an uplink of a VF has no say in the fabric's link", async () => {
   await set(pf, "vfs/1", TAP);
   pf.nic.turn(1, "down");
   assertEquals([(await pf.get<NicView>("nic")).carrier, (await pf.get<Vf>("vfs/1")).uplink?.state], ["up", "down"]);
+});
+
+Deno.test("which VLANs the uplink carries is the NIC's policy: set, kept, and refused with the field at fault", async () => {
+  const dir = await Deno.makeTempDir();
+  try {
+    const path = `${dir}/pf.sqlite`;
+    const vlansOf = (pf: TestPf) => {
+      const { uplinkTrunk, uplinkNativeVlan } = pf.nic.programmes.at(-1) ?? {};
+      return [uplinkTrunk, uplinkNativeVlan];
+    };
+    {
+      await using pf = await TestPf.start(1, path);
+      assertEquals(vlansOf(pf), ["all", 0]);
+      const { uplinkTrunk } = await pf.set<NicView>("nic", { uplinkTrunk: [20, 10, 20], uplinkNativeVlan: 10 });
+      assertEquals([uplinkTrunk, vlansOf(pf)], [[10, 20], [[10, 20], 10]]);
+      for (const patch of [{ uplinkTrunk: [0] }, { uplinkTrunk: "none" }, { uplinkNativeVlan: 4095 }]) {
+        const { status, body } = await pf.patch("nic", patch);
+        assertEquals([status, body.field?.split(".")[0]], [422, Object.keys(patch)[0]]);
+      }
+    }
+    await using pf = await TestPf.start(1, path);
+    assertEquals(vlansOf(pf), [[10, 20], 10]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
 });
 
 Deno.test("while the NIC is away its uplink is read all the same, and not changed", async () => {

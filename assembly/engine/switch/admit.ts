@@ -18,11 +18,11 @@ import {
   P_QOS,
   P_VLAN,
   POOL_F_ENABLED,
-  POOL_F_LEARN,
   POOL_F_LINK_UP,
   POOL_F_SPOOF_CHECK,
   POOL_F_TRUNK_ALL,
   POOL_F_TRUST,
+  POOL_F_UPLINK,
   VLAN_KEY_AD,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, isTag, MAC_BROADCAST, MAC_MASK, TPID_C, TPID_S } from "../../lib/ethernet.ts";
@@ -71,7 +71,7 @@ export function admit(pool: u32, record: usize): u32 {
   const flags = load<u32>(p, P_FLAGS);
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) return C_TX_LINK_DOWN;
   const denied = classify(pool, flags, record);
-  if (denied != 0 || (flags & (POOL_F_TRUNK_ALL | POOL_F_LEARN)) == <u32> POOL_F_TRUNK_ALL) return denied;
+  if (denied != 0 || (flags & POOL_F_UPLINK) != 0) return denied;
   const spoofed = checkSource(pool, flags);
   if (spoofed != 0) return spoofed;
   return dst == MAC_BROADCAST && !takeBroadcast(p) ? C_TX_BROADCAST_LIMITED : 0;

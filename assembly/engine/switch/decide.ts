@@ -53,7 +53,7 @@ import { context, control, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
 import { admit, dst, hasTagBehind, learnedSource, src, tag, tagInFrame, vlan } from "./admit.ts";
 import { recall, remember } from "./decisions.ts";
-import { findPool } from "./filter.ts";
+import { findPool, isMember } from "./filter.ts";
 import { nowSeconds } from "./filter_table.ts";
 
 /** The decision on a record's frame: an entry of the cache, or one that holds until the next call. */
@@ -114,7 +114,7 @@ function share(entry: usize, kind: u32): void {
 function route(entry: usize, from: u32): void {
   const vepa = load<u32>(control(), CTL_SWITCH_MODE) == SWITCH_VEPA;
   if (vepa && from != POOL_UPLINK) {
-    if (load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) == 0) drop(entry, from, C_TX_NO_DESTINATION, true);
+    if (!uplinkTakes()) drop(entry, from, C_TX_NO_DESTINATION, true);
     else deliver(entry, from, POOL_UPLINK);
     return;
   }
@@ -134,11 +134,16 @@ function route(entry: usize, from: u32): void {
   }
 }
 
-/** Unknown unicast: to the uplink, if somebody drives it; if there are promiscuous VFs, to whom it concerns of them too. */
+/** Whether somebody drives the uplink, and the VLAN of the frame that was admitted last is one of its own. */
+export function uplinkTakes(): bool {
+  return load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) != 0 && isMember(POOL_UPLINK, vlan);
+}
+
+/** Unknown unicast: to the uplink, if it takes it; if there are promiscuous VFs, to whom it concerns of them too. */
 function unknown(entry: usize, from: u32): void {
   if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
     share(entry, DECIDED_UNKNOWN);
-  } else if (from == POOL_UPLINK || load<u32>(poolAt(POOL_UPLINK), P_RX_COUNT) == 0) {
+  } else if (from == POOL_UPLINK || !uplinkTakes()) {
     drop(entry, from, C_TX_NO_DESTINATION, true);
   } else {
     deliver(entry, from, POOL_UPLINK);

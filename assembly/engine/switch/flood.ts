@@ -24,7 +24,7 @@ import { context, control, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
 import { dst, vlan } from "./admit.ts";
-import { deliver, headAndTag, prunedPool } from "./decide.ts";
+import { deliver, headAndTag, prunedPool, uplinkTakes } from "./decide.ts";
 import { isMember } from "./filter.ts";
 import { append, nextDelivery } from "./group.ts";
 import { spendFinish } from "../batch/offload.ts";
@@ -39,13 +39,14 @@ export function flood(from: u32, record: usize): void {
     if (pool == from || <i32> pool == pruned || !isMember(pool, vlan) || !wantsGroup(pool)) continue;
     sendTo(from, pool, record);
   }
-  if (from != POOL_PF) sendIfDriven(from, POOL_PF, record);
-  if (from != POOL_UPLINK) sendIfDriven(from, POOL_UPLINK, record);
+  if (from != POOL_PF && load<u32>(poolAt(POOL_PF), P_RX_COUNT) != 0) sendTo(from, POOL_PF, record);
+  if (from != POOL_UPLINK && uplinkTakes()) sendTo(from, POOL_UPLINK, record);
 }
 
 /** Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. Counted if nobody was asked to take it. */
 export function floodUnknown(from: u32, record: usize): void {
-  let sent = from != POOL_UPLINK && sendIfDriven(from, POOL_UPLINK, record);
+  let sent = from != POOL_UPLINK && uplinkTakes();
+  if (sent) sendTo(from, POOL_UPLINK, record);
   if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
     const pruned = prunedPool(from);
     const vfs = load<u32>(control(), CTL_VF_COUNT);
@@ -68,13 +69,6 @@ function wantsGroup(pool: u32): bool {
   const bit = <u32> (dst >> 36) & 0xfff;
   const table = context + MULTICAST_TABLES + pool * MULTICAST_TABLE_STRIDE;
   return ((<u32> load<u8>(table + (bit >> 3)) >> (bit & 7)) & 1) != 0;
-}
-
-/** Delivers to the uplink or the PF if somebody drives their queues. */
-function sendIfDriven(from: u32, pool: u32, record: usize): bool {
-  if (load<u32>(poolAt(pool), P_RX_COUNT) == 0) return false;
-  sendTo(from, pool, record);
-  return true;
 }
 
 /** One copy of the frame to `pool`, tagged as its side of the switch wants it. */
