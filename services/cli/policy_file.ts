@@ -10,6 +10,7 @@ import {
   NicPatch,
   type NicView,
   say,
+  UplinkRequest,
   type Vf,
   VfPatch,
   VfPolicy,
@@ -17,6 +18,7 @@ import {
   type VportView,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
+import { UplinkClient } from "./uplinks.ts";
 import { shown, UsageError } from "./values.ts";
 
 /** VFs or vports, each once. */
@@ -31,6 +33,8 @@ const PolicyFile = z.strictObject({
   nic: NicPatch.optional(),
   vfs: policies.optional(),
   vports: policies.optional(),
+  uplinks: z.record(z.string().regex(/^(uplink|pf|\d{1,3})$/, "is uplink, pf or the number of a VF"), UplinkRequest)
+    .optional(),
 });
 
 /** One thing to change: what, and each field as it is and as it is to be. */
@@ -120,6 +124,12 @@ async function changesOf(context: Context, path: string): Promise<Change[]> {
     const [param, json] = [{ id: String(id) }, policyOf(fields, policy)];
     add(`vport ${id}`, fields, () => context.body(client.api.v1.vports[":id"].$patch({ param, json })));
   }
+  for (const [key, wanted] of Object.entries(file.uplinks ?? {})) {
+    const uplink = new UplinkClient(context, key === "uplink" || key === "pf" ? key : Number(key));
+    // A VF that is yet to come has none.
+    const is = /^\d/.test(key) && !vfs[Number(key)] ? { kind: "none" } : (await uplink.get()).spec;
+    add(`uplink of ${key}`, fieldsThatDiffer({ spec: is }, { spec: wanted }), () => uplink.put(wanted));
+  }
   return changes;
 }
 
@@ -145,6 +155,11 @@ export function policyFileCommands(program: Command, context: Context): void {
           nic: pick({ ...nic }, NIC_FIELDS),
           vfs: vfs.map((vf) => ({ id: vf.id, ...pick({ ...vf }, POLICY_FIELDS) })),
           vports: vports.map((vport) => ({ id: vport.id, ...pick({ ...vport }, POLICY_FIELDS) })),
+          uplinks: Object.fromEntries([
+            ["uplink", nic.uplink.spec],
+            ["pf", (await new UplinkClient(context, "pf").get()).spec],
+            ...vfs.flatMap(({ id, uplink }) => uplink ? [[id, uplink.spec]] : []),
+          ]),
         };
         context.progress.stop();
         say(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());

@@ -62,6 +62,31 @@ export function readSpec(text: string, { address, queue, ...pcap }: SetOptions, 
   } as UplinkSpec;
 }
 
+/** The uplink of one pool, at the PF. */
+export class UplinkClient {
+  readonly #context: Context;
+  readonly #pool: PoolName;
+
+  constructor(context: Context, pool: PoolName) {
+    this.#context = context;
+    this.#pool = pool;
+  }
+
+  get(): Promise<UplinkView> {
+    const { nic, pf, vfs } = this.#context.client.api.v1;
+    if (typeof this.#pool === "number") return this.#context.body(vfs[":id"].uplink.$get(byId(this.#pool)));
+    return this.#context.body((this.#pool === "pf" ? pf : nic).uplink.$get());
+  }
+
+  put(json: UplinkSpec): Promise<UplinkView> {
+    const { nic, pf, vfs } = this.#context.client.api.v1;
+    if (typeof this.#pool === "number") {
+      return this.#context.body(vfs[":id"].uplink.$put({ ...byId(this.#pool), json }));
+    }
+    return this.#context.body((this.#pool === "pf" ? pf : nic).uplink.$put({ json }));
+  }
+}
+
 /** Adds the options that say which pool is meant. */
 function withPool(command: Command): Command {
   return command.option("--vf <n>", "of VF N, not of the whole fabric", oneId)
@@ -71,17 +96,8 @@ function withPool(command: Command): Command {
 /** Adds `uplink`. */
 export function uplinkCommands(program: Command, context: Context): void {
   const uplink = program.command("uplink").description("what of the host is behind the fabric, or behind a VF");
-  const get = (pool: PoolName) => {
-    const { nic, pf, vfs } = context.client.api.v1;
-    const asked = pool === "uplink" ? nic : pool === "pf" ? pf : undefined;
-    return context.body<UplinkView>(asked ? asked.uplink.$get() : vfs[":id"].uplink.$get(byId(pool as number)));
-  };
-  const put = async (pool: PoolName, json: UplinkSpec) => {
-    const { nic, pf, vfs } = context.client.api.v1;
-    const asked = pool === "uplink" ? nic : pool === "pf" ? pf : undefined;
-    const made = await context.body<UplinkView>(
-      asked ? asked.uplink.$put({ json }) : vfs[":id"].uplink.$put({ ...byId(pool as number), json }),
-    );
+  const put = async (pool: PoolName, spec: UplinkSpec) => {
+    const made = await new UplinkClient(context, pool).put(spec);
     context.show(made, () => uplinkDetail(made));
   };
 
@@ -90,14 +106,16 @@ export function uplinkCommands(program: Command, context: Context): void {
     "uplink",
     "uplink show --vf 3",
   ).action(async (which: Which) => {
-    const found = await get(poolOf(which));
+    const found = await new UplinkClient(context, poolOf(which)).get();
     context.show(found, () => uplinkDetail(found));
   });
   examples(uplink.command("list").description("all pools that have something of the host behind them"), "uplink list")
     .action(async () => {
       const vfs = await context.body<Vf[]>(context.client.api.v1.vfs.$get());
       const pools: PoolName[] = ["uplink", "pf", ...vfs.filter((vf) => vf.uplink !== null).map(({ id }) => id)];
-      const found = (await Promise.all(pools.map(get))).filter(({ spec }) => spec.kind !== "none");
+      const found = (await Promise.all(pools.map((pool) => new UplinkClient(context, pool).get()))).filter(({ spec }) =>
+        spec.kind !== "none"
+      );
       context.show(found, () => found.length === 0 ? "there is none" : uplinkTable(found));
     });
   examples(
