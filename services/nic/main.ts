@@ -9,6 +9,7 @@ import {
   parseListen,
   runService,
   serve,
+  shareSocket,
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
@@ -25,6 +26,7 @@ const options = accessCommand(new Command("nic"))
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
   .option("--guest-socket <path>", "device socket for guests, which attach with one-time tokens")
+  .option("--socket-group <gid>", "group that may connect to the sockets", wholeNumber(0, 2 ** 32 - 2))
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping (default: adaptive)", wholeNumber(0, 1_000_000))
   .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber(0, 3_600_000), 10_000)
@@ -35,6 +37,7 @@ const options = accessCommand(new Command("nic"))
     AccessOptions & {
       socket: string;
       guestSocket?: string;
+      socketGroup?: number;
       engineCpus: number[];
       spinUs?: number;
       graceMs: number;
@@ -61,6 +64,11 @@ await runService("nic", async () => {
   const server = serve(nicApi(nic, uplinks, access), options.listen);
   const devices = [new DeviceServer(nic, options.socket, reactor, false)];
   if (options.guestSocket) devices.push(new DeviceServer(nic, options.guestSocket, reactor, true));
+  const { socketGroup } = options;
+  if (socketGroup !== undefined) {
+    shareSocket(options.socket, socketGroup);
+    if (options.guestSocket) shareSocket(options.guestSocket, socketGroup);
+  }
   return {
     info: {
       api: urlOf(server.addr),
