@@ -17,7 +17,7 @@ export interface Finding {
   text: string;
 }
 
-type UplinkLine = Pick<NicView["uplink"], "spec" | "state" | "reason" | "interface">;
+type UplinkLine = Pick<NicView["uplink"], "spec" | "state" | "reason">;
 
 /** A VF's counters twice, so many seconds apart. */
 export interface Watched {
@@ -94,8 +94,7 @@ function hints({ id, vlan }: Vf, { before, after }: Watched): string[] {
 }
 
 /** What is wrong with something of the host that is behind a pool, and what to do. */
-export function uplinkFault({ spec, state, reason, interface: name }: UplinkLine): string | undefined {
-  if (state === "down" && name !== undefined) return `its interface ${name} is down: sudo ip link set ${name} up`;
+export function uplinkFault({ spec, state, reason }: UplinkLine): string | undefined {
   if (state !== "down" && state !== "failed") return undefined;
   return `${formatUplinkSpec(spec)} ${state === "down" ? "is down" : "has failed"}${reason ? `: ${reason}` : ""}`;
 }
