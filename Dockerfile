@@ -13,7 +13,8 @@ COPY services services
 RUN ["deno", "task", "--quiet", "build"]
 RUN ["deno", "cache", "--quiet", "--frozen", "--no-check", "services/nic/main.ts", "services/pf/main.ts", "services/vhost/main.ts", "services/vf/main.ts", "services/guest/main.ts", "services/cli/main.ts"]
 RUN ["deno", "cache", "--quiet", "--no-config", "--no-lock", "--no-check", "services/up/healthy.ts"]
-# A new volume takes over owner and mode of the directory that it is mounted on.
-RUN ["deno", "eval", "--no-config", "for (const dir of ['/run/ringfabric/vf0', '/run/ringfabric/vf1', '/run/ringfabric', '/run/hypervisor', '/run/passthrough', '/run/vf', '/var/lib/ringfabric']) { Deno.mkdirSync(dir, { recursive: true }); Deno.chmodSync(dir, 0o700); Deno.chownSync(dir, 1000, 1000); }"]
+# A new volume takes over owner and mode of the directory that it is mounted on. The NIC's two are its group's too, since
+# it runs as another user where it has an uplink (compose.uplink.yaml).
+RUN ["deno", "eval", "--no-config", "for (const dir of ['/run/ringfabric/vf0', '/run/ringfabric/vf1', '/run/ringfabric', '/run/hypervisor', '/run/passthrough', '/run/vf', '/var/lib/ringfabric']) { Deno.mkdirSync(dir, { recursive: true }); Deno.chmodSync(dir, /hypervisor|passthrough/.test(dir) ? 0o770 : 0o700); Deno.chownSync(dir, 1000, 1000); }"]
 USER 1000:1000
 ENTRYPOINT ["deno", "run", "--quiet", "--no-prompt", "--cached-only", "--frozen"]
