@@ -122,9 +122,10 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
     if (n != 0 && n == free) continue;
     store<u32>(rx, last, Q_LAST_AVAIL);
     store<u32>(rx, usedIdx, Q_USED_IDX);
-    if (!receive(rx, at, record, left, wait)) break;
+    const goesOn = receive(rx, at, record, left, wait);
     last = load<u32>(rx, Q_LAST_AVAIL);
     usedIdx = load<u32>(rx, Q_USED_IDX);
+    if (!goesOn) break;
     end = availIdx(rx);
     record += RECORD_STRIDE;
     left--;
