@@ -20,7 +20,10 @@ const FLAGS = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETU
   IORING_SETUP_NO_MMAP | IORING_SETUP_NO_SQARRAY;
 const IORING_ENTER_GETEVENTS = 1n;
 const IORING_REGISTER_BUFFERS = 0n;
+const IORING_UNREGISTER_BUFFERS = 1n;
 const IORING_REGISTER_FILES = 2n;
+const IORING_UNREGISTER_FILES = 3n;
+const NOTHING = new Uint8Array(0);
 
 /** struct io_uring_params, and in it the offsets of both rings. */
 const PARAMS_BYTES = 120;
@@ -122,7 +125,12 @@ export class IoUring implements Disposable {
     libc().io_uring_enter(ENTER, this.#fdBig, COUNTS[count] ?? 0n, 0n, IORING_ENTER_GETEVENTS, 0n, 0n);
   }
 
+  /** The kernel takes a ring down later: its file and its buffers are given back at once. By the thread that opened it. */
   close(): void {
+    if (this.#fd.closed) return;
+    for (const call of [IORING_UNREGISTER_FILES, IORING_UNREGISTER_BUFFERS]) {
+      libc().io_uring_register(REGISTER, this.#fdBig, call, NOTHING, 0n);
+    }
     this.#fd.close();
   }
 

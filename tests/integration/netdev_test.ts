@@ -1,0 +1,115 @@
+/** VFs as interfaces of network namespaces: what the PF sets of a VF is in force for programs that are no machines too. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { judgedTest, run } from "../support/judges.ts";
+import { NetNamespace } from "../support/net_namespace.ts";
+import { TestProcess } from "../support/process.ts";
+import { until } from "../support/wait.ts";
+
+/** `fabric netdev` as somebody at a terminal runs it. */
+function start(fabric: TestFabric, ...args: string[]): TestProcess {
+  const command = ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", fabric.runDir, "netdev", ...args];
+  return new TestProcess(`fabric netdev ${args.join(" ")}`, Deno.execPath(), command, { env: { NO_COLOR: "1" } });
+}
+
+/** VF `vf` as eth0 of a namespace. */
+async function attach(fabric: TestFabric, vf: number, namespace: NetNamespace): Promise<TestProcess> {
+  const address = `10.0.0.${vf + 1}/24`;
+  const process = start(fabric, String(vf), "eth0", "--netns", namespace.name, "--address", address);
+  await process.expect(/is interface eth0 of network namespace/);
+  return process;
+}
+
+const untilReached = (from: NetNamespace, address: string) =>
+  until(`${address} to answer`, () => from.reaches(address), 20_000);
+
+judgedTest(["uml"], "two namespaces on a VF each: TCP both ways, and what the PF sets is in force", async (t) => {
+  await using fabric = await TestFabric.start(2);
+  await using a = await NetNamespace.make();
+  await using b = await NetNamespace.make();
+  await using first = await attach(fabric, 0, a);
+  await using _second = await attach(fabric, 1, b);
+
+  await t.step("they reach each other, and the API says who drives the VFs", async () => {
+    await untilReached(a, "10.0.0.2");
+    const { attached, owner, mode } = await fabric.get("/api/v1/vfs/0");
+    assertEquals([attached, mode], [true, "emulated"]);
+    assertStringIncludes(owner, "netdev eth0");
+  });
+
+  await t.step("TCP", async () => {
+    await using server = new TestProcess("iperf3 -s", "ip", ["netns", "exec", b.name, "iperf3", "-s", "--forceflush"]);
+    await server.expect(/listening/);
+    for (const way of [[], ["-R"]]) {
+      const { end } = JSON.parse(await a.run("iperf3", "-c", "10.0.0.2", "-t", "2", "-J", ...way));
+      assert(end.sum_received.bytes > 1e6, JSON.stringify(end.sum_received));
+    }
+  });
+
+  await t.step("the interface has the VF's address, MTU and link, and follows them", async () => {
+    const link = () => a.ip("link show eth0");
+    assertStringIncludes(await link(), fabric.vf(0).mac);
+    await fabric.patch(0, { mtu: 1400, mac: "02:66:00:00:00:07" });
+    await until("the new MTU", async () => (await link()).includes("mtu 1400"));
+    assertStringIncludes(await link(), "02:66:00:00:00:07");
+    await fabric.patch(0, { linkState: "disable" });
+    await until("the carrier to go", async () => (await link()).includes("NO-CARRIER"));
+    await fabric.patch(0, { linkState: "auto" });
+    await untilReached(a, "10.0.0.2");
+  });
+
+  await t.step("a VLAN that the PF sets parts them", async () => {
+    await fabric.patch(0, { vlan: 7 });
+    assertEquals(await a.reaches("10.0.0.2"), false);
+    await fabric.patch(1, { vlan: 7 });
+    await untilReached(a, "10.0.0.2");
+  });
+
+  await t.step("an address that is not the VF's is spoofed", async () => {
+    const before = (await fabric.counters(1)).tx_spoofed ?? 0;
+    await b.ip("link set eth0 address 02:66:00:00:00:09");
+    assertEquals(await b.reaches("10.0.0.1"), false);
+    assert(((await fabric.counters(1)).tx_spoofed ?? 0) > before);
+    await b.ip(`link set eth0 address ${fabric.vf(1).mac}`);
+    await untilReached(b, "10.0.0.1");
+  });
+
+  await t.step("a NIC that dies is attached to again; the interface stays", async () => {
+    const index = await a.ip("-o link show eth0");
+    Deno.kill(fabric.pid("nic"), "SIGKILL");
+    await until("they to reach each other again", () => a.reaches("10.0.0.2"), 30_000);
+    assertEquals((await a.ip("-o link show eth0")).split(":")[0], index.split(":")[0]);
+  });
+
+  await t.step("with the command the interface goes, and the VF is free", async () => {
+    assertEquals((await first.end("SIGINT")).code, 0);
+    assertEquals((await a.ip("-br link")).includes("eth0"), false);
+    await until("the VF to be free", async () => (await fabric.get("/api/v1/vfs/0")).attached === false);
+  });
+});
+
+judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of it", async () => {
+  await using fabric = await TestFabric.start(1);
+  await using a = await NetNamespace.make();
+  const fails = async (said: RegExp, ...args: string[]) => {
+    await using process = start(fabric, ...args);
+    await until("it to end", () => process.exited);
+    assertEquals(process.exited?.code, 1, process.all);
+    assert(said.test(process.errors), process.errors);
+  };
+  await fails(/vf 9 does not exist/, "9", "eth0", "--netns", a.name);
+  await fails(/nobodys-namespace/, "0", "eth0", "--netns", "nobodys-namespace");
+  await fails(/is no TAP/, "0", "lo", "--netns", a.name);
+  await fails(/at most 15 characters/, "0", "an-interface-of-a-long-name");
+  await fails(/no prefix length/, "0", "eth0", "--address", "10.0.0.1");
+  assertEquals((await a.ip("-br link")).trim().split("\n").length, 1);
+
+  await using holder = await attach(fabric, 0, a);
+  await fails(/vf 0 is driven by netdev eth0/, "0", "eth1", "--netns", a.name);
+  assertEquals((await a.ip("-br link")).includes("eth1"), false);
+
+  // Who takes the interface away has no use for it any more.
+  await run("ip", ["-n", a.name, "link", "del", "eth0"]);
+  await until("the command to end", () => holder.exited);
+  assertStringIncludes(holder.errors, "its interface is gone");
+});
