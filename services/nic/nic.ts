@@ -76,9 +76,9 @@ export class Nic {
     this.engine = engine;
     this.pools = new Pools(engine);
     this.leases = new Leases(engine, options, {
-      attached: (pool, owner) => this.#emit({ type: "attached", pool: poolName(pool), owner }),
-      detached: (pool, reason) => this.#emit({ type: "detached", pool: poolName(pool), reason }),
-      queueError: (pool, index, reason) => this.#emit({ type: "queue-error", pool: poolName(pool), index, reason }),
+      attached: (pool, owner) => this.tell({ type: "attached", pool: poolName(pool), owner }),
+      detached: (pool, reason) => this.tell({ type: "detached", pool: poolName(pool), reason }),
+      queueError: (pool, index, reason) => this.tell({ type: "queue-error", pool: poolName(pool), index, reason }),
     });
     this.#ageTimer = setInterval(() => this.pools.age(monotonicNs()), AGE_PERIOD_MS);
     this.#spoofTimer = setInterval(() => this.#tellSpoofed(), SPOOF_PERIOD_MS);
@@ -104,12 +104,13 @@ export class Nic {
     for (let vf = 0; vf < this.pools.vfCount; vf++) {
       const now = this.pools.counter(vf, "tx_spoofed");
       const frames = now - (this.#spoofed.get(vf) ?? 0);
-      if (frames > 0) this.#emit({ type: "spoofed", pool: vf, frames });
+      if (frames > 0) this.tell({ type: "spoofed", pool: vf, frames });
       this.#spoofed.set(vf, now);
     }
   }
 
-  #emit(event: NicEvent): void {
+  /** Tells all listeners an event. */
+  tell(event: NicEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
 

@@ -17,7 +17,7 @@ const HOLD_MS = 3000;
 
 /** What uplinks need. */
 export interface UplinksParts {
-  nic: Pick<Nic, "hold" | "release" | "macOf">;
+  nic: Pick<Nic, "hold" | "release" | "macOf" | "tell">;
   deviceSocket: string;
   reactor: Reactor;
   /** One call of the kernel for each frame, whether there is io_uring or not. */
@@ -29,6 +29,8 @@ export class Uplinks {
   readonly #parts: UplinksParts;
   readonly #uplinks = new Map<PoolName, Uplink>();
   readonly #turns = new Turns();
+  /** The state of each, as it was last told. */
+  readonly #told = new Map<PoolName, string>();
   readonly #timer: ReturnType<typeof setInterval>;
   #closed = false;
 
@@ -57,11 +59,13 @@ export class Uplinks {
         await uplink.set(spec, keep);
       } catch (error) {
         const status = error instanceof DeviceRefusal && error.code === "no-vf" ? 404 : 409;
-        throw new ApiError(status, error instanceof Error ? error.message : String(error), "kind");
+        const reason = error instanceof DeviceRefusal ? error.code : undefined;
+        throw new ApiError(status, error instanceof Error ? error.message : String(error), "kind", reason);
       }
       const { state } = uplink;
       if (state.spec.kind === "none") this.#uplinks.delete(pool);
       else this.#uplinks.set(pool, uplink);
+      this.#tell();
       return state;
     });
   }
@@ -78,10 +82,28 @@ export class Uplinks {
 
   #look(): void {
     for (const uplink of this.#uplinks.values()) uplink.look();
+    this.#tell();
     if (![...this.#uplinks.values()].some(({ isDue }) => isDue)) return;
     void this.#turns.take(async () => {
       for (const uplink of this.#uplinks.values()) if (uplink.isDue) await uplink.retry();
+      this.#tell();
     });
+  }
+
+  /** Tells of those whose state is another one than when it was last told. */
+  #tell(): void {
+    for (const pool of this.#told.keys()) {
+      if (this.#uplinks.has(pool)) continue;
+      this.#told.delete(pool);
+      this.#parts.nic.tell({ type: "uplink", pool, state: "none" });
+    }
+    for (const [pool, uplink] of this.#uplinks) {
+      const { state, reason } = uplink.state;
+      const now = JSON.stringify([state, reason]);
+      if (this.#told.get(pool) === now) continue;
+      this.#told.set(pool, now);
+      this.#parts.nic.tell({ type: "uplink", pool, state, ...(reason === undefined ? {} : { reason }) });
+    }
   }
 
   async close(): Promise<void> {
