@@ -174,11 +174,6 @@ function offerRead(id: u32, result: u32): u32 {
   if (result < headerBytes() + FRAME_BYTES_MIN) return N.NCO_IN_RUNT;
   let bytes = result - headerBytes() + HEADER_BYTES;
   let at = txBuffer(id);
-  const flags: u32 = load<u8>(at);
-  const asks = (flags & V.VIRTIO_NET_HDR_F_NEEDS_CSUM) | <u32> load<u8>(at, 1);
-  // What the kernel knows of the checksum is for a driver, and this goes to the device's side.
-  store<u8>(at, <u8> (flags & V.VIRTIO_NET_HDR_F_NEEDS_CSUM));
-  if (asks != 0 && (get(N.NC_OFFLOADS) & N.OFFLOAD_CSUM) == 0) return N.NCO_IN_OFFLOAD;
   if (isPacket) {
     const tag = takenTag(id);
     if (tag != 0) {

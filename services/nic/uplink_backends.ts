@@ -1,7 +1,7 @@
 /** From what an uplink is to be to what is behind its port. */
 import ipaddr from "ipaddr.js";
 import type { UplinkSpec } from "../../shared/api/mod.ts";
-import { type Backend, TapBackend } from "../../shared/netdev/mod.ts";
+import { type Backend, PacketBackend, TapBackend } from "../../shared/netdev/mod.ts";
 
 /** A spec that has something behind it. */
 export type OpenSpec = Exclude<UplinkSpec, { kind: "none" }>;
@@ -15,6 +15,7 @@ export function openBackend(spec: OpenSpec, mac: string | undefined): Backend {
     case "tap":
       return openTap(spec, mac);
     case "packet":
+      return new PacketBackend(spec.interface);
     case "xdp":
     case "pcap":
       throw new Error(`Cannot open ${spec.kind}: not there yet`);

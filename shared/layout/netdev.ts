@@ -69,8 +69,6 @@ export const NC_CQ_HEAD = 44;
 export const NC_CQ_TAIL = 48;
 export const NC_CQ_MASK = 52;
 export const NC_CQ_ENTRIES = 56;
-/** u32: bits OFFLOAD_*: what the NIC finishes of frames that it is sent. */
-export const NC_OFFLOADS = 60;
 
 // The module's own state, u32 each.
 /** Receive: the next used element to look at; the next place of the avail ring. */
@@ -103,7 +101,7 @@ export const REQUEST_QUIET = 2;
 /** Write what the NIC has handed over, and end. */
 export const REQUEST_END = 3;
 
-/** Counters, u64 each, in the order of counter names in shared/netdev/counters.ts. */
+/** Counters, u64 each, in the order of their names in shared/netdev/counters.ts. */
 export const ND_COUNTERS = 0x10400;
 export const NCO_IN_FRAMES = 0;
 export const NCO_IN_BYTES = 8;
@@ -111,17 +109,15 @@ export const NCO_OUT_FRAMES = 16;
 export const NCO_OUT_BYTES = 24;
 export const NCO_IN_CUT_OFF = 32;
 export const NCO_IN_RUNT = 40;
-export const NCO_IN_OFFLOAD = 48;
+export const NCO_IN_ERRORS = 48;
 export const NCO_OUT_RUNT = 56;
 export const NCO_OUT_BUSY = 64;
 export const NCO_OUT_DOWN = 72;
 export const NCO_OUT_TOO_LONG = 80;
 export const NCO_OUT_REFUSED = 88;
-export const NCO_IN_ERRORS = 96;
-export const NCO_CALLS = 104;
-export const NCO_SLEEPS = 112;
-export const NCO_KICKS = 120;
-export const ND_COUNTER_COUNT = 16;
+export const NCO_CALLS = 96;
+export const NCO_SLEEPS = 104;
+export const NCO_KICKS = 112;
 
 /** Ring of free transmit descriptors, u16 each; what becomes of each receive descriptor, a byte each. */
 export const ND_FREE_LIST = 0x11000;
@@ -172,9 +168,3 @@ export const FAULT_NONE = 0;
 export const FAULT_DEVICE = 1;
 /** The file behind the port is gone. */
 export const FAULT_FILE_GONE = 2;
-
-/** What the NIC takes in frames that it is sent (virtio-net's device side): partial checksums; segments of TCP and UDP. */
-export const OFFLOAD_CSUM = 1;
-export const OFFLOAD_TSO4 = 2;
-export const OFFLOAD_TSO6 = 4;
-export const OFFLOAD_USO = 8;

@@ -1,5 +1,5 @@
 /** A port's counters by name, in the order of their places in shared/layout/netdev.ts. `in`: into the fabric. */
-import { ND_COUNTER_COUNT, ND_COUNTERS } from "../layout/netdev.ts";
+import { ND_COUNTERS } from "../layout/netdev.ts";
 
 /** Name of each counter. */
 const PORT_COUNTERS = [
@@ -10,8 +10,8 @@ const PORT_COUNTERS = [
   /** Longer than a buffer, or shorter than a frame. */
   "in_cut_off",
   "in_runt",
-  /** They ask for a checksum or for segmentation, which the NIC has not been asked to do. */
-  "in_offload",
+  /** Reads that failed. */
+  "in_errors",
   "out_runt",
   /** The kernel had no room for it. */
   "out_busy",
@@ -21,8 +21,6 @@ const PORT_COUNTERS = [
   "out_too_long",
   /** The kernel did not want it for another reason. */
   "out_refused",
-  /** Reads that failed. */
-  "in_errors",
   /** Calls of the kernel for frames; sleeps; kicks of the NIC. */
   "calls",
   "sleeps",
@@ -31,8 +29,9 @@ const PORT_COUNTERS = [
 
 /** What a port has counted. */
 export function readCounters(view: DataView): Record<string, number> {
-  const all = Array.from({ length: ND_COUNTER_COUNT }, (_, i) => Number(view.getBigUint64(ND_COUNTERS + i * 8, true)));
-  return Object.fromEntries(PORT_COUNTERS.map((name, i) => [name, all[i] ?? 0]));
+  return Object.fromEntries(
+    PORT_COUNTERS.map((name, i) => [name, Number(view.getBigUint64(ND_COUNTERS + i * 8, true))]),
+  );
 }
 
 /** The sums of two sets of counters. */

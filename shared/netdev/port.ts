@@ -9,7 +9,7 @@ import { createEventFd, type Reactor } from "../os/mod.ts";
 import { loadWasm } from "../wasm/load.ts";
 import type { Backend } from "./backend.ts";
 import { readCounters } from "./counters.ts";
-import { moduleOffloads, offloadNames, RING_FEATURES } from "./features.ts";
+import { offloadNames, RING_FEATURES } from "./features.ts";
 import { PortThread, within } from "./port_thread.ts";
 import { Room } from "./room.ts";
 import type { PortIo } from "./worker_messages.ts";
@@ -90,7 +90,6 @@ export class Port {
     const { view } = memory;
     view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
     view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, backend.drive.kind === "messages" ? 1 : 0, true);
-    view.setUint32(N.ND_CONTROL + N.NC_OFFLOADS, moduleOffloads(this.#features), true);
     const thread = new PortThread({
       ...{ memory, module, drive: backend.drive, plain },
       ...{ kick: this.#kick, call: this.#call },

@@ -10,6 +10,7 @@ export { check, errno, libc, OsError } from "./libc.ts";
 export * from "./memory_io.ts";
 export * from "./net_namespace.ts";
 export * from "./notifier.ts";
+export * from "./packet_socket.ts";
 export * from "./pipe_relay.ts";
 export * from "./sigbus.ts";
 export * from "./socket.ts";

@@ -1,26 +1,12 @@
 /** What is behind the uplink: guests reach a TAP of the host, and whatever is beyond it, while uplinks come and go. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import type { UplinkSpec, UplinkState } from "../../shared/api/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
-import { type Answer, ask, must, TestGuest } from "../support/guests.ts";
+import { must, TestGuest } from "../support/guests.ts";
 import { judgedTest, run } from "../support/judges.ts";
 import { Bridge, NetNamespace, uniqueName } from "../support/net_namespace.ts";
 import { UmlGuest } from "../support/uml.ts";
+import { passTcp, putUplink, setUplink, uplinkOf } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
-
-function put(fabric: TestFabric, spec: UplinkSpec, pool = "uplink", query = ""): Promise<Answer> {
-  return ask(`${fabric.url("nic")}/api/v1/uplinks/${pool}${query}`, "PUT", spec);
-}
-
-async function set(fabric: TestFabric, spec: UplinkSpec, pool = "uplink"): Promise<UplinkState> {
-  const { status, body } = await put(fabric, spec, pool);
-  assertEquals(status, 200, JSON.stringify(body));
-  return body;
-}
-
-async function stateOf(fabric: TestFabric, pool = "uplink"): Promise<UplinkState> {
-  return (await must(`${fabric.url("nic")}/api/v1/state`)).uplinks[pool];
-}
 
 /** What a port takes of the NIC's process: threads and open files, but for sockets, which HTTP clients have too. */
 function belongings(fabric: TestFabric): number {
@@ -44,24 +30,15 @@ judgedTest(["uml"], "a guest of User-Mode Linux reaches a namespace through a TA
   await using bridge = await Bridge.make();
   await using outside = await NetNamespace.onBridge(bridge.name, "10.0.0.9/24");
   const tap = uniqueName("rft");
-  const state = await set(fabric, { kind: "tap", name: tap });
+  const state = await setUplink(fabric, { kind: "tap", name: tap });
   assertEquals([state.interface, state.mtu], [tap, 1500]);
   await run("ip", ["link", "set", tap, "master", bridge.name]);
   await using guest = await UmlGuest.boot(fabric.vf(0).socket);
   await guest.address("10.0.0.1/24");
   await guest.untilReaches("10.0.0.9");
 
-  await outside.run("iperf3", "-s", "-D", "--pidfile", `/tmp/${tap}.pid`);
-  try {
-    for (const way of [[], ["-R"]]) {
-      const { end } = JSON.parse(await guest.check(`iperf3 -c 10.0.0.9 -t 2 -J ${way.join(" ")}`, 60_000));
-      assert(end.sum_received.bytes > 1e6, JSON.stringify(end.sum_received));
-    }
-  } finally {
-    Deno.kill(Number(Deno.readTextFileSync(`/tmp/${tap}.pid`).replaceAll("\0", "")), "SIGKILL");
-    Deno.removeSync(`/tmp/${tap}.pid`);
-  }
-  const { counters, io } = await stateOf(fabric);
+  await passTcp(guest, outside, "10.0.0.9");
+  const { counters, io } = await uplinkOf(fabric);
   assert((counters.in_bytes ?? 0) > 1e6 && (counters.out_bytes ?? 0) > 1e6, JSON.stringify(counters));
   assert(io === "io_uring" || io === "readv");
 });
@@ -76,15 +53,15 @@ judgedTest(
     const before = belongings(fabric);
 
     await t.step("it has its address, and is up", async () => {
-      await set(fabric, { kind: "tap", name: tap, address: "10.0.99.1/16" });
-      await until("the TAP to be up", async () => (await stateOf(fabric)).state === "up");
+      await setUplink(fabric, { kind: "tap", name: tap, address: "10.0.99.1/16" });
+      await until("the TAP to be up", async () => (await uplinkOf(fabric)).state === "up");
       await guest.reaches("10.0.99.1");
     });
 
     await t.step("its link is the interface's", async () => {
       await run("ip", ["link", "set", tap, "down"]);
       const { reason } = await until("the TAP to be down", async () => {
-        const state = await stateOf(fabric);
+        const state = await uplinkOf(fabric);
         return state.state === "down" && state;
       });
       assertStringIncludes(reason ?? "", `ip link set ${tap} up`);
@@ -93,32 +70,37 @@ judgedTest(
     });
 
     await t.step("what cannot be is refused, and what was there stays", async () => {
-      const { status, body } = await put(fabric, { kind: "tap", name: "lo" });
+      const { status, body } = await putUplink(fabric, { kind: "tap", name: "lo" });
       assertEquals(status, 409);
       assertStringIncludes(body.detail, "is no TAP");
-      assertEquals((await put(fabric, { kind: "tap", name: tap }, "7")).status, 404);
+      assertEquals((await putUplink(fabric, { kind: "tap", name: tap }, "7")).status, 404);
       await guest.reaches("10.0.99.1");
-      assertEquals((await stateOf(fabric)).spec, { kind: "tap", name: tap, address: "10.0.99.1/16" });
+      assertEquals((await uplinkOf(fabric)).spec, { kind: "tap", name: tap, address: "10.0.99.1/16" });
     });
 
     await t.step("an interface that is deleted is made again", async () => {
       await run("ip", ["link", "del", tap]);
       await until("the guest to reach it again", async () => (await guest.ping("10.0.99.1", 1)).received === 1, 15_000);
-      assertEquals((await stateOf(fabric)).state, "up");
+      assertEquals((await uplinkOf(fabric)).state, "up");
     });
 
     await t.step("one that is kept is tried until it can be", async () => {
       await run("ip", ["link", "add", `${tap}k`, "type", "bridge"]);
-      const kept = await put(fabric, { kind: "tap", name: `${tap}k`, address: "10.0.99.2/16" }, "uplink", "?keep=true");
+      const kept = await putUplink(
+        fabric,
+        { kind: "tap", name: `${tap}k`, address: "10.0.99.2/16" },
+        "uplink",
+        "?keep=true",
+      );
       assertEquals([kept.status, kept.body.state], [200, "failed"]);
       await run("ip", ["link", "del", `${tap}k`]);
-      await until("it to be there", async () => (await stateOf(fabric)).state === "up", 15_000);
+      await until("it to be there", async () => (await uplinkOf(fabric)).state === "up", 15_000);
       await guest.reaches("10.0.99.2");
     });
 
     await t.step("nothing of them is left", async () => {
-      await set(fabric, { kind: "none" });
-      assertEquals(await stateOf(fabric), undefined);
+      await setUplink(fabric, { kind: "none" });
+      assertEquals(await uplinkOf(fabric), undefined);
       // The runtime itself keeps an epoll and an eventfd of the thread that ended last.
       await until("the NIC to have given everything back", () => belongings(fabric) <= before + 2);
     });
@@ -130,8 +112,8 @@ judgedTest(["uml"], "uplinks are exchanged under a stream, again and again: ever
   const guest = TestGuest.of(fabric, 0);
   const taps = [uniqueName("rft"), uniqueName("rft")] as const;
   const sums: Record<string, number> = {};
-  const use = (i: number) => set(fabric, { kind: "tap", name: taps[i % 2] as string });
-  await set(fabric, { kind: "tap", name: taps[0], address: "10.0.99.9/16" });
+  const use = (i: number) => setUplink(fabric, { kind: "tap", name: taps[i % 2] as string });
+  await setUplink(fabric, { kind: "tap", name: taps[0], address: "10.0.99.9/16" });
   await guest.reaches("10.0.99.9");
   // A neighbour that does not go with the TAP: the stream's frames are the uplink's all the time.
   const { id } = await guest.send("10.0.99.9", { rate: 5000, seconds: 60 });
@@ -140,7 +122,7 @@ judgedTest(["uml"], "uplinks are exchanged under a stream, again and again: ever
   for (let i = 2; i <= 21; i++) await use(i);
   const { sent } = await guest.stop(id);
   await until("the last frame", async () => {
-    Object.assign(sums, (await stateOf(fabric)).counters);
+    Object.assign(sums, (await uplinkOf(fabric)).counters);
     return (sums.out_frames ?? 0) >= sent;
   });
   const drops = ["out_busy", "out_down", "out_refused", "out_too_long", "out_runt"].map((name) => sums[name]);

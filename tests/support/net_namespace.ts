@@ -23,14 +23,22 @@ export class NetNamespace implements AsyncDisposable {
     return new NetNamespace(name);
   }
 
-  /** A namespace whose eth0, with this address, is on `bridge` of the host. */
-  static async onBridge(bridge: string, address: string): Promise<NetNamespace> {
+  /** A namespace with a cable to the host: its eth0, with this address, and interface `outside` of the host. */
+  static async wired(outside: string, address: string): Promise<NetNamespace> {
     const namespace = await NetNamespace.make();
-    const outside = uniqueName("rfv");
     await run("ip", ["link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", namespace.name]);
-    await run("ip", ["link", "set", outside, "master", bridge, "up"]);
+    await quieten(outside);
+    await run("ip", ["link", "set", outside, "up"]);
     await namespace.ip(`address add ${address} dev eth0`);
     await namespace.ip("link set eth0 up");
+    return namespace;
+  }
+
+  /** A namespace whose eth0, with this address, is on `bridge` of the host. */
+  static async onBridge(bridge: string, address: string): Promise<NetNamespace> {
+    const outside = uniqueName("rfv");
+    const namespace = await NetNamespace.wired(outside, address);
+    await run("ip", ["link", "set", outside, "master", bridge]);
     return namespace;
   }
 
@@ -51,6 +59,31 @@ export class NetNamespace implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await run("ip", ["netns", "del", this.name]);
+  }
+}
+
+/** Has the host itself say nothing on an interface. */
+async function quieten(name: string): Promise<void> {
+  await Deno.writeTextFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, "1");
+}
+
+/** A cable between two interfaces of the host, gone with the test. */
+export class Cable implements AsyncDisposable {
+  readonly ends = [uniqueName("rfc"), uniqueName("rfc")] as const;
+
+  static async make(): Promise<Cable> {
+    const cable = new Cable();
+    const [a, b] = cable.ends;
+    await run("ip", ["link", "add", a, "type", "veth", "peer", "name", b]);
+    for (const end of cable.ends) {
+      await quieten(end);
+      await run("ip", ["link", "set", end, "up"]);
+    }
+    return cable;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await run("ip", ["link", "del", this.ends[0]]);
   }
 }
 
