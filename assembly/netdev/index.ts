@@ -210,3 +210,8 @@ export function unfinished(): u32 {
 export function abandon(): void {
   while (received() > 0 && <u32> takeReceived() != NONE) count(N.NCO_OUT_DOWN, 1);
 }
+
+/** Whether there is a transmit descriptor to read into. */
+export function mayRead(): u32 {
+  return get(N.NS_REQUEST) == N.REQUEST_RUN && freeCount() > 0 ? 1 : 0;
+}

@@ -26,7 +26,7 @@ import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
 import { type Host, ipFromNumber } from "./host.ts";
 import type { Interface } from "./interface.ts";
 import type { Machine } from "./machine.ts";
-import { captureFrames } from "./pcapng.ts";
+import { captureFrames } from "./capture.ts";
 import { rejection, type Shell } from "./shell.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({

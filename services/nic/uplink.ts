@@ -45,6 +45,7 @@ export class Uplink {
   }
 
   get state(): UplinkState {
+    this.look();
     const { backend, port } = this.#running ?? {};
     const link = this.#link;
     const reason = this.#failure ?? link?.reason;
@@ -53,7 +54,7 @@ export class Uplink {
       spec: this.#spec,
       state,
       ...(reason === undefined ? {} : { reason }),
-      ...(backend ? { interface: backend.interface } : {}),
+      ...(backend?.interface === undefined ? {} : { interface: backend.interface }),
       ...(port?.io === undefined ? {} : { io: port.io }),
       ...(link?.mtu === undefined ? {} : { mtu: link.mtu }),
       ...(link?.mac === undefined ? {} : { mac: link.mac }),
@@ -127,7 +128,7 @@ export class Uplink {
   /** Looks how the interface is. */
   look(): void {
     if (!this.#running || this.#failure !== undefined) return;
-    this.#link = this.#running.backend.link();
+    this.#link = this.#running.port.link;
     if (!this.#link) this.#fail("its interface is gone");
   }
 

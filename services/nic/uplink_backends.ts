@@ -1,7 +1,7 @@
 /** From what an uplink is to be to what is behind its port. */
 import ipaddr from "ipaddr.js";
 import type { UplinkSpec } from "../../shared/api/mod.ts";
-import { type Backend, PacketBackend, TapBackend } from "../../shared/netdev/mod.ts";
+import { type Backend, CaptureBackend, PacketBackend, TapBackend } from "../../shared/netdev/mod.ts";
 
 /** A spec that has something behind it. */
 export type OpenSpec = Exclude<UplinkSpec, { kind: "none" }>;
@@ -16,8 +16,9 @@ export function openBackend(spec: OpenSpec, mac: string | undefined): Backend {
       return openTap(spec, mac);
     case "packet":
       return new PacketBackend(spec.interface);
-    case "xdp":
     case "pcap":
+      return openCapture(spec);
+    case "xdp":
       throw new Error(`Cannot open ${spec.kind}: not there yet`);
   }
 }
@@ -47,4 +48,9 @@ function openTap({ name, address }: Extract<OpenSpec, { kind: "tap" }>, mac: str
     backend.close();
     throw error;
   }
+}
+
+function openCapture({ replay, record, speed = "paced", loop = false }: Extract<OpenSpec, { kind: "pcap" }>): Backend {
+  if (replay !== undefined && replay === record) throw new Error(`Cannot replay ${replay} and record into it`);
+  return new CaptureBackend({ replay, record, isPaced: speed === "paced", loops: loop });
 }

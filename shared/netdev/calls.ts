@@ -5,7 +5,7 @@
 import * as N from "../layout/netdev.ts";
 import type { IoRingWords } from "../os/io_uring.ts";
 import { EAGAIN, errno, libc } from "../os/libc.ts";
-import type { Drive } from "./backend.ts";
+import type { FileDrive } from "./backend.ts";
 import type { PortIo } from "./worker_messages.ts";
 
 // linux/fs.h, sys/socket.h
@@ -19,6 +19,8 @@ export interface Calls {
   readonly pollFd: number | undefined;
   /** Has the kernel take the `count` submissions that it has not taken; answers how many calls that took. */
   submit(count: number): number;
+  /** There is nothing to do for now: how long at most, in ms; -1: until something comes. */
+  idle(): number;
   close(): void;
 }
 
@@ -61,27 +63,26 @@ const CQ_TAIL = N.ND_IO_RING + 12;
 const CQ_ENTRIES = N.ND_IO_RING + 64;
 const MASK = N.ND_IO_ENTRY_COUNT - 1;
 
-/** One call for each frame. */
-class PlainCalls implements Calls {
-  readonly io = "readv";
+/** The worker in the kernel's place: it does the submissions itself, at once. */
+export abstract class LocalCalls implements Calls {
+  abstract readonly io: PortIo;
   readonly pollFd = undefined;
-  readonly #view: DataView;
-  readonly #file: number;
-  readonly #isPacket: boolean;
+  protected readonly view: DataView;
 
-  constructor(memory: WebAssembly.Memory, drive: Drive) {
-    this.#view = new DataView(memory.buffer);
-    this.#file = drive.file;
-    this.#isPacket = drive.kind === "messages";
+  constructor(memory: WebAssembly.Memory) {
+    this.view = new DataView(memory.buffer);
     writeWords(memory, {
       ...{ sqHead: SQ_HEAD, sqTail: SQ_TAIL, sqMask: MASK },
       ...{ cqHead: CQ_HEAD, cqTail: CQ_TAIL, cqMask: MASK, cqEntries: CQ_ENTRIES },
-      ...{ file: drive.file, entryFlags: 0, readOp: 0, writeOp: 0, opFlags: 0 },
+      ...{ file: 0, entryFlags: 0, readOp: 0, writeOp: 0, opFlags: 0 },
     });
   }
 
+  /** Does the submission at `entry`, of buffer `id`: answers bytes moved, or -errno, as io_uring does. */
+  protected abstract do(entry: number, id: number, isRead: boolean): number;
+
   submit(): number {
-    const view = this.#view;
+    const { view } = this;
     let head = view.getUint32(SQ_HEAD, true);
     const tail = view.getUint32(SQ_TAIL, true);
     let done = view.getUint32(CQ_TAIL, true);
@@ -93,7 +94,7 @@ class PlainCalls implements Calls {
       const what = view.getUint32(entry + N.SQE_USER_DATA, true);
       const isRead = (what & N.DID_WRITE) === 0;
       const skips: boolean = isRead && isDry;
-      const result: number = skips ? -EAGAIN : this.#call(entry, isRead);
+      const result: number = skips ? -EAGAIN : this.do(entry, what & 0xffff, isRead);
       if (!skips) calls++;
       isDry ||= isRead && result === -EAGAIN;
       const completion = CQ_ENTRIES + (done & MASK) * N.CQE_BYTES;
@@ -106,23 +107,34 @@ class PlainCalls implements Calls {
     return calls;
   }
 
-  /** Bytes moved, or -errno, as io_uring says it. */
-  #call(entry: number, isRead: boolean): number {
-    const address = this.#view.getBigUint64(entry + N.SQE_ADDRESS, true);
-    const { read_at, write_at, recvmsg_at, sendmsg_at } = libc();
-    let result: bigint | number;
-    if (this.#isPacket) result = (isRead ? recvmsg_at : sendmsg_at)(this.#file, address, MSG_DONTWAIT);
-    else {
-      const bytes = BigInt(this.#view.getUint32(entry + N.SQE_LENGTH, true));
-      result = (isRead ? read_at : write_at)(this.#file, address, bytes);
-    }
-    return result < 0 ? -errno() : Number(result);
+  idle(): number {
+    return -1;
   }
 
   close(): void {}
 }
 
-/** The plain way, for where there is no io_uring. The file must not block. */
-export function plainCalls(memory: WebAssembly.Memory, drive: Drive): Calls {
-  return new PlainCalls(memory, drive);
+/** One call for each frame. The file must not block. */
+export class PlainCalls extends LocalCalls {
+  readonly io = "readv";
+  readonly #file: number;
+  readonly #isPacket: boolean;
+
+  constructor(memory: WebAssembly.Memory, drive: FileDrive) {
+    super(memory);
+    this.#file = drive.file;
+    this.#isPacket = drive.kind === "messages";
+  }
+
+  protected override do(entry: number, _id: number, isRead: boolean): number {
+    const address = this.view.getBigUint64(entry + N.SQE_ADDRESS, true);
+    const { read_at, write_at, recvmsg_at, sendmsg_at } = libc();
+    let result: bigint | number;
+    if (this.#isPacket) result = (isRead ? recvmsg_at : sendmsg_at)(this.#file, address, MSG_DONTWAIT);
+    else {
+      const bytes = BigInt(this.view.getUint32(entry + N.SQE_LENGTH, true));
+      result = (isRead ? read_at : write_at)(this.#file, address, bytes);
+    }
+    return result < 0 ? -errno() : Number(result);
+  }
 }

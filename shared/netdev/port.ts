@@ -7,7 +7,7 @@ import * as N from "../layout/netdev.ts";
 import { DeviceClient, type PoolName } from "../device/mod.ts";
 import { createEventFd, type Reactor } from "../os/mod.ts";
 import { loadWasm } from "../wasm/load.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, Link } from "./backend.ts";
 import { readCounters } from "./counters.ts";
 import { offloadNames, RING_FEATURES } from "./features.ts";
 import { PortThread, within } from "./port_thread.ts";
@@ -125,6 +125,11 @@ export class Port {
   /** The offloads that are in force, by name. */
   get offloads(): string[] {
     return offloadNames(this.#features);
+  }
+
+  /** How what is behind it is; `undefined`: it is gone. */
+  get link(): Link | undefined {
+    return this.backend.link(this.#thread?.note);
   }
 
   /** What it has counted. */

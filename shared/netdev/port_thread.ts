@@ -32,6 +32,8 @@ export interface ThreadParts {
 export class PortThread {
   /** Resolves when it has ended: why, if nobody told it to. */
   readonly ended: Promise<string | undefined>;
+  /** What it has said last of what is behind the port. */
+  note: string | undefined;
   readonly #worker: Worker;
   readonly #wake = createEventFd();
   readonly #epoll = new Epoll();
@@ -49,6 +51,7 @@ export class PortThread {
     this.#worker.addEventListener("message", ({ data }: MessageEvent<PortReport>) => {
       if (data.told === "ready") this.#ready.resolve(data.io);
       else if (data.told === "quiet") this.#quiet.resolve();
+      else if (data.told === "note") this.note = data.text;
       else ended.resolve(data.reason);
     });
     this.#worker.addEventListener("error", (event) => {

@@ -10,11 +10,11 @@ import {
   IOSQE_FIXED_FILE,
   IoUring,
 } from "../os/io_uring.ts";
-import type { Drive } from "./backend.ts";
+import type { FileDrive } from "./backend.ts";
 import { type Calls, MSG_DONTWAIT, RWF_NOWAIT, writeWords } from "./calls.ts";
 
 /** Opens an io_uring in a port's memory; `undefined` if the kernel has or allows none. */
-export function uringCalls(memory: WebAssembly.Memory, drive: Drive): Calls | undefined {
+export function uringCalls(memory: WebAssembly.Memory, drive: FileDrive): Calls | undefined {
   const place = { ring: N.ND_IO_RING, entries: N.ND_IO_ENTRIES, count: N.ND_IO_ENTRY_COUNT };
   const uring = IoUring.open(memory, place);
   if (!uring) return undefined;
@@ -44,5 +44,5 @@ export function uringCalls(memory: WebAssembly.Memory, drive: Drive): Calls | un
     uring.enter(count);
     return 1;
   };
-  return { io: "io_uring", pollFd: uring.number, submit, close: () => uring.close() };
+  return { io: "io_uring", pollFd: uring.number, submit, idle: () => -1, close: () => uring.close() };
 }

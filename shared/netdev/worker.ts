@@ -6,7 +6,8 @@
 import * as N from "../layout/netdev.ts";
 import { addEvents, EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
 import { drainEventFd, signalEventFd } from "../os/fd.ts";
-import { type Calls, plainCalls } from "./calls.ts";
+import { CaptureCalls } from "./capture_calls.ts";
+import { type Calls, PlainCalls } from "./calls.ts";
 import { uringCalls } from "./uring_calls.ts";
 import { FILE, type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
 
@@ -19,6 +20,7 @@ interface PortExports {
   arm(): number;
   unfinished(): number;
   abandon(): void;
+  mayRead(): number;
 }
 
 /** How often a port that is to be quiet looks whether it is. */
@@ -28,6 +30,12 @@ const FAULTS = new Map<number, string>([
   [N.FAULT_DEVICE, "the NIC has used a descriptor that it did not have"],
   [N.FAULT_FILE_GONE, "its interface is gone"],
 ]);
+
+/** How a port's rounds reach the kernel. */
+function callsOf({ memory, drive, plain }: PortStart): Calls {
+  if (drive.kind === "capture") return new CaptureCalls(memory, drive, (text) => report({ told: "note", text }));
+  return (plain ? undefined : uringCalls(memory, drive)) ?? new PlainCalls(memory, drive);
+}
 
 class PortLoop {
   readonly #start: PortStart;
@@ -45,14 +53,13 @@ class PortLoop {
     this.#view = new DataView(start.memory.buffer);
     const imports = { env: { memory: start.memory } };
     this.#module = new WebAssembly.Instance(start.module, imports).exports as unknown as PortExports;
-    this.#calls = (start.plain ? undefined : uringCalls(start.memory, start.drive)) ??
-      plainCalls(start.memory, start.drive);
+    this.#calls = callsOf(start);
     this.#module.start();
     if (this.#calls.pollFd !== undefined) {
       Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, this.#calls.pollFd);
       addEvents(start.epollFd, this.#calls.pollFd, EPOLLIN | EPOLLET, RING);
     }
-    addEvents(start.epollFd, start.drive.file, EPOLLIN | EPOLLET, FILE);
+    if (start.drive.kind !== "capture") addEvents(start.epollFd, start.drive.file, EPOLLIN | EPOLLET, FILE);
     report({ told: "ready", io: this.#calls.io });
   }
 
@@ -108,7 +115,10 @@ class PortLoop {
       report({ told: "quiet" });
     }
     this.#add(N.NCO_SLEEPS, 1);
-    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : -1);
+    const idleMs = this.#calls.idle();
+    const dueMs = this.#module.mayRead() !== 0 ? idleMs : -1;
+    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : dueMs);
+    if (dueMs >= 0) this.#module.wake();
     for (let i = 0; i < ready; i++) {
       const data = eventData(this.#eventView, i);
       if (data === WAKE) drainEventFd(this.#start.wakeFd);

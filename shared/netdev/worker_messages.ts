@@ -2,7 +2,7 @@
 import type { Drive } from "./backend.ts";
 
 /** How frames are moved. */
-export type PortIo = "io_uring" | "readv";
+export type PortIo = "io_uring" | "readv" | "file";
 
 /** What the worker is given at the start. */
 export interface PortStart {
@@ -23,8 +23,10 @@ export const CALL = 1;
 export const FILE = 2;
 export const RING = 3;
 
-/** What the worker tells, in this order; `quiet` answers REQUEST_QUIET. */
+/** What the worker tells: first `ready`, last `ended`; `quiet` answers REQUEST_QUIET. */
 export type PortReport =
   | { told: "ready"; io: PortIo }
   | { told: "quiet" }
+  /** Something that whoever looks at the port is to know. */
+  | { told: "note"; text: string }
   | { told: "ended"; reason?: string };

@@ -46,6 +46,7 @@ const SYMBOLS = {
   mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["buffer", "i32"], result: "i32" },
+  open_new: { name: "open", parameters: ["buffer", "i32", "u32"], result: "i32" },
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "isize" },

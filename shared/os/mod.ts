@@ -2,6 +2,7 @@
 export * from "./arena.ts";
 export * from "./epoll.ts";
 export * from "./fd.ts";
+export * from "./files.ts";
 export * from "./interfaces.ts";
 export * from "./io_uring.ts";
 export * from "./kinds.ts";

@@ -43,8 +43,8 @@ function allowed(from: string, to: string): boolean {
   if (top === "shared") {
     // An engine's control side takes policy in the API's words, queues in the device socket's, and loads the Wasm.
     if (second === "engine" && /^shared\/(api|device|wasm)\//.test(to)) return true;
-    // A netdev port attaches by the device socket, and loads the Wasm.
-    if (second === "netdev" && /^shared\/(device|wasm)\//.test(to)) return true;
+    // A netdev port attaches by the device socket, loads the Wasm, and may have capture files behind it.
+    if (second === "netdev" && /^shared\/(device|pcap|wasm)\//.test(to)) return true;
     // The build signs the plugins it has built.
     if (from === "shared/wasm/build.ts" && to.startsWith("shared/plugin/")) return true;
     return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");

@@ -1,0 +1,90 @@
+/** Capture files behind a port: what one has comes in, what goes out is recorded in another one. */
+import { type Fd, fileStatus, openToAppend, openToRead, readAt } from "../os/mod.ts";
+import { CaptureReader, PCAPNG_MAGIC } from "../pcap/mod.ts";
+import type { Backend, Drive, Link } from "./backend.ts";
+
+/** Which files, and how they are played. */
+export interface CaptureOptions {
+  replay?: string | undefined;
+  record?: string | undefined;
+  isPaced: boolean;
+  loops: boolean;
+}
+
+/** Open capture files. */
+export class CaptureBackend implements Backend {
+  readonly name: string;
+  readonly interface = undefined;
+  readonly drive: Drive;
+  /** Frames in files are whole. */
+  readonly features = 0n;
+  readonly #files: Fd[] = [];
+  readonly #isRecording: boolean;
+
+  /** Opens them. Throws what to do if one cannot be, or is no capture. */
+  constructor({ replay, record, isPaced, loops }: CaptureOptions) {
+    this.name = `pcap ${replay ?? record}`;
+    this.#isRecording = record !== undefined;
+    try {
+      const from = replay === undefined ? undefined : this.#open(replay, openToReplay);
+      const into = record === undefined ? undefined : this.#open(record, openToRecord);
+      this.drive = {
+        kind: "capture",
+        ...(from === undefined ? {} : { replay: from }),
+        ...(into === undefined ? {} : { record: into }),
+        ...{ isPaced, loops },
+      };
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  #open(path: string, open: (path: string) => Fd): number {
+    const fd = open(path);
+    this.#files.push(fd);
+    return fd.number;
+  }
+
+  accept(): void {}
+
+  /** A file is up as long as there is something to play or to record. */
+  link(note?: string): Link {
+    return note === undefined ? { isUp: true } : { isUp: this.#isRecording, reason: note };
+  }
+
+  kernelDrops(): Record<string, number> {
+    return {};
+  }
+
+  close(): void {
+    for (const fd of this.#files) fd.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Opens a file that has a capture's beginning. */
+function openToReplay(path: string): Fd {
+  const fd = openToRead(path);
+  try {
+    new CaptureReader((into, offset) => readAt(fd.number, into, offset)).next();
+    return fd;
+  } catch (cause) {
+    fd.close();
+    throw new Error(`Cannot replay ${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Opens a file that is new, or empty, or has a capture behind which another one may stand. */
+function openToRecord(path: string): Fd {
+  const fd = openToAppend(path);
+  const magic = new Uint8Array(4);
+  if (fileStatus(fd.number).bytes === 0n) return fd;
+  const isCapture = readAt(fd.number, magic, 0) === 4 && new DataView(magic.buffer).getUint32(0, true) === PCAPNG_MAGIC;
+  if (isCapture) return fd;
+  fd.close();
+  throw new Error(`Cannot record into ${path}: there is something else in it; name another file`);
+}
