@@ -11,7 +11,7 @@ COPY assembly assembly
 COPY shared shared
 COPY services services
 RUN ["deno", "task", "--quiet", "build"]
-RUN ["deno", "cache", "--quiet", "--frozen", "--no-check", "services/nic/main.ts", "services/pf/main.ts", "services/vhost/main.ts", "services/vf/main.ts", "services/guest/main.ts", "services/cli/main.ts"]
+RUN ["deno", "cache", "--quiet", "--frozen", "--no-check", "services/nic/main.ts", "services/pf/main.ts", "services/vhost/main.ts", "services/vf/main.ts", "services/guest/main.ts", "services/netdev/main.ts", "services/cli/main.ts"]
 RUN ["deno", "cache", "--quiet", "--no-config", "--no-lock", "--no-check", "services/up/healthy.ts"]
 # A new volume takes over owner and mode of the directory that it is mounted on. The NIC's two are its group's too, since
 # it runs as another user where it has an uplink (compose.uplink.yaml).

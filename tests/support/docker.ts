@@ -15,7 +15,7 @@ export class DockerCluster implements AsyncDisposable {
   readonly #env: Record<string, string>;
   #init = "";
 
-  private constructor(dir: string) {
+  private constructor(dir: string, env: Record<string, string>) {
     this.#dir = dir;
     this.#env = {
       DOCKER_HOST: `unix://${dir}/docker.sock`,
@@ -24,13 +24,14 @@ export class DockerCluster implements AsyncDisposable {
       RINGFABRIC_TOKEN: "operators-token",
       GUEST_A_TOKEN: "token-of-guest-a",
       GUEST_B_TOKEN: "token-of-guest-b",
+      ...env,
     };
   }
 
-  /** Starts the daemon and gives it the base image. */
-  static async start(): Promise<DockerCluster> {
+  /** Starts the daemon and gives it the base image; `env`: further variables for docker-compose. */
+  static async start(env: Record<string, string> = {}): Promise<DockerCluster> {
     // The path of a socket in a volume must stay below 108 bytes.
-    const cluster = new DockerCluster(Deno.makeTempDirSync({ dir: "/tmp", prefix: "rf-" }));
+    const cluster = new DockerCluster(Deno.makeTempDirSync({ dir: "/tmp", prefix: "rf-" }), env);
     const cache = await Deno.makeTempDir({ prefix: "ringfabric-deno-" });
     try {
       await cluster.#run("sh", [`${SCRIPTS}dockerd-up.sh`, cluster.#dir]);
