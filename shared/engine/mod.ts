@@ -4,7 +4,7 @@ export * from "./budget.ts";
 export * from "./domain.ts";
 export * from "./engine.ts";
 export type { EngineExports } from "./engine_worker.ts";
-export { GUEST_OFFLOADS, OFFLOAD_FEATURES } from "./offloads.ts";
+export { advancedOffloads, GUEST_OFFLOADS, OFFLOAD_FEATURES, offloadsOf } from "./offloads.ts";
 export { QUEUE_FEATURES } from "./queue_request.ts";
 export { QUEUE_REASONS, type QueueState } from "./queue_state.ts";
 export * from "./queues.ts";

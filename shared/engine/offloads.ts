@@ -50,3 +50,12 @@ export function offloadsOf(features: bigint, index: number): number {
     .reduce((all, [bit, offloads]) => (features >> BigInt(bit) & 1n) === 1n ? all | offloads : all, 0);
   return (bits & L.OFFLOAD_F_CSUM) === 0 ? 0 : bits;
 }
+
+/**
+ * OFFLOAD_F_* of advanced queue `index`: one without virtio-net headers asks for everything by its descriptors, and gets
+ * frames that are finished.
+ */
+export function advancedOffloads(index: number, virtioHeader: boolean): number {
+  if (virtioHeader) return L.OFFLOADS_ALL;
+  return index % 2 === 1 ? L.OFFLOADS_ALL & ~L.OFFLOAD_F_VALID : 0;
+}

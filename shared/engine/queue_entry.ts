@@ -9,7 +9,7 @@ import {
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from "../layout/virtio.ts";
-import { offloadsOf } from "./offloads.ts";
+import { advancedOffloads, offloadsOf } from "./offloads.ts";
 import { has, type StartRequest } from "./queue_request.ts";
 
 const FLAVOURS = { split: L.FLAVOUR_SPLIT, packed: L.FLAVOUR_PACKED, advanced: L.FLAVOUR_ADVANCED };
@@ -53,11 +53,15 @@ function writeVirtqueue(view: DataView, at: number, pool: number, { index, featu
   writeOffloads(view, at, { pool, index, features });
 }
 
-function writeAdvanced(view: DataView, at: number, { packetBytes, headerBytes, virtioHeader }: StartRequest): void {
+function writeAdvanced(
+  view: DataView,
+  at: number,
+  { index, packetBytes, headerBytes, virtioHeader }: StartRequest,
+): void {
   view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
   view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
   view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
-  view.setUint32(at + L.Q_OFFLOADS, virtioHeader ? L.OFFLOADS_ALL : 0, true);
+  view.setUint32(at + L.Q_OFFLOADS, advancedOffloads(index, virtioHeader), true);
 }
 
 /** Writes what a virtqueue's driver may leave to be finished, or accepts so. The kernel behind an uplink is believed. */

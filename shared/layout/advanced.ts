@@ -9,6 +9,7 @@
  *      receive, read format          {packet buffer u64, header buffer u64}
  *      receive, write-back format    {info u32, RSS hash u32, status and error u32, length u16, VLAN u16}
  *      transmit                      {buffer u64, length | DTYP | DCMD u32, status | PAYLEN u32}
+ *      transmit context              {IPLEN | MACLEN | VLAN u32, 0 u32, TUCMD | DTYP | DCMD u32, IDX | L4LEN | MSS u32}
  *
  * The register page is 4 KiB, a memory file of its own for each VF: 128 bytes for each queue, the first line written
  * by the driver, the second by the device.
@@ -42,8 +43,25 @@ export const ADV_TXD_DCMD_VLE = 0x40000000;
 export const ADV_TXD_DCMD_TSE = 0x80000000;
 // fourth dword
 export const ADV_TXD_STAT_DD = 1;
+/** Which context a frame's offloads are described by; only 0 and 1 exist. */
+export const ADV_TXD_IDX_SHIFT = 4;
+export const ADV_TXD_IDX_MASK = 0x70;
 export const ADV_TXD_POPTS_MASK = 0x3f00;
+export const ADV_TXD_POPTS_IXSM = 0x100;
+export const ADV_TXD_POPTS_TXSM = 0x200;
 export const ADV_TXD_PAYLEN_SHIFT = 14;
+
+// §7.2.3.2.3 transmit context: first dword, third dword, fourth dword
+export const ADV_TXC_IPLEN_MASK = 0x1ff;
+export const ADV_TXC_MACLEN_SHIFT = 9;
+export const ADV_TXC_MACLEN_MASK = 0x7f;
+export const ADV_TXC_TUCMD_MASK = 0x000ffe00;
+export const ADV_TXC_TUCMD_IPV4 = 0x400;
+export const ADV_TXC_TUCMD_L4T_MASK = 0x1800;
+export const ADV_TXC_TUCMD_L4T_UDP = 0;
+export const ADV_TXC_TUCMD_L4T_TCP = 0x800;
+export const ADV_TXC_L4LEN_SHIFT = 8;
+export const ADV_TXC_MSS_SHIFT = 16;
 
 // §7.1.6.2 receive write-back, first dword
 export const ADV_RXD_PTYPE_IPV4 = 0x10;
@@ -56,6 +74,10 @@ export const ADV_RXD_SPH = 0x80000000;
 // third dword
 export const ADV_RXD_STAT_DD = 1;
 export const ADV_RXD_STAT_EOP = 2;
+/** The TCP or UDP checksum was looked at, and the IPv4 header's; good unless the error bit says otherwise. */
+export const ADV_RXD_STAT_L4I = 0x20;
+export const ADV_RXD_STAT_IPCS = 0x40;
+export const ADV_RXD_ERR_IPE = 0x80000000;
 
 // Register page
 export const ADV_PAGE_BYTES = 4096;

@@ -93,6 +93,16 @@ export const ADVANCED_ATTACKS: AdvancedAttack[] = [
     },
   },
   {
+    name: "2 context descriptor amid a frame",
+    reason: BAD_DESCRIPTOR,
+    attack: (g) => {
+      g.tx().add(g.iova(g.heap), txMeta(50, 0));
+      g.tx().add(0n, BigInt((ADV_TXD_DTYP_CTXT | ADV_TXD_DCMD_DEXT) >>> 0));
+      g.tx().add(g.iova(g.heap), txMeta(50));
+      g.tx().doorbell();
+    },
+  },
+  {
     name: "2 descriptor that is not an extended one",
     reason: BAD_DESCRIPTOR,
     attack: (g) => offer(g, g.iova(g.heap), 100n),
@@ -113,7 +123,7 @@ export const ADVANCED_ATTACKS: AdvancedAttack[] = [
       g.tx().doorbell((g.tx().head + g.tx().size - 1) % g.tx().size);
     },
   },
-  // 6. offloads that nobody negotiated
+  // 6. offloads that no context describes
   { name: "6 segmentation", counter: "tx_bad_offload", attack: raw((t) => frame(t), ADV_TXD_DCMD_TSE) },
   { name: "6 VLAN insertion", counter: "tx_bad_offload", attack: raw((t) => frame(t), ADV_TXD_DCMD_VLE) },
   {

@@ -16,11 +16,27 @@ import {
   ADV_TXD_DCMD_RS,
   ADV_TXD_DTYP_DATA,
 } from "../../shared/layout/advanced.ts";
-import { cutAt, type GuestOptions, type RingGuest, type Shape } from "./virtio_guest.ts";
+import { cutAt, type GuestOptions, type Received, type RingGuest, type Shape } from "./virtio_guest.ts";
 
 /** A transmit descriptor's second half. */
 export function txMeta(length: number, flags = ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS): bigint {
   return BigInt((ADV_TXD_DTYP_DATA | ADV_TXD_DCMD_DEXT | flags | length) >>> 0);
+}
+
+/** What a frame's descriptors ask for: contexts that come before them, and bits of the first one's second half. */
+export interface Asking {
+  contexts: readonly [low: bigint, high: bigint][];
+  /** DCMD bits, in all of its descriptors. */
+  command: number;
+  /** POPTS and IDX, in the first one. */
+  status: number;
+}
+
+const NOTHING: Asking = { contexts: [], command: 0, status: 0 };
+
+/** A frame that has come in, and the status and error bits of its last descriptor. */
+export interface AdvancedReceived extends Received {
+  status: number;
 }
 
 /** One advanced ring, driver's side. */
@@ -83,7 +99,7 @@ export class AdvancedGuest implements RingGuest {
   constructor(view: DataView, registerView: DataView, registers: number, options: GuestOptions) {
     this.view = view;
     const defaults = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, inOrder: false, eventIdx: false };
-    this.options = { ...defaults, ...options, hdrBytes: 0 };
+    this.options = { ...defaults, hdrBytes: 0, ...options };
     let at = options.offset;
     this.rings = Array.from({ length: this.options.queuePairs * 2 }, (_, index) => {
       const ring = at;
@@ -132,7 +148,6 @@ export class AdvancedGuest implements RingGuest {
     return (ring.tail - ring.head + ring.size) % ring.size;
   }
 
-  /** Writes a frame at view offset `at`. */
   writeFrame(at: number, frame: Uint8Array): number {
     new Uint8Array(this.view.buffer, this.view.byteOffset).set(frame, at);
     return frame.byteLength;
@@ -140,26 +155,32 @@ export class AdvancedGuest implements RingGuest {
 
   /** Offers frames for transmission, each in as many descriptors as it needs. */
   send(frames: readonly Uint8Array[], pair = 0): void {
-    for (const frame of frames) this.#transmit(frame, [], pair);
+    for (const frame of frames) this.#transmit(frame, [], { pair });
     this.tx(pair).doorbell();
   }
 
-  sendPieces(frame: Uint8Array, cuts: readonly number[], { pair = 0 }: Shape = {}): void {
-    this.#transmit(frame, cuts, pair);
-    this.tx(pair).doorbell();
+  sendPieces(frame: Uint8Array, cuts: readonly number[], shape: Shape = {}, asking = NOTHING): void {
+    this.#transmit(frame, cuts, shape, asking);
+    this.tx(shape.pair).doorbell();
   }
 
-  #transmit(frame: Uint8Array, cuts: readonly number[], pair: number): void {
+  #transmit(frame: Uint8Array, cuts: readonly number[], { pair = 0, header }: Shape, asking = NOTHING): void {
     const ring = this.tx(pair);
-    const { bufferBytes } = this.options;
+    const { bufferBytes, hdrBytes } = this.options;
+    const bytes = new Uint8Array(hdrBytes + frame.length);
+    bytes.set(header ?? []);
+    bytes.set(frame, hdrBytes);
     // A descriptor's bytes lie in its slot: whatever is cut, a slot is the longest piece.
-    const slots = Array.from({ length: Math.floor(frame.length / bufferBytes) }, (_, i) => (i + 1) * bufferBytes);
-    const parts = cutAt(frame.length, [...cuts, ...slots]);
+    const slots = Array.from({ length: Math.floor(bytes.length / bufferBytes) }, (_, i) => (i + 1) * bufferBytes);
+    // The header lies in one piece with the frame's first byte.
+    const parts = cutAt(bytes.length, [...cuts.filter((cut) => cut > hdrBytes), ...slots]);
+    for (const [low, high] of asking.contexts) ring.add(low, high);
     parts.forEach(({ at, len }, i) => {
       const slot = this.#slot(pair * 2 + 1, ring.tail);
-      this.writeFrame(slot, frame.subarray(at, at + len));
-      const isLast = i + 1 === parts.length;
-      ring.add(this.iova(slot), txMeta(len, isLast ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0));
+      this.writeFrame(slot, bytes.subarray(at, at + len));
+      const end = i + 1 === parts.length ? ADV_TXD_DCMD_EOP | ADV_TXD_DCMD_RS : 0;
+      const status = i === 0 ? BigInt(asking.status) << 32n : 0n;
+      ring.add(this.iova(slot), txMeta(len, end | asking.command) | status);
     });
   }
 
@@ -174,19 +195,25 @@ export class AdvancedGuest implements RingGuest {
     return (ring.tail - ring.head + ring.size) % ring.size;
   }
 
-  /** Takes the frames that have come in. */
   receive(pair = 0): Uint8Array[] {
+    return this.receiveWhole(pair).map(({ frame }) => frame);
+  }
+
+  /** Takes the frames that have come in, with their headers and what the device says of them. */
+  receiveWhole(pair = 0): AdvancedReceived[] {
     const ring = this.rx(pair);
-    const frames: Uint8Array[] = [];
+    const { hdrBytes } = this.options;
+    const frames: AdvancedReceived[] = [];
     let parts: number[] = [];
     while (ring.clean !== ring.tail) {
       const [, high] = ring.read(ring.clean);
-      const status = Number(high & 0xfffffn);
+      const status = Number(high & 0xffffffffn);
       if ((status & ADV_RXD_STAT_DD) === 0) break;
       parts.push(...this.bytes(this.#slot(pair * 2, ring.clean), Number((high >> 32n) & 0xffffn)));
       ring.clean = (ring.clean + 1) % ring.size;
       if ((status & ADV_RXD_STAT_EOP) === 0) continue;
-      frames.push(Uint8Array.from(parts));
+      const bytes = Uint8Array.from(parts);
+      frames.push({ header: bytes.slice(0, hdrBytes), frame: bytes.slice(hdrBytes), status });
       parts = [];
     }
     return frames;

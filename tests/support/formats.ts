@@ -15,6 +15,7 @@ import {
   Q_HEADER_BYTES,
   Q_INDEX,
   Q_KICK_FD,
+  Q_OFFLOADS,
   Q_PACKET_BYTES,
   Q_POOL,
   Q_REGISTERS,
@@ -24,6 +25,7 @@ import {
   QUEUE_F_IN_ORDER,
   QUEUE_STRIDE,
 } from "../../shared/layout/nic.ts";
+import { advancedOffloads } from "../../shared/engine/mod.ts";
 import { AdvancedGuest } from "./advanced_guest.ts";
 import { MockGuest } from "./mock_guest.ts";
 import { PackedGuest, type PackedGuestOptions } from "./packed_guest.ts";
@@ -117,6 +119,8 @@ export function describeAdvanced(view: DataView, entry: QueueEntry, guest: Advan
   view.setUint32(at + Q_REGISTERS, ring.registers, true);
   view.setUint32(at + Q_PACKET_BYTES, guest.packetBytes, true);
   view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
+  view.setUint32(at + Q_HDR_BYTES, guest.options.hdrBytes, true);
+  view.setUint32(at + Q_OFFLOADS, advancedOffloads(index, guest.options.hdrBytes !== 0), true);
   view.setBigUint64(at + Q_DESC_IOVA, guest.iova(ring.ring), true);
   return 0;
 }

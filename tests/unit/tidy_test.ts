@@ -197,6 +197,7 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
     section(layout.ADDRESS_TABLES, layout.POOL_COUNT, layout.ADDRESS_TABLE_STRIDE),
+    section(layout.OFFLOAD_CONTEXTS, layout.POOL_COUNT * layout.QUEUES_PER_POOL, layout.OFFLOAD_CONTEXT_STRIDE),
     section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
   ];
   sections.forEach(([, end], i) => {

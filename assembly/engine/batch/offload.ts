@@ -120,12 +120,6 @@ export function asks(): bool {
  * its sender may ask for. False if it may not, or if what it asks for does not fit the frame.
  */
 export function noteOffload(record: usize, allowed: u32): bool {
-  if (note(record, allowed)) return true;
-  store<u16>(record, 0, R_FLAGS);
-  return false;
-}
-
-function note(record: usize, allowed: u32): bool {
   const header = context + FRAME_HEAD;
   const flags: u32 = load<u8>(header);
   const gso: u32 = load<u8>(header, VIRTIO_NET_HDR_GSO_TYPE);

@@ -34,6 +34,12 @@ import { peek } from "./segments.ts";
  * `bytes` bytes, the first `hdrBytes` of them a virtio-net header. `allowed`: OFFLOAD_F_* that its sender may ask for.
  */
 export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: u32, allowed: u32): void {
+  recordPieces(record, start, bytes, hdrBytes);
+  judge(record, hdrBytes == 0 || !asks() || noteOffload(record, allowed));
+}
+
+/** As `recordSegments`, but for what the frame asks for: its header is at FRAME_HEAD, and `judge` is still to come. */
+export function recordPieces(record: usize, start: u32, bytes: u64, hdrBytes: u32): void {
   spend(UNITS_UNUSUAL);
   const end = load<u32>(batch(), B_CHAIN_SEGMENTS);
   store<u32>(batch(), end, B_SEGMENTS);
@@ -57,12 +63,16 @@ export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: 
   store<u32>(record, whole ? load<u32>(segment) : <u32> segment, R_DATA);
   store<u32>(record, length, R_LENGTH);
   store<u32>(record, whole ? 1 : count, R_SEGMENTS);
-  const asking = hdrBytes != 0 && asks();
-  const granted = !asking || noteOffload(record, allowed);
+}
+
+/** Says in `record` what is wrong with its frame, and whether it is plain. `granted`: it asks for what it may, or nothing. */
+export function judge(record: usize, granted: bool): void {
+  if (!granted) store<u16>(record, 0, R_FLAGS);
+  const length = load<u32>(record, R_LENGTH);
   const fault = faultOf(record, length, granted);
   store<u32>(record, fault, R_DROP);
-  if (!whole || fault != 0 || length < RECORD_HEAD_BYTES || load<u16>(record, R_FLAGS) != 0) return;
-  store<u16>(record, RECORD_F_PLAIN, R_FLAGS);
+  if (<u32> load<u16>(record, R_SEGMENTS) != 1 || fault != 0 || length < RECORD_HEAD_BYTES) return;
+  if (load<u16>(record, R_FLAGS) == 0) store<u16>(record, RECORD_F_PLAIN, R_FLAGS);
 }
 
 /** The counter of what is wrong with a frame whatever its addresses, 0 for nothing. */
@@ -73,10 +83,4 @@ function faultOf(record: usize, length: u32, granted: bool): u32 {
   // A tagged frame has at least its tag and the EtherType behind it.
   if (isTag(load<u16>(record, 12)) && length < <u32> FRAME_BYTES_MIN + 4) return C_TX_RUNT;
   return 0;
-}
-
-/** Makes the frame of `record` one that asks for what it may not. */
-export function refuseOffload(record: usize): void {
-  store<u16>(record, 0, R_FLAGS);
-  if (load<u32>(record, R_DROP) != C_TX_OVERSIZE) store<u32>(record, C_TX_BAD_OFFLOAD, R_DROP);
 }

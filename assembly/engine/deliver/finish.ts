@@ -15,6 +15,7 @@ import {
 } from "../../../shared/layout/virtio.ts";
 import { fold, sum } from "../../lib/checksum.ts";
 import { copiedHead, headCopyAt, headCopyBytes } from "../batch/record.ts";
+import { transportOf } from "../batch/transport.ts";
 import { spend, UNITS_BYTES_SHIFT } from "../schedule/cost.ts";
 import { segmentsOf } from "./head.ts";
 
@@ -25,7 +26,9 @@ export function finishChecksum(record: usize): void {
   const field = start + <u32> load<u16>(area, O_HEADER + VIRTIO_NET_HDR_CSUM_OFFSET);
   const copy = copiedHead(record, field + 2);
   storeChecksum(record, copy, start, field);
-  store<u64>(area, VIRTIO_NET_HDR_F_DATA_VALID, O_HEADER);
+  // A sum deeper inside, as in a tunnel, says nothing of the frame's own.
+  const isOwn = transportOf(copy, headCopyBytes(record)) == start;
+  store<u64>(area, isOwn ? VIRTIO_NET_HDR_F_DATA_VALID : 0, O_HEADER);
   store<u32>(area, 0, O_HEADER + 8);
   store<u32>(area, 0, O_NEEDS);
 }

@@ -15,11 +15,13 @@ import {
   Q_LAST_AVAIL,
   Q_REGISTERS,
   Q_SIZE,
+  R_CONTEXTS,
   R_DESCRIPTORS,
   R_REPORT,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { recordAt } from "../batch/record.ts";
+import { setContexts } from "./advanced_context.ts";
 import { raiseCall } from "./interrupts.ts";
 
 /** What `pendingAdvanced` answers for a doorbell beyond the ring. */
@@ -41,6 +43,8 @@ export function completeAdvanced(q: usize, n: u32): void {
   let head = load<u32>(q, Q_LAST_AVAIL);
   let record = recordAt(0);
   for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) {
+    const contexts = load<u32>(record, R_CONTEXTS);
+    if (contexts != 0) setContexts(q, head, contexts);
     let report = load<u64>(record, R_REPORT);
     for (; report != 0; report &= report - 1) {
       // The driver may look at any moment: what it reads next must not be older than this.

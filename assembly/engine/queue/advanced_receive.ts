@@ -35,6 +35,7 @@ import {
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
 import { appendBuffer, NOT_APPENDED, put, rewindOut } from "../batch/segments.ts";
 import { context } from "../context.ts";
+import { checkedStatus } from "../deliver/checked.ts";
 import { outLength, peekFrame, putFrame, putRest } from "../deliver/head.ts";
 import { spendReceive, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { pendingAdvanced } from "./advanced.ts";
@@ -91,11 +92,12 @@ export function receiveAdvanced(rx: usize, record: usize, head: u32, tag: u32): 
   const ring: usize = load<u32>(rx, Q_DESC);
   const first = load<u32>(rx, Q_LAST_AVAIL);
   const info: u64 = split != 0 ? packetType | (apart << ADV_RXD_HDRLEN_SHIFT) | ADV_RXD_SPH : 0;
+  const checked: u32 = hdrBytes == 0 ? checkedStatus(record) : 0;
   let left = rest;
   for (let i: u32 = 0; i < count; i++) {
     const length = min(left, packetBytes);
     left -= length;
-    const status: u32 = i + 1 == count ? ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP : ADV_RXD_STAT_DD;
+    const status: u32 = i + 1 == count ? checked | ADV_RXD_STAT_DD | ADV_RXD_STAT_EOP : ADV_RXD_STAT_DD;
     writeBack(ring + ((first + i) & mask) * ADV_DESC_BYTES, i == 0 ? info : 0, length, status);
   }
   store<u32>(rx, (first + count) & mask, Q_LAST_AVAIL);

@@ -53,6 +53,7 @@ import {
   VIRTQ_USED_RING,
 } from "../../../shared/layout/virtio.ts";
 import { disarmAdvanced, pendingAdvanced } from "./advanced.ts";
+import { clearContexts } from "./advanced_context.ts";
 import { translateWhole } from "./domain.ts";
 import { pending, pendingUpTo } from "./format.ts";
 import { disarmPacked, NO_SLOT, positionPacked } from "./packed.ts";
@@ -147,6 +148,7 @@ function startAdvanced(q: usize, position: i32): u32 {
   store<u32>(q, head, Q_LAST_AVAIL);
   if (pendingAdvanced(q) >= size) return BAD_TAIL;
   atomic.store<u32>(registers + ADV_REG_HEAD, head);
+  clearContexts(q);
   disarmAdvanced(q);
   atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
   return OK;

@@ -70,6 +70,8 @@ export const R_FLAGS = 26;
 export const R_DROP = 28;
 /** u32: descriptors of the ring that the frame takes; not filled in for a split ring, where each takes one head. */
 export const R_DESCRIPTORS = 32;
+/** u32, advanced: how many of these, the first ones, are context descriptors. */
+export const R_CONTEXTS = 36;
 /** u32: what is given back: a split ring's head, a packed buffer id. */
 export const R_ID = 40;
 /** u64, advanced, in the same place: the descriptors whose driver wants a report, a bit each. */

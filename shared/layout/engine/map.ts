@@ -22,6 +22,7 @@
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
  *      0x00cb_0000  driver pairs       512 B   each: both rings of a pool, for an engine that is a driver itself
  *      0x00ce_0000  address tables     512 B   each: 16 IP prefixes that a pool may send from
+ *      0x00d1_0000  offload contexts   16 B   each: what an advanced queue's driver has set for its offloads
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0160_0000  windows                      guests' memory is mapped from here up
  */
@@ -43,6 +44,8 @@ export const REGISTER_PAGES = 0xb00000;
 export const MULTICAST_TABLES = 0xc80000;
 export const DRIVER_PAIRS = 0xcb0000;
 export const ADDRESS_TABLES = 0xce0000;
+/** For each queue of QUEUES, in the same order: both contexts of an advanced transmit queue (queue/advanced_context.ts). */
+export const OFFLOAD_CONTEXTS = 0xd10000;
 export const DECISIONS = 0x1000000;
 export const WINDOWS = 0x1600000;
 
@@ -69,6 +72,7 @@ export const QUEUE_STRIDE = 256;
 export const MULTICAST_TABLE_STRIDE = 512;
 export const DRIVER_PAIR_STRIDE = 512;
 export const ADDRESS_TABLE_STRIDE = 512;
+export const OFFLOAD_CONTEXT_STRIDE = 16;
 /** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */
 export const QUEUES_PER_POOL = 33;
 export const QUEUE_PAIRS_MAX = 16;
