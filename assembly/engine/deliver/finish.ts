@@ -19,6 +19,9 @@ import { transportOf } from "../batch/transport.ts";
 import { spend, UNITS_BYTES_SHIFT } from "../schedule/cost.ts";
 import { segmentsOf } from "./head.ts";
 
+/** Where the checksum lies in a UDP header. */
+const UDP_CHECKSUM: u32 = 6;
+
 /** Finishes the checksum of a record's frame, which asks for it and is not to be cut. */
 export function finishChecksum(record: usize): void {
   const area = headCopyAt(record);
@@ -35,12 +38,12 @@ export function finishChecksum(record: usize): void {
 
 /**
  * Stores the checksum of a record's frame from byte `start` to its end at byte `field` of its head's copy, which holds
- * what is to be summed with it. A checksum that is 0 is stored as 0xffff, which is the same number: to UDP, 0 says that
- * there is none.
+ * what is to be summed with it. In UDP's place a checksum of 0 is stored as 0xffff, which is the same number: to UDP, 0
+ * says that there is none.
  */
 export function storeChecksum(record: usize, copy: usize, start: u32, field: u32): void {
   const checksum = fold(sumFrom(record, start));
-  store<u16>(copy + field, checksum == 0 ? 0xffff : <u16> checksum);
+  store<u16>(copy + field, checksum == 0 && field - start == UDP_CHECKSUM ? 0xffff : <u16> checksum);
 }
 
 /** The sum of a record's frame from byte `start`, which its head's copy has, to its end. */
