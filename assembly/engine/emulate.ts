@@ -53,7 +53,7 @@ export function carry(q: usize, share: u32): u32 {
   if (done < n) blocked();
   if (done == 0) return 0;
   complete(q, done);
-  markDirty(q);
+  markDirty(q, done);
   return done;
 }
 
@@ -79,9 +79,10 @@ function fromGuest(q: usize, n: u32): u32 {
   const p = poolAt(pool);
   clearResults();
   const done = scatter(driverTx, chain(0, n), true);
-  if (load<u32>(batch(), B_DELIVERED) != 0) {
-    markDirty(driverTx);
-    count(p, C_TX_FRAMES, load<u32>(batch(), B_DELIVERED));
+  const delivered = load<u32>(batch(), B_DELIVERED);
+  if (delivered != 0) {
+    markDirty(driverTx, delivered);
+    count(p, C_TX_FRAMES, delivered);
     count(p, C_TX_BYTES, load<u32>(batch(), B_DELIVERED_BYTES));
   }
   if (load<u32>(p, P_RX_COUNT) > 1) {
@@ -109,7 +110,7 @@ function toGuest(q: usize, n: u32): u32 {
     }
     clearResults();
     const part = scatter(rx, chain(done, end), true);
-    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, load<u32>(batch(), B_DELIVERED));
     bookRefused(p);
     done += part;
     if (done < end) break;

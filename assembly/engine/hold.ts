@@ -209,7 +209,7 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
       if (scatter(rx, delivery, wait) == 0) return i;
       if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
       else bookResults(p);
-      if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+      if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, 1);
     }
   }
   return n;

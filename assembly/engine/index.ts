@@ -8,6 +8,8 @@ export { setContext } from "./context.ts";
 export { discardHeld, hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";
+export { forgetDeferral } from "./queue/coalesce.ts";
+export { raiseBeforeSleep } from "./queue/deferred.ts";
 export { continueQueue, resumeQueue } from "./queue/continue.ts";
 export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";

@@ -1,6 +1,6 @@
 /**
  * The words of `ip link set DEV vf N …` as fields of the API: `vlan 100 qos 3 proto 802.1ad spoofchk on trust off state
- * auto max_tx_rate 100`. The API's own names are understood too.
+ * auto max_tx_rate 100`, and those of `ethtool -C`. The API's own names are understood too.
  */
 import { numberList } from "../../shared/api/mod.ts";
 
@@ -73,6 +73,12 @@ const KEYS = new Map<string, [string, Reader]>(Object.entries({
   multicast: ["multicast", groups],
   guest_multicast: ["guestMulticast", wishedGroups],
   mtu: ["mtu", number],
+  "adaptive-rx": ["adaptiveRx", onOff],
+  "rx-usecs": ["rxUsecs", number],
+  "rx-frames": ["rxFrames", number],
+  "adaptive-tx": ["adaptiveTx", onOff],
+  "tx-usecs": ["txUsecs", number],
+  "tx-frames": ["txFrames", number],
   mac_fixed: ["macFixed", onOff],
   hardware: ["hardware", text],
 }));

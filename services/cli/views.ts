@@ -167,6 +167,12 @@ function policyFacts(vf: PortPolicy): [string, string | number][] {
     ["multicast", groups(vf.multicast)],
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
     ["mtu", vf.mtu],
+    ["adaptive-rx", vf.adaptiveRx ? "on" : "off"],
+    ["rx-usecs", vf.rxUsecs],
+    ["rx-frames", vf.rxFrames],
+    ["adaptive-tx", vf.adaptiveTx ? "on" : "off"],
+    ["tx-usecs", vf.txUsecs],
+    ["tx-frames", vf.txFrames],
     ["mac_fixed", vf.macFixed ? "on" : "off"],
   ];
 }
@@ -196,12 +202,14 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     queue.size,
     queue.state,
     queue.calls,
+    queue.callsSaved,
+    queue.calls > 0 ? (queue.frames / queue.calls).toFixed(1) : "-",
     queue.kickOffences > 0 ? `${queue.quarantineMs} ms, ${queue.kickOffences} offences` : "",
     queue.reason ? `${queue.reason} (${queue.detail})` : "",
   ]);
   const moved = Object.entries(counters).filter(([name, value]) => value > 0 || /^(rx|tx)_(frames|bytes)$/.test(name));
   const parts = [`VF ${vf.id}`, ...lines];
-  const heads = ["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "QUARANTINE", "REASON"];
+  const heads = ["QUEUE", "KIND", "SIZE", "STATE", "INTERRUPTS", "SAVED", "FRAMES EACH", "QUARANTINE", "REASON"];
   if (queues.length > 0) parts.push("", table(heads, queues));
   parts.push("", table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])));
   return parts.join("\n");

@@ -36,6 +36,8 @@ export class Lease extends Tenant {
     this.owner = request.owner;
     // What a guest drives itself is passthrough, whatever it calls it.
     this.mode = terms.hold ? "passthrough" : request.mode;
+    // The guest behind that engine is interrupted by the policy there: two waits would add up.
+    this.queues.areDeferred = this.mode === "passthrough";
     this.plugin = request.plugin;
     this.hold = terms.hold;
     this.graceMs = terms.graceMs;

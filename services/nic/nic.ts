@@ -33,7 +33,7 @@ import {
   type TakenBack,
   uplinkMac,
 } from "../../shared/api/nic.ts";
-import { isLinkUp, MTU_DEFAULT, untaggedVlan } from "../../shared/api/vf.ts";
+import { COALESCE_ADAPTIVE, coalesceOf, isLinkUp, MTU_DEFAULT, untaggedVlan } from "../../shared/api/vf.ts";
 import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease } from "./lease.ts";
@@ -50,11 +50,11 @@ function vfsEvent(programme: Programme | undefined): VfsEvent {
   const { vfs = [], link = "down", pfMac = "00:00:00:00:00:00" } = programme ?? {};
   return {
     event: "vfs",
-    links: vfs.map(({ mac, linkState, mtu }) => ({
-      ...{ mac, mtu },
-      up: isLinkUp(linkState, link),
+    links: vfs.map((policy) => ({
+      ...{ mac: policy.mac, mtu: policy.mtu, coalesce: coalesceOf(policy) },
+      up: isLinkUp(policy.linkState, link),
     })),
-    uplink: { mac: uplinkMac(pfMac), up: link === "up", mtu: MTU_DEFAULT },
+    uplink: { mac: uplinkMac(pfMac), up: link === "up", mtu: MTU_DEFAULT, coalesce: COALESCE_ADAPTIVE },
   };
 }
 

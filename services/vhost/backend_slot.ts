@@ -55,6 +55,11 @@ export class BackendSlot {
     return await this.#backend?.request(body, fds) ?? {};
   }
 
+  /** What the PF has set of the port has changed. */
+  settingsChanged(): void {
+    this.#backend?.settingsChanged();
+  }
+
   /** Delivers what is on its way. */
   async drain(): Promise<void> {
     await this.#backend?.drain();

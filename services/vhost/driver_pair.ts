@@ -181,7 +181,7 @@ export class DriverPair {
         view.setUint32(at + Q_SIZE, SIZE, true);
         view.setUint32(at + Q_POOL, this.#options.pool, true);
         view.setUint32(at + Q_LAST_AVAIL, 0, true);
-        view.setUint32(at + Q_OFFLOADS, OFFLOADS_ALL, true);
+        view.setUint16(at + Q_OFFLOADS, OFFLOADS_ALL, true);
         view.setUint32(at + Q_DESC, this.#window.offset + index * RING_BYTES, true);
         view.setUint32(at + Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
         view.setUint32(at + Q_BUFFERS, this.#window.offset + FIRST_BUFFER + index * BUFFERS_BYTES, true);

@@ -15,6 +15,7 @@ export class EmulatedBackend extends LocalBackend {
 
   override async attach(): Promise<void> {
     await super.attach();
+    this.settingsChanged();
     const { deviceSocket, reactor, name, log } = this.context;
     const pool = this.tenant?.pool ?? 0;
     try {
@@ -32,6 +33,11 @@ export class EmulatedBackend extends LocalBackend {
       await super.release((error as Error).message);
       throw error;
     }
+  }
+
+  /** The guest's interrupts are this engine's. */
+  override settingsChanged(): void {
+    if (this.tenant) this.emulation.setCoalesce(this.tenant.pool, this.context.link().coalesce);
   }
 
   protected override started(tenant: Tenant, index: number): void {

@@ -5,8 +5,8 @@
  */
 import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { announce, type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
-import { log, VPORTS_MAX } from "../../shared/api/mod.ts";
+import { announce, coalescePatch, type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
+import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { DriverPair, type DriverPairOptions } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
 
@@ -67,6 +67,14 @@ export class Emulation {
   leave(tenant: Tenant): void {
     this.tenants.remove(tenant);
     this.#claimed.delete(tenant.pool);
+  }
+
+  /** Has the guest of a pool that has no policy here interrupted like this. */
+  setCoalesce(pool: number, coalesce: Coalesce): void {
+    const { at, bytes } = coalescePatch(pool, coalesce);
+    const inForce = new Uint8Array(this.engine.arena.buffer, at, bytes.length);
+    if (bytes.every((byte, i) => byte === inForce[i])) return;
+    this.engine.between(() => inForce.set(bytes));
   }
 
   /** Connects a pool of this engine to one of the NIC. */

@@ -73,6 +73,8 @@ export abstract class LocalBackend implements RingBackend {
   /** A queue has started; the engine stands still. */
   protected started(_tenant: Tenant, _index: number): void {}
 
+  abstract settingsChanged(): void;
+
   abstract drain(): Promise<void>;
 
   release(_reason: string): Promise<void> {

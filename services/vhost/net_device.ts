@@ -65,8 +65,9 @@ export class NetDevice {
   set link(link: VfLink) {
     const mayAnnounce = hasBit(this.#features, VIRTIO_NET_F_GUEST_ANNOUNCE);
     if (link.up && !this.#link.up && mayAnnounce) this.#announce = true;
+    const before = this.#link;
     this.#link = link;
-    this.#parts.changed();
+    if (link.mac !== before.mac || link.up !== before.up || link.mtu !== before.mtu) this.#parts.changed();
   }
 
   /** What the front-end has negotiated. */

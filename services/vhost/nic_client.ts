@@ -28,6 +28,9 @@ export class NicClient implements RingBackend {
     this.#events = events;
   }
 
+  /** The NIC knows it: the PF has set it there. */
+  settingsChanged(): void {}
+
   /** Takes the lease. Throws DeviceRefusal or what connecting threw. */
   async attach(): Promise<void> {
     this.#keep(await this.#connect());

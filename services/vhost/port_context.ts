@@ -1,6 +1,6 @@
 /** What a port gives its sessions and their ring backends. */
 import type { PoolName, VfLink } from "../../shared/device/mod.ts";
-import type { DataPath, LinkPatch } from "../../shared/api/mod.ts";
+import { COALESCE_ADAPTIVE, type DataPath, type LinkPatch, MTU_DEFAULT } from "../../shared/api/mod.ts";
 import type { Pace } from "../../shared/async/mod.ts";
 import type { Notifier, Reactor } from "../../shared/os/mod.ts";
 import type { PipeThreads } from "./wakeups.ts";
@@ -8,6 +8,12 @@ import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 
 /** What a port belongs to: a VF, the uplink, or a guest without a VF. */
 export type PortName = number | "uplink" | `vport${number}`;
+
+/** What the guest of a port sees that nobody has set. */
+export const NO_LINK: VfLink = {
+  ...{ mac: "00:00:00:00:00:00", up: false, mtu: MTU_DEFAULT },
+  coalesce: COALESCE_ADAPTIVE,
+};
 
 /** What a session needs of its port. */
 export interface SessionContext {

@@ -13,7 +13,6 @@ import {
   type DataPath,
   isNewFabric,
   log,
-  MTU_DEFAULT,
   oneLine,
   PortState,
   sharePassage,
@@ -26,7 +25,7 @@ import type { Emulation } from "./emulation.ts";
 import { NicClient } from "./nic_client.ts";
 import { Port, type PortConfig } from "./port.ts";
 import { portLog } from "./port_log.ts";
-import type { PortContext, PortName } from "./port_context.ts";
+import { NO_LINK, type PortContext, type PortName } from "./port_context.ts";
 import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 import { SwitchBackend } from "./switch_backend.ts";
 import { PipeThreads } from "./wakeups.ts";
@@ -35,8 +34,6 @@ import { Wishes } from "./wishes.ts";
 const RECONNECT_MS = 200;
 /** What is kept of ports that were changed. */
 const PortConfigs = z.record(z.string(), PortState.pick({ role: true, path: true, dataPath: true }));
-/** A port that nobody has set. */
-const NO_LINK: VfLink = { mac: "00:00:00:00:00:00", up: false, mtu: MTU_DEFAULT };
 
 function labelOf(name: PortName): string {
   return typeof name === "number" ? `vf ${name}` : name;

@@ -21,6 +21,8 @@ export interface RingBackend {
   /** Gets hold of what it serves them with. Throws DeviceRefusal. */
   attach(): Promise<void>;
   request: Ask;
+  /** What the PF has set of the port has changed. */
+  settingsChanged(): void;
   /**
    * Delivers what is on its way: called when the guest's transmit rings have been stopped and its receive rings still
    * run. Throws if it does not get through; everything is then as before.

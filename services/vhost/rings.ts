@@ -145,6 +145,11 @@ export class Rings implements RingsPart {
     return this.#turns.take(step);
   }
 
+  /** What the PF has set of the port has changed. */
+  settingsChanged(): void {
+    this.#slot.settingsChanged();
+  }
+
   /** Gets a backend. */
   attach(): Promise<void> {
     return this.#slot.attach();

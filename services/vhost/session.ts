@@ -87,6 +87,7 @@ export class Session {
   /** Tells the front-end what its port has become. */
   set link(link: VfLink) {
     this.#device.link = link;
+    this.#rings.settingsChanged();
   }
 
   /** What the API shows. */

@@ -5,7 +5,7 @@
 import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
 import { Pools } from "../../shared/engine/mod.ts";
-import { isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
+import { coalesceOf, isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
 import type { Emulation, UplinkOptions } from "./emulation.ts";
 
 const AGE_PERIOD_MS = 30_000;
@@ -46,8 +46,8 @@ export class SoftwareSwitch {
       vports: [],
     });
     this.#programme = programme;
-    for (const { id, mac, linkState, mtu } of byId.values()) {
-      this.onLink(id, { mac, mtu, up: isLinkUp(linkState, programme.link) });
+    for (const { id, mac, linkState, mtu, ...policy } of byId.values()) {
+      this.onLink(id, { mac, mtu, up: isLinkUp(linkState, programme.link), coalesce: coalesceOf(policy) });
     }
     await this.#emulation.useUplink(programme.drivesPf ? this.#uplink : undefined);
     await this.onChange([...byId.keys()]);

@@ -18,6 +18,9 @@ export class SwitchBackend extends LocalBackend {
     return this.emulation.enterAt(this.#pool);
   }
 
+  /** The switch knows it: the PF has set it there. */
+  override settingsChanged(): void {}
+
   /** What came by the uplink before the guest's frames went elsewhere is to be with the guest first. */
   override async drain(): Promise<void> {
     await this.emulation.drainUplink();

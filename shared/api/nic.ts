@@ -57,7 +57,9 @@ export const QueueState = z.object({
   size: z.int(),
   reason: z.string().optional(),
   detail: z.string().optional(),
+  frames: z.int().openapi({ description: "Frames put in, or given back, since it started" }),
   calls: z.int().openapi({ description: "Interrupts raised" }),
+  callsSaved: z.int().openapi({ description: "Interrupts that another one stood for, since they were coalesced" }),
   quarantineMs: z.int().openapi({
     description: "How long its kicks were last not listened to, because they brought no work; it halves with time",
   }),

@@ -55,6 +55,28 @@ function sortedList<S extends z.ZodType<string>>(element: S, most: number, of: s
     .transform((list) => [...new Set(list)].sort());
 }
 
+/** How long an interrupt may be deferred, and how many frames it may stand for. */
+const COALESCE_USECS_MAX = 10_000;
+const COALESCE_FRAMES_MAX = 1024;
+const COALESCE_DEFAULT = { usecs: 50, frames: 64 };
+
+/** The interrupts of one direction, in the words of `ethtool -C`. */
+function coalesceShape(what: string) {
+  const usecs = `from 0 (interrupts are not deferred) to ${COALESCE_USECS_MAX} µs`;
+  const frames = `from 1 to ${COALESCE_FRAMES_MAX} frames`;
+  return {
+    adaptive: z.boolean({ error: "is true or false" }).openapi({
+      description: `Defers interrupts for ${what} at high rates only, by the rate, up to the limits beside it`,
+    }),
+    usecs: z.int({ error: "must be a whole number of µs" }).min(0, usecs).max(COALESCE_USECS_MAX, usecs)
+      .openapi({ description: `µs that an interrupt for ${what} is deferred since the first; 0: not at all` }),
+    frames: z.int({ error: "must be a whole number of frames" }).min(1, frames).max(COALESCE_FRAMES_MAX, frames)
+      .openapi({ description: `Frames, of ${what}, after which it is raised at once` }),
+  };
+}
+const rxCoalesce = coalesceShape("frames delivered");
+const txCoalesce = coalesceShape("frames taken");
+
 /** The fields of a VF's policy. */
 export const vfPolicyShape = {
   mac: MacAddress,
@@ -104,6 +126,12 @@ export const vfPolicyShape = {
   mtu: z.int({ error: "must be a whole number of bytes" }).min(MTU_MIN, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
     .max(MTU_MAX, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
     .openapi({ description: "What a guest is told its MTU is, if its front-end passes that on" }),
+  adaptiveRx: rxCoalesce.adaptive,
+  rxUsecs: rxCoalesce.usecs,
+  rxFrames: rxCoalesce.frames,
+  adaptiveTx: txCoalesce.adaptive,
+  txUsecs: txCoalesce.usecs,
+  txFrames: txCoalesce.frames,
   macFixed: z.boolean({ error: "is true or false" })
     .openapi({ description: "The PF has set the address: a guest that is not trusted may not change it" }),
 } as const;
@@ -120,6 +148,24 @@ export const vfShape = {
 /** A VF's whole policy. */
 export const VfPolicy = z.strictObject(vfShape).openapi("VfPolicy");
 export type VfPolicy = z.output<typeof VfPolicy>;
+
+/** When a port's driver is interrupted. */
+export const Coalesce = VfPolicy.pick({
+  ...{ adaptiveRx: true, rxUsecs: true, rxFrames: true, adaptiveTx: true, txUsecs: true, txFrames: true },
+});
+export type Coalesce = z.output<typeof Coalesce>;
+
+/** What a port begins with. */
+export const COALESCE_ADAPTIVE: Coalesce = {
+  ...{ adaptiveRx: true, rxUsecs: COALESCE_DEFAULT.usecs, rxFrames: COALESCE_DEFAULT.frames },
+  ...{ adaptiveTx: true, txUsecs: COALESCE_DEFAULT.usecs, txFrames: COALESCE_DEFAULT.frames },
+};
+
+/** When a policy has a port's driver interrupted. */
+export function coalesceOf(policy: Coalesce): Coalesce {
+  const { adaptiveRx, rxUsecs, rxFrames, adaptiveTx, txUsecs, txFrames } = policy;
+  return { adaptiveRx, rxUsecs, rxFrames, adaptiveTx, txUsecs, txFrames };
+}
 
 /** A vport's whole policy. */
 export const PortPolicy = z.strictObject(vfPolicyShape).openapi("PortPolicy");
@@ -158,6 +204,7 @@ export function defaultPolicy(mac: string): VfPolicy {
     multicast: "all",
     guestMulticast: null,
     mtu: MTU_DEFAULT,
+    ...COALESCE_ADAPTIVE,
     macFixed: false,
     hardware: "any",
   };

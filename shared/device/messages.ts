@@ -119,11 +119,22 @@ export type Reply =
   | { id: number; ok: true; value: Record<string, unknown> }
   | { id: number; ok: false; code: string; message: string };
 
+/** When a VF's guest is interrupted, for whoever serves it in the NIC's place. */
+interface VfCoalesce {
+  adaptiveRx: boolean;
+  rxUsecs: number;
+  rxFrames: number;
+  adaptiveTx: boolean;
+  txUsecs: number;
+  txFrames: number;
+}
+
 /** What a VF's guest sees of it beside frames. */
 export interface VfLink {
   mac: string;
   up: boolean;
   mtu: number;
+  coalesce: VfCoalesce;
 }
 
 /** What the NIC tells unasked. */

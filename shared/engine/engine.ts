@@ -189,8 +189,9 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
   }
 
-  /** Takes a queue's interrupt off the list that the worker has not raised yet. Only inside `between`. */
+  /** Takes a queue's interrupt off the lists of what the worker has not raised yet. Only inside `between`. */
   forgetCall(at: number): void {
+    this.#wasm.forgetDeferral(at);
     if (this.view.getUint32(at + Q_CALL_PENDING, true) === 0) return;
     const count = this.view.getUint32(CTL + CTL_CALL_COUNT, true);
     const list = new Uint32Array(this.arena.buffer, CALL_LIST, count);

@@ -34,7 +34,7 @@ import {
   RUN_PAUSE,
   RUN_WORK,
 } from "../layout/nic.ts";
-import { eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
+import { eventData, eventRoom, waitBlocking, waitPrecisely, wakePunctually } from "../os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity } from "../os/fd.ts";
 import { Notifier } from "../os/notifier.ts";
 import { Quarantine } from "./quarantine.ts";
@@ -62,6 +62,10 @@ export interface EngineExports {
   run(nowNs: number, passes: number): number;
   /** Arms the queues without work; answers how many have work after all. */
   coolAll(): number;
+  /** Raises interrupts that wait for more frames; answers in how many ns the first of the rest is due, or Infinity. */
+  raiseBeforeSleep(): number;
+  /** Takes a queue off the list of those whose interrupt is deferred. */
+  forgetDeferral(queue: number): void;
   /** Polls a cold queue again. */
   heat(queue: number): void;
   hasWork(queue: number): number;
@@ -141,6 +145,7 @@ class EngineLoop {
   /** Interrupts the drivers that want it, all in one batch, and waits for none of them. */
   #raiseCalls(): void {
     const count = this.#view.getUint32(CTL + CTL_CALL_COUNT, true);
+    if (count === 0) return;
     for (let i = 0; i < count; i++) {
       const queue = this.#view.getUint32(CALL_LIST + i * 4, true);
       this.#view.setUint32(queue + Q_CALL_PENDING, 0, true);
@@ -181,11 +186,16 @@ class EngineLoop {
     this.#release(monotonicNs());
     const blocked = this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true);
     if (this.#engine.coolAll() > blocked) return;
+    const dueNs = this.#engine.raiseBeforeSleep();
+    this.#raiseCalls();
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
     const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
     const timeoutMs = blocked + buffered > 0 || this.#hasKickless() ? POLL_MS : this.#quarantine.timeoutMs(from);
-    const ready = waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
+    const isDueFirst = dueNs !== Infinity && (timeoutMs < 0 || dueNs < timeoutMs * 1e6);
+    const ready = isDueFirst
+      ? waitPrecisely(this.#start.epollFd, this.#events, dueNs)
+      : waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
     const nowNs = monotonicNs();
     const slept = nowNs - from;
     this.#view.setFloat64(CTL + CTL_SLEPT_NS, this.#view.getFloat64(CTL + CTL_SLEPT_NS, true) + slept, true);
@@ -243,6 +253,7 @@ if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScop
   self.addEventListener("message", (event) => {
     const start = (event as MessageEvent<WorkerStart>).data;
     if (start.cpus.length > 0) setAffinity(start.cpus);
+    wakePunctually();
     const loop = new EngineLoop(start);
     report("ready");
     loop.run();

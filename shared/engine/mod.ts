@@ -13,4 +13,5 @@ export * from "./tenants.ts";
 export type { FilterExports } from "./filter_plan.ts";
 export * from "./names.ts";
 export * from "./packet_buffer.ts";
+export { coalescePatch } from "./policy_image.ts";
 export * from "./pools.ts";

@@ -79,7 +79,7 @@ export class PacketBuffer {
     view.setUint32(at + Q_SIZE, PACKET_BUFFERS, true);
     view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF | QUEUE_F_HOLD, true);
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
-    view.setUint32(at + Q_OFFLOADS, OFFLOADS_ALL, true);
+    view.setUint16(at + Q_OFFLOADS, OFFLOADS_ALL, true);
     view.setUint32(at + Q_POOL, pool, true);
     view.setUint32(at + Q_DESC, at + DESC, true);
     view.setUint32(at + Q_AVAIL, at + AVAIL, true);

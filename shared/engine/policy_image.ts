@@ -4,7 +4,7 @@
  */
 import * as L from "../layout/nic.ts";
 import { prefixBytes } from "../api/ip.ts";
-import { isLinkUp, vlanKey } from "../api/vf.ts";
+import { type Coalesce, coalesceOf, isLinkUp, vlanKey } from "../api/vf.ts";
 import { macToNumber } from "./names.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 
@@ -43,6 +43,7 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
   if (old?.maxBroadcastRate !== policy.maxBroadcastRate) {
     patches.push({ at: at + L.P_BROADCAST_RATE, bytes: broadcastBytes(policy, nowNs) });
   }
+  if (!old || !isSameCoalesce(old, policy)) patches.push(coalescePatch(pool, policy));
   if (!old || nativeVlan(old) !== nativeVlan(policy)) {
     patches.push({ at: at + L.P_NATIVE, bytes: numbers(nativeVlan(policy)) });
   }
@@ -57,6 +58,20 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
     patches.push({ at: L.MULTICAST_TABLES + pool * L.MULTICAST_TABLE_STRIDE, bytes: multicastTable(policy) });
   }
   return patches;
+}
+
+/** What to write so that the drivers of `pool`'s queues are interrupted as a policy says. */
+export function coalescePatch(pool: number, policy: Coalesce): Patch {
+  const bytes = new Uint8Array(2 * L.COALESCE_STRIDE);
+  const view = new DataView(bytes.buffer);
+  const put = (at: number, usecs: number, frames: number, isAdaptive: boolean) => {
+    view.setFloat64(at, usecs * 1000, true);
+    view.setUint32(at + L.COALESCE_FRAMES, frames, true);
+    view.setUint32(at + L.COALESCE_FLAGS, isAdaptive ? L.COALESCE_ADAPTIVE : 0, true);
+  };
+  put(0, policy.rxUsecs, policy.rxFrames, policy.adaptiveRx);
+  put(L.COALESCE_STRIDE, policy.txUsecs, policy.txFrames, policy.adaptiveTx);
+  return { at: L.POOLS + pool * L.POOL_STRIDE + L.P_COALESCE, bytes };
 }
 
 /** What to write for the PF's pool, which has no policy: it is a member of every VLAN, and learns. */
@@ -120,6 +135,10 @@ function hasSameVlans(a: Vlans, b: Vlans): boolean {
 
 function hasSameMulticast({ multicast: a }: PoolPolicy, { multicast: b }: PoolPolicy): boolean {
   return typeof a === "string" || typeof b === "string" ? a === b : isSameList(a, b);
+}
+
+function isSameCoalesce(a: Coalesce, b: Coalesce): boolean {
+  return JSON.stringify(coalesceOf(a)) === JSON.stringify(coalesceOf(b));
 }
 
 function disabledPool(pool: number): Patch[] {

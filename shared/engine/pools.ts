@@ -7,10 +7,10 @@
 import * as L from "../layout/nic.ts";
 import { type CounterName, COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
 import type { Filter } from "../api/nic.ts";
-import { vlanKey } from "../api/vf.ts";
+import { COALESCE_ADAPTIVE, vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";
-import { macBytes, numbers, pfPatches, poolPatches, uplinkPatches } from "./policy_image.ts";
+import { coalescePatch, macBytes, numbers, pfPatches, poolPatches, uplinkPatches } from "./policy_image.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 import { sharePatches } from "./shares.ts";
 
@@ -43,7 +43,7 @@ export class Pools {
     this.#engine = engine;
     this.#view = engine.view;
     this.#bytes = new Uint8Array(engine.arena.buffer);
-    const patches = [...pfPatches(), ...uplinkPatches(undefined, {})];
+    const patches = [...pfPatches(), ...uplinkPatches(undefined, {}), coalescePatch(L.POOL_UPLINK, COALESCE_ADAPTIVE)];
     engine.between(() => {
       this.#view.setBigUint64(L.CTL + L.CTL_FILTER_SEED, seed, true);
       engine.wasm.clearFilters();

@@ -16,12 +16,13 @@ const FLAVOURS = { split: L.FLAVOUR_SPLIT, packed: L.FLAVOUR_PACKED, advanced: L
 
 /**
  * Writes the entry at `at` anew, without its descriptors. `registers`: its place in the pool's register page, 0 if the
- * pool has none; a packed queue keeps its position there, or else in its device area.
+ * pool has none; a packed queue keeps its position there, or else in its device area. `areDeferred`: whether its interrupts
+ * may be.
  */
 export function writeQueue(
   view: DataView,
   at: number,
-  { pool, registers }: { pool: number; registers: number },
+  { pool, registers, areDeferred }: { pool: number; registers: number; areDeferred: boolean },
   request: StartRequest,
 ): void {
   const { index, flavour, size, features } = request;
@@ -37,7 +38,7 @@ export function writeQueue(
   else writeVirtqueue(view, at, pool, request);
   view.setUint32(at + L.Q_REGISTERS, flavour === "split" ? 0 : registers, true);
   const keeps = flavour === "packed" && registers === 0 ? L.QUEUE_F_KEEP_POSITION : 0;
-  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps, true);
+  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps | (areDeferred ? 0 : L.QUEUE_F_UNDEFERRED), true);
 }
 
 function flagsOf(features: bigint): number {
@@ -61,7 +62,7 @@ function writeAdvanced(
   view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
   view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
   view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
-  view.setUint32(at + L.Q_OFFLOADS, advancedOffloads(index, virtioHeader), true);
+  view.setUint16(at + L.Q_OFFLOADS, advancedOffloads(index, virtioHeader), true);
 }
 
 /** Writes what a virtqueue's driver may leave to be finished, or accepts so. The kernel behind an uplink is believed. */
@@ -72,5 +73,5 @@ export function writeOffloads(
 ): void {
   const offloads = offloadsOf(features, index);
   const believed = pool === L.POOL_UPLINK && offloads !== 0 ? L.OFFLOAD_F_VALID : 0;
-  view.setUint32(at + L.Q_OFFLOADS, offloads | believed, true);
+  view.setUint16(at + L.Q_OFFLOADS, offloads | believed, true);
 }

@@ -14,9 +14,11 @@ import {
   FLAVOUR_PACKED,
   MEMORY_GONE,
   Q_CALLS,
+  Q_CALLS_SAVED,
   Q_ERROR,
   Q_ERROR_DETAIL,
   Q_FLAVOUR,
+  Q_FRAMES,
   Q_SIZE,
   Q_STATE,
   QUEUE_ERROR,
@@ -49,8 +51,11 @@ export interface QueueState extends KickRecord {
   size: number;
   reason?: string;
   detail?: string;
-  /** Interrupts raised. */
+  /** Frames put in, or given back, since it started. */
+  frames: number;
+  /** Interrupts raised, and interrupts that another one stood for. */
   calls: number;
+  callsSaved: number;
 }
 
 /** The format of the queue at `at`. */
@@ -71,7 +76,9 @@ export function queueState(view: DataView, at: number, index: number, nowNs: num
     state: error ? "error" : "running",
     size: view.getUint32(at + Q_SIZE, true),
     ...(error ? { reason, detail } : {}),
+    frames: Number(view.getBigUint64(at + Q_FRAMES, true)),
     calls: Number(view.getBigUint64(at + Q_CALLS, true)),
+    callsSaved: Number(view.getBigUint64(at + Q_CALLS_SAVED, true)),
     ...kickRecord(view, at, nowNs),
   };
 }

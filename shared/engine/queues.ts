@@ -37,6 +37,8 @@ export class Queues {
   readonly #running = new Map<number, Running>();
   /** The pool's register page is mapped: advanced queues have their doorbells there, packed ones keep their position. */
   hasRegisters = false;
+  /** Whether interrupts of its queues may be deferred, if the pool's policy says so. */
+  areDeferred = true;
   /** The rings that ran until all were stopped, and where they go on: a successor of a dead owner goes on there. */
   readonly left = new Map<string, number>();
   /** What takes the pool's frames while its driver has no room for them. */
@@ -93,7 +95,7 @@ export class Queues {
     checkDescriptors(index, kick, call);
     const at = this.#pointer(index);
     const registers = this.hasRegisters ? this.#registers(index) : 0;
-    writeQueue(this.#view, at, { pool: this.#pool, registers }, request);
+    writeQueue(this.#view, at, { pool: this.#pool, registers, areDeferred: this.areDeferred }, request);
     this.#writeCall(at, call);
     this.#view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);
     const record = this.#records.get(index);

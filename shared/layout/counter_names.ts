@@ -37,6 +37,10 @@ export const COUNTERS = [
   ["rx_too_dear", "Frames dropped because the VF's receive buffers are chains that take too long to walk"],
   ["tx_broadcast_limited", "Broadcasts of the VF dropped because it sends more than it may"],
   ["tx_ip_spoofed", "Frames of the VF dropped because their IP or ARP source address is not one that it may use"],
+  ["rx_interrupts", "Interrupts raised for frames delivered to the VF"],
+  ["tx_interrupts", "Interrupts raised for frames taken from the VF"],
+  ["rx_interrupts_saved", "Interrupts for delivered frames that another one stood for, since they were coalesced"],
+  ["tx_interrupts_saved", "Interrupts for frames taken that another one stood for, since they were coalesced"],
 ] as const;
 
 /** Times of a pool, in nanoseconds: name, meaning, and where they lie. They stand beside the counters in the API. */

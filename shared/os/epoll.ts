@@ -3,7 +3,7 @@
  * promises for the main thread: one wait at a time runs on Deno's thread pool, and everything else is events.
  */
 import { createEventFd, drainEventFd, Fd, signalEventFd } from "./fd.ts";
-import { check, EINTR, errno, libc, OsError } from "./libc.ts";
+import { check, EINTR, ENOSYS, EPERM, errno, libc, OsError } from "./libc.ts";
 
 // sys/epoll.h
 export const EPOLLIN = 0x001;
@@ -92,6 +92,34 @@ export function addEvents(epfd: number, fd: number, events: number, data: number
   event.setUint32(0, events >>> 0, true);
   event.setBigUint64(4, BigInt(data), true);
   check(libc().epoll_ctl(epfd, EPOLL_CTL_ADD, fd, new Uint8Array(event.buffer)), "epoll_ctl ADD", `fd ${fd}`);
+}
+
+/** epoll_pwait2 (Linux 5.11), whose number is the same everywhere. */
+const SYS_EPOLL_PWAIT2 = 441n;
+let hasPwait2 = true;
+const timespec = new BigInt64Array(2);
+
+/** As `waitBlocking`, for `timeoutNs`. A kernel or container that has no such call has it rounded up to a millisecond. */
+export function waitPrecisely(epfd: number, events: Uint8Array<ArrayBuffer>, timeoutNs: number): number {
+  const wholeMs = Math.ceil(timeoutNs / 1e6);
+  if (!hasPwait2) return waitBlocking(epfd, events, wholeMs);
+  timespec[0] = BigInt(Math.floor(timeoutNs / 1e9));
+  timespec[1] = BigInt(Math.floor(timeoutNs % 1e9));
+  const room = BigInt(events.byteLength / EVENT_BYTES);
+  const n = libc().epoll_pwait2(SYS_EPOLL_PWAIT2, BigInt(epfd), events, room, timespec, 0n, 0n);
+  if (n >= 0) return n;
+  const code = errno();
+  if (code === EINTR) return 0;
+  if (code !== ENOSYS && code !== EPERM) throw new OsError("epoll_pwait2", `fd ${epfd}`, code);
+  hasPwait2 = false;
+  return waitBlocking(epfd, events, wholeMs);
+}
+
+/** Has the calling thread's sleeps end when they are to, and not up to 50 µs later. */
+export function wakePunctually(): void {
+  // linux/prctl.h
+  const PR_SET_TIMERSLACK = 29;
+  libc().prctl(PR_SET_TIMERSLACK, 1n, 0n, 0n, 0n);
 }
 
 /** Changes what epoll instance `epfd` waits for on `fd`. False if `fd` is not in it. */

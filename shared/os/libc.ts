@@ -13,6 +13,12 @@ const SYMBOLS = {
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // The C library has it since glibc 2.35 only; the first argument is the call's number.
+  epoll_pwait2: {
+    name: "syscall",
+    parameters: ["i64", "i64", "buffer", "i64", "buffer", "u64", "u64"],
+    result: "i32",
+  },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   epoll_wait_async: {
     name: "epoll_wait",
@@ -48,6 +54,7 @@ const SYMBOLS = {
   open: { parameters: ["buffer", "i32"], result: "i32" },
   open_new: { name: "open", parameters: ["buffer", "i32", "u32"], result: "i32" },
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },
+  prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "isize" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },

@@ -72,7 +72,7 @@ function attachHonest(rig: EngineRig, random: Random, vf: number): AnyRigGuest {
 /** Lets a guest leave to others what it likes, and accept what it likes. */
 function allowOffloads(rig: EngineRig, guest: AnyRigGuest, random: Random): void {
   for (const index of [0, 1]) {
-    rig.view.setUint32(guest.queuePointer(index) + Q_OFFLOADS, random.chance(3) ? 0 : random.below(64), true);
+    rig.view.setUint16(guest.queuePointer(index) + Q_OFFLOADS, random.chance(3) ? 0 : random.below(64), true);
   }
 }
 

@@ -85,9 +85,9 @@ export function rigMac(vf: number): string {
   return `02:00:00:00:00:${(vf + 1).toString(16).padStart(2, "0")}`;
 }
 
-/** An engine over the rigs' memory. */
-export function engineInstance(): NicExports {
-  const imports = { env: { memory, now: () => performance.now() * 1e6 } };
+/** An engine over the rigs' memory. `now`: its clock. */
+export function engineInstance(now = () => performance.now() * 1e6): NicExports {
+  const imports = { env: { memory, now } };
   return new WebAssembly.Instance(module, imports).exports as unknown as NicExports;
 }
 
@@ -98,6 +98,9 @@ export class EngineRig {
   readonly pools: Pools;
   readonly guests = new Map<number, AnyRigGuest>();
   nowNs = 1e9;
+  /** Whether the engine's clock stands still but for `nowNs`; else it goes on by what its passes take. */
+  isClockStill = false;
+  #ranMs = performance.now();
   #programme: Programme;
   readonly #firstSlot: number;
 
@@ -105,7 +108,7 @@ export class EngineRig {
   constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}, firstSlot = 0) {
     this.#firstSlot = firstSlot;
     new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
-    this.wasm = engineInstance();
+    this.wasm = engineInstance(() => this.#now());
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     const access = {
       view: this.view,
@@ -131,6 +134,10 @@ export class EngineRig {
       })),
     };
     this.pools.apply(this.#programme);
+  }
+
+  #now(): number {
+    return this.isClockStill ? this.nowNs : this.nowNs + (performance.now() - this.#ranMs) * 1e6;
   }
 
   /** Changes policy while it runs. */
@@ -273,6 +280,7 @@ export class EngineRig {
   /** Polls all queues up to `passes` times, time going on by `stepNs`. Interrupts that were asked for are taken. */
   run(passes = 200, stepNs = 1000): void {
     this.nowNs += stepNs;
+    this.#ranMs = performance.now();
     this.kick();
     for (let done = 0; done < passes; done += 10) {
       this.wasm.run(this.nowNs, 10);

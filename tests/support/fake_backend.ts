@@ -76,6 +76,8 @@ export class FakeBackend implements RingBackend {
     }
   }
 
+  settingsChanged(): void {}
+
   // deno-lint-ignore require-await
   async drain(): Promise<void> {
     this.#do("drain", "drain");

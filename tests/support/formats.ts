@@ -86,8 +86,8 @@ function describe(view: DataView, { at, pool, index }: QueueEntry, size: number,
   view.setUint32(at + Q_FLAVOUR, flavour, true);
   view.setUint32(at + Q_POOL, pool, true);
   view.setUint32(at + Q_INDEX, index, true);
-  view.setInt32(at + Q_CALL_FD, -1, true);
-  // That its driver has a kick; nobody waits for it.
+  // That its driver has a kick and a call; nobody waits for them.
+  view.setInt32(at + Q_CALL_FD, 0, true);
   view.setInt32(at + Q_KICK_FD, 0, true);
 }
 
@@ -120,7 +120,7 @@ export function describeAdvanced(view: DataView, entry: QueueEntry, guest: Advan
   view.setUint32(at + Q_PACKET_BYTES, guest.packetBytes, true);
   view.setUint32(at + Q_HEADER_BYTES, headerBytes, true);
   view.setUint32(at + Q_HDR_BYTES, guest.options.hdrBytes, true);
-  view.setUint32(at + Q_OFFLOADS, advancedOffloads(index, guest.options.hdrBytes !== 0), true);
+  view.setUint16(at + Q_OFFLOADS, advancedOffloads(index, guest.options.hdrBytes !== 0), true);
   view.setBigUint64(at + Q_DESC_IOVA, guest.iova(ring.ring), true);
   return 0;
 }

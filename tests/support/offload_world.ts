@@ -97,11 +97,11 @@ export function offloadWorld(from: AnyFormat, to: AnyFormat, wished: Offloads): 
   const isAdvanced = from.startsWith("advanced");
   const sender = attach(rig, from, POOL_UPLINK, { queueSize: 16, bufferBytes: isAdvanced ? 33_000 : 66_000 });
   const receiver = attach(rig, to, POOL_PF, { queueSize: 128, bufferBytes: 4096 });
-  if (!isAdvanced) rig.view.setUint32(sender.queuePointer(1) + Q_OFFLOADS, bitsOf(EVERYTHING), true);
+  if (!isAdvanced) rig.view.setUint16(sender.queuePointer(1) + Q_OFFLOADS, bitsOf(EVERYTHING), true);
   receiver.fill(120);
   if (to === "advanced") return { rig, sender, receiver, accepted: NOTHING };
   if (to === "advanced with headers") return { rig, sender, receiver, accepted: EVERYTHING };
-  rig.view.setUint32(receiver.queuePointer(0) + Q_OFFLOADS, bitsOf(wished), true);
+  rig.view.setUint16(receiver.queuePointer(0) + Q_OFFLOADS, bitsOf(wished), true);
   return { rig, sender, receiver, accepted: wished };
 }
 

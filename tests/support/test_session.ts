@@ -2,7 +2,7 @@
  * A vhost-user session whose front-end and ring backends are played by the test: messages go in one at a time, with real
  * descriptors, and what reaches a backend is kept, in order.
  */
-import type { DataPath, LinkPatch, SessionState } from "../../shared/api/mod.ts";
+import { COALESCE_ADAPTIVE, type DataPath, type LinkPatch, type SessionState } from "../../shared/api/mod.ts";
 import { Pace } from "../../shared/async/mod.ts";
 import { createEventFd, createMemfd, drainEventFd, type Fd, Reactor, signalEventFd } from "../../shared/os/mod.ts";
 import { duplicateFd } from "../../shared/os/fd.ts";
@@ -92,7 +92,7 @@ export class TestSession implements AsyncDisposable {
   /** Addresses that were announced. */
   readonly announced: string[] = [];
   readonly #reactor = new Reactor();
-  #link: VfLink = { mac: "02:00:00:00:00:07", up: true, mtu: 1500 };
+  #link: VfLink = { mac: "02:00:00:00:00:07", up: true, mtu: 1500, coalesce: COALESCE_ADAPTIVE };
   /** Why the session has ended. */
   readonly ended: Promise<string>;
   backend: FakeBackend | undefined;
@@ -146,9 +146,9 @@ export class TestSession implements AsyncDisposable {
   }
 
   /** The PF changes the port. */
-  set link(link: VfLink) {
-    this.#link = link;
-    this.session.link = link;
+  set link(link: Omit<VfLink, "coalesce">) {
+    this.#link = { ...this.#link, ...link };
+    this.session.link = this.#link;
   }
 
   /** When a backend is asked for `op`, whichever it is, it fails so many times, after so many that succeed. */

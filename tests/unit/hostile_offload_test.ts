@@ -55,8 +55,8 @@ function world() {
   const [sender, whole, plain] = [0, 1, 2].map((vf) =>
     rig.attach(vf, vf === 0 ? { queueSize: 16, bufferBytes: 66_000 } : { queueSize: 64, bufferBytes: 8192 })
   ) as [ReturnType<EngineRig["attach"]>, ReturnType<EngineRig["attach"]>, ReturnType<EngineRig["attach"]>];
-  rig.view.setUint32(sender.queuePointer(1) + Q_OFFLOADS, OFFLOADS_ALL, true);
-  rig.view.setUint32(whole.queuePointer(0) + Q_OFFLOADS, OFFLOADS_ALL, true);
+  rig.view.setUint16(sender.queuePointer(1) + Q_OFFLOADS, OFFLOADS_ALL, true);
+  rig.view.setUint16(whole.queuePointer(0) + Q_OFFLOADS, OFFLOADS_ALL, true);
   return { rig, sender, whole, plain };
 }
 

@@ -60,7 +60,7 @@ function headerBytes({ flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset }:
 function attach(rig: EngineRig, format: VirtqueueName, pool: number, offloads: number): VirtioRigGuest {
   const options = { queueSize: 64, bufferBytes: 8192 };
   const guest = rig.attachVirtqueues(format, pool, options, QUEUE_F_INDIRECT | QUEUE_F_MRG_RXBUF);
-  for (const index of [0, 1]) rig.view.setUint32(guest.queuePointer(index) + Q_OFFLOADS, offloads, true);
+  for (const index of [0, 1]) rig.view.setUint16(guest.queuePointer(index) + Q_OFFLOADS, offloads, true);
   guest.fill(48);
   return guest;
 }
@@ -149,7 +149,7 @@ for (const format of FORMATS) {
       const sender = attach(rig, format, 0, OFFLOADS_ALL);
       const options = { queueSize: 64, bufferBytes: 2048 };
       const receiver = rig.attachVirtqueues(format, 1, options, QUEUE_F_INDIRECT | QUEUE_F_MRG_RXBUF);
-      rig.view.setUint32(receiver.queuePointer(0) + Q_OFFLOADS, accepts, true);
+      rig.view.setUint16(receiver.queuePointer(0) + Q_OFFLOADS, accepts, true);
       const at = EngineRig.guestOffset(16);
       new Uint8Array(rig.view.buffer, at, 0x40000).fill(0);
       const arena = { allocate: (bytes: number) => ({ offset: at, bytes }), release: () => {} };

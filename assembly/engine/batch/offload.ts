@@ -83,7 +83,7 @@ export function isToBeCut(record: usize): bool {
 export function takesAsIs(rx: usize, record: usize): bool {
   if ((load<u16>(record, R_FLAGS) & RECORD_F_OFFLOAD) == 0) return true;
   const area = headCopyAt(record);
-  return (load<u32>(area, O_NEEDS) & ~load<u32>(rx, Q_OFFLOADS)) == 0 && load<u32>(area, O_DONE) == 0;
+  return (load<u32>(area, O_NEEDS) & ~<u32> load<u16>(rx, Q_OFFLOADS)) == 0 && load<u32>(area, O_DONE) == 0;
 }
 
 /** Charges the batch in advance for segments that a record's frame will have to be cut into for `rx`. */
@@ -94,7 +94,7 @@ export function spendFinish(rx: usize, record: usize): void {
 
 /** The batch's first frame may be one of queue `q` of which some segments have been delivered: goes on behind these. */
 export function goOnInFrame(q: usize): void {
-  const done = load<u32>(q, Q_SEGMENTS_DONE);
+  const done = <u32> load<u16>(q, Q_SEGMENTS_DONE);
   if (done == 0) return;
   const record = recordAt(0);
   if (isToBeCut(record)) store<u32>(headCopyAt(record), done, O_DONE);
@@ -103,7 +103,7 @@ export function goOnInFrame(q: usize): void {
 /** Notes how far the first frame of queue `q` got that is not done with: `done` of the batch's `n` frames are. */
 export function noteInFrame(q: usize, done: u32, n: u32): void {
   const record = recordAt(done);
-  store<u32>(q, done < n && isToBeCut(record) ? load<u32>(headCopyAt(record), O_DONE) : 0, Q_SEGMENTS_DONE);
+  store<u16>(q, <u16> (done < n && isToBeCut(record) ? load<u32>(headCopyAt(record), O_DONE) : 0), Q_SEGMENTS_DONE);
 }
 
 /** Whether the virtio-net header at FRAME_HEAD asks for anything, or says anything of the frame's checksum. */

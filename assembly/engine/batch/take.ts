@@ -95,5 +95,5 @@ function takeUnusual(q: usize, record: usize, frame: usize, frameBytes: u32): vo
   const bytes = hdrBytes + frameBytes;
   appendSegment(context + TX_SEGMENTS, start, frame - hdrBytes, bytes);
   store<u32>(batch(), start + 1, B_CHAIN_SEGMENTS);
-  recordSegments(record, start, bytes, hdrBytes, load<u32>(q, Q_OFFLOADS));
+  recordSegments(record, start, bytes, hdrBytes, <u32> load<u16>(q, Q_OFFLOADS));
 }

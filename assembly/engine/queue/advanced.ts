@@ -14,6 +14,7 @@ import {
   Q_DESC,
   Q_LAST_AVAIL,
   Q_REGISTERS,
+  Q_SIGNALLED,
   Q_SIZE,
   R_CONTEXTS,
   R_DESCRIPTORS,
@@ -22,7 +23,7 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { recordAt } from "../batch/record.ts";
 import { setContexts } from "./advanced_context.ts";
-import { raiseCall } from "./interrupts.ts";
+import { interrupt } from "./coalesce.ts";
 
 /** What `pendingAdvanced` answers for a doorbell beyond the ring. */
 export const TAIL_INVALID: u32 = 0xffffffff;
@@ -55,14 +56,27 @@ export function completeAdvanced(q: usize, n: u32): void {
   store<u32>(q, head & mask, Q_LAST_AVAIL);
 }
 
-/** Moves the head register and raises the interrupt that the driver asked for, once a burst. */
+/** Moves the head register, and sees to the interrupt that the driver may have asked for, once a burst. */
 export function publishAdvanced(q: usize): void {
-  const registers: usize = load<u32>(q, Q_REGISTERS);
-  atomic.store<u32>(registers + ADV_REG_HEAD, load<u32>(q, Q_LAST_AVAIL));
-  // Only a 1 counts; the driver arms again after each interrupt (auto-mask, §7.3.1.4).
-  if (atomic.load<u32>(registers + ADV_REG_INTERRUPT) != 1) return;
-  atomic.store<u32>(registers + ADV_REG_INTERRUPT, 0);
-  raiseCall(q);
+  atomic.store<u32>(load<u32>(q, Q_REGISTERS) + ADV_REG_HEAD, load<u32>(q, Q_LAST_AVAIL));
+  const given = wantedAdvanced(q);
+  if (given != 0 && interrupt(q, given)) interruptedAdvanced(q);
+}
+
+/** Descriptors for which the driver wants an interrupt that it has not had; 0 if it wants none. Only a 1 counts. */
+export function wantedAdvanced(q: usize): u32 {
+  const head = load<u32>(q, Q_LAST_AVAIL);
+  const given = (head - load<u32>(q, Q_SIGNALLED)) & (load<u32>(q, Q_SIZE) - 1);
+  if (atomic.load<u32>(load<u32>(q, Q_REGISTERS) + ADV_REG_INTERRUPT) == 1) return given;
+  store<u32>(q, head, Q_SIGNALLED);
+  return 0;
+}
+
+/** The driver has been interrupted for all that is published. It arms again after each interrupt (auto-mask, §7.3.1.4). */
+@inline
+export function interruptedAdvanced(q: usize): void {
+  atomic.store<u32>(load<u32>(q, Q_REGISTERS) + ADV_REG_INTERRUPT, 0);
+  store<u32>(q, load<u32>(q, Q_LAST_AVAIL), Q_SIGNALLED);
 }
 
 /** Asks the driver to kick at its next doorbell; true if it has moved the tail meanwhile. */

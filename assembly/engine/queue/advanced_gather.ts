@@ -137,7 +137,7 @@ function gatherDescriptors(q: usize, head: u32, there: u32, record: usize, first
     return false;
   }
   recordPieces(record, start, bytes, hdrBytes);
-  judge(record, isGranted(record, hdrBytes, load<u32>(q, Q_OFFLOADS)));
+  judge(record, isGranted(record, hdrBytes, <u32> load<u16>(q, Q_OFFLOADS)));
   store<u32>(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), R_DESCRIPTORS);
   store<u32>(record, contexts, R_CONTEXTS);
   store<u64>(record, report, R_REPORT);

@@ -80,7 +80,7 @@ export function receiveAdvanced(rx: usize, record: usize, head: u32, tag: u32): 
   if (hdrBytes != 0) {
     const header = context + OUT_VIRTIO_HDR;
     putVirtioHeader(header, hdrBytes, 1);
-    putOffload(header, record, head, load<u32>(rx, Q_OFFLOADS));
+    putOffload(header, record, head, <u32> load<u16>(rx, Q_OFFLOADS));
     put(header, hdrBytes);
   }
   if (split != 0) {

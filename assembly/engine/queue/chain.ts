@@ -53,7 +53,7 @@ export function gatherChain(q: usize, position: u32, record: usize, limit: u32, 
     else failQueue(q, BAD_HEADER, bytes);
     return false;
   }
-  recordSegments(record, start, bytes, hdrBytes, load<u32>(q, Q_OFFLOADS));
+  recordSegments(record, start, bytes, hdrBytes, <u32> load<u16>(q, Q_OFFLOADS));
   recordDescriptors(record, load<u32>(batch(), B_CHAIN_DESCRIPTORS), load<u32>(batch(), B_CHAIN_ID));
   addFrame(record);
   return true;

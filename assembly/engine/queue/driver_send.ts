@@ -60,7 +60,7 @@ export function sendDriver(tx: usize, record: usize, head: u32, tag: u32): u32 {
     rewindOut();
     const header = context + OUT_VIRTIO_HDR;
     putVirtioHeader(header, VIRTIO_NET_HDR_BYTES, 1);
-    putOffload(header, record, head, load<u32>(tx, Q_OFFLOADS));
+    putOffload(header, record, head, <u32> load<u16>(tx, Q_OFFLOADS));
     put(header, VIRTIO_NET_HDR_BYTES);
     putFrame(record, head, tag);
   }

@@ -6,6 +6,7 @@ import {
   B_DIRTY,
   BAD_AVAIL_IDX,
   BAD_TAIL,
+  CTL_NOW_NS,
   DIRTY_LIST,
   FLAVOUR_ADVANCED,
   FLAVOUR_PACKED,
@@ -14,19 +15,23 @@ import {
   N_COUNT,
   Q_DIRTY,
   Q_FLAVOUR,
+  Q_FRAMES,
+  Q_PUBLISHED_NS,
   Q_SIZE,
   Q_STATE,
   QUEUE_RUNNING,
 } from "../../../shared/layout/nic.ts";
-import { batch, context } from "../context.ts";
+import { batch, context, control } from "../context.ts";
 import { failRest } from "../deliver/results.ts";
 import {
   armAdvanced,
   completeAdvanced,
   disarmAdvanced,
+  interruptedAdvanced,
   pendingAdvanced,
   publishAdvanced,
   TAIL_INVALID,
+  wantedAdvanced,
 } from "./advanced.ts";
 import { gatherAdvanced } from "./advanced_gather.ts";
 import { scatterAdvanced } from "./advanced_scatter.ts";
@@ -51,9 +56,10 @@ import {
   publishPacked,
   writeStaged,
 } from "./packed.ts";
+import { interruptedPacked, wantedPacked } from "./packed_events.ts";
 import { gatherPacked } from "./packed_gather.ts";
 import { scatterPacked } from "./packed_scatter.ts";
-import { armSplit, completeSplit, disarmSplit, pendingSplit, publishSplit } from "./split.ts";
+import { armSplit, completeSplit, disarmSplit, interruptedSplit, pendingSplit, publishSplit, wantedSplit } from "./split.ts";
 import { gatherSplit } from "./split_gather.ts";
 import { scatterSplit } from "./split_scatter.ts";
 
@@ -127,6 +133,21 @@ function publish(q: usize): void {
   else publishDriverRx(q);
 }
 
+/** Descriptors for which the driver of a guest's queue wants an interrupt that it has not had; 0 if it wants none. */
+export function wanted(q: usize): u32 {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return wantedSplit(q);
+  return flavour == FLAVOUR_PACKED ? wantedPacked(q) : wantedAdvanced(q);
+}
+
+/** Its driver has been interrupted for all that is published. */
+export function interrupted(q: usize): void {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) interruptedSplit(q);
+  else if (flavour == FLAVOUR_PACKED) interruptedPacked(q);
+  else interruptedAdvanced(q);
+}
+
 /** Publishes every queue that was marked dirty: once, and with at most one interrupt. */
 export function publishDirty(): void {
   const count = load<u32>(batch(), B_DIRTY);
@@ -137,8 +158,10 @@ export function publishDirty(): void {
   writeStaged();
   for (let i: u32 = 0; i < count; i++) {
     const q: usize = load<u32>(context + DIRTY_LIST + i * 4);
-    store<u32>(q, 0, Q_DIRTY);
+    store<u64>(q, load<u64>(q, Q_FRAMES) + load<u32>(q, Q_DIRTY), Q_FRAMES);
     publish(q);
+    store<u32>(q, 0, Q_DIRTY);
+    store<f64>(q, load<f64>(control(), CTL_NOW_NS), Q_PUBLISHED_NS);
   }
   store<u32>(batch(), 0, B_DIRTY);
 }

@@ -17,7 +17,6 @@ import {
   Q_FLAGS,
   Q_LAST_AVAIL,
   Q_REGISTERS,
-  Q_SIGNALLED,
   Q_SIZE,
   Q_USED,
   Q_USED_IDX,
@@ -29,7 +28,6 @@ import {
   STAGED_COUNT,
   STAGED_STRIDE,
   WRAP_AVAIL,
-  WRAP_SIGNALLED,
   WRAP_USED,
 } from "../../../shared/layout/nic.ts";
 import {
@@ -43,7 +41,8 @@ import {
 } from "../../../shared/layout/virtio.ts";
 import { recordAt } from "../batch/record.ts";
 import { batch, context } from "../context.ts";
-import { raiseCall } from "./interrupts.ts";
+import { interrupt } from "./coalesce.ts";
+import { interruptedPacked, wantedPacked } from "./packed_events.ts";
 
 /** Both flags that say whose a descriptor is. */
 export const OWNER_FLAGS: u32 = VIRTQ_PACKED_DESC_F_AVAIL | VIRTQ_PACKED_DESC_F_USED;
@@ -242,7 +241,7 @@ function completeEach(q: usize, n: u32): void {
   advanceAvail(q, descriptors);
 }
 
-/** Lets the driver see the used descriptors, and puts the queue on the call list if the driver asked for it (§2.8.10). */
+/** Lets the driver see the used descriptors, and sees to the interrupt that it may have asked for. */
 export function publishPacked(q: usize): void {
   const first = load<u32>(q, Q_FIRST_SLOT);
   if (first == NO_SLOT) return;
@@ -256,25 +255,8 @@ export function publishPacked(q: usize): void {
   );
   if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_KEEP_POSITION) != 0) store<u16>(load<u32>(q, Q_USED), <u16> (position >> 16));
-  const size = load<u32>(q, Q_SIZE);
-  const idx = load<u32>(q, Q_USED_IDX);
-  const wraps = load<u32>(q, Q_WRAP);
-  const wrap: u32 = (wraps & WRAP_USED) != 0 ? 1 : 0;
-  const signalled = load<u32>(q, Q_SIGNALLED);
-  const signalledWrap: u32 = (wraps & WRAP_SIGNALLED) != 0 ? 1 : 0;
-  store<u32>(q, idx, Q_SIGNALLED);
-  store<u32>(q, (wraps & ~WRAP_SIGNALLED) | (wrap ? <u32> WRAP_SIGNALLED : 0), Q_WRAP);
-  const event = atomic.load<u32>(load<u32>(q, Q_AVAIL));
-  // Two bits; the others are reserved (§2.8.14).
-  const flags = (event >> 16) & 3;
-  if (flags == RING_EVENT_FLAGS_DISABLE) return;
-  if (flags == RING_EVENT_FLAGS_DESC && (load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) != 0) {
-    // All three as distances in this lap: what lies in the lap before is below 0.
-    const offset = (event & 0x7fff) - (((event >> 15) & 1) == wrap ? 0 : size);
-    const old = signalled - (signalledWrap == wrap ? 0 : size);
-    if (((idx - offset - 1) & 0xffff) >= ((idx - old) & 0xffff)) return;
-  }
-  raiseCall(q);
+  const given = wantedPacked(q);
+  if (given != 0 && interrupt(q, given)) interruptedPacked(q);
 }
 
 /**

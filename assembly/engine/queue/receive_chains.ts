@@ -63,7 +63,7 @@ export function receiveChains(rx: usize, record: usize, head: u32, tag: u32, nee
   const header = context + OUT_VIRTIO_HDR;
   rewindOut();
   putVirtioHeader(header, hdrBytes, chains);
-  putOffload(header, record, head, load<u32>(rx, Q_OFFLOADS));
+  putOffload(header, record, head, <u32> load<u16>(rx, Q_OFFLOADS));
   put(header, hdrBytes);
   putFrame(record, head, tag);
   giveBack(rx, chains, need);

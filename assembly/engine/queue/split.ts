@@ -25,7 +25,7 @@ import {
   VIRTQ_USED_RING,
 } from "../../../shared/layout/virtio.ts";
 import { recordAt } from "../batch/record.ts";
-import { raiseCall } from "./interrupts.ts";
+import { interrupt } from "./coalesce.ts";
 
 /** The driver's avail index. An atomic load: a plain one could be hoisted out of a polling loop. */
 @inline
@@ -85,23 +85,34 @@ export function completeSplit(q: usize, n: u32): void {
 }
 
 /**
- * Makes the written used elements visible and, if the driver asked to be interrupted for them (§2.7.7), puts the queue
- * on the call list. The atomic store is sequentially consistent: the driver's flags are read after it.
+ * Makes the written used elements visible, and sees to the interrupt that the driver may have asked for (§2.7.7). The
+ * atomic store is sequentially consistent: the driver's flags are read after it.
  */
 export function publishSplit(q: usize): void {
-  const used = load<u32>(q, Q_USED);
-  const idx = load<u32>(q, Q_USED_IDX) & 0xffff;
-  atomic.store<u16>(used + VIRTQ_USED_IDX, <u16> idx);
-  const signalled = load<u32>(q, Q_SIGNALLED);
-  store<u32>(q, idx, Q_SIGNALLED);
+  atomic.store<u16>(load<u32>(q, Q_USED) + VIRTQ_USED_IDX, <u16> load<u32>(q, Q_USED_IDX));
+  const given = wantedSplit(q);
+  if (given != 0 && interrupt(q, given)) interruptedSplit(q);
+}
+
+/** Used elements for which the driver wants an interrupt that it has not had (§2.7.7); 0 if it wants none. */
+export function wantedSplit(q: usize): u32 {
+  const idx = load<u32>(q, Q_USED_IDX);
+  const given = (idx - load<u32>(q, Q_SIGNALLED)) & 0xffff;
   const avail = load<u32>(q, Q_AVAIL);
   if (load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) {
     const event: u32 = atomic.load<u16>(avail + VIRTQ_AVAIL_RING + load<u32>(q, Q_SIZE) * 2);
-    if (((idx - event - 1) & 0xffff) >= ((idx - signalled) & 0xffff)) return;
+    if (((idx - event - 1) & 0xffff) < given) return given;
   } else {
-    if (<u32> atomic.load<u16>(avail) & VIRTQ_AVAIL_F_NO_INTERRUPT) return;
+    if ((<u32> atomic.load<u16>(avail) & VIRTQ_AVAIL_F_NO_INTERRUPT) == 0) return given;
   }
-  raiseCall(q);
+  store<u32>(q, idx, Q_SIGNALLED);
+  return 0;
+}
+
+/** The driver has been interrupted for all that is published. */
+@inline
+export function interruptedSplit(q: usize): void {
+  store<u32>(q, load<u32>(q, Q_USED_IDX), Q_SIGNALLED);
 }
 
 /** Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. */

@@ -146,6 +146,7 @@ function startAdvanced(q: usize, position: i32): u32 {
   const head: u32 = position < 0 ? atomic.load<u32>(registers + ADV_REG_HEAD) : position;
   if (head >= size) return BAD_TAIL;
   store<u32>(q, head, Q_LAST_AVAIL);
+  store<u32>(q, head, Q_SIGNALLED);
   if (pendingAdvanced(q) >= size) return BAD_TAIL;
   atomic.store<u32>(registers + ADV_REG_HEAD, head);
   clearContexts(q);

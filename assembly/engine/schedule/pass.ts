@@ -4,6 +4,7 @@ import {
   CTL_BUSY_PASSES,
   CTL_CALL_COUNT,
   CTL_COLD_COUNT,
+  CTL_DEFERRED_COUNT,
   CTL_EVENT_COUNT,
   CTL_FRAMES,
   CTL_HOT_COUNT,
@@ -19,6 +20,7 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { control } from "../context.ts";
 import { releaseBuffers } from "../hold.ts";
+import { raiseAll, raiseDue } from "../queue/deferred.ts";
 import { beginTimed, endTimed, nowNs } from "./clock.ts";
 import { cool, hotAt } from "./heat.ts";
 import { beginShares, endShares } from "./share.ts";
@@ -26,6 +28,8 @@ import { visit, visitUnits } from "./visit.ts";
 
 /** Every how many passes that found work the clock is read. */
 const CLOCK_PERIOD: u32 = 8;
+/** Every how many passes that found nothing. */
+const IDLE_CLOCK_PERIOD: u32 = 64;
 /** How long the worker may go without a look at the kicks of cold queues. */
 const KICKS_PERIOD_NS: f64 = 50_000;
 
@@ -63,6 +67,7 @@ export function run(now: f64, passes: u32): u32 {
   let number = load<u64>(c, CTL_PASSES);
   for (let i: u32 = 0; i < passes; i++) {
     if (atomic.load<u32>(c + CTL_PAUSE) & 1) {
+      raiseAll();
       status |= RUN_PAUSE;
       break;
     }
@@ -70,9 +75,17 @@ export function run(now: f64, passes: u32): u32 {
     number++;
     store<u32>(c, 0, CTL_RATE_BLOCKED);
     pass(number);
+    if (load<u32>(c, CTL_DEFERRED_COUNT) != 0) {
+      raiseDue();
+      if (load<u32>(c, CTL_CALL_COUNT) != 0 && passUnits == 0) break;
+    }
     if (passUnits == 0) {
       // All pools that have work owe: the next pass, at once, credits at least one of them enough.
-      if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) continue;
+      if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) {
+        // What is published next is told from what was published before it by this clock.
+        if (i % IDLE_CLOCK_PERIOD == 0) store<f64>(c, nowNs(), CTL_NOW_NS);
+        continue;
+      }
       i--;
     } else {
       frames += passFrames;

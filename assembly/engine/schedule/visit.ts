@@ -76,7 +76,7 @@ function send(q: usize, p: usize, byteLimit: u32, share: u32): u32 {
     const gathered = load<u32>(batch(), B_BYTES);
     const done = forward(q, n, share);
     complete(q, done);
-    markDirty(q);
+    markDirty(q, done);
     publishDirty();
     noteBatch(q, done, done < n);
     taken += done;

@@ -105,7 +105,7 @@ function putGroup(rx: usize, first: usize): void {
     if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return putOrDrop(rx, p, first);
     clearResults();
     rest = behind(first, scatter(rx, first, true));
-    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+    if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, load<u32>(batch(), B_DELIVERED));
     bookResults(p);
     if (rest == 0) return;
     if (load<u32>(batch(), B_WAITS_FOR) == C_RX_TOO_DEAR) return putOrDrop(rx, p, rest);
@@ -121,7 +121,7 @@ function putGroup(rx: usize, first: usize): void {
 function putOrDrop(rx: usize, p: usize, first: usize): void {
   clearResults();
   scatter(rx, first, false);
-  if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx);
+  if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, load<u32>(batch(), B_DELIVERED));
   // What a hold takes is booked when it is handed on.
   if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return bookRefused(p);
   bookResults(p);

@@ -56,8 +56,11 @@ export const CTL_CREDITS = 568;
 /** u32: queues that had work and whose pool's share was used up in the last pass. */
 export const CTL_SHARE_BLOCKED = 572;
 
+/** u32: queues in DEFERRED_LIST; f64, ns: when the first of their interrupts is due. */
+export const CTL_DEFERRED_COUNT = 576;
+export const CTL_DEFERRED_UNTIL_NS = 584;
 /** u32: pools whose packet buffers hold frames, in BUFFERED_LIST. */
-export const CTL_BUFFERED_COUNT = 576;
+export const CTL_BUFFERED_COUNT = 592;
 
 export const PAUSE_END = -1;
 

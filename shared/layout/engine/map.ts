@@ -12,15 +12,16 @@
  *      0x0002_8000  hot list            32 KiB   u32 queue pointers, those of them that are polled
  *      0x0003_0000  call list           64 KiB   u32 queue pointers whose driver wants an interrupt
  *      0x0004_0000  pools                1 KiB   each: policy, rx queue list, counters
+ *      0x0009_0000  deferred list       64 KiB   u32 queue pointers whose driver is interrupted a little later
  *      0x000a_0000  flow tables          256 B   each: automatic receive steering, one byte a flow
  *      0x0020_0000  VLAN bitmaps         1 KiB   each: 4096 bits C-VLAN, 4096 bits S-VLAN
  *      0x0030_0000  domains              2 KiB   each: 64 regions of 32 bytes
  *      0x0040_0000  filter table         1 MiB   65536 entries of 16 bytes
- *      0x0060_0000  queues               256 B   each, 32 to a pool and a gap
+ *      0x0060_0000  queues               320 B   each, 32 to a pool and a gap
  *      0x0090_0000  scratch            1.2 MiB   the running batch: frame records, segment lists, groups
  *      0x00b0_0000  register pages       4 KiB   each: doorbells of a pool's advanced queues (advanced.ts)
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
- *      0x00cb_0000  driver pairs       512 B   each: both rings of a pool, for an engine that is a driver itself
+ *      0x00cb_0000  driver pairs       640 B   each: both rings of a pool, for an engine that is a driver itself
  *      0x00ce_0000  address tables     512 B   each: 16 IP prefixes that a pool may send from
  *      0x00d1_0000  offload contexts   16 B   each: what an advanced queue's driver has set for its offloads
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
@@ -34,6 +35,7 @@ export const ACTIVE_LIST = 0x20000;
 export const HOT_LIST = 0x28000;
 export const CALL_LIST = 0x30000;
 export const POOLS = 0x40000;
+export const DEFERRED_LIST = 0x90000;
 export const FLOW_TABLES = 0xa0000;
 export const VLAN_BITMAPS = 0x200000;
 export const DOMAINS = 0x300000;
@@ -68,9 +70,9 @@ export const REGION_STRIDE = 32;
 export const REGIONS_MAX = 64;
 export const FILTER_STRIDE = 16;
 export const FILTER_COUNT = 65536;
-export const QUEUE_STRIDE = 256;
+export const QUEUE_STRIDE = 320;
 export const MULTICAST_TABLE_STRIDE = 512;
-export const DRIVER_PAIR_STRIDE = 512;
+export const DRIVER_PAIR_STRIDE = 640;
 export const ADDRESS_TABLE_STRIDE = 512;
 export const OFFLOAD_CONTEXT_STRIDE = 16;
 /** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */

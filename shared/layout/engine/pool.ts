@@ -48,11 +48,21 @@ export const P_NATIVE = 168;
 export const P_ADDRESS_COUNT = 172;
 /** f64, broadcasts a nanosecond, 0 for no limit; then the token bucket, laid out as P_RATE … P_BURST. */
 export const P_BROADCAST_RATE = 176;
+/**
+ * When the driver of the pool's receive queues is interrupted, and behind it (COALESCE_STRIDE) that of its transmit
+ * queues: f64, ns: how long an interrupt may be deferred, 0: not at all; u32: frames after which it is not; u32:
+ * COALESCE_ADAPTIVE or 0.
+ */
+export const P_COALESCE = 208;
+export const COALESCE_STRIDE = 16;
+export const COALESCE_FRAMES = 8;
+export const COALESCE_FLAGS = 12;
+export const COALESCE_ADAPTIVE = 1;
 /** u32: the pool's packet buffer (arena offset of its queue), 0 for none; whether it is on the list of those in use. */
-export const P_BUFFER = 208;
-export const P_BUFFERED = 212;
+export const P_BUFFER = 240;
+export const P_BUFFERED = 244;
 /** u32: frames were dropped for want of a packet buffer. */
-export const P_OVERRUN = 216;
+export const P_OVERRUN = 248;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -101,4 +111,8 @@ export const C_TX_PRUNED = 192;
 export const C_RX_TOO_DEAR = 200;
 export const C_TX_BROADCAST_LIMITED = 208;
 export const C_TX_IP_SPOOFED = 216;
-export const COUNTER_COUNT = 28;
+export const C_RX_INTERRUPTS = 224;
+export const C_TX_INTERRUPTS = 232;
+export const C_RX_INTERRUPTS_SAVED = 240;
+export const C_TX_INTERRUPTS_SAVED = 248;
+export const COUNTER_COUNT = 32;

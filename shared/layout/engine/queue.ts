@@ -1,6 +1,6 @@
 /** A queue in the arena, as the engine sees it, and why it may have stopped. */
 
-// Queue (256 bytes; the first two lines are what every burst reads) ---------------------------------------------
+// Queue (320 bytes; the first two lines are what every burst reads) ---------------------------------------------
 
 export const Q_STATE = 0;
 export const Q_SIZE = 4;
@@ -21,12 +21,15 @@ export const Q_REGION_IOVA = 40;
 export const Q_REGION_SIZE = 48;
 export const Q_REGION_WINDOW = 56;
 export const Q_POOL = 60;
-/** u32: used index when the driver was last interrupted (EVENT_IDX). */
+/**
+ * u32: where the queue was when its driver was last interrupted, or last wanted no interrupt: a used index, or an advanced
+ * ring's head.
+ */
 export const Q_SIGNALLED = 64;
+/** u32: frames that wait to be published; 0: nothing does. */
 export const Q_DIRTY = 68;
-export const Q_CALL_FD = 72;
-/** u32: the group of the running batch that is for this queue (arena offset), 0 for none. */
-export const Q_GROUP = 76;
+/** f64, ns: when something was last published. */
+export const Q_PUBLISHED_NS = 72;
 export const Q_REGION2_IOVA = 80;
 export const Q_REGION2_SIZE = 88;
 export const Q_REGION2_WINDOW = 96;
@@ -35,9 +38,10 @@ export const Q_WRAP = 100;
 /** Packed: the burst's first used element, written last {len u32, id u16, flags u16}, and its slot. */
 export const Q_FIRST_USED = 104;
 export const Q_FIRST_SLOT = 112;
-/** u32: the virtqueue's number: 2k receives, 2k+1 transmits (virtio 1.x §5.1.2). */
-export const Q_INDEX = 116;
-export const Q_CALLS = 120;
+/** u32: the group of the running batch that is for this queue (arena offset), 0 for none. */
+export const Q_GROUP = 116;
+/** u64: frames put in, or given back, since the queue started. */
+export const Q_FRAMES = 120;
 export const Q_CALL_PENDING = 128;
 export const Q_ERROR = 132;
 export const Q_ERROR_DETAIL = 136;
@@ -75,10 +79,34 @@ export const Q_CALL_KIND = 228;
 export const Q_QUARANTINE_MS = 232;
 export const Q_OFFENCES = 236;
 export const Q_QUARANTINE_END_NS = 240;
-/** u32: OFFLOAD_F_* that a transmit queue's driver may ask for, or that a receive queue's accepts. */
-export const Q_OFFLOADS = 248;
-/** u32: segments of the queue's first frame that its receiver has got already, where a receiver is waited for. */
-export const Q_SEGMENTS_DONE = 252;
+/** u32: the virtqueue's number: 2k receives, 2k+1 transmits (virtio 1.x §5.1.2). */
+export const Q_INDEX = 248;
+export const Q_CALL_FD = 252;
+
+// Interrupts (queue/coalesce.ts)
+/** u64: interrupts raised, and those that the driver wanted and got as part of another one. */
+export const Q_CALLS = 256;
+export const Q_CALLS_SAVED = 264;
+/** u64: Q_FRAMES when the last interrupt was raised, and f64, ns: when that was. */
+export const Q_CALLED_FRAMES = 272;
+export const Q_CALLED_NS = 280;
+/** f64, ns: when the deferred interrupt is raised at the latest, 0 for none. */
+export const Q_DEFERRED_UNTIL_NS = 288;
+/** u32: Q_FRAMES, its low half, before the first frames that it stands for, and how many these were. */
+export const Q_DEFERRED_FRAMES = 296;
+export const Q_DEFERRED_FIRST = 300;
+/** f32, ns: time between two frames, lately. */
+export const Q_GAP_NS = 304;
+/** u32: where the queue is in DEFERRED_LIST, while it is. */
+export const Q_DEFERRED_AT = 308;
+/** u16: interrupts that are not deferred, since waiting brought nothing; how many of them there were the last time. */
+export const Q_PROMPT = 312;
+export const Q_PROMPT_LAST = 314;
+/** u16: OFFLOAD_F_* that a transmit queue's driver may ask for, or that a receive queue's accepts. */
+export const Q_OFFLOADS = 316;
+/** u16: segments of the queue's first frame that its receiver has got already, where a receiver is waited for. */
+export const Q_SEGMENTS_DONE = 318;
+
 
 export const OFFLOAD_F_CSUM = 1;
 export const OFFLOAD_F_TSO4 = 2;
@@ -122,6 +150,8 @@ export const QUEUE_F_MRG_RXBUF = 4;
 export const QUEUE_F_IN_ORDER = 8;
 /** A packed queue without a register page: its position is kept in its device area, where the driver does not look. */
 export const QUEUE_F_KEEP_POSITION = 32;
+/** The queue's driver is another engine, which interrupts its guest by its own rules: nothing is deferred for it. */
+export const QUEUE_F_UNDEFERRED = 64;
 /** The NIC's own ring of a pool that is held: what it takes is not yet delivered. */
 export const QUEUE_F_HOLD = 16;
 
