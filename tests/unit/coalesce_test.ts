@@ -5,7 +5,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_DEFERRED_COUNT, Q_STATE, QUEUE_ERROR } from "../../shared/layout/nic.ts";
 import { Random } from "../fuzz/random.ts";
+import { EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import { DRIVERS, InterruptWorld } from "../support/interrupt_world.ts";
+import { frame } from "../support/mock_guest.ts";
 
 const FIXED = { adaptiveRx: false, rxUsecs: 50, rxFrames: 64 };
 const ADAPTIVE = { adaptiveRx: true, rxUsecs: 50, rxFrames: 64 };
@@ -175,6 +177,34 @@ test("a queue that stops is forgotten; one that has failed is interrupted, its r
   world.rig.view.setUint32(queue + Q_STATE, QUEUE_ERROR, true);
   assertEquals(world.pass(50), 1);
 });
+
+for (const format of FORMATS) {
+  Deno.test(`several wait at a time, each for its own (${format})`, () => {
+    const waits = [10, 40, 50, 30, 20];
+    const policies = waits.map((rxUsecs, i) => [i + 1, { ...FIXED, rxUsecs, rxFrames: i === 2 ? 2 : 64 }]);
+    const rig = new EngineRig(6, { 0: { txUsecs: 0 }, ...Object.fromEntries(policies) });
+    rig.isClockStill = true;
+    const guests = Array.from({ length: 6 }, (_, vf) => rig.attachAs(format, vf));
+    for (const guest of guests) {
+      guest.fill(32);
+      if ("rings" in guest) guest.rx().interrupt = true;
+    }
+    const at = (us: number) => {
+      rig.nowNs += us * 1000;
+      rig.run(20, 0);
+      return waits.map((_, i) => rig.counters(i + 1).rx_interrupts);
+    };
+    guests[0]?.send([frame({ dst: "ff:ff:ff:ff:ff:ff", src: rigMac(0) })]);
+    assertEquals([at(0), at(9)], [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]);
+    assertEquals(at(1), [1, 0, 0, 0, 0]);
+    assertEquals([at(9), at(1)], [[1, 0, 0, 0, 0], [1, 0, 0, 0, 1]]);
+    guests[0]?.send([frame({ dst: rigMac(3), src: rigMac(0) })]);
+    assertEquals(at(0), [1, 0, 1, 0, 1], "the third has its two frames");
+    assertEquals([at(9), at(1)], [[1, 0, 1, 0, 1], [1, 0, 1, 1, 1]]);
+    assertEquals([at(9), at(1)], [[1, 0, 1, 1, 1], [1, 1, 1, 1, 1]]);
+    assertEquals(at(1000), [1, 1, 1, 1, 1]);
+  });
+}
 
 test("transmit queues have their own times", { txUsecs: 20, adaptiveTx: false, rxUsecs: 0 }, (world) => {
   const { receiver: guest, rig } = world;
