@@ -83,7 +83,7 @@ export function run(now: f64, passes: u32): u32 {
       // All pools that have work owe: the next pass, at once, credits at least one of them enough.
       if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) {
         // What is published next is told from what was published before it by this clock.
-        if (i % IDLE_CLOCK_PERIOD == 0) store<f64>(c, nowNs(), CTL_NOW_NS);
+        if ((i + 1) % IDLE_CLOCK_PERIOD == 0) store<f64>(c, nowNs(), CTL_NOW_NS);
         continue;
       }
       i--;
