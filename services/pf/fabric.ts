@@ -87,7 +87,10 @@ export class Fabric implements PfHandlers {
   }
 
   async #look(): Promise<Seen> {
-    return { state: await this.nicState(), outcome: (pool) => this.#settings.uplinks.outcome(pool) };
+    const state = await this.nicState();
+    const isEmulating = state?.vfs.some(({ mode }) => mode === "emulated") ?? false;
+    const ports = isEmulating ? await this.#links.software.ports().catch(() => []) : [];
+    return { state, ports, outcome: (pool) => this.#settings.uplinks.outcome(pool) };
   }
 
   // VFs ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import {
   type NicState,
   type NicView,
   type PoolName,
+  type PortState,
   socketPath,
   type UplinkView,
   type Vf,
@@ -11,9 +12,10 @@ import {
 import type { Settings } from "./store.ts";
 import { isSameSpec, type Outcome, specOf } from "./uplink_rules.ts";
 
-/** What the NIC says of its pools, if it is there, and what became of each uplink. */
+/** What the NIC says of its pools, if it is there, what vhost says of its ports, and what became of each uplink. */
 export interface Seen {
   state: NicState | undefined;
+  ports: readonly PortState[];
   outcome(pool: PoolName): Outcome | undefined;
 }
 
@@ -40,6 +42,8 @@ function uplinkLine(settings: Settings, pool: PoolName, seen: Seen) {
 /** VF `id` with its policy. What only the NIC knows is null while it does not answer. */
 export function vfView(settings: Settings, id: number, seen: Seen, runDir: string): Vf {
   const pool = seen.state?.vfs[id];
+  // An emulated guest's rings are the vhost service's; the VF's own are its engine's.
+  const guestQueues = pool?.mode === "emulated" && seen.ports.find(({ port }) => port === id)?.session?.queues;
   return {
     id,
     ...settings.vfs[id] as VfPolicy,
@@ -51,7 +55,7 @@ export function vfView(settings: Settings, id: number, seen: Seen, runDir: strin
     attached: pool?.attached ?? null,
     ...(pool?.owner === undefined ? {} : { owner: pool.owner }),
     memory: pool?.memory ?? null,
-    queues: pool?.queues ?? null,
+    queues: guestQueues || pool?.queues || null,
     ...(pool?.lastDetach === undefined ? {} : { lastDetach: pool.lastDetach }),
     learnedMacs: pool?.learnedMacs ?? null,
   };

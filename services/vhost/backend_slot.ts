@@ -1,5 +1,5 @@
 /** Who serves a session's rings now: the data path, its backend, and what the port may still ask of it. */
-import type { DataPath } from "../../shared/api/mod.ts";
+import type { DataPath, QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
 import { requestCost } from "../../shared/engine/mod.ts";
 import type { SessionContext } from "./port_context.ts";
@@ -23,6 +23,11 @@ export class BackendSlot {
 
   get path(): DataPath {
     return this.#path;
+  }
+
+  /** The guest's queues, if this service's engine has them. */
+  get queues(): QueueState[] | undefined {
+    return this.#backend?.queues;
   }
 
   /** Whether anybody serves the rings. */

@@ -1,6 +1,6 @@
 /** Ring backends in this service's engine: what the emulated path and the software switch have in common. */
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
-import type { Tenant } from "../../shared/engine/mod.ts";
+import type { QueueState, Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
 import type { Emulation } from "./emulation.ts";
 import type { PortContext } from "./port_context.ts";
@@ -21,6 +21,10 @@ export abstract class LocalBackend implements RingBackend {
 
   /** Gets a pool of the engine. */
   protected abstract enter(): Tenant;
+
+  get queues(): QueueState[] | undefined {
+    return this.tenant?.queues.states();
+  }
 
   // deno-lint-ignore require-await
   async attach(): Promise<void> {

@@ -3,6 +3,7 @@
  * (emulated), or this service's software switch (a vport). A session asks all of them the same things, in the words of
  * the device socket, so that one can take over from the other while the guest runs.
  */
+import type { QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
 
 /** Asks a backend something. */
@@ -21,6 +22,8 @@ export interface RingBackend {
   /** Gets hold of what it serves them with. Throws DeviceRefusal. */
   attach(): Promise<void>;
   request: Ask;
+  /** The guest's queues, if they are this service's. */
+  readonly queues: QueueState[] | undefined;
   /** What the PF has set of the port has changed. */
   settingsChanged(): void;
   /**

@@ -7,7 +7,7 @@ import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { GUEST_OFFLOADS } from "../../shared/engine/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
-import type { DataPath } from "../../shared/api/mod.ts";
+import type { DataPath, QueueState } from "../../shared/api/mod.ts";
 import { VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
@@ -56,6 +56,11 @@ export class Rings implements RingsPart {
 
   get all(): Vring[] {
     return [...this.#vrings.values()];
+  }
+
+  /** The guest's queues, if this service's engine has them. */
+  get queues(): QueueState[] | undefined {
+    return this.#slot.queues;
   }
 
   /** What the front-end has negotiated; 0 until then. */

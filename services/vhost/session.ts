@@ -98,6 +98,7 @@ export class Session {
       status: this.#status,
       memoryRegions: this.#rings.memory.table.size,
       ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
+      ...(this.#rings.queues === undefined ? {} : { queues: this.#rings.queues }),
       vrings: this.#rings.all.map((ring) => ({
         index: ring.index,
         size: ring.size,

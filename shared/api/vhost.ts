@@ -1,6 +1,7 @@
 /** The vhost service's API: how each VF's port gets its front-ends, and what they negotiated. */
 import { z } from "@hono/zod-openapi";
 import { LinkPatch } from "./guest.ts";
+import { QueueState } from "./nic.ts";
 
 /** What a session negotiated. */
 export const SessionState = z.object({
@@ -9,6 +10,7 @@ export const SessionState = z.object({
   status: z.int(),
   memoryRegions: z.int(),
   lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),
+  queues: z.array(QueueState).optional().openapi({ description: "Those that this service's own engine serves" }),
   vrings: z.array(z.object({
     index: z.int(),
     size: z.int(),

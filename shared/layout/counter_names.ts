@@ -37,8 +37,8 @@ export const COUNTERS = [
   ["rx_too_dear", "Frames dropped because the VF's receive buffers are chains that take too long to walk"],
   ["tx_broadcast_limited", "Broadcasts of the VF dropped because it sends more than it may"],
   ["tx_ip_spoofed", "Frames of the VF dropped because their IP or ARP source address is not one that it may use"],
-  ["rx_interrupts", "Interrupts raised for frames delivered to the VF"],
-  ["tx_interrupts", "Interrupts raised for frames taken from the VF"],
+  ["rx_interrupts", "Interrupts raised for frames delivered to the VF, unless it is emulated"],
+  ["tx_interrupts", "Interrupts raised for frames taken from the VF, unless it is emulated"],
   ["rx_interrupts_saved", "Interrupts for delivered frames that another one stood for, since they were coalesced"],
   ["tx_interrupts_saved", "Interrupts for frames taken that another one stood for, since they were coalesced"],
 ] as const;

@@ -76,6 +76,8 @@ export class FakeBackend implements RingBackend {
     }
   }
 
+  readonly queues = undefined;
+
   settingsChanged(): void {}
 
   // deno-lint-ignore require-await

@@ -50,6 +50,7 @@ test("fixed: enough frames end the wait", { ...FIXED, rxFrames: 4 }, (world) => 
     assertEquals(world.serve(), 4);
     assertEquals([world.deliver(4), world.serve(), world.pass(1000)], [1, 4, 0], "at once");
   }
+  assertEquals(world.counted, [40, 40]);
 });
 
 test("a quarter of the ring ends the wait, before its driver runs out of buffers", {

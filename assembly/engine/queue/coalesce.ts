@@ -114,8 +114,9 @@ export function interrupt(q: usize, given: u32): bool {
   const now = nowNs();
   store<f64>(control(), now, CTL_NOW_NS);
   if (isDeferred) {
-    // Waiting has brought frames.
-    store<u16>(q, <u16> (0), Q_PROMPT_LAST);
+    // Waiting has brought frames, and this interrupt stands for the one that waited too.
+    store<u16>(q, 0, Q_PROMPT_LAST);
+    save(q, true);
   } else {
     noteGap(q, now);
     const wait = enough ? 0 : waitOf(q, policy, bound, now);
@@ -194,6 +195,8 @@ export function raise(q: usize, now: f64): void {
   store<f64>(q, now, Q_CALLED_NS);
   store<u64>(q, load<u64>(q, Q_FRAMES), Q_CALLED_FRAMES);
   store<u64>(q, load<u64>(q, Q_CALLS) + 1, Q_CALLS);
-  count(poolAt(load<u32>(q, Q_POOL)), isTransmit(q) ? C_TX_INTERRUPTS : C_RX_INTERRUPTS, 1);
   raiseCall(q);
+  // The interrupts of an engine are not its guest's, which are counted there.
+  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_UNDEFERRED) != 0) return;
+  count(poolAt(load<u32>(q, Q_POOL)), isTransmit(q) ? C_TX_INTERRUPTS : C_RX_INTERRUPTS, 1);
 }
