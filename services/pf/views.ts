@@ -20,7 +20,11 @@ export interface Seen {
 }
 
 /** What is to be behind a pool, and whether it is. */
-export function uplinkView(settings: Settings, pool: PoolName, { state, outcome }: Seen): UplinkView {
+export function uplinkView(
+  settings: Settings,
+  pool: PoolName,
+  { state, outcome }: Pick<Seen, "state" | "outcome">,
+): UplinkView {
   const spec = specOf(settings, pool);
   const found = state?.uplinks[pool];
   if (found && isSameSpec(found.spec, spec)) return { pool, ...found };

@@ -11,6 +11,7 @@ import { CoreProbe } from "./core_distance.ts";
 import { engineRows } from "./engine/compare.ts";
 import { engineTable } from "./engine/view.ts";
 import { judgedTable } from "./judged.ts";
+import { interrupts, INTERRUPTS_NAME, interruptsTable } from "./interrupts.ts";
 import { latency, LATENCY_NAMES, latencyTable } from "./latency.ts";
 import { modes, modesTable } from "./modes.ts";
 import { system, systemTable } from "./system.ts";
@@ -41,7 +42,7 @@ const options = new Command("bench")
   .option("--samples <n>", "one-second samples a turn", "3")
   .option(
     "--only <text>",
-    "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'tcp', 'system'",
+    "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'interrupts', 'tcp', 'system'",
   )
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
@@ -57,6 +58,7 @@ const parts = [
   ...LATENCY_NAMES,
   ...MODE_SIZES.map(modeName),
   "tcp",
+  INTERRUPTS_NAME,
   "take back",
   "system",
 ];
@@ -131,13 +133,15 @@ async function main(): Promise<void> {
   show(modeResults, modesTable);
   const tcpResults = wanted("tcp") ? await tcp(common.rounds) : [];
   show(tcpResults, tcpTable);
+  const raised = wanted(INTERRUPTS_NAME) ? await interrupts(common.rounds, (line) => console.error(line)) : [];
+  show(raised, interruptsTable);
   const taken = wanted("take back") ? await takeBacks(TAKE_BACKS) : [];
   show(taken, (rows) => takeBackTable(rows, TAKE_BACKS));
   const others = !options.skipSystem && wanted("system") ? await system() : undefined;
   if (others) console.log(`${systemTable(others)}\n`);
   const report = {
     ...{ at: new Date().toISOString(), command: "deno task bench", machine: machine(), engine, ...dpdk },
-    ...{ modes: modeResults, tcp: tcpResults, takeBacks: taken, system: others ?? {} },
+    ...{ modes: modeResults, tcp: tcpResults, interrupts: raised, takeBacks: taken, system: others ?? {} },
   };
   await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });
   await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
