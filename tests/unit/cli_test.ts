@@ -32,6 +32,10 @@ Deno.test("the words of ip link become fields of the API", () => {
     minTxRate: 10,
     trunk: [10, 20, 21, 22],
   });
+  assertEquals(
+    parsePairs(["adaptive-rx", "off", "rx-usecs", "50", "rx-frames", "32", "adaptive-tx", "on", "txUsecs", "0"]),
+    { adaptiveRx: false, rxUsecs: 50, rxFrames: 32, adaptiveTx: true, txUsecs: 0 },
+  );
   assertEquals(parsePairs(["trunk", "none"]), { trunk: [] });
   assertEquals(parsePairs(["native_vlan", "10", "allowed_macs", "a,b", "allowed_ips", "all"]), {
     nativeVlan: 10,

@@ -62,6 +62,17 @@ refuses("a priority and a protocol need a VLAN to carry them", [
   },
 ]);
 
+const USECS = "from 0 (interrupts are not deferred) to 10000 µs";
+
+refuses("interrupts wait for 10 ms at the most, and for 1–1024 frames", [
+  { set: { rxUsecs: -1 }, field: "rxUsecs", says: `rxUsecs: ${USECS}` },
+  { set: { txUsecs: 10_001 }, field: "txUsecs", says: `txUsecs: ${USECS}` },
+  { set: { rxUsecs: 1.5 }, field: "rxUsecs", says: "rxUsecs: must be a whole number of µs" },
+  { set: { rxFrames: 0 }, field: "rxFrames", says: "rxFrames: from 1 to 1024 frames" },
+  { set: { txFrames: 1025 }, field: "txFrames", says: "txFrames: from 1 to 1024 frames" },
+  { set: { adaptiveRx: "on" }, field: "adaptiveRx", says: "adaptiveRx: is true or false" },
+]);
+
 refuses("a VF that is not trusted is not promiscuous", [
   {
     set: { promisc: true },
