@@ -1,6 +1,6 @@
 /** Starts and stops a session's rings: data rings with the backend, the control queue with this service. */
 import type { Fd } from "../../shared/os/mod.ts";
-import { isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
+import { GUEST_OFFLOADS, isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
 import type { ControlQueue } from "./control/queue.ts";
 import type { MemoryTable } from "./memory.ts";
@@ -13,8 +13,6 @@ import type { Vring } from "./vring.ts";
 export interface RingsPart {
   readonly memory: { readonly table: MemoryTable };
   readonly features: bigint;
-  /** The features of the data rings. */
-  readonly dataFeatures: bigint;
   readonly isPacked: boolean;
   readonly controlIndex: number | undefined;
   /** The control queue, for front-ends that leave it to this back-end. */
@@ -27,6 +25,8 @@ export class RingRunner {
   readonly #rings: RingsPart;
   readonly #slot: BackendSlot;
   readonly #context: SessionContext;
+  /** Offloads that the driver has negotiated and switched off. */
+  #declined = 0n;
 
   constructor(rings: RingsPart, slot: BackendSlot, context: SessionContext) {
     this.#rings = rings;
@@ -53,7 +53,8 @@ export class RingRunner {
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const { memory: { table: memory }, dataFeatures: features, isPacked: packed } = this.#rings;
+    const { memory: { table: memory }, isPacked: packed } = this.#rings;
+    const features = this.#features;
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
     await ask(startRequest(ring, { memory, features, packed, base }), fds);
     ring.started();
@@ -92,6 +93,29 @@ export class RingRunner {
   async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
     if (!ring.running || ring.index === this.#rings.controlIndex) return;
     await this.#slot.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+  }
+
+  /** The features of the data rings: without the offloads that the driver has switched off. */
+  get #features(): bigint {
+    return this.#rings.features & ~this.#declined;
+  }
+
+  /** The driver accepts every offload that it has negotiated, as in the beginning. */
+  acceptAll(): void {
+    this.#declined = 0n;
+  }
+
+  /** The driver accepts these of its offloads from now on; answers why not, if it has not negotiated them. */
+  async useOffloads(offloads: bigint): Promise<string | undefined> {
+    const { features, all, controlIndex } = this.#rings;
+    const negotiated = features & GUEST_OFFLOADS;
+    if ((offloads & ~negotiated) !== 0n) return `offloads 0x${offloads.toString(16)} were not negotiated`;
+    this.#declined = negotiated & ~offloads;
+    for (const { index, running } of all) {
+      if (!running || index === controlIndex || index % 2 === 1) continue;
+      await this.#slot.ask({ op: "queueOffloads", index, features: this.#features });
+    }
+    return undefined;
   }
 
   /** A ring has stopped by itself. */

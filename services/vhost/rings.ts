@@ -4,7 +4,6 @@
  */
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { GUEST_OFFLOADS } from "../../shared/engine/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import type { DataPath, QueueState } from "../../shared/api/mod.ts";
@@ -31,8 +30,6 @@ export class Rings implements RingsPart {
   readonly #turns = new Turns();
   /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
   #startEnabled = false;
-  /** Offloads that the driver has negotiated and switched off. */
-  #declined = 0n;
   /** Queue pairs that the driver uses, if it says so on its control queue. */
   #pairsInUse = 1;
   #closed = false;
@@ -68,11 +65,6 @@ export class Rings implements RingsPart {
     return this.#features ?? 0n;
   }
 
-  /** The features of its data rings: without the offloads that the driver has switched off. */
-  get dataFeatures(): bigint {
-    return this.features & ~this.#declined;
-  }
-
   /** Whether the features are known: a front-end may agree on none. */
   get isNegotiated(): boolean {
     return this.#features !== undefined;
@@ -88,7 +80,7 @@ export class Rings implements RingsPart {
     if (!this.all.some(({ running }) => running)) this.#pairsInUse = 1;
     if (controlIndexOf(features) !== this.controlIndex) { for (const ring of this.all) await this.stop(ring); }
     this.#features = features;
-    this.#declined = 0n;
+    this.#runner.acceptAll();
     if (!hasBit(features, VHOST_USER_F_PROTOCOL_FEATURES)) {
       this.#startEnabled = true;
       for (const ring of this.all) ring.enabled = true;
@@ -123,15 +115,8 @@ export class Rings implements RingsPart {
   }
 
   /** The driver accepts these of its offloads from now on; answers why not, if it has not negotiated them. */
-  async useOffloads(offloads: bigint): Promise<string | undefined> {
-    const negotiated = this.features & GUEST_OFFLOADS;
-    if ((offloads & ~negotiated) !== 0n) return `offloads 0x${offloads.toString(16)} were not negotiated`;
-    this.#declined = negotiated & ~offloads;
-    for (const { index, running } of this.#data) {
-      if (!running || index % 2 === 1) continue;
-      await this.#slot.ask({ op: "queueOffloads", index, features: this.dataFeatures });
-    }
-    return undefined;
+  useOffloads(offloads: bigint): Promise<string | undefined> {
+    return this.#runner.useOffloads(offloads);
   }
 
   /** Ring `index`, which may be new. */
@@ -282,7 +267,7 @@ export class Rings implements RingsPart {
     for (const ring of this.all) await this.stop(ring);
     this.#startEnabled = this.#features !== undefined && !hasBit(this.features, VHOST_USER_F_PROTOCOL_FEATURES);
     this.#pairsInUse = 1;
-    this.#declined = 0n;
+    this.#runner.acceptAll();
     for (const ring of this.all) {
       ring.reset();
       ring.enabled = this.#startEnabled;

@@ -107,7 +107,6 @@ export const Q_OFFLOADS = 316;
 /** u16: segments of the queue's first frame that its receiver has got already, where a receiver is waited for. */
 export const Q_SEGMENTS_DONE = 318;
 
-
 export const OFFLOAD_F_CSUM = 1;
 export const OFFLOAD_F_TSO4 = 2;
 export const OFFLOAD_F_TSO6 = 4;
