@@ -191,6 +191,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
+    ...(vf.owner === undefined ? [] : [["driven by", vf.owner] as [string, string]]),
     ...(vf.uplink?.reason === undefined ? [] : [["reason", vf.uplink.reason] as [string, string]]),
     ...(vf.lastDetach === undefined ? [] : [["last detach", vf.lastDetach] as [string, string]]),
     ["memory", memoryText(vf.memory)],

@@ -130,9 +130,9 @@ export function mustKeepBound({ uplinks }: Settings, count: number): void {
 
 /**
  * The link that ports with linkState auto have. As with a NIC of hardware it is that of the cable: down while there is an
- * uplink that is not up. A fabric without an uplink has none to wait for.
+ * uplink whose interface is not up. A fabric without one has none to wait for, and a capture file is no cable.
  */
-export function carrierOf({ link, uplinks }: Settings, uplink: Outcome | undefined): "up" | "down" {
+export function carrierOf({ link, uplinks: { uplink: spec } }: Settings, uplink: Outcome | undefined): "up" | "down" {
   if (link !== "auto") return link;
-  return uplinks.uplink === undefined || uplink?.state === "up" ? "up" : "down";
+  return spec === undefined || spec.kind === "pcap" || uplink?.state === "up" ? "up" : "down";
 }

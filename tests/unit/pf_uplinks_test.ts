@@ -214,6 +214,10 @@ Deno.test("link auto is that of the uplink's interface; up does not follow it; w
   await until("the carrier to go again", () => linkOf(pf) === "down");
   await set(pf, "nic", NONE);
   assertEquals([linkOf(pf), pf.software.programmes.at(-1)?.link], ["up", "up"]);
+  await set(pf, "nic", "pcap:/tmp/in.pcap");
+  pf.nic.turn("uplink", "down", "the replay has ended");
+  assertEquals((await pf.get<UplinkView>("nic/uplink")).state, "down");
+  assertEquals([linkOf(pf), await carrier()], ["up", "up"], "a file is no cable");
   await pf.set("nic", { link: "down" });
   await set(pf, "nic", TAP);
   assertEquals(linkOf(pf), "down", "what is set holds");
