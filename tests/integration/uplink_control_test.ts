@@ -6,6 +6,7 @@ import { must, TestGuest } from "../support/guests.ts";
 import { judgedTest, run } from "../support/judges.ts";
 import { Bridge, NetNamespace, uniqueName } from "../support/net_namespace.ts";
 import { TestProcess } from "../support/process.ts";
+import { UmlGuest } from "../support/uml.ts";
 import { authorized } from "../support/token.ts";
 import { until } from "../support/wait.ts";
 
@@ -195,6 +196,31 @@ judgedTest(
     await ten.reaches("10.0.0.2");
   },
 );
+
+judgedTest(["uml"], "two commands let a guest out by way of the host", async () => {
+  const tap = uniqueName("rfu");
+  await using fabric = await TestFabric.start(1, ["--uplink", `tap:${tap}`]);
+  // The host is a namespace here, whose forwarding and rules are its own.
+  await using host = await NetNamespace.make();
+  await using outside = await NetNamespace.make();
+  await run("ip", ["link", "set", tap, "netns", host.name]);
+  await host.ip(`address add 10.0.0.254/16 dev ${tap}`);
+  await host.ip(`link set ${tap} up`);
+  await host.ip(`link add wan type veth peer name eth0 netns ${outside.name}`);
+  await host.ip("address add 192.0.2.1/24 dev wan");
+  await host.ip("link set wan up");
+  await outside.ip("address add 192.0.2.2/24 dev eth0");
+  await outside.ip("link set eth0 up");
+  await using guest = await UmlGuest.boot(fabric.vf(0).socket);
+  await guest.address("10.0.0.1/16");
+  await guest.untilReaches("10.0.0.254");
+  await guest.check("ip route add default via 10.0.0.254");
+  assert((await guest.run("ping -c 1 -W 1 192.0.2.2")).code !== 0, "nobody lets it out yet");
+  await host.run("sysctl", "-qw", "net.ipv4.ip_forward=1");
+  const rule = `-t nat -A POSTROUTING -s 10.0.0.0/16 ! -o ${tap} -j MASQUERADE`;
+  await host.run("iptables", ...rule.split(" "));
+  await guest.untilReaches("192.0.2.2");
+});
 
 /** Runs `up` to its end as a user who may not change the network; answers its last words. */
 async function upSays(args: string[]): Promise<{ code: number; said: string[] }> {
