@@ -95,7 +95,8 @@ function hints({ id, vlan }: Vf, { before, after }: Watched): string[] {
 
 /** What is wrong with something of the host that is behind a pool, and what to do. */
 export function uplinkFault({ spec, state, reason }: UplinkLine): string | undefined {
-  if (state !== "down" && state !== "failed") return undefined;
+  // A capture that has been replayed to its end is as it should be.
+  if (state !== "failed" && (state !== "down" || spec.kind === "pcap")) return undefined;
   return `${formatUplinkSpec(spec)} ${state === "down" ? "is down" : "has failed"}${reason ? `: ${reason}` : ""}`;
 }
 

@@ -1,6 +1,7 @@
 /** `monitoring/`: judged by Prometheus and its promtool, with what a real fabric tells. */
 import { assert, assertEquals } from "@std/assert";
 import { freePorts, TestFabric } from "../support/fabric.ts";
+import { must } from "../support/guests.ts";
 import { judgedTest, run } from "../support/judges.ts";
 import { TestProcess } from "../support/process.ts";
 import { authorized } from "../support/token.ts";
@@ -40,8 +41,10 @@ judgedTest(["prometheus"], "promtool passes the metrics, the rules and the scrap
   await using fabric = await TestFabric.start(2, ["--guests", "1"]);
   const dir = Deno.makeTempDirSync({ prefix: "ringfabric-prometheus-" });
   try {
+    await must(`${fabric.info.api}/api/v1/nic/uplink`, "PUT", { kind: "pcap", record: `${dir}/out.pcapng` });
     const response = await authorized(`${fabric.info.api}/metrics`);
     const text = await response.text();
+    assert(text.includes('ringfabric_uplink_up{pool="uplink"} 1'), "the uplink's are among them");
     await using promtool = new TestProcess("promtool", PROMTOOL, ["check", "metrics"]);
     await promtool.write(text);
     await promtool.closeInput();

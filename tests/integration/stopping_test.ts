@@ -85,6 +85,24 @@ judgedTest(["systemd"], "systemd is told that the fabric is up, and that it stop
   }
 });
 
+judgedTest(["systemd"], "systemd takes the unit, and what is added to it for an uplink", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "ringfabric-" });
+  const from = new URL("../../systemd/", import.meta.url).pathname;
+  try {
+    await Deno.copyFile(`${from}ringfabric.service`, `${dir}/ringfabric.service`);
+    await Deno.mkdir(`${dir}/ringfabric.service.d`);
+    await Deno.copyFile(`${from}uplink.conf`, `${dir}/ringfabric.service.d/uplink.conf`);
+    const { stderr } = await new Deno.Command("systemd-analyze", {
+      args: ["verify", "--man=no", `${dir}/ringfabric.service`],
+      env: { SYSTEMD_UNIT_PATH: `${dir}:` },
+    }).output();
+    const said = new TextDecoder().decode(stderr).split("\n").filter((line) => line.includes(dir));
+    assertEquals(said, []);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("while the NIC does not answer the fabric is not ready, and says nothing that it cannot know", async () => {
   await using fabric = await TestFabric.start(1, ["--guests", "1"]);
   const ready = async () =>

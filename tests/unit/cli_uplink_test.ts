@@ -81,6 +81,7 @@ const VF: Vf = {
 Deno.test("the doctor says what is wrong with an uplink, and which links follow it", () => {
   assertEquals(uplinkFault(TAP), undefined);
   assertEquals(uplinkFault({ ...TAP, state: "down", reason: "no carrier" }), "tap:rf0 is down: no carrier");
+  assertEquals(uplinkFault({ spec: { kind: "pcap", replay: "/a" }, state: "down", reason: "it has ended" }), undefined);
   assertEquals(uplinkFault({ ...TAP, state: "failed", reason: "it is gone" }), "tap:rf0 has failed: it is gone");
   const said = (vf: Partial<Vf>, nic: Partial<NicView> = {}) =>
     examine({ vf: { ...VF, ...vf }, nic: { ...NIC, ...nic }, port: undefined, counters: undefined })
