@@ -97,7 +97,7 @@ export function formatUplinkSpec(spec: UplinkSpec): string {
     case "xdp":
       return `${spec.kind}:${spec.interface}`;
     case "pcap":
-      return `pcap:${spec.replay ?? spec.record}`;
+      return spec.replay === undefined ? `pcap, into ${spec.record}` : `pcap:${spec.replay}`;
     case "none":
       return "none";
   }

@@ -15,6 +15,7 @@ Deno.test("the short form of each kind is read, and written as it was read", () 
     assertEquals(parseUplinkSpec(text), spec);
     assertEquals(formatUplinkSpec(spec), text);
   }
+  assertEquals(formatUplinkSpec({ kind: "pcap", record: "/out.pcapng" }), "pcap, into /out.pcapng");
 });
 
 Deno.test("what is no short form is refused, with what would do", () => {
