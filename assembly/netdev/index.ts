@@ -8,7 +8,7 @@ import * as N from "../../shared/layout/netdev.ts";
 import * as V from "../../shared/layout/virtio.ts";
 import { completed, completionAt, forget, hasRoom, submit, unsubmitted } from "./io.ts";
 import { isCutOff, layOutMessages, putTag, readyRead, readySend, takenTag } from "./packet.ts";
-import { count, fail, get, set } from "./state.ts";
+import { count, fail, FRAME_BYTES_MIN, get, set } from "./state.ts";
 import {
   armQueues,
   freeCount,
@@ -20,10 +20,10 @@ import {
   publishReceive,
   publishTransmit,
   received,
-  reclaimTransmit,
   rxBuffer,
   takeFree,
   takeReceived,
+  takeSent,
   txBuffer,
   untaken,
 } from "./virtqueues.ts";
@@ -31,8 +31,6 @@ import {
 /** Frames that one round writes, and that it reads. */
 const WRITES_MAX: u32 = 64;
 const READS_MAX: u32 = 64;
-/** A frame has at least its addresses and its type. */
-const FRAME_BYTES_MIN: u32 = 14;
 const HEADER_BYTES: u32 = V.VIRTIO_NET_HDR_BYTES;
 
 // asm-generic/errno.h
@@ -46,6 +44,8 @@ const EMSGSIZE: u32 = 90;
 const ENETDOWN: u32 = 100;
 const ENOBUFS: u32 = 105;
 
+export { abandonXdp, armXdp, startXdp, unsent, xdpRound } from "./xdp.ts";
+
 /** Begins: lays out the rings. The configuration is there, everything else is 0. */
 export function start(): void {
   layOutQueues();
@@ -57,12 +57,19 @@ export function start(): void {
  * done anyhow. Answers how many entries the kernel is to be told of.
  */
 export function compose(): u32 {
-  reclaimTransmit();
+  reclaim();
   const writes = composeWrites();
   // Beside other work one read in vain costs less than asking whether there is something to read.
   const wanted = max(get(N.NS_READS), writes > 0 ? 1 : 0);
   if (get(N.NS_REQUEST) == N.REQUEST_RUN) composeReads(min(wanted, READS_MAX));
   return unsubmitted();
+}
+
+/** The transmit descriptors that the NIC has sent are free. */
+function reclaim(): void {
+  while (takeSent() != NONE) {
+    // Their buffers go with them.
+  }
 }
 
 function composeWrites(): u32 {
@@ -202,7 +209,7 @@ export function arm(): u32 {
 
 /** Frames that were read and that the NIC has not taken, and calls of the kernel that have not ended. */
 export function unfinished(): u32 {
-  reclaimTransmit();
+  reclaim();
   return untaken() + get(N.NS_IN_FLIGHT);
 }
 

@@ -1,6 +1,9 @@
 /** The port's own words: its state, its counters, and why it cannot go on. */
 import * as N from "../../shared/layout/netdev.ts";
 
+/** A frame has at least its addresses and its type. */
+export const FRAME_BYTES_MIN: u32 = 14;
+
 /** A word of the port's state or configuration. */
 @inline
 export function get(field: u32): u32 {

@@ -17,12 +17,18 @@ const WITH_PORT: u32 = 1;
 
 @inline
 export function rxBuffer(id: u32): usize {
-  return N.ND_RX_BUFFERS + id * N.ND_BUFFER_STRIDE + N.ND_BUFFER_OFFSET;
+  return N.ND_RX_BUFFERS + id * get(N.NC_RX_STRIDE) + N.ND_BUFFER_OFFSET;
 }
 
 @inline
 export function txBuffer(id: u32): usize {
   return N.ND_TX_BUFFERS + id * N.ND_BUFFER_STRIDE + N.ND_BUFFER_OFFSET;
+}
+
+/** Room in a receive buffer, the header included. */
+@inline
+function rxRoom(): u32 {
+  return get(N.NC_RX_STRIDE) - N.ND_BUFFER_OFFSET;
 }
 
 /** Lays both rings out: the NIC gets every receive buffer, and every transmit descriptor is free. */
@@ -32,7 +38,7 @@ export function layOutQueues(): void {
   for (let id: u32 = 0; id < <u32> N.ND_RX_SIZE; id++) {
     const descriptor: usize = N.ND_RX_DESC + id * V.VIRTQ_DESC_BYTES;
     store<u64>(descriptor, rxBuffer(id));
-    store<u64>(descriptor, <u64> N.ND_BUFFER_ROOM | (<u64> V.VIRTQ_DESC_F_WRITE << 32), 8);
+    store<u64>(descriptor, <u64> rxRoom() | (<u64> V.VIRTQ_DESC_F_WRITE << 32), 8);
     store<u8>(N.ND_RX_STATES + id, <u8> WITH_PORT);
     giveBackReceived(id);
   }
@@ -59,7 +65,7 @@ export function takeReceived(): u64 {
   const element = load<u64>(N.ND_RX_USED + V.VIRTQ_USED_RING + (last & RX_MASK) * V.VIRTQ_USED_ELEM_BYTES);
   const id = <u32> element;
   const isOurs = id < <u32> N.ND_RX_SIZE && <u32> load<u8>(N.ND_RX_STATES + id) == WITH_NIC;
-  if (!isOurs || <u32> (element >> 32) > <u32> N.ND_BUFFER_ROOM) {
+  if (!isOurs || <u32> (element >> 32) > rxRoom()) {
     fail(N.FAULT_DEVICE, 0);
     return NONE;
   }
@@ -130,17 +136,18 @@ function txUsedIdx(): u32 {
   return atomic.load<u16>(N.ND_TX_USED + V.VIRTQ_USED_IDX);
 }
 
-/** Frees the descriptors that the NIC has sent; the port fails if it had not had one of them. */
-export function reclaimTransmit(): void {
-  const end = txUsedIdx();
-  let last = get(N.NS_TX_USED);
-  if (((end - last) & 0xffff) > ((get(N.NS_TX_AVAIL) - last) & 0xffff)) return fail(N.FAULT_DEVICE, 0);
-  for (; (last & 0xffff) != end; last++) {
-    const id = load<u32>(N.ND_TX_USED + V.VIRTQ_USED_RING + (last & TX_MASK) * V.VIRTQ_USED_ELEM_BYTES);
-    if (id >= <u32> N.ND_TX_SIZE) return fail(N.FAULT_DEVICE, 0);
-    freeTransmit(id);
+/** Takes back a descriptor that the NIC has sent, which is free then; NONE if there is none. */
+export function takeSent(): u32 {
+  const last = get(N.NS_TX_USED);
+  if (txUsedIdx() == (last & 0xffff)) return NONE;
+  const id = load<u32>(N.ND_TX_USED + V.VIRTQ_USED_RING + (last & TX_MASK) * V.VIRTQ_USED_ELEM_BYTES);
+  if (untaken() == 0 || id >= <u32> N.ND_TX_SIZE) {
+    fail(N.FAULT_DEVICE, 0);
+    return NONE;
   }
-  set(N.NS_TX_USED, last);
+  set(N.NS_TX_USED, last + 1);
+  freeTransmit(id);
+  return id;
 }
 
 /** Frames that the NIC has been handed and has not taken. */

@@ -1,7 +1,7 @@
 /** From what an uplink is to be to what is behind its port. */
 import ipaddr from "ipaddr.js";
 import type { UplinkSpec } from "../../shared/api/mod.ts";
-import { type Backend, CaptureBackend, PacketBackend, TapBackend } from "../../shared/netdev/mod.ts";
+import { type Backend, CaptureBackend, PacketBackend, TapBackend, XdpBackend } from "../../shared/netdev/mod.ts";
 
 /** A spec that has something behind it. */
 export type OpenSpec = Exclude<UplinkSpec, { kind: "none" }>;
@@ -19,7 +19,7 @@ export function openBackend(spec: OpenSpec, mac: string | undefined): Backend {
     case "pcap":
       return openCapture(spec);
     case "xdp":
-      throw new Error(`Cannot open ${spec.kind}: not there yet`);
+      return new XdpBackend(spec.interface, spec.queue ?? 0);
   }
 }
 

@@ -7,9 +7,13 @@
  *      0x002_0000  I/O ring    64 KiB  io_uring's submission and completion rings, or the worker's own in its place
  *      0x003_0000  entries     64 KiB  submission entries
  *      0x004_0000  messages   192 KiB  a msghdr with its vectors and control data for each buffer (packet sockets)
+ *      0x008_0000  XDP rings  256 KiB  an AF_XDP socket's four rings, mapped
  *      0x010_0000  virtqueues  64 KiB  ┐
  *      0x011_0000  rx buffers  34 MiB  │ a memory file: all that the NIC sees. IOVAs are offsets in this memory.
  *      0x231_0000  tx buffers  18 MiB  ┘
+ *
+ * With an AF_XDP socket, its packet memory (UMEM) is in the place of the buffers: chunks of 4 KiB, one for each receive
+ * descriptor, and behind them those that the kernel fills.
  */
 
 export const ND_MEMORY_BYTES = 0x3510000;
@@ -46,6 +50,15 @@ export const ND_BUFFER_STRIDE = 0x11000;
 export const ND_BUFFER_OFFSET = 52;
 export const ND_BUFFER_ROOM = ND_BUFFER_STRIDE - ND_BUFFER_OFFSET;
 
+// AF_XDP: rings {fill, completion, receive, transmit}, each with room of 64 KiB; chunks of the packet memory.
+export const ND_XDP_RINGS = 0x80000;
+export const ND_XDP_RING_STRIDE = 0x10000;
+export const ND_XDP_FILL_SIZE = 2048;
+export const ND_XDP_SEND_SIZE = ND_RX_SIZE;
+export const ND_CHUNK_BYTES = 4096;
+export const ND_UMEM = ND_RX_BUFFERS;
+export const ND_UMEM_BYTES = (ND_RX_SIZE + ND_XDP_FILL_SIZE) * ND_CHUNK_BYTES;
+
 // Control, offsets from ND_CONTROL ----------------------------------------------------------------------------------
 
 // Configuration, written before `start`.
@@ -69,6 +82,11 @@ export const NC_CQ_HEAD = 44;
 export const NC_CQ_TAIL = 48;
 export const NC_CQ_MASK = 52;
 export const NC_CQ_ENTRIES = 56;
+/** u32: how far receive buffers are apart. */
+export const NC_RX_STRIDE = 60;
+/** AF_XDP: for each ring, in the order above, {producer, consumer, flags, entries}: where in this memory they are. */
+export const NC_XDP_RINGS = 64;
+export const NC_XDP_RING_STRIDE = 16;
 
 // The module's own state, u32 each.
 /** Receive: the next used element to look at; the next place of the avail ring. */
@@ -119,9 +137,13 @@ export const NCO_CALLS = 96;
 export const NCO_SLEEPS = 104;
 export const NCO_KICKS = 112;
 
-/** Ring of free transmit descriptors, u16 each; what becomes of each receive descriptor, a byte each. */
+/**
+ * Ring of free transmit descriptors, u16 each; what becomes of each receive descriptor, a byte each; the chunk that a
+ * transmit descriptor stands for, u32 each (AF_XDP).
+ */
 export const ND_FREE_LIST = 0x11000;
 export const ND_RX_STATES = 0x12000;
+export const ND_TX_CHUNKS = 0x13000;
 
 // io_uring (linux/io_uring.h): entries of both rings -----------------------------------------------------------------
 
@@ -154,7 +176,7 @@ export const MSGHDR_CONTROL = 32;
 export const MSGHDR_CONTROL_BYTES = 40;
 export const MSGHDR_FLAGS = 48;
 
-// What `settle` answers, bits ----------------------------------------------------------------------------------------
+// What a round answers, bits ----------------------------------------------------------------------------------------
 
 /** Frames moved. */
 export const STATUS_WORK = 1;
@@ -162,6 +184,8 @@ export const STATUS_WORK = 1;
 export const STATUS_KICK = 2;
 /** The port cannot go on: NS_FAULT says why. */
 export const STATUS_FAULT = 4;
+/** AF_XDP: the kernel is to be told of frames to send. */
+export const STATUS_SEND = 8;
 
 export const FAULT_NONE = 0;
 /** The NIC has used a descriptor that it did not have, or written more than there was room for. */

@@ -1,4 +1,5 @@
 /** What is behind a netdev port: a file of the kernel whose frames go to the NIC, and to which those of the NIC go. */
+import type { WasmMemory } from "../os/mod.ts";
 
 /**
  * A file of the kernel that has one frame for each call: "frames": a read or a write, the virtio-net header of 12 bytes
@@ -20,8 +21,14 @@ export interface CaptureDrive {
   loops: boolean;
 }
 
+/** An AF_XDP socket whose packet memory and rings are in the port's memory. */
+export interface XdpDrive {
+  kind: "xdp";
+  file: number;
+}
+
 /** How the worker moves a backend's frames. */
-export type Drive = FileDrive | CaptureDrive;
+export type Drive = FileDrive | CaptureDrive | XdpDrive;
 
 /** How the interface behind a port is. */
 export interface Link {
@@ -38,11 +45,16 @@ export interface Backend extends Disposable {
   readonly name: string;
   /** The interface, if it is one. */
   readonly interface: string | undefined;
-  readonly drive: Drive;
   /** The virtio-net offloads (feature bits) that it can have. */
   readonly features: bigint;
   /** These features are in force: what the kernel hands over may ask for what the NIC finishes, and nothing else. */
   accept(features: bigint): void;
+  /** What the worker of a port with this memory is to drive. */
+  open(memory: WasmMemory): Drive | Promise<Drive>;
+  /** That worker has begun. */
+  begin?(): void;
+  /** That worker has ended. */
+  release?(): void;
   /** How it is; `undefined`: it is gone. `note`: what its port's worker has said of it last. */
   link(note?: string): Link | undefined;
   /** Frames that the kernel has dropped on their way here, by name. */

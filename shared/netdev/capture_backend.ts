@@ -15,7 +15,7 @@ export interface CaptureOptions {
 export class CaptureBackend implements Backend {
   readonly name: string;
   readonly interface = undefined;
-  readonly drive: Drive;
+  readonly #drive: Drive;
   /** Frames in files are whole. */
   readonly features = 0n;
   readonly #files: Fd[] = [];
@@ -28,7 +28,7 @@ export class CaptureBackend implements Backend {
     try {
       const from = replay === undefined ? undefined : this.#open(replay, openToReplay);
       const into = record === undefined ? undefined : this.#open(record, openToRecord);
-      this.drive = {
+      this.#drive = {
         kind: "capture",
         ...(from === undefined ? {} : { replay: from }),
         ...(into === undefined ? {} : { record: into }),
@@ -47,6 +47,10 @@ export class CaptureBackend implements Backend {
   }
 
   accept(): void {}
+
+  open(): Drive {
+    return this.#drive;
+  }
 
   /** A file is up as long as there is something to play or to record. */
   link(note?: string): Link {

@@ -5,3 +5,4 @@ export * from "./counters.ts";
 export * from "./packet_backend.ts";
 export * from "./port.ts";
 export * from "./tap_backend.ts";
+export * from "./xdp_backend.ts";

@@ -8,7 +8,7 @@ import { linkOf } from "./link.ts";
 export class PacketBackend implements Backend {
   readonly name: string;
   readonly interface: string;
-  readonly drive: Drive;
+  readonly #drive: Drive;
   readonly features = OFFLOAD_FEATURES;
   readonly #fd: Fd;
   readonly #interfaces = new Interfaces();
@@ -28,11 +28,15 @@ export class PacketBackend implements Backend {
       this.#interfaces.close();
       throw error;
     }
-    this.drive = { kind: "messages", file: this.#fd.number };
+    this.#drive = { kind: "messages", file: this.#fd.number };
   }
 
   /** The kernel hands frames over as they are: what the NIC does not finish of them it refuses, and counts. */
   accept(): void {}
+
+  open(): Drive {
+    return this.#drive;
+  }
 
   /** Another interface of the same name is not the one that the socket is on. */
   link(): Link | undefined {

@@ -89,9 +89,12 @@ export class Port {
     const { memory, file } = this.#room;
     const { view } = memory;
     view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
-    view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, backend.drive.kind === "messages" ? 1 : 0, true);
+    const drive = await backend.open(memory);
+    view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, drive.kind === "messages" ? 1 : 0, true);
+    const stride = drive.kind === "xdp" ? N.ND_CHUNK_BYTES : N.ND_BUFFER_STRIDE;
+    view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, stride, true);
     const thread = new PortThread({
-      ...{ memory, module, drive: backend.drive, plain },
+      ...{ memory, module, drive, plain },
       ...{ kick: this.#kick, call: this.#call },
     });
     this.#thread = thread;
@@ -102,6 +105,7 @@ export class Port {
     await this.#startQueue(RX, [N.ND_RX_DESC, N.ND_RX_AVAIL, N.ND_RX_USED]);
     await this.#startQueue(TX, [N.ND_TX_DESC, N.ND_TX_AVAIL, N.ND_TX_USED]);
     thread.run();
+    backend.begin?.();
   }
 
   async #startQueue(index: number, [desc, avail, used]: [number, number, number]): Promise<void> {
@@ -163,6 +167,7 @@ export class Port {
     await within(DETACH_MS, device.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {}));
     device.close();
     this.#counted = this.counters;
+    this.backend.release?.();
     this.#giveBack();
   }
 

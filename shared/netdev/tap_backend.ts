@@ -18,7 +18,7 @@ export interface TapOptions {
 export class TapBackend implements Backend {
   readonly name: string;
   readonly interface: string;
-  readonly drive: Drive;
+  readonly #drive: Drive;
   readonly features = OFFLOAD_FEATURES;
   /** The interfaces of the TAP's namespace. */
   #interfaces: Interfaces;
@@ -41,7 +41,7 @@ export class TapBackend implements Backend {
     if (isNew && mac !== undefined) interfaces.setMac(name, mac);
     this.interface = name;
     this.name = `tap ${name}`;
-    this.drive = { kind: "frames", file: tap.fd.number };
+    this.#drive = { kind: "frames", file: tap.fd.number };
   }
 
   accept(features: bigint): void {
@@ -82,6 +82,10 @@ export class TapBackend implements Backend {
   /** Says whether the interface has a carrier. */
   setCarrier(on: boolean): void {
     this.#tap.setCarrier(on);
+  }
+
+  open(): Drive {
+    return this.#drive;
   }
 
   link(): Link | undefined {

@@ -7,21 +7,10 @@ import * as N from "../layout/netdev.ts";
 import { addEvents, EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
 import { drainEventFd, signalEventFd } from "../os/fd.ts";
 import { CaptureCalls } from "./capture_calls.ts";
-import { type Calls, PlainCalls } from "./calls.ts";
+import { PlainCalls } from "./calls.ts";
+import { CallRounds, type PortExports, type Rounds, XdpRounds } from "./rounds.ts";
 import { uringCalls } from "./uring_calls.ts";
 import { FILE, type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
-
-/** Exports of assembly/netdev. */
-interface PortExports {
-  start(): void;
-  compose(): number;
-  settle(): number;
-  wake(): void;
-  arm(): number;
-  unfinished(): number;
-  abandon(): void;
-  mayRead(): number;
-}
 
 /** How often a port that is to be quiet looks whether it is. */
 const QUIET_LOOK_MS = 1;
@@ -31,10 +20,13 @@ const FAULTS = new Map<number, string>([
   [N.FAULT_FILE_GONE, "its interface is gone"],
 ]);
 
-/** How a port's rounds reach the kernel. */
-function callsOf({ memory, drive, plain }: PortStart): Calls {
-  if (drive.kind === "capture") return new CaptureCalls(memory, drive, (text) => report({ told: "note", text }));
-  return (plain ? undefined : uringCalls(memory, drive)) ?? new PlainCalls(memory, drive);
+/** How a port's frames are moved. */
+function roundsOf(module: PortExports, { memory, drive, plain }: PortStart): Rounds {
+  if (drive.kind === "xdp") return new XdpRounds(module, memory, drive.file);
+  const calls = drive.kind === "capture"
+    ? new CaptureCalls(memory, drive, (text) => report({ told: "note", text }))
+    : (plain ? undefined : uringCalls(memory, drive)) ?? new PlainCalls(memory, drive);
+  return new CallRounds(module, calls);
 }
 
 class PortLoop {
@@ -42,7 +34,7 @@ class PortLoop {
   readonly #words: Int32Array;
   readonly #view: DataView;
   readonly #module: PortExports;
-  readonly #calls: Calls;
+  readonly #rounds: Rounds;
   readonly #events = eventRoom();
   readonly #eventView = new DataView(this.#events.buffer);
   #isQuiet = false;
@@ -53,14 +45,14 @@ class PortLoop {
     this.#view = new DataView(start.memory.buffer);
     const imports = { env: { memory: start.memory } };
     this.#module = new WebAssembly.Instance(start.module, imports).exports as unknown as PortExports;
-    this.#calls = callsOf(start);
-    this.#module.start();
-    if (this.#calls.pollFd !== undefined) {
-      Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, this.#calls.pollFd);
-      addEvents(start.epollFd, this.#calls.pollFd, EPOLLIN | EPOLLET, RING);
+    this.#rounds = roundsOf(this.#module, start);
+    this.#rounds.start();
+    if (this.#rounds.pollFd !== undefined) {
+      Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, this.#rounds.pollFd);
+      addEvents(start.epollFd, this.#rounds.pollFd, EPOLLIN | EPOLLET, RING);
     }
     if (start.drive.kind !== "capture") addEvents(start.epollFd, start.drive.file, EPOLLIN | EPOLLET, FILE);
-    report({ told: "ready", io: this.#calls.io });
+    report({ told: "ready", io: this.#rounds.io });
   }
 
   #add(counter: number, n: number): void {
@@ -75,11 +67,9 @@ class PortLoop {
   run(): void {
     let reason: string | undefined;
     for (;;) {
-      const count = this.#module.compose();
-      if (count > 0) {
-        this.#add(N.NCO_CALLS, this.#calls.submit(count));
-      }
-      const status = this.#module.settle();
+      const before = this.#rounds.calls;
+      const status = this.#rounds.round();
+      if (this.#rounds.calls !== before) this.#add(N.NCO_CALLS, this.#rounds.calls - before);
       if (status & N.STATUS_KICK) {
         signalEventFd(this.#start.kickFd);
         this.#add(N.NCO_KICKS, 1);
@@ -91,10 +81,10 @@ class PortLoop {
       }
       if (status & N.STATUS_WORK) continue;
       if (this.#request === N.REQUEST_END && this.#inFlight === 0) break;
-      if (this.#module.arm() !== 0) continue;
+      if (this.#rounds.arm()) continue;
       this.#sleep();
     }
-    this.#calls.close();
+    this.#rounds.close();
     Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, 0);
     report({ told: "ended", ...(reason === undefined ? {} : { reason }) });
   }
@@ -115,10 +105,9 @@ class PortLoop {
       report({ told: "quiet" });
     }
     this.#add(N.NCO_SLEEPS, 1);
-    const idleMs = this.#calls.idle();
-    const dueMs = this.#module.mayRead() !== 0 ? idleMs : -1;
-    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : dueMs);
-    if (dueMs >= 0) this.#module.wake();
+    const idleMs = this.#rounds.idle();
+    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : idleMs);
+    if (idleMs >= 0) this.#module.wake();
     for (let i = 0; i < ready; i++) {
       const data = eventData(this.#eventView, i);
       if (data === WAKE) drainEventFd(this.#start.wakeFd);

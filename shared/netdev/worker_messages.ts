@@ -2,7 +2,7 @@
 import type { Drive } from "./backend.ts";
 
 /** How frames are moved. */
-export type PortIo = "io_uring" | "readv" | "file";
+export type PortIo = "io_uring" | "readv" | "af_xdp" | "file";
 
 /** What the worker is given at the start. */
 export interface PortStart {

@@ -7,6 +7,7 @@ const SYMBOLS = {
   __errno_location: { parameters: [], result: "pointer" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   accept4: { parameters: ["i32", "usize", "usize", "i32"], result: "i32" },
+  bpf: { name: "syscall", parameters: ["i64", "i64", "buffer", "i64"], result: "i32" },
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   close_async: { name: "close", parameters: ["i32"], result: "i32", nonblocking: true },

@@ -17,3 +17,5 @@ export * from "./sigbus.ts";
 export * from "./socket.ts";
 export * from "./tap.ts";
 export * from "./wasm_memory.ts";
+export * from "./xdp_program.ts";
+export * from "./xdp_socket.ts";

@@ -12,6 +12,7 @@ export const JUDGE_PACKAGES = [
   "cpio",
   "dpdk",
   "dpdk-dev",
+  "ethtool",
   "docker-compose",
   "docker.io",
   "ethtool",
@@ -35,6 +36,7 @@ const PROGRAMS: Record<string, string> = {
   "uml": "/usr/bin/linux.uml",
   "iperf3": "/usr/bin/iperf3",
   "ethtool": "/usr/sbin/ethtool",
+  "ethtool": "/usr/sbin/ethtool",
   "chromium": "/usr/bin/chromium",
   "docker": "/usr/sbin/dockerd",
   "docker-compose": "/usr/bin/docker-compose",
@@ -50,6 +52,7 @@ export type Judge =
   | "tshark"
   | "docker"
   | "uml"
+  | "ethtool"
   | "chromium"
   | "systemd"
   | "python"
@@ -61,6 +64,7 @@ const NEEDS: Record<Judge, string[]> = {
   testpmd: ["testpmd", "root, for hugepages"],
   tshark: ["tshark"],
   uml: ["uml", "iperf3", "ethtool", "busybox", "root, for namespaces"],
+  ethtool: ["ethtool"],
   chromium: ["chromium"],
   systemd: ["systemd"],
   python: ["python"],
