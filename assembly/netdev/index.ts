@@ -134,7 +134,8 @@ export function settle(): u32 {
 /** Of `asked` reads `got` brought something: then there may be more, or else the kernel will say when there is. */
 function noteReads(asked: u32, got: u32): void {
   set(N.NS_READS_GUESS, max(got, 1));
-  set(N.NS_READS, got == asked ? min(asked * 2, READS_MAX) : 0);
+  // Fewer than wanted were asked for if the NIC had the descriptors.
+  set(N.NS_READS, got == asked ? min(max(asked * 2, get(N.NS_READS)), READS_MAX) : 0);
 }
 
 function settleWrite(id: u32, result: i32): void {

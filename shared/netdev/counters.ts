@@ -2,7 +2,7 @@
 import { ND_COUNTERS } from "../layout/netdev.ts";
 
 /** Name of each counter. */
-const PORT_COUNTERS = [
+export const PORT_COUNTER_NAMES = [
   "in_frames",
   "in_bytes",
   "out_frames",
@@ -30,7 +30,7 @@ const PORT_COUNTERS = [
 /** What a port has counted. */
 export function readCounters(view: DataView): Record<string, number> {
   return Object.fromEntries(
-    PORT_COUNTERS.map((name, i) => [name, Number(view.getBigUint64(ND_COUNTERS + i * 8, true))]),
+    PORT_COUNTER_NAMES.map((name, i) => [name, Number(view.getBigUint64(ND_COUNTERS + i * 8, true))]),
   );
 }
 

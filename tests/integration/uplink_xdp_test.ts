@@ -8,7 +8,7 @@ import { passTcp, putUplink, setUplink, uplinkOf } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
 
 judgedTest(
-  ["uml", "ethtool"],
+  ["uml"],
   "an interface by AF_XDP: TCP both ways, its link, and another uplink in its place",
   async (t) => {
     await using fabric = await TestFabric.start(1);

@@ -50,7 +50,6 @@ export type Judge =
   | "tshark"
   | "docker"
   | "uml"
-  | "ethtool"
   | "chromium"
   | "systemd"
   | "python"
@@ -62,7 +61,6 @@ const NEEDS: Record<Judge, string[]> = {
   testpmd: ["testpmd", "root, for hugepages"],
   tshark: ["tshark"],
   uml: ["uml", "iperf3", "ethtool", "busybox", "root, for namespaces"],
-  ethtool: ["ethtool"],
   chromium: ["chromium"],
   systemd: ["systemd"],
   python: ["python"],
