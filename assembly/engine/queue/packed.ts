@@ -260,12 +260,14 @@ export function publishPacked(q: usize): void {
 }
 
 /**
- * Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. Nothing is in flight then, so the
- * position that goes with the flags is the used one too, which `resumeQueue` looks for.
+ * Asks the driver for a kick when it adds buffers; true if it has added some meanwhile. The position that goes with the
+ * flags is the used one, which `resumeQueue` looks for, and which moves on with what is given back. With nothing in flight
+ * the next buffer is there; with something in flight, as on the direct path, no position is waited for.
  */
 export function armPacked(q: usize): bool {
-  const how: u32 = load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX ? RING_EVENT_FLAGS_DESC : RING_EVENT_FLAGS_ENABLE;
-  atomic.store<u32>(load<u32>(q, Q_USED), (positionPacked(q) & 0xffff) | (how << 16));
+  const waits = (load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) != 0 && isInStep(q);
+  const how: u32 = waits ? RING_EVENT_FLAGS_DESC : RING_EVENT_FLAGS_ENABLE;
+  atomic.store<u32>(load<u32>(q, Q_USED), (positionPacked(q) >> 16) | (how << 16));
   return pendingPacked(q) != 0;
 }
 
