@@ -80,7 +80,11 @@ function chill(since: f64): u32 {
   return working;
 }
 
-/** Whether the driver of `q` has buffers waiting. */
+/**
+ * Whether the driver of `q` has buffers waiting. A cold queue without any is armed again: its kick may have come for what
+ * had been seen before it went cold, and a device that interrupts does so once for each time that it is asked.
+ */
 export function hasWork(q: usize): bool {
-  return load<u32>(q, Q_STATE) == QUEUE_RUNNING && pending(q) != 0;
+  if (load<u32>(q, Q_STATE) != QUEUE_RUNNING) return false;
+  return load<u32>(q, Q_HEAT) == HEAT_COLD ? arm(q) : pending(q) != 0;
 }
