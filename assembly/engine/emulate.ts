@@ -11,13 +11,14 @@ import {
   BATCH_FRAMES,
   C_TX_BYTES,
   C_TX_FRAMES,
-  CTL_RATE_BLOCKED,
   FLAVOUR_DRIVER_RX,
+  FLAVOUR_DRIVER_TX,
   HEAD_AS_IS,
   N_HEAD,
   N_RECORD,
   P_RX_COUNT,
   P_RX_QUEUES,
+  Q_DIRECT,
   Q_FLAVOUR,
   Q_POOL,
   Q_STATE,
@@ -27,11 +28,17 @@ import {
 } from "../../shared/layout/nic.ts";
 import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
-import { batch, control, poolAt } from "./context.ts";
+import { batch, poolAt } from "./context.ts";
 import { bookRefused, clearResults, count } from "./deliver/results.ts";
+import { deliverOffered } from "./direct/deliver.ts";
+import { completeHost, gatherHost } from "./direct/host.ts";
+import { offer, offered } from "./direct/offer.ts";
+import { sendDirect } from "./direct/send.ts";
+import { completeSent } from "./direct/sent.ts";
 import { isDriverTxFull } from "./queue/driver.ts";
 import { complete, gather, pending, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
+import { lookAgain } from "./schedule/again.ts";
 import { hashOf, noteFlow, steer } from "./switch/steer.ts";
 
 /** No limit of bytes: the NIC has its own. */
@@ -39,6 +46,7 @@ const ANY_BYTES: u32 = 0x7fffffff;
 
 /** Carries a batch of queue `q`, which has Q_CARRY_TO, for at most `share` units. Answers how many frames it took. */
 export function carry(q: usize, share: u32): u32 {
+  if (load<u32>(q, Q_DIRECT) != 0) return carryDirect(q, share);
   const isDriverRx = load<u32>(q, Q_FLAVOUR) == FLAVOUR_DRIVER_RX;
   const driverTx: usize = load<u32>(q, Q_CARRY_TO);
   // Before anything is gathered: a guest whose VF is slow must not have its chains walked again and again for nothing.
@@ -59,8 +67,29 @@ export function carry(q: usize, share: u32): u32 {
 
 /** The other side is full: the worker looks again soon. */
 function blocked(): u32 {
-  store<u32>(control(), load<u32>(control(), CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
+  lookAgain();
   return 0;
+}
+
+/** As `carry`, on the direct path, where a pair's transmit ring has something to give back too. */
+function carryDirect(q: usize, share: u32): u32 {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_DRIVER_TX) return completeSent(q);
+  if (flavour != FLAVOUR_DRIVER_RX) return sendDirect(q, share);
+  let taken = deliverOffered(q, BATCH_FRAMES);
+  if (offered(q) == 0) {
+    beginGather();
+    const n = gatherHost(q, BATCH_FRAMES, share);
+    if (n != 0) goOnInFrame(q);
+    const done: u32 = n == 0 ? 0 : toGuest(q, n);
+    if (n != 0) noteInFrame(q, done, n);
+    if (done < n) blocked();
+    if (done != 0) completeHost(q, done);
+    taken += done;
+  }
+  offer(q);
+  if (taken != 0) markDirty(q, taken);
+  return taken;
 }
 
 /** A delivery of records `from` … `end`-1, as they are. */

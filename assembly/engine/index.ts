@@ -5,6 +5,8 @@
  */
 export { announce } from "./announce.ts";
 export { setContext } from "./context.ts";
+export { fillDirect } from "./direct/host.ts";
+export { settleReceived, settleSent, withdrawOffered } from "./direct/recall.ts";
 export { discardHeld, hasRoom, releaseHeld } from "./hold.ts";
 export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";

@@ -56,21 +56,32 @@ export function vfCommands(program: Command, context: Context): void {
   attachCommands(program, context);
 }
 
+interface ModeOptions {
+  plugin?: string;
+  dataPath?: Exclude<ModeRequest["dataPath"], undefined>;
+  force?: boolean;
+}
+
 /** Adds `mode`, of VFs or of vports. */
 export function modeCommand(parent: Command, context: Context, of: "vfs" | "vports", what: string): void {
   const name = of === "vfs" ? "vf" : "vport";
   examples(
     parent.command("mode <n> [mode]").description(what)
       .option("--plugin <name>", "plugin to inject, such as advanced or advanced@1.0.0")
+      .option("--data-path <how>", "with emulated: how frames go, copy, zerocopy or headersplit")
       .option("--force", "with emulated: take the VF back at once, without asking its guest"),
     `${name} mode 0`,
     `${name} mode 0 passthrough --plugin advanced`,
+    ...(of === "vfs" ? [`${name} mode 0 emulated --data-path zerocopy`] : []),
     `${name} mode 0 emulated --force`,
-  ).action(async (n: string, mode: string | undefined, { plugin, force }: { plugin?: string; force?: boolean }) => {
+  ).action(async (n: string, mode: string | undefined, { plugin, dataPath, force }: ModeOptions) => {
     const route = context.client.api.v1[of][":id"].mode;
-    if (mode === undefined && (plugin || force)) throw new UsageError("--plugin and --force go with a mode to be in");
+    if (mode === undefined && (plugin || dataPath || force)) {
+      throw new UsageError("--plugin, --data-path and --force go with a mode to be in");
+    }
     const json = {
       mode: mode as ModeRequest["mode"],
+      ...(dataPath ? { dataPath } : {}),
       ...(plugin ? { plugin } : {}),
       ...(force ? { force: true } : {}),
     };

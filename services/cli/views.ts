@@ -105,8 +105,17 @@ export function stepTable(title: string, steps: readonly ModeStep[]): string {
 }
 
 /** Who drives a VF, and how the last change went. */
-export function modeDetail({ mode, plugin, version, changing, steps, lastFailure }: VfMode): string {
-  const lines = [`${mode}${plugin ? `, plugin ${plugin} ${version}` : ""}${changing ? ", changing" : ""}`];
+export function modeDetail({ mode, plugin, version, dataPath, frames, ...of }: VfMode): string {
+  const { changing, steps, lastFailure } = of;
+  const how = plugin ? `, plugin ${plugin} ${version}` : dataPath ? `, ${dataPath}` : "";
+  const lines = [`${mode}${how}${changing ? ", changing" : ""}`];
+  if (frames) {
+    const { sentDirect, sentCopied, receivedDirect, receivedCopied } = frames;
+    lines.push(
+      `frames sent: ${sentDirect} directly, ${sentCopied} copied by the host; received: ` +
+        `${receivedDirect} directly, ${receivedCopied} copied`,
+    );
+  }
   if (steps && steps.length > 0) {
     lines.push("", stepTable("STEP OF THE LAST CHANGE", steps));
   }
@@ -188,7 +197,10 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
   const lines = factLines([
     ...policyFacts(vf),
     ["hardware", vf.hardware],
-    ["mode", vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.mode ?? UNKNOWN],
+    [
+      "mode",
+      vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.dataPath ? `${vf.mode}, ${vf.dataPath}` : vf.mode ?? UNKNOWN,
+    ],
     ["socket", vf.socket],
     ["guest", guestState(vf)],
     ...(vf.owner === undefined ? [] : [["driven by", vf.owner] as [string, string]]),

@@ -19,6 +19,8 @@ export class Lease extends Tenant {
   readonly owner: string;
   readonly mode: "emulated" | "passthrough";
   readonly plugin: string | undefined;
+  /** In emulated mode, how frames go. */
+  readonly dataPath: AttachRequest["dataPath"];
   readonly hold: Hold | undefined;
   readonly graceMs: number;
   /** The rings that ran when the lease was taken over from a dead owner, and where packed ones go on. */
@@ -39,6 +41,7 @@ export class Lease extends Tenant {
     // The guest behind that engine is interrupted by the policy there: two waits would add up.
     this.queues.areDeferred = this.mode === "passthrough";
     this.plugin = request.plugin;
+    this.dataPath = this.mode === "emulated" ? request.dataPath : undefined;
     this.hold = terms.hold;
     this.graceMs = terms.graceMs;
   }

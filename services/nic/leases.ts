@@ -108,7 +108,8 @@ export class Leases {
       throw new DeviceRefusal("vf-in-use", `${name} is driven by ${before.owner}`);
     }
     if (before) this.#end(before, "taken over");
-    const graceMs = fromGuest ? 0 : this.#options.graceMs;
+    const isDirect = request.dataPath !== undefined && request.dataPath !== "copy";
+    const graceMs = fromGuest || isDirect ? 0 : this.#options.graceMs;
     const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
     for (const [ring, position] of before?.queues.left ?? []) lease.inherited.set(ring, position);
     lease.queues.divert(this.holds.of(pool)?.queue);
@@ -193,6 +194,9 @@ export class Leases {
         return {};
       case "resume":
         return this.#endHold(lease);
+      case "fence":
+        this.#engine.between(() => {});
+        return {};
       case "dmaSet":
         this.#tenants.setMemory(lease, request, fds);
         return {};

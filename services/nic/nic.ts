@@ -208,6 +208,7 @@ export class Nic {
       attached: lease !== undefined,
       ...(lease ? { owner: lease.owner, mode: lease.mode } : {}),
       ...(lease?.plugin === undefined ? {} : { plugin: lease.plugin }),
+      ...(lease?.dataPath === undefined ? {} : { dataPath: lease.dataPath }),
       held: this.leases.holds.of(pool) !== undefined,
       memory: {
         bytes: lease?.domain.bytes ?? 0,

@@ -55,6 +55,7 @@ export function vfView(settings: Settings, id: number, seen: Seen, runDir: strin
     mode: pool ? pool.mode ?? "passthrough" : null,
     ...(pool?.plugin === undefined ? {} : { plugin: pool.plugin }),
     uplink: settings.uplinks[id] ? uplinkLine(settings, id, seen) : null,
+    ...(pool?.dataPath === undefined ? {} : { dataPath: pool.dataPath }),
     socket: socketPath(runDir, `vf${id}`),
     attached: pool?.attached ?? null,
     ...(pool?.owner === undefined ? {} : { owner: pool.owner }),

@@ -5,7 +5,7 @@
  * **A guest is asked, and never believed.** It has a bounded time for its part. Taking a VF back needs no consent: after
  * the guest was asked, the NIC ends its lease, whatever it answered. That it drives a VF is asked of the NIC.
  */
-import { ApiError, type DataPath, type HoldGrant, type ModeRequest, msLeft } from "../../shared/api/mod.ts";
+import { ApiError, type DataPath, type EmulatedPath, type HoldGrant, msLeft } from "../../shared/api/mod.ts";
 import type { Change } from "./change.ts";
 import type { GuestShell } from "./guests.ts";
 import type { Peers } from "./peers.ts";
@@ -83,7 +83,12 @@ export class Handover {
    * To emulated mode, from a guest that drives its VF itself or is to: with its help if `guest` is given and helps in
    * time, or without. From the moment the NIC has taken the VF nothing of it is undone: the guest does not get it again.
    */
-  async leave({ port, vf }: Place, guest: Shell | undefined, change: Change, forGood = true): Promise<void> {
+  async leave(
+    { port, vf }: Place,
+    guest: Shell | undefined,
+    change: Change,
+    { forGood = true, emulatedPath }: { forGood?: boolean; emulatedPath?: EmulatedPath | undefined } = {},
+  ): Promise<void> {
     change.giveGuest(LEAVE_MS);
     // Without room for a hold, or with somebody else's, the VF is taken all the same.
     if (vf !== null) {
@@ -107,7 +112,8 @@ export class Handover {
     }
     change.keep();
     try {
-      await change.step("vhost drives the rings", () => this.#parts.peers.setDataPath(port, "emulated"));
+      const drive = () => this.#parts.peers.setDataPath(port, "emulated", emulatedPath);
+      await change.step("vhost drives the rings", drive);
     } finally {
       if (vf !== null) await change.attempt("held frames are delivered", () => this.#parts.peers.release(vf));
       await this.#sendAgain(port, guest, change);
@@ -132,16 +138,20 @@ export class Handover {
     void this.#parts.guests.find(String(port))?.allowTx(ALLOW_TX_MS).catch(() => {});
   }
 
-  /** A guest without a shell: its rings go from one driver to the other, and it need not know. */
+  /**
+   * A guest without a shell: its rings go from one driver to the other, and it need not know. `emulatedPath`: how frames are
+   * to go in emulated mode, if that changes; then the rings change hands even if they stay in that mode.
+   */
   async hand(
     { port, vf }: VfPlace,
     from: DataPath,
-    to: ModeRequest["mode"],
+    to: "emulated" | "passthrough",
     change: Change,
+    emulatedPath?: EmulatedPath,
   ): Promise<void> {
-    if (from === to || port !== vf) return;
+    if ((from === to && emulatedPath === undefined) || port !== vf) return;
     await this.#hold(vf, change);
-    await change.step("the rings change hands", () => this.#parts.peers.setDataPath(vf, to));
+    await change.step("the rings change hands", () => this.#parts.peers.setDataPath(vf, to, emulatedPath));
     await change.step("held frames are delivered", () => this.#parts.peers.release(vf));
   }
 

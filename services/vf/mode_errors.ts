@@ -17,10 +17,14 @@ const MEMORY_CODES = new Set([
 ]);
 
 /** Throws unless a request makes sense by itself. */
-export function checkRequest({ mode, plugin, force }: ModeRequest): void {
+export function checkRequest({ mode, plugin, force, dataPath }: ModeRequest): void {
   if (force && mode !== "emulated") {
     const detail = "force takes a VF back without asking its guest: it goes with mode emulated only";
     throw new ApiError(422, detail, "force", "incompatible-mode");
+  }
+  if (mode !== "emulated" && dataPath !== undefined) {
+    const detail = "a data path is emulated mode's: in passthrough the guest's rings are the NIC's, or its plugin's";
+    throw new ApiError(422, detail, "dataPath", "incompatible-mode");
   }
   if (mode === "emulated" && plugin !== undefined) {
     throw new ApiError(422, "emulated mode needs no plugin: the shell has its own", "plugin", "incompatible-plugin");

@@ -16,6 +16,7 @@ import {
 import { Change } from "./change.ts";
 import { Images } from "./images.ts";
 import { Handover, LEAVE_MS, type ModeParts, type Port, type Shell, type VfPlace } from "./handover.ts";
+import { type PathState, toldOf } from "./mode_view.ts";
 import { checkRequest, named, withInForce } from "./mode_errors.ts";
 import { nameOf, PortTurns } from "./port_turns.ts";
 import type { StoredImage } from "./registry.ts";
@@ -63,23 +64,25 @@ export class Modes {
 
   /** Who drives the data path of a port's guest. */
   async get(port: Port): Promise<VfMode> {
-    const { dataPath, driven } = await this.#now(port, true);
-    return this.#view(port, driven ? "guest" : dataPath);
+    const { state, driven } = await this.#now(port, true);
+    return this.#view(port, driven ? { ...state, dataPath: "guest" } : state);
   }
 
   /** Who drives which VF, for all of them. */
   async list(): Promise<({ vf: number } & VfMode)[]> {
-    return (await this.#peers.ports()).flatMap(({ port, dataPath }) =>
-      typeof port === "number" ? [{ vf: port, ...this.#view(port, dataPath) }] : []
+    return (await this.#peers.ports()).flatMap((state) =>
+      typeof state.port === "number" ? [{ vf: state.port, ...this.#view(state.port, state) }] : []
     );
   }
 
-  #view(port: Port, dataPath: DataPath): VfMode {
+  #view(port: Port, { dataPath, emulatedPath = "copy", session }: PathState): VfMode {
     const guest = dataPath === "guest" ? this.#guests.find(String(port))?.mode : undefined;
     return {
       mode: dataPath === "emulated" ? "emulated" : "passthrough",
       ...(guest?.plugin === undefined ? {} : { plugin: guest.plugin }),
       ...(guest?.version === undefined ? {} : { version: guest.version }),
+      ...(dataPath === "emulated" ? { dataPath: emulatedPath } : {}),
+      ...(session?.frames === undefined ? {} : { frames: session.frames }),
       changing: this.#changes.has(port),
       ...this.#memory.get(port),
     };
@@ -104,22 +107,20 @@ export class Modes {
         memory.lastFailure = { reason: failure.reason ?? "step-failed", detail: failure.message };
         log("warn", "vf", `${nameOf(port)} is not ${request.mode}: ${failure.message}`);
         const refusal = await withInForce(failure, () => this.get(port));
-        const { mode = null, plugin } = refusal.inForce ?? {};
-        const inForce = { mode, ...(plugin === undefined ? {} : { plugin }) };
-        this.#tell(port, "mode-failed", { ...inForce, ...memory.lastFailure });
+        this.#tell(port, "mode-failed", { mode: null, ...toldOf(refusal.inForce ?? {}), ...memory.lastFailure });
         throw refusal;
       }
-      const made = { ...this.#view(port, (await this.#peers.port(port)).dataPath), changing: false };
-      const { mode, plugin } = made;
-      this.#tell(port, "mode-changed", { mode, ...(plugin === undefined ? {} : { plugin }) });
+      const made = { ...this.#view(port, await this.#peers.port(port)), changing: false };
+      this.#tell(port, "mode-changed", { ...toldOf(made), mode: made.mode });
       return made;
     });
   }
 
-  async #make(port: Port, { mode, plugin, force = false }: ModeRequest, change: Change): Promise<void> {
+  async #make(port: Port, request: ModeRequest, change: Change): Promise<void> {
+    const { mode, plugin } = request;
     const now = await this.#now(port);
     const guest = this.#guests.find(String(port));
-    if (mode === "emulated") return await this.#makeEmulated(port, now, guest, change, force);
+    if (mode === "emulated") return await this.#makeEmulated(port, now, guest, change, request);
     if (now.dataPath === "guest" && !guest) {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");
     }
@@ -136,13 +137,21 @@ export class Modes {
   /** Emulated mode, whoever drives the VF now, with or without the guest's consent. */
   async #makeEmulated(
     port: Port,
-    { vf, dataPath, driven }: Now,
+    { vf, dataPath, driven, state }: Now,
     guest: Shell | undefined,
     change: Change,
-    force: boolean,
+    { force = false, dataPath: wanted }: ModeRequest,
   ): Promise<void> {
+    if (typeof port === "string" && wanted !== undefined && wanted !== "copy") {
+      const detail = `${port} has no VF in emulated mode: its frames are the software switch's, and are copied`;
+      throw new ApiError(409, detail, "dataPath", "incompatible-mode");
+    }
+    const emulatedPath = wanted === (state.emulatedPath ?? "copy") ? undefined : wanted;
     if (dataPath === "guest" || driven) {
-      return await this.#handover.leave({ port, vf }, force ? undefined : guest, change);
+      return await this.#handover.leave({ port, vf }, force ? undefined : guest, change, { emulatedPath });
+    }
+    if (emulatedPath !== undefined && dataPath === "emulated" && vf !== null) {
+      return await this.#handover.hand({ port, vf }, dataPath, "emulated", change, emulatedPath);
     }
     if (dataPath === "emulated") {
       // The change that force has ended had no time to let the guest send again.
@@ -154,7 +163,7 @@ export class Modes {
       const detail = `no guest drives ${nameOf(port)} by itself: leave force out`;
       throw new ApiError(409, detail, "force", "incompatible-mode");
     }
-    await this.#handover.hand({ port, vf: vf as number }, dataPath, "emulated", change);
+    await this.#handover.hand({ port, vf: vf as number }, dataPath, "emulated", change, emulatedPath);
   }
 
   /** From one plugin to another, by way of emulated mode. If the new one fails the old one is put in its place again. */
@@ -164,7 +173,7 @@ export class Modes {
     const before = await this.#images.running(guest);
     // Injected first: a plugin that cannot be taken must not cost the one that runs.
     await this.#handover.inject(guest, image, change);
-    await this.#handover.leave(at, guest, change, false);
+    await this.#handover.leave(at, guest, change, { forGood: false });
     try {
       await this.#handover.enter(at, guest, "emulated", change);
     } catch (error) {
@@ -187,7 +196,7 @@ export class Modes {
   /** What is so on a port, by the word of those who know. Refuses a VF that is somebody else's for now, unless `looks`. */
   async #now(port: Port, looks = false): Promise<Now> {
     const vf = typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
-    const [{ dataPath }, lease] = await Promise.all([
+    const [state, lease] = await Promise.all([
       this.#peers.port(port),
       vf === null ? undefined : this.#peers.leaseOf(vf),
     ]);
@@ -196,7 +205,7 @@ export class Modes {
       const detail = `vf ${port} is allotted to a vport's guest: change that vport's mode (fabric vport list)`;
       throw new ApiError(409, detail, "id", "vf-allotted");
     }
-    return { vf, dataPath, driven: !isOthers && lease?.driver === "guest" };
+    return { vf, dataPath: state.dataPath, state, driven: !isOthers && lease?.driver === "guest" };
   }
 
   /** Where the change happens: at a VF's own port, or, for a guest without one, at a VF that is allotted to it. */
@@ -271,6 +280,7 @@ export class Modes {
 
 /** What is so on a port. */
 interface Now {
+  state: PathState;
   /** The VF that its guest has, if it has one. */
   vf: number | null;
   dataPath: DataPath;

@@ -1,6 +1,8 @@
 /** The services that a change of mode is made with. */
 import {
   type DataPath,
+  type DataPathChange,
+  type EmulatedPath,
   type HoldGrant,
   type LeaseView,
   type LinkPatch,
@@ -83,8 +85,10 @@ export class Peers {
     return this.#vhost.ask("GET", "/api/v1/ports");
   }
 
-  async setDataPath(port: number | string, dataPath: DataPath): Promise<void> {
-    await this.#vhost.ask("PUT", `/api/v1/ports/${port}/dataPath`, { dataPath });
+  /** `emulatedPath`: how frames go in emulated mode, if that is to change. */
+  async setDataPath(port: number | string, dataPath: DataPath, emulatedPath?: EmulatedPath): Promise<void> {
+    const change: DataPathChange = { dataPath, ...(emulatedPath === undefined ? {} : { emulatedPath }) };
+    await this.#vhost.ask("PUT", `/api/v1/ports/${port}/dataPath`, change);
   }
 
   /** The vport that is called `vport3`. */

@@ -115,7 +115,7 @@ function mountPorts(app: OpenAPIHono, ports: PortsPart): void {
       const { port } = c.req.valid("param");
       known(port);
       try {
-        return c.json(await ports.setDataPath(port, c.req.valid("json").dataPath), 200);
+        return c.json(await ports.setDataPath(port, c.req.valid("json")), 200);
       } catch (error) {
         if (error instanceof ApiError) throw error;
         const reason = error instanceof DeviceRefusal ? error.code : undefined;

@@ -1,9 +1,9 @@
 /** Who serves a session's rings now: the data path, its backend, and what the port may still ask of it. */
-import type { DataPath, QueueState } from "../../shared/api/mod.ts";
+import type { PathFrames, QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
 import { requestCost } from "../../shared/engine/mod.ts";
 import type { SessionContext } from "./port_context.ts";
-import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+import type { RingBackend, RingBackendEvents, RingPath } from "./ring_backend.ts";
 
 /** What it costs to get a backend, and to give it back when the front-end goes away. */
 const ATTACH_COST = 2;
@@ -12,22 +12,27 @@ const ATTACH_COST = 2;
 export class BackendSlot {
   readonly #context: SessionContext;
   readonly #events: RingBackendEvents;
-  #path: DataPath;
+  #path: RingPath;
   #backend: RingBackend | undefined;
 
-  constructor(context: SessionContext, path: DataPath, events: RingBackendEvents) {
+  constructor(context: SessionContext, path: RingPath, events: RingBackendEvents) {
     this.#context = context;
     this.#path = path;
     this.#events = events;
   }
 
-  get path(): DataPath {
+  get path(): RingPath {
     return this.#path;
   }
 
   /** The guest's queues, if this service's engine has them. */
   get queues(): QueueState[] | undefined {
     return this.#backend?.queues;
+  }
+
+  /** How the guest's frames have gone, of a path that tells. */
+  get frames(): PathFrames | undefined {
+    return this.#backend?.frames;
   }
 
   /** Whether anybody serves the rings. */
@@ -42,7 +47,7 @@ export class BackendSlot {
   }
 
   /** Gets the backend of a path; none for a guest that drives its VF by itself. */
-  async take(path: DataPath): Promise<void> {
+  async take(path: RingPath): Promise<void> {
     this.#path = path;
     const backend = this.#context.makeBackend(path, this.#events);
     try {

@@ -3,34 +3,19 @@
  * own. Emulated guests and the software switch reach the NIC through one each. If the NIC restarts the pair attaches
  * again; what was in it is lost, as on a cable that was pulled.
  */
-import { ADV_DESC_BYTES, ADV_PAGE_BYTES, ADV_REG_TAIL, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
+import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import {
+  DIRECT_HEADER_BYTES,
   DRIVER_BUFFER_BYTES,
   DRIVER_PAIR_STRIDE,
   DRIVER_PAIRS,
-  FLAVOUR_DRIVER_RX,
-  FLAVOUR_DRIVER_TX,
-  OFFLOADS_ALL,
-  Q_BUFFERS,
-  Q_BUFFERS_IOVA,
-  Q_CALL_FD,
-  Q_CARRY_TO,
-  Q_DESC,
-  Q_FLAVOUR,
-  Q_HEAT,
-  Q_KICK_FD,
-  Q_LAST_AVAIL,
-  Q_OFFLOADS,
-  Q_POOL,
-  Q_REGISTERS,
-  Q_SIZE,
   Q_STATE,
   QUEUE_RUNNING,
   QUEUE_STOPPED,
   QUEUE_STRIDE,
   REGISTER_PAGES,
 } from "../../shared/layout/nic.ts";
-import { DeviceClient, DeviceRefusal, type PoolName } from "../../shared/device/mod.ts";
+import { DeviceClient, DeviceRefusal, type MemoryRegion, type RequestInput } from "../../shared/device/mod.ts";
 import type { Engine } from "../../shared/engine/mod.ts";
 import {
   ArenaFullError,
@@ -39,40 +24,17 @@ import {
   EPOLLET,
   EPOLLIN,
   type Fd,
-  type Reactor,
   sealShrink,
   type Window,
 } from "../../shared/os/mod.ts";
 import type { SwitchExports } from "./exports.ts";
+import type { DriverPairOptions } from "./pair_options.ts";
+import { describePair, PAIR_BYTES, PAIR_RING_BYTES, PAIR_SHARED_BYTES, PAIR_SIZE, RX, TX } from "./pair_layout.ts";
 
-const SIZE = 1024;
-const RING_BYTES = SIZE * ADV_DESC_BYTES;
-const BUFFERS_BYTES = SIZE * DRIVER_BUFFER_BYTES;
-const FIRST_BUFFER = 0x10000;
-const MEMORY_BYTES = FIRST_BUFFER + 2 * BUFFERS_BYTES;
-/** Where the NIC sees the pair's memory. */
-const IOVA = 0x1000_0000n;
-const RX = 0;
-const TX = 1;
 const REATTACH_PAUSE_MS = 100;
 const DRAIN_DEADLINE_MS = 2000;
 const RECEIVE_DRAIN_DEADLINE_MS = 300;
 const DRAIN_PAUSE_MS = 1;
-
-/** Where a driver pair leads, and who is told. */
-export interface DriverPairOptions {
-  deviceSocket: string;
-  reactor: Reactor;
-  /** The NIC's pool that it drives, and the pool of this engine that its frames belong to. */
-  remote: PoolName;
-  pool: number;
-  owner: string;
-  /** Emulated mode's path: frames go straight between the pair and the pool's queues, past the switch. */
-  emulated: boolean;
-  /** Whether there is anybody for the frames from the NIC; while there is not, rx is not polled. */
-  isReceiving(): boolean;
-  log(level: "info" | "warn", message: string): void;
-}
 
 /** A queue pair of the NIC, driven from here. */
 export class DriverPair {
@@ -85,6 +47,7 @@ export class DriverPair {
   readonly #window: Window;
   readonly #kick = createEventFd();
   readonly #call = createEventFd();
+  readonly #sent = createEventFd();
   #device: DeviceClient | undefined;
   #attaching: Promise<void> = Promise.resolve();
   #mapped = false;
@@ -96,20 +59,32 @@ export class DriverPair {
     this.rx = DRIVER_PAIRS + options.pool * DRIVER_PAIR_STRIDE;
     this.tx = this.rx + QUEUE_STRIDE;
     try {
-      this.#window = engine.arena.allocate(MEMORY_BYTES);
+      this.#window = engine.arena.allocate(PAIR_BYTES);
     } catch (error) {
-      for (const fd of [this.#kick, this.#call]) fd.close();
+      for (const fd of [this.#kick, this.#call, this.#sent]) fd.close();
       if (error instanceof ArenaFullError) throw new DeviceRefusal("arena-full", `emulated mode: ${error.message}`);
       throw error;
     }
-    this.#memory = createMemfd("ringfabric-driver-pair", MEMORY_BYTES);
+    this.#memory = createMemfd("ringfabric-driver-pair", PAIR_SHARED_BYTES);
     sealShrink(this.#memory.number);
-    engine.arena.map(this.#window, this.#memory.number, 0, MEMORY_BYTES);
+    engine.arena.map(this.#window, this.#memory.number, 0, PAIR_SHARED_BYTES);
     engine.epoll.add(this.#call.number, EPOLLIN | EPOLLET, this.rx);
+    engine.epoll.add(this.#sent.number, EPOLLIN | EPOLLET, this.tx);
   }
 
-  get isReceiving(): boolean {
-    return this.#options.isReceiving();
+  /** Its queues that are polled. */
+  get active(): number[] {
+    const receiving = this.#options.isReceiving() ? [this.rx] : [];
+    return this.#isDirect ? [...receiving, this.tx] : receiving;
+  }
+
+  get #isDirect(): boolean {
+    return this.#options.directness !== "copy";
+  }
+
+  /** Where its memory is in the arena, and at the NIC. */
+  get memory(): number {
+    return this.#window.offset;
   }
 
   /** Attaches to the NIC and starts both queues. Throws what the NIC refuses with. */
@@ -128,13 +103,15 @@ export class DriverPair {
     const { deviceSocket, reactor, remote, owner } = this.#options;
     const device = DeviceClient.connect(deviceSocket, reactor);
     try {
-      await device.request({ op: "attach", vf: remote, owner, mode: "emulated" });
+      const dataPath = this.#options.directness;
+      await device.request({ op: "attach", vf: remote, owner, mode: "emulated", dataPath });
       using page = await device.requestFd({ op: "region", name: "registers" });
       this.#reset(page);
-      const region = { iova: IOVA, size: MEMORY_BYTES, offset: 0 };
-      await device.request({ op: "dmaSet", regions: [region] }, [this.#memory.number]);
-      await this.#start(device, RX, IOVA, this.#call);
-      await this.#start(device, TX, IOVA + BigInt(RING_BYTES), this.#kick);
+      const guest = this.#options.guestMemory?.() ?? { regions: [], fds: [] };
+      const regions = [this.region, ...guest.regions];
+      await device.request({ op: "dmaSet", regions }, [this.#memory.number, ...guest.fds]);
+      await this.#start(device, RX, 0);
+      await this.#start(device, TX, 0);
       if (this.#closed) throw new Error("the driver pair is closed");
       this.#setState(QUEUE_RUNNING);
     } catch (error) {
@@ -142,59 +119,97 @@ export class DriverPair {
       throw error;
     }
     this.#device = device;
+    device.onEvent = (event) => {
+      if (event.event === "queueError") this.#options.onFailed?.(event.reason);
+    };
     void device.closed.then(() => {
       if (!this.#closed && this.#device === device) this.#attaching = this.#reattach();
     });
   }
 
-  async #start(device: DeviceClient, index: number, desc: bigint, eventfd: Fd): Promise<void> {
+  /** The pair's own memory, as a region of its domain at the NIC; its file goes with it. */
+  get region(): MemoryRegion {
+    return { iova: BigInt(this.#window.offset), size: PAIR_SHARED_BYTES, offset: 0, perm: "rw" };
+  }
+
+  /** The file of `region`. */
+  get file(): number {
+    return this.#memory.number;
+  }
+
+  async #start(device: DeviceClient, index: number, base: number): Promise<void> {
+    const { directness } = this.#options;
+    const eventfds = index === RX ? [this.#call] : this.#isDirect ? [this.#kick, this.#sent] : [this.#kick];
     await device.request({
       op: "queueStart",
       index,
       flavour: "advanced",
-      size: SIZE,
-      desc,
-      base: 0,
+      size: PAIR_SIZE,
+      desc: BigInt(this.#window.offset + index * PAIR_RING_BYTES),
+      base,
       packetBytes: DRIVER_BUFFER_BYTES,
       virtioHeader: true,
+      headerBytes: directness === "headersplit" ? DIRECT_HEADER_BYTES : 0,
+      direct: this.#isDirect,
+      features: this.#options.features?.() ?? 0n,
       kick: index === TX,
-      call: index === RX,
-    }, [eventfd.number]);
+      call: index === RX || this.#isDirect,
+    }, eventfds.map(({ number }) => number));
+  }
+
+  /** Asks the NIC; throws DeviceRefusal, also while it is away. */
+  async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
+    if (!this.#device) throw new DeviceRefusal("nic-gone", "the NIC is away");
+    return await this.#device.request(body, fds);
+  }
+
+  /** Has the NIC go on with the transmit ring at slot `base`, where it was stopped. */
+  async startTransmit(base: number): Promise<void> {
+    if (!this.#device) throw new DeviceRefusal("nic-gone", "the NIC is away");
+    await this.#start(this.#device, TX, base);
+  }
+
+  /** Waits until the pair is attached again, if it is being attached. */
+  get attached(): Promise<void> {
+    return this.#attaching;
+  }
+
+  /** Ends the connection, whatever the NIC does; the pair attaches again by itself. */
+  async sever(): Promise<void> {
+    const device = this.#device;
+    device?.close();
+    await device?.closed;
+  }
+
+  /** Gives the VF back until `revive`: the NIC has none of the guest's memory any more. */
+  async suspend(reason: string): Promise<void> {
+    const device = this.#device;
+    this.#device = undefined;
+    this.#setState(QUEUE_STOPPED);
+    await device?.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {});
+    device?.close();
+  }
+
+  /** Attaches again after `suspend`; throws what the NIC refuses with. */
+  async revive(): Promise<void> {
+    await this.#attach();
   }
 
   /** Begins anew: empty rings, the NIC's doorbells mapped. */
   #reset(page: Fd): void {
     if (this.#closed) throw new Error("the driver pair is closed");
     const { arena, view, wasm } = this.#engine;
-    const registers = REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES;
+    const { pool, emulated, directness } = this.#options;
+    const registers = REGISTER_PAGES + pool * ADV_PAGE_BYTES;
     // Both queues are stopped, so the engine reads no doorbell while its page is exchanged.
     arena.mapOwn(registers, page.number, ADV_PAGE_BYTES);
     this.#mapped = true;
     this.#engine.between(() => {
-      const describe = (at: number, index: number, flavour: number) => {
-        // It may be among the queues that are polled, or that wait for a kick, and stays there.
-        const heat = view.getUint32(at + Q_HEAT, true);
-        new Uint8Array(arena.buffer, at, QUEUE_STRIDE).fill(0);
-        view.setUint32(at + Q_HEAT, heat, true);
-        view.setUint32(at + Q_STATE, QUEUE_STOPPED, true);
-        view.setUint32(at + Q_FLAVOUR, flavour, true);
-        view.setUint32(at + Q_SIZE, SIZE, true);
-        view.setUint32(at + Q_POOL, this.#options.pool, true);
-        view.setUint32(at + Q_LAST_AVAIL, 0, true);
-        view.setUint16(at + Q_OFFLOADS, OFFLOADS_ALL, true);
-        view.setUint32(at + Q_DESC, this.#window.offset + index * RING_BYTES, true);
-        view.setUint32(at + Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
-        view.setUint32(at + Q_BUFFERS, this.#window.offset + FIRST_BUFFER + index * BUFFERS_BYTES, true);
-        view.setBigUint64(at + Q_BUFFERS_IOVA, IOVA + BigInt(FIRST_BUFFER + index * BUFFERS_BYTES), true);
-        view.setInt32(at + Q_CALL_FD, index === TX ? this.#kick.number : -1, true);
-        // In emulated mode rx names itself: its frames go to its pool's receive queues.
-        view.setUint32(at + Q_CARRY_TO, this.#options.emulated && index === RX ? at : 0, true);
-        view.setInt32(at + Q_KICK_FD, index === RX ? this.#call.number : -1, true);
-      };
-      describe(this.rx, RX, FLAVOUR_DRIVER_RX);
-      describe(this.tx, TX, FLAVOUR_DRIVER_TX);
-      view.setUint32(registers + TX * ADV_REGISTER_STRIDE + ADV_REG_TAIL, 0, true);
-      wasm.fillDriverRx(this.rx);
+      const [kick, call, sent] = [this.#kick.number, this.#call.number, this.#sent.number];
+      const { rx, tx, memory } = this;
+      describePair(view, { rx, tx, memory, registers, pool, emulated, directness, kick, call, sent });
+      if (this.#isDirect) wasm.fillDirect(rx);
+      else wasm.fillDriverRx(rx);
     });
   }
 
@@ -208,6 +223,7 @@ export class DriverPair {
   async #reattach(): Promise<void> {
     this.#device = undefined;
     this.#setState(QUEUE_STOPPED);
+    this.#options.onLost?.();
     this.#options.log("warn", "the NIC went away; attaching again");
     while (!this.#closed) {
       await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
@@ -249,7 +265,7 @@ export class DriverPair {
     await this.#device?.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {});
     this.#device?.close();
     this.#engine.between(() => {
-      this.#engine.epoll.remove(this.#call.number);
+      for (const fd of [this.#call, this.#sent]) this.#engine.epoll.remove(fd.number);
       for (const at of [this.rx, this.tx]) {
         this.#engine.forgetCall(at);
         new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
@@ -259,6 +275,6 @@ export class DriverPair {
       this.#engine.arena.unmapOwn(REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES, ADV_PAGE_BYTES);
     }
     this.#engine.arena.release(this.#window);
-    for (const fd of [this.#kick, this.#call, this.#memory]) fd.close();
+    for (const fd of [this.#kick, this.#call, this.#sent, this.#memory]) fd.close();
   }
 }

@@ -3,11 +3,17 @@ import { Q_CARRY_TO, QUEUE_STRIDE, QUEUES, QUEUES_PER_POOL } from "../../shared/
 import type { Tenant } from "../../shared/engine/mod.ts";
 import type { DriverPair } from "./driver_pair.ts";
 import { LocalBackend } from "./local_backend.ts";
+import type { DriverPairOptions } from "./pair_options.ts";
 import { poolOf } from "./port_context.ts";
 
 /** Emulated mode of a guest with a VF. */
 export class EmulatedBackend extends LocalBackend {
-  #pair: DriverPair | undefined;
+  protected pair: DriverPair | undefined;
+
+  /** How the pair is driven. */
+  protected pairOptions(): Pick<DriverPairOptions, "directness" | "features" | "guestMemory" | "onLost" | "onFailed"> {
+    return { directness: "copy" };
+  }
 
   protected override enter(): Tenant {
     return this.emulation.enter();
@@ -19,13 +25,14 @@ export class EmulatedBackend extends LocalBackend {
     const { deviceSocket, reactor, name, log } = this.context;
     const pool = this.tenant?.pool ?? 0;
     try {
-      this.#pair = await this.emulation.connect({
+      this.pair = await this.emulation.connect({
         deviceSocket,
         reactor,
         remote: poolOf(name),
         pool,
         owner: `vhost (pid ${Deno.pid})`,
         emulated: true,
+        ...this.pairOptions(),
         isReceiving: () => this.tenant?.queues.isReceiving ?? false,
         log,
       });
@@ -41,20 +48,20 @@ export class EmulatedBackend extends LocalBackend {
   }
 
   protected override started(tenant: Tenant, index: number): void {
-    if (index % 2 === 0 || !this.#pair) return;
+    if (index % 2 === 0 || !this.pair) return;
     const queue = QUEUES + (tenant.pool * QUEUES_PER_POOL + index) * QUEUE_STRIDE;
-    this.emulation.engine.view.setUint32(queue + Q_CARRY_TO, this.#pair.tx, true);
+    this.emulation.engine.view.setUint32(queue + Q_CARRY_TO, this.pair.tx, true);
   }
 
   override async drain(): Promise<void> {
-    await this.#pair?.drain();
+    await this.pair?.drain();
   }
 
   override async release(reason: string): Promise<void> {
     // The guest's queues first: nothing may be sent into a pair that is being taken down. The pool stays claimed.
     if (this.tenant) this.emulation.tenants.remove(this.tenant);
-    const pair = this.#pair;
-    this.#pair = undefined;
+    const pair = this.pair;
+    this.pair = undefined;
     if (pair) await this.emulation.disconnect(pair, reason);
     await super.release(reason);
   }

@@ -7,8 +7,9 @@ import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { announce, coalescePatch, type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
-import { DriverPair, type DriverPairOptions } from "./driver_pair.ts";
+import { DriverPair } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
+import type { DriverPairOptions } from "./pair_options.ts";
 
 const UPLINK_RETRY_MS = 200;
 
@@ -38,7 +39,7 @@ export class Emulation {
     this.engine = engine;
     this.#limits = limits;
     this.tenants = new Tenants(engine, () => {});
-    this.tenants.extraActive = () => [...this.#pairs].filter((pair) => pair.isReceiving).map(({ rx }) => rx);
+    this.tenants.extraActive = () => [...this.#pairs].flatMap(({ active }) => active);
   }
 
   /** Starts the engine. */
@@ -122,6 +123,7 @@ export class Emulation {
           pool: POOL_UPLINK,
           owner,
           emulated: false,
+          directness: "copy",
           isReceiving: () => true,
           log: say,
         });

@@ -5,4 +5,9 @@ import type { EngineExports, FilterExports } from "../../shared/engine/mod.ts";
 export interface SwitchExports extends EngineExports, FilterExports {
   fillDriverRx(rx: number): void;
   isDriverTxEmpty(tx: number): number;
+  /** The direct path: its receive ring as it begins, and taking back what is outstanding. */
+  fillDirect(rx: number): void;
+  settleSent(tx: number, head: number): void;
+  withdrawOffered(rx: number): void;
+  settleReceived(rx: number): void;
 }

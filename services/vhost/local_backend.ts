@@ -1,4 +1,5 @@
 /** Ring backends in this service's engine: what the emulated path and the software switch have in common. */
+import type { PathFrames } from "../../shared/api/mod.ts";
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
 import type { QueueState, Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
@@ -10,13 +11,13 @@ import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 export abstract class LocalBackend implements RingBackend {
   protected readonly emulation: Emulation;
   protected readonly context: PortContext;
-  readonly #events: RingBackendEvents;
+  protected readonly events: RingBackendEvents;
   protected tenant: Tenant | undefined;
 
   constructor(emulation: Emulation, context: PortContext, events: RingBackendEvents) {
     this.emulation = emulation;
     this.context = context;
-    this.#events = events;
+    this.events = events;
   }
 
   /** Gets a pool of the engine. */
@@ -29,7 +30,7 @@ export abstract class LocalBackend implements RingBackend {
   // deno-lint-ignore require-await
   async attach(): Promise<void> {
     this.tenant = this.enter();
-    this.tenant.onQueueError = (index, reason) => this.#events.queueFailed(index, reason);
+    this.tenant.onQueueError = (index, reason) => this.events.queueFailed(index, reason);
   }
 
   // deno-lint-ignore require-await
@@ -78,6 +79,9 @@ export abstract class LocalBackend implements RingBackend {
   protected started(_tenant: Tenant, _index: number): void {}
 
   abstract settingsChanged(): void;
+  get frames(): PathFrames | undefined {
+    return undefined;
+  }
 
   abstract drain(): Promise<void>;
 

@@ -4,8 +4,9 @@
  */
 import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
 import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
-import { ApiError, type DataPath, type PortState } from "../../shared/api/mod.ts";
+import { ApiError, type DataPathChange, type EmulatedPath, type PortState } from "../../shared/api/mod.ts";
 import type { PortContext } from "./port_context.ts";
+import { isDirectPath, ringPathOf } from "./ring_backend.ts";
 import { Session } from "./session.ts";
 
 const RECONNECT_MS = 500;
@@ -13,7 +14,7 @@ const RECONNECT_MS = 500;
 const HANDOVER_MS = 1000;
 
 /** How a port gets its connections, and who serves their rings. */
-export type PortConfig = Pick<PortState, "role" | "path" | "dataPath">;
+export type PortConfig = Pick<PortState, "role" | "path" | "dataPath" | "emulatedPath">;
 
 /** A VF's vhost-user port. */
 export class Port {
@@ -42,13 +43,22 @@ export class Port {
 
   /** What the API shows. */
   get state(): PortState {
+    const emulatedPath = this.#emulatedPath;
     return {
       port: this.#context.name,
       ...this.#config,
+      ...(emulatedPath === undefined ? {} : { emulatedPath }),
       connected: this.#session !== undefined,
       ...(this.#lastEnd === undefined ? {} : { lastEnd: this.#lastEnd }),
       ...(this.#session ? { session: this.#session.state } : {}),
     };
+  }
+
+  /** How frames go in emulated mode: as the session has it, which may not have got what was chosen. */
+  get #emulatedPath(): EmulatedPath | undefined {
+    const path = this.#session?.path;
+    if (path === undefined || path === "passthrough" || path === "guest") return this.#config.emulatedPath;
+    return isDirectPath(path) ? path : this.#config.emulatedPath && "copy";
   }
 
   async #serve(): Promise<void> {
@@ -91,7 +101,7 @@ export class Port {
   }
 
   async #run(socket: UnixSocket): Promise<void> {
-    const session = new Session(new VhostUserConnection(socket), this.#context, this.#config.dataPath);
+    const session = new Session(new VhostUserConnection(socket), this.#context, ringPathOf(this.#config));
     this.#session = session;
     this.#context.log("info", "a front-end connected");
     const reason = await session.run();
@@ -117,12 +127,13 @@ export class Port {
   }
 
   /** Changes who serves the rings, while they run. Throws the reason if it cannot be; nothing has changed then. */
-  async setDataPath(dataPath: DataPath): Promise<void> {
+  async setDataPath({ dataPath, emulatedPath = this.#config.emulatedPath }: DataPathChange): Promise<void> {
     if (dataPath === "guest" && !this.#session) {
       throw new ApiError(409, "no guest is connected that could drive the VF by itself", "dataPath");
     }
-    await this.#session?.switchTo(dataPath);
-    this.#config = { ...this.#config, dataPath };
+    const config = { ...this.#config, dataPath, ...(emulatedPath === undefined ? {} : { emulatedPath }) };
+    await this.#session?.switchTo(ringPathOf(config));
+    this.#config = config;
   }
 
   async close(): Promise<void> {

@@ -1,10 +1,10 @@
 /** What a port gives its sessions and their ring backends. */
 import type { PoolName, VfLink } from "../../shared/device/mod.ts";
-import { COALESCE_ADAPTIVE, type DataPath, type LinkPatch, MTU_DEFAULT } from "../../shared/api/mod.ts";
+import { COALESCE_ADAPTIVE, type LinkPatch, MTU_DEFAULT } from "../../shared/api/mod.ts";
 import type { Pace } from "../../shared/async/mod.ts";
 import type { Notifier, Reactor } from "../../shared/os/mod.ts";
 import type { PipeThreads } from "./wakeups.ts";
-import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+import type { RingBackend, RingBackendEvents, RingPath } from "./ring_backend.ts";
 
 /** What a port belongs to: a VF, the uplink, or a guest without a VF. */
 export type PortName = number | "uplink" | `vport${number}`;
@@ -34,7 +34,7 @@ export interface SessionContext {
   /** Announces an address of the guest to everybody in its VLAN (RFC 903's request, as front-ends ask for it). */
   announce(mac: string): Promise<void>;
   /** Makes the backend of a data path; none where the guest drives its VF by itself. */
-  makeBackend(path: DataPath, events: RingBackendEvents): RingBackend | undefined;
+  makeBackend(path: RingPath, events: RingBackendEvents): RingBackend | undefined;
 }
 
 /** A port's surroundings. */

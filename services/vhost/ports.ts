@@ -10,7 +10,7 @@ import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import {
   ApiError,
-  type DataPath,
+  type DataPathChange,
   isNewFabric,
   log,
   oneLine,
@@ -20,20 +20,20 @@ import {
   socketPath,
 } from "../../shared/api/mod.ts";
 import { Notifier, type Reactor } from "../../shared/os/mod.ts";
-import { EmulatedBackend } from "./emulated_backend.ts";
+import { makeBackend } from "./backends.ts";
 import type { Emulation } from "./emulation.ts";
-import { NicClient } from "./nic_client.ts";
 import { Port, type PortConfig } from "./port.ts";
 import { portLog } from "./port_log.ts";
 import { NO_LINK, type PortContext, type PortName } from "./port_context.ts";
-import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
-import { SwitchBackend } from "./switch_backend.ts";
 import { PipeThreads } from "./wakeups.ts";
 import { Wishes } from "./wishes.ts";
 
 const RECONNECT_MS = 200;
 /** What is kept of ports that were changed. */
-const PortConfigs = z.record(z.string(), PortState.pick({ role: true, path: true, dataPath: true }));
+const PortConfigs = z.record(
+  z.string(),
+  PortState.pick({ role: true, path: true, dataPath: true, emulatedPath: true }),
+);
 
 function labelOf(name: PortName): string {
   return typeof name === "number" ? `vf ${name}` : name;
@@ -193,7 +193,7 @@ export class Ports {
 
   #open(name: PortName): void {
     if (this.#closed || this.#ports.has(name)) return;
-    const { deviceSocket, reactor } = this.#options;
+    const { deviceSocket, reactor, emulation } = this.#options;
     const context: PortContext = {
       name,
       deviceSocket,
@@ -206,7 +206,7 @@ export class Ports {
       wish: (wish, stopped) => this.wishes.ask(name, wish, stopped),
       forgetWishes: () => this.wishes.forget(name),
       announce: (mac) => this.#announce(name, mac),
-      makeBackend: (path, events) => this.#makeBackend(context, path, events),
+      makeBackend: (path, events) => makeBackend(emulation, context, path, events),
     };
     const own = this.#defaultConfig(name);
     const kept = this.#configs[String(name)];
@@ -225,16 +225,6 @@ export class Ports {
     }
     port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
     this.#ports.set(name, port);
-  }
-
-  #makeBackend(context: PortContext, path: DataPath, events: RingBackendEvents): RingBackend | undefined {
-    const { emulation } = this.#options;
-    const { name } = context;
-    if (path === "guest") return undefined;
-    if (typeof name === "string" && name !== "uplink") {
-      return new SwitchBackend(emulation, context, events, Number(name.slice("vport".length)));
-    }
-    return path === "emulated" ? new EmulatedBackend(emulation, context, events) : new NicClient(context, events);
   }
 
   async #announce(name: PortName, mac: string): Promise<void> {
@@ -257,9 +247,9 @@ export class Ports {
     const fault = path === undefined ? undefined : this.#pathFault(path);
     if (fault !== undefined) throw new ApiError(422, fault, "path", "not-allowed");
     await this.#enqueue(async () => {
-      const dataPath = this.#ports.get(name)?.config.dataPath ?? this.#defaultConfig(name).dataPath;
-      const { path: ownPath } = this.#defaultConfig(name);
-      const config: PortConfig = { role, path: role === "server" ? ownPath : resolve(path ?? ""), dataPath };
+      const own = this.#defaultConfig(name);
+      const before = this.#ports.get(name)?.config ?? own;
+      const config: PortConfig = { ...before, role, path: role === "server" ? own.path : resolve(path ?? "") };
       await this.#keep(name, config);
       await this.#ports.get(name)?.close();
       this.#ports.delete(name);
@@ -269,12 +259,15 @@ export class Ports {
   }
 
   /** Has another data path serve a VF's rings; throws the reason if it cannot be, with nothing changed. */
-  async setDataPath(name: PortName, dataPath: DataPath): Promise<PortState> {
+  async setDataPath(name: PortName, change: DataPathChange): Promise<PortState> {
     const port = this.#ports.get(name);
-    if (!port || name === "uplink" || (typeof name === "string" && dataPath === "passthrough")) {
-      throw new ApiError(409, `cannot change the data path of ${name} to ${dataPath}: it has no VF's rings`, "port");
+    const { dataPath, emulatedPath = "copy" } = change;
+    const needsVf = dataPath === "passthrough" || emulatedPath !== "copy";
+    if (!port || name === "uplink" || (typeof name === "string" && needsVf)) {
+      const what = emulatedPath === "copy" ? dataPath : emulatedPath;
+      throw new ApiError(409, `cannot change the data path of ${name} to ${what}: it has no VF's rings`, "port");
     }
-    await port.setDataPath(dataPath);
+    await port.setDataPath(change);
     // It is in force; that a successor may not know of it is said in the log.
     await this.#enqueue(() => this.#keep(name, port.config)).catch(() => {});
     return port.state;

@@ -3,8 +3,23 @@
  * (emulated), or this service's software switch (a vport). A session asks all of them the same things, in the words of
  * the device socket, so that one can take over from the other while the guest runs.
  */
-import type { QueueState } from "../../shared/api/mod.ts";
+import type { DataPath, PathFrames, PortState, QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
+
+/** Who serves the rings, and in emulated mode how: `emulated` copies. */
+export type RingPath = DataPath | "zerocopy" | "headersplit";
+
+/** The path of a port that is to be served so. */
+export function ringPathOf(
+  { dataPath, emulatedPath = "copy" }: Pick<PortState, "dataPath" | "emulatedPath">,
+): RingPath {
+  return dataPath === "emulated" && emulatedPath !== "copy" ? emulatedPath : dataPath;
+}
+
+/** Whether a path has the guest's own buffers on the VF's queues. */
+export function isDirectPath(path: RingPath): path is "zerocopy" | "headersplit" {
+  return path === "zerocopy" || path === "headersplit";
+}
 
 /** Asks a backend something. */
 export type Ask = (body: RequestInput, fds?: readonly number[]) => Promise<Record<string, unknown>>;
@@ -31,6 +46,8 @@ export interface RingBackend {
    * run. Throws if it does not get through; everything is then as before.
    */
   drain(): Promise<void>;
+  /** How the guest's frames have gone, of a path that tells. */
+  readonly frames?: PathFrames | undefined;
   /** Gives back what it has; its queues stop. */
   release(reason: string): Promise<void>;
 }

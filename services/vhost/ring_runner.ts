@@ -1,4 +1,5 @@
 /** Starts and stops a session's rings: data rings with the backend, the control queue with this service. */
+import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { GUEST_OFFLOADS, isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
@@ -47,9 +48,17 @@ export class RingRunner {
     await this.#startWith((body, fds) => this.#slot.ask(body, fds), ring, base);
   }
 
-  /** Has a NIC that has just started go on with a ring where the one before stopped. */
-  continueWith(ask: Ask, ring: Vring): Promise<void> {
-    return this.#startWith(ask, ring, -1);
+  /** Has a NIC that has just started go on with rings where the one before stopped. One that it refuses has failed. */
+  async continueWith(ask: Ask, rings: readonly Vring[]): Promise<void> {
+    for (const ring of rings) {
+      try {
+        await this.#startWith(ask, ring, -1);
+      } catch (error) {
+        if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
+        ring.running = false;
+        this.failed(ring.index, (error as Error).message);
+      }
+    }
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {

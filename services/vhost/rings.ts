@@ -6,12 +6,12 @@ import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
-import type { DataPath, QueueState } from "../../shared/api/mod.ts";
+import type { PathFrames, QueueState } from "../../shared/api/mod.ts";
 import { VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
 import type { SessionContext } from "./port_context.ts";
-import type { Ask } from "./ring_backend.ts";
+import { type Ask, isDirectPath, type RingPath } from "./ring_backend.ts";
 import { RingMemory } from "./ring_memory.ts";
 import { RingRunner, type RingsPart } from "./ring_runner.ts";
 import { isMapped } from "./ring_start.ts";
@@ -35,7 +35,7 @@ export class Rings implements RingsPart {
   #closed = false;
 
   /** `lost` is told when nobody can serve the rings any more. */
-  constructor(context: SessionContext, path: DataPath, lost: () => void) {
+  constructor(context: SessionContext, path: RingPath, lost: () => void) {
     this.#context = context;
     this.#lost = lost;
     this.#slot = new BackendSlot(context, path, {
@@ -47,17 +47,18 @@ export class Rings implements RingsPart {
     this.#runner = new RingRunner(this, this.#slot, context);
   }
 
-  get path(): DataPath {
+  get path(): RingPath {
     return this.#slot.path;
+  }
+
+  /** How the guest's frames have gone, and its queues, of a path that tells; for the API. */
+  get shown(): { frames?: PathFrames; queues?: QueueState[] } {
+    const { frames, queues } = this.#slot;
+    return { ...(frames === undefined ? {} : { frames }), ...(queues === undefined ? {} : { queues }) };
   }
 
   get all(): Vring[] {
     return [...this.#vrings.values()];
-  }
-
-  /** The guest's queues, if this service's engine has them. */
-  get queues(): QueueState[] | undefined {
-    return this.#slot.queues;
   }
 
   /** What the front-end has negotiated; 0 until then. */
@@ -150,7 +151,7 @@ export class Rings implements RingsPart {
    * with the one they had, and the reason is thrown. But a guest that has driven its VF itself does not get it again: if
    * nobody can serve its rings, its session ends.
    */
-  switchTo(path: DataPath): Promise<void> {
+  switchTo(path: RingPath): Promise<void> {
     return this.exclusively(async () => {
       if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
       if (path === this.path) return;
@@ -162,6 +163,7 @@ export class Rings implements RingsPart {
         await this.#takeOver(path);
       } catch (error) {
         if (before === "guest") {
+          if (isDirectPath(path) && await this.#tryCopying(error as Error)) return;
           this.#context.log(
             "warn",
             `no longer drives its VF, and nobody serves its rings: ${(error as Error).message}`,
@@ -177,6 +179,12 @@ export class Rings implements RingsPart {
     });
   }
 
+  /** Serves the rings of a guest that has nobody else, for want of what zero copy takes; false if that fails too. */
+  async #tryCopying({ message }: Error): Promise<boolean> {
+    this.#context.log("warn", `its frames are copied, since the NIC cannot have its memory: ${message}`);
+    return await this.#takeOver("emulated").then(() => true, () => false);
+  }
+
   /** Stops the rings between two frames, transmit rings first, with nothing left on its way. */
   async #quiesce(running: readonly Vring[]): Promise<void> {
     const transmit = running.filter((ring) => ring.index % 2 === 1);
@@ -190,7 +198,7 @@ export class Rings implements RingsPart {
     for (const ring of running) await this.stop(ring);
   }
 
-  async #takeOver(path: DataPath): Promise<void> {
+  async #takeOver(path: RingPath): Promise<void> {
     await this.#slot.take(path);
     if (!this.#slot.isTaken) return;
     try {
@@ -208,16 +216,7 @@ export class Rings implements RingsPart {
   /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #restore(ask: Ask): Promise<void> {
     await this.memory.tell(ask);
-    for (const ring of this.#data) {
-      if (!ring.running) continue;
-      try {
-        await this.#runner.continueWith(ask, ring);
-      } catch (error) {
-        if (error instanceof DeviceRefusal && error.code === "nic-gone") throw error;
-        ring.running = false;
-        this.#runner.failed(ring.index, (error as Error).message);
-      }
-    }
+    await this.#runner.continueWith(ask, this.#data.filter(({ running }) => running));
   }
 
   // Rings ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import {
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
-import { type DataPath, MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
+import { MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
 import { BackChannel } from "./back_channel.ts";
 import { ControlQueue } from "./control/queue.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
@@ -25,6 +25,7 @@ import * as N from "./negotiation.ts";
 import { macText } from "./mac_text.ts";
 import { NetDevice } from "./net_device.ts";
 import type { SessionContext } from "./port_context.ts";
+import type { RingPath } from "./ring_backend.ts";
 import { Rings } from "./rings.ts";
 import { VringMessages } from "./vring_messages.ts";
 import { Wakeups } from "./wakeups.ts";
@@ -52,7 +53,7 @@ export class Session {
   #status = 0;
   #lastRefusal: string | undefined;
 
-  constructor(connection: Connection, context: SessionContext, path: DataPath) {
+  constructor(connection: Connection, context: SessionContext, path: RingPath) {
     this.#connection = connection;
     this.#context = context;
     const rings = new Rings(context, path, () => connection.close());
@@ -75,12 +76,12 @@ export class Session {
     });
   }
 
-  get path(): DataPath {
+  get path(): RingPath {
     return this.#rings.path;
   }
 
   /** Has another data path serve the guest's rings; throws the reason if that cannot be. */
-  switchTo(path: DataPath): Promise<void> {
+  switchTo(path: RingPath): Promise<void> {
     return this.#rings.switchTo(path);
   }
 
@@ -98,7 +99,7 @@ export class Session {
       status: this.#status,
       memoryRegions: this.#rings.memory.table.size,
       ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
-      ...(this.#rings.queues === undefined ? {} : { queues: this.#rings.queues }),
+      ...this.#rings.shown,
       vrings: this.#rings.all.map((ring) => ({
         index: ring.index,
         size: ring.size,

@@ -10,9 +10,15 @@ export type PfEvent =
   | { type: "vport-changed"; vport: number; changes: Record<string, unknown> }
   | { type: "wish-refused"; vf?: number; vport?: number; wish: LinkPatch; detail: string }
   /** `reason`, `detail`: why, where nobody has asked for it. */
-  | ({ type: "mode-changed"; mode: string; plugin?: string; reason?: string; detail?: string } & Whose)
+  | (
+    & { type: "mode-changed"; mode: string; plugin?: string; dataPath?: string; reason?: string; detail?: string }
+    & Whose
+  )
   /** `mode`: what is in force then; null: nobody could say. */
-  | ({ type: "mode-failed"; mode: string | null; plugin?: string; reason?: string; detail?: string } & Whose)
+  | (
+    & { type: "mode-failed"; mode: string | null; plugin?: string; dataPath?: string; reason?: string; detail?: string }
+    & Whose
+  )
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
   | { type: "uplink-up" | "uplink-down" | "uplink-failed"; vf: number | "pf" | "uplink"; reason?: string | undefined }

@@ -1,6 +1,7 @@
 /** Data paths of VFs and the plugins that drive them: what the vf service offers, and the PF passes on. */
 import { z } from "@hono/zod-openapi";
 import type { InForce } from "./problem.ts";
+import { EmulatedPath, PathFrames } from "./vhost.ts";
 
 /** The mode to be in. Without a plugin a guest's own rings are the NIC's, or a plugin is chosen for a guest that takes one. */
 export const ModeRequest = z.strictObject({
@@ -10,6 +11,9 @@ export const ModeRequest = z.strictObject({
     "is a plugin such as advanced or advanced@1.0.0",
   )
     .optional().openapi({ description: "name, or name@version; the newest version if none is named" }),
+  dataPath: EmulatedPath.optional().openapi({
+    description: "With emulated: how frames go, from now on; what was chosen last if it is not said, copy at first",
+  }),
   force: z.boolean().optional().openapi({
     description: "With emulated: take the VF back at once, without asking its guest. Frames on their way may be lost.",
   }),
@@ -34,6 +38,8 @@ export const VfMode = z.object({
     description: "The plugin in the guest; none: the NIC has the guest's rings",
   }),
   version: z.string().optional(),
+  dataPath: EmulatedPath.optional().openapi({ description: "In emulated mode, how frames go" }),
+  frames: PathFrames.optional(),
   changing: z.boolean().openapi({ description: "A change is in progress" }),
   steps: z.array(ModeStep).optional().openapi({ description: "The last change, step by step" }),
   lastFailure: z.object({ reason: z.string(), detail: z.string() }).optional()
@@ -49,14 +55,20 @@ export interface ModeEvent {
   /** What is in force; null: nobody could say. */
   mode: VfMode["mode"] | null;
   plugin?: string;
+  dataPath?: EmulatedPath;
   /** Why, if nobody has asked for it, or it has failed. */
   reason?: string;
   detail?: string;
 }
 
 /** What of a mode a failed change says is in force. */
-export function inForceOf({ mode, plugin, version }: VfMode): InForce {
-  return { mode, ...(plugin === undefined ? {} : { plugin }), ...(version === undefined ? {} : { version }) };
+export function inForceOf({ mode, plugin, version, dataPath }: VfMode): InForce {
+  return {
+    mode,
+    ...(plugin === undefined ? {} : { plugin }),
+    ...(version === undefined ? {} : { version }),
+    ...(dataPath === undefined ? {} : { dataPath }),
+  };
 }
 
 /** A plugin image in the registry. */

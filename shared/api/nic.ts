@@ -4,6 +4,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { UplinkState } from "./uplink.ts";
+import { EmulatedPath } from "./vhost.ts";
 import { MacAddress, VfPolicy } from "./vf.ts";
 
 /** The address of whoever is the uplink's port: it is beside the PF's own. */
@@ -73,6 +74,7 @@ export const PoolState = z.object({
   owner: z.string().optional(),
   mode: z.enum(["emulated", "passthrough"]).optional(),
   plugin: z.string().optional().openapi({ description: "The plugin that drives the VF from inside its guest" }),
+  dataPath: EmulatedPath.optional().openapi({ description: "In emulated mode, how frames go" }),
   held: z.boolean().openapi({ description: "Whether frames wait because the VF's driver changes hands" }),
   memory: z.object({
     bytes: z.int(),

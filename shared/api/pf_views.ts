@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { EngineState, Filter, QueueState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
+import { EmulatedPath } from "./vhost.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
 import { VPORTS_MAX } from "./vport.ts";
 
@@ -43,6 +44,7 @@ export const Vf = z.object({
   }),
   plugin: z.string().optional().openapi({ description: "The plugin that drives it from inside the guest" }),
   uplink: UplinkLine.nullable().openapi({ description: "What of the host the VF is bound to; null: nothing" }),
+  dataPath: EmulatedPath.optional().openapi({ description: "In emulated mode, how frames go" }),
   socket: z.string().openapi({ description: "vhost-user socket to which a guest attaches" }),
   attached: z.boolean().nullable(),
   owner: z.string().optional(),

@@ -8,6 +8,7 @@ export const InForce = z.object({
   mode: z.enum(["emulated", "passthrough"]),
   plugin: z.string().optional(),
   version: z.string().optional(),
+  dataPath: z.enum(["copy", "zerocopy", "headersplit"]).optional(),
 }).nullable().openapi("InForce", {
   description: "After a change of mode that failed: the mode that is in force now; null: nobody could say",
 });

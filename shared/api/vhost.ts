@@ -3,12 +3,30 @@ import { z } from "@hono/zod-openapi";
 import { LinkPatch } from "./guest.ts";
 import { QueueState } from "./nic.ts";
 
+/**
+ * How frames go in emulated mode: `copy`, through the vhost service's buffers; `zerocopy`, the guest's own buffers are on the
+ * VF's queues; `headersplit`, as that, but what is received has its headers copied from the vhost service's buffers.
+ */
+export const EmulatedPath = z.enum(["copy", "zerocopy", "headersplit"], { error: "is copy, zerocopy or headersplit" })
+  .openapi("EmulatedPath");
+export type EmulatedPath = z.output<typeof EmulatedPath>;
+
+/** Frames of a guest in emulated mode, since its data path was chosen: how many were copied by the vhost service. */
+export const PathFrames = z.object({
+  sentDirect: z.int(),
+  sentCopied: z.int().openapi({ description: "In more pieces than the NIC takes, or of a driver with short headers" }),
+  receivedDirect: z.int(),
+  receivedCopied: z.int().openapi({ description: "The guest had no buffer when they came, or none of one piece" }),
+}).openapi("PathFrames");
+export type PathFrames = z.output<typeof PathFrames>;
+
 /** What a session negotiated. */
 export const SessionState = z.object({
   features: z.string(),
   protocolFeatures: z.string(),
   status: z.int(),
   memoryRegions: z.int(),
+  frames: PathFrames.optional(),
   lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),
   queues: z.array(QueueState).optional().openapi({ description: "Those that this service's own engine serves" }),
   vrings: z.array(z.object({
@@ -28,13 +46,18 @@ export type SessionState = z.output<typeof SessionState>;
 export const DataPath = z.enum(["emulated", "passthrough", "guest"]).openapi("DataPath");
 export type DataPath = z.output<typeof DataPath>;
 
-/** Which data path a port is to have. */
-export const DataPathChange = z.strictObject({ dataPath: DataPath }).openapi("DataPathChange");
+/** Which data path a port is to have; in emulated mode also how frames go, if that is to change. */
+export const DataPathChange = z.strictObject({ dataPath: DataPath, emulatedPath: EmulatedPath.optional() })
+  .openapi("DataPathChange");
+export type DataPathChange = z.output<typeof DataPathChange>;
 
 /** A port: a VF's, the uplink's, or one of the software switch (`vport3`). */
 export const PortState = z.object({
   port: z.union([z.int(), z.literal("uplink"), z.templateLiteral(["vport", z.int()])]),
   dataPath: DataPath,
+  emulatedPath: EmulatedPath.optional().openapi({
+    description: "How frames go in emulated mode; copy if it is not said",
+  }),
   role: z.enum(["server", "client"]),
   path: z.string(),
   connected: z.boolean(),

@@ -49,6 +49,11 @@ export const Request = z.discriminatedUnion("op", [
     plugin: shown(100).optional(),
     /** One-time right to the VF, for drivers that are not the hypervisor's own (`passthrough.sock`). */
     token: z.string().max(200).optional(),
+    /**
+     * Of emulated mode, how frames go. Unless they are copied the queues lead into a guest's memory: they end with their
+     * owner, who alone can give the guest back what the NIC has done.
+     */
+    dataPath: z.enum(["copy", "zerocopy", "headersplit"]).optional(),
   }),
   /** Gives it back: queues stop, memory is unmapped. The reason is shown in the VF's API. */
   z.strictObject({ op: z.literal("detach"), reason: reason.default("detached") }),
@@ -84,6 +89,8 @@ export const Request = z.discriminatedUnion("op", [
     headerBytes: z.number().int().min(0).default(0),
     /** Advanced: each frame has a virtio-net header of 12 bytes in front, which says what its sender left to be finished. */
     virtioHeader: z.boolean().default(false),
+    /** Advanced: its buffers are those of a guest whose rings its driver serves (shared/layout/advanced.ts). */
+    direct: z.boolean().optional(),
     kick: z.boolean(),
     call: z.boolean(),
   }).refine(({ flavour, base }) => flavour === "packed" || base <= 0xffff, {
@@ -100,6 +107,8 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("region"), name: z.enum(["registers"]) }),
   /** Ends the hold on the pool: what has come meanwhile is delivered to the queues that run now. */
   z.strictObject({ op: z.literal("resume") }),
+  /** Answers when the engine has stood still: it has done with every descriptor that it had read before. */
+  z.strictObject({ op: z.literal("fence") }),
   /** Has the NIC send a frame of a VF that announces an address to everybody in its VLAN. Takes no lease. */
   z.strictObject({
     op: z.literal("announce"),

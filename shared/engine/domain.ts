@@ -50,10 +50,21 @@ export class StagedTable implements Disposable {
   readonly #commit: () => void;
   readonly #replaced: readonly Window[];
   #unused: readonly Window[];
+  /** Arena offsets of its regions, in the order in which they were given. */
+  readonly pointers: readonly number[];
 
   /** `fresh`: the windows that the table would bring; `replaced`: those that it would leave. */
-  constructor(arena: Arena, fresh: readonly Window[], replaced: readonly Window[], commit: () => void) {
+  constructor(
+    arena: Arena,
+    { fresh, replaced, pointers }: {
+      fresh: readonly Window[];
+      replaced: readonly Window[];
+      pointers: readonly number[];
+    },
+    commit: () => void,
+  ) {
     this.#arena = arena;
+    this.pointers = pointers;
     this.#commit = commit;
     this.#replaced = replaced;
     this.#unused = fresh;
@@ -157,7 +168,8 @@ export class Domain {
       const staged = lines.map((line) => "mapped" in line ? line : this.#map(line, fresh));
       const stays = new Set(staged.map(({ mapped }) => mapped));
       const replaced = before.filter((region) => !stays.has(region)).map(({ window }) => window);
-      return new StagedTable(this.#arena, fresh, replaced, () => {
+      const pointers = staged.map(({ mapped }) => mapped.pointer);
+      return new StagedTable(this.#arena, { fresh, replaced, pointers }, () => {
         if (this.#regions !== before) throw new Error("Cannot commit a memory table: another one came into force");
         // What stays is the same object: a fault that was attributed to it since it was staged is not forgotten.
         this.#regions = staged.map(({ region, mapped }) => Object.assign(mapped, region));

@@ -38,7 +38,9 @@ export function writeQueue(
   else writeVirtqueue(view, at, pool, request);
   view.setUint32(at + L.Q_REGISTERS, flavour === "split" ? 0 : registers, true);
   const keeps = flavour === "packed" && registers === 0 ? L.QUEUE_F_KEEP_POSITION : 0;
-  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps | (areDeferred ? 0 : L.QUEUE_F_UNDEFERRED), true);
+  const direct = flavour === "advanced" && request.direct ? L.QUEUE_F_DIRECT : 0;
+  const undeferred = areDeferred ? 0 : L.QUEUE_F_UNDEFERRED;
+  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps | direct | undeferred, true);
 }
 
 function flagsOf(features: bigint): number {
@@ -54,15 +56,13 @@ function writeVirtqueue(view: DataView, at: number, pool: number, { index, featu
   writeOffloads(view, at, { pool, index, features });
 }
 
-function writeAdvanced(
-  view: DataView,
-  at: number,
-  { index, packetBytes, headerBytes, virtioHeader }: StartRequest,
-): void {
+function writeAdvanced(view: DataView, at: number, request: StartRequest): void {
+  const { index, packetBytes, headerBytes, virtioHeader, direct, features } = request;
   view.setUint32(at + L.Q_PACKET_BYTES, packetBytes, true);
   view.setUint32(at + L.Q_HEADER_BYTES, headerBytes, true);
-  view.setUint32(at + L.Q_HDR_BYTES, virtioHeader ? VIRTIO_NET_HDR_BYTES : 0, true);
-  view.setUint16(at + L.Q_OFFLOADS, advancedOffloads(index, virtioHeader), true);
+  view.setUint32(at + L.Q_HDR_BYTES, virtioHeader || direct ? VIRTIO_NET_HDR_BYTES : 0, true);
+  // Behind a direct queue there is a guest's virtqueue.
+  view.setUint16(at + L.Q_OFFLOADS, direct ? offloadsOf(features, index) : advancedOffloads(index, virtioHeader), true);
 }
 
 /** Writes what a virtqueue's driver may leave to be finished, or accepts so. The kernel behind an uplink is believed. */

@@ -196,7 +196,8 @@ export class Queues {
   setOffloads(index: number, features: bigint): void {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
-    if (flavourOf(this.#view, queue.pointer) === "advanced") {
+    const isDirect = (this.#view.getUint32(queue.pointer + L.Q_FLAGS, true) & L.QUEUE_F_DIRECT) !== 0;
+    if (flavourOf(this.#view, queue.pointer) === "advanced" && !isDirect) {
       throw new DeviceRefusal("bad-queue", `queue ${index} has advanced rings: what they accept does not change`);
     }
     writeOffloads(this.#view, queue.pointer, { pool: this.#pool, index, features });

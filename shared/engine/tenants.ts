@@ -100,31 +100,42 @@ export class Tenants {
 
   /** Replaces the memory table; running queues go on where their rings are still mapped. */
   setMemory(tenant: Tenant, request: Ask<"dmaSet">, fds: readonly Fd[]): void {
-    this.#checkShare(tenant, windowBytes(request.regions));
-    this.#changeMemory(tenant, tenant.domain.stage(request.regions, fds));
+    this.changeMemory(tenant, this.stageMemory(tenant, request, fds));
   }
 
   /** Adds one region to the memory table. */
   mapMemory(tenant: Tenant, request: Ask<"dmaMap">, fd: Fd): void {
-    this.#checkShare(tenant, tenant.domain.windowBytes + windowBytes([request.region]));
-    this.#changeMemory(tenant, tenant.domain.stageWith(request.region, fd));
+    this.changeMemory(tenant, this.stageMemory(tenant, request, [fd]));
   }
 
   /** Takes one region away; queues whose rings were in it stop. */
   unmapMemory(tenant: Tenant, request: Ask<"dmaUnmap">): void {
-    this.#changeMemory(tenant, tenant.domain.stageWithout(request.iova, request.size));
+    this.changeMemory(tenant, this.stageMemory(tenant, request, []));
+  }
+
+  /** Checks a change of the memory table and maps what is new; it comes into force with `changeMemory`. */
+  stageMemory({ domain }: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
+    if (request.op === "dmaUnmap") return domain.stageWithout(request.iova, request.size);
+    const [fd] = fds;
+    if (request.op === "dmaMap") {
+      if (!fd) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
+      this.#checkShare(domain, domain.windowBytes + windowBytes([request.region]));
+      return domain.stageWith(request.region, fd);
+    }
+    this.#checkShare(domain, windowBytes(request.regions));
+    return domain.stage(request.regions, fds);
   }
 
   /**
    * Half of the arena is kept for all pools in equal parts: whatever some guests map, each of the others gets that much.
    * Throws DeviceRefusal if a tenant that is to have `bytes` would take of it.
    */
-  #checkShare(tenant: Tenant, bytes: number): void {
-    const more = bytes - tenant.domain.windowBytes;
+  #checkShare(domain: Domain, bytes: number): void {
+    const more = bytes - domain.windowBytes;
     const pools = Math.max(1, this.poolsMax());
     const part = Math.floor((ARENA_BYTES - WINDOWS) / 2 / pools);
     if (more <= 0 || bytes <= part) return;
-    const others = [...this.#tenants.values()].filter((other) => other !== tenant);
+    const others = [...this.#tenants.values()].filter((other) => other.domain !== domain);
     const there = others.reduce((sum, { domain }) => sum + Math.max(0, part - domain.windowBytes), 0);
     const kept = there + Math.max(0, pools - 1 - others.length) * part;
     const free = this.#engine.arena.freeBytes;
@@ -137,7 +148,7 @@ export class Tenants {
   }
 
   /** Puts a staged table in force. What takes time, mapping and unmapping, is done before and after the pause. */
-  #changeMemory({ queues }: Tenant, staged: StagedTable): void {
+  changeMemory({ queues }: Tenant, staged: StagedTable): void {
     using table = staged;
     this.#engine.between(() => {
       table.commit();

@@ -20,6 +20,14 @@
  *      +68  ARMED u32      the device sleeps: signal the kick eventfd after the next doorbell
  *      +72  POSITION u32   a packed virtqueue's: where it goes on, as SET_VRING_BASE has it, once NEXT is published
  *      +76  NEXT u32       where it will go on, when the used descriptor at POSITION is there
+ *
+ * A *direct* queue, this NIC's own extension, has the buffers of somebody whose rings its driver serves: a guest's. Each
+ * frame has a virtio-net header of 12 bytes in front, in the first of its buffers. The sizes of receive buffers are their
+ * own, the device leaves the first half of a receive descriptor as it is, and says whether it saw the MARK in it: so a
+ * driver may put another buffer in a descriptor that it has given away already, and knows afterwards which one was used.
+ *
+ *      receive, read format          {packet buffer u48 | bytes u15 | MARK u1, header buffer u64}
+ *      receive, write-back format    {as it was u64, status u32, length u16, header bytes u16}
  */
 
 export const ADV_DESC_BYTES = 16;
@@ -78,6 +86,17 @@ export const ADV_RXD_STAT_EOP = 2;
 export const ADV_RXD_STAT_L4I = 0x20;
 export const ADV_RXD_STAT_IPCS = 0x40;
 export const ADV_RXD_ERR_IPE = 0x80000000;
+
+// A direct queue's receive descriptors
+export const ADV_DIRECT_ADDRESS_BITS = 48;
+export const ADV_DIRECT_BYTES_MASK = 0x7fff;
+export const ADV_DIRECT_MARK_SHIFT = 63;
+/** Third dword of the write-back format: the descriptor had the MARK when the device used it. */
+export const ADV_DIRECT_STAT_MARK = 0x10000;
+/** Where the header bytes are in the second half of the write-back format: virtio-net header included, 0 if not split. */
+export const ADV_DIRECT_HEADER_SHIFT = 48;
+/** Descriptors that one received frame may take. */
+export const ADV_DIRECT_CHAIN_MAX = 64;
 
 // Register page
 export const ADV_PAGE_BYTES = 4096;

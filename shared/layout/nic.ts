@@ -5,3 +5,4 @@ export * from "./engine/queue.ts";
 export * from "./engine/pool.ts";
 export * from "./engine/tables.ts";
 export * from "./engine/batch.ts";
+export * from "./engine/direct.ts";

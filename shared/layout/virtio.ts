@@ -64,6 +64,7 @@ export const VIRTIO_NET_HDR_HDR_LEN = 2;
 export const VIRTIO_NET_HDR_GSO_SIZE = 4;
 export const VIRTIO_NET_HDR_CSUM_START = 6;
 export const VIRTIO_NET_HDR_CSUM_OFFSET = 8;
+export const VIRTIO_NET_HDR_NUM_BUFFERS = 10;
 
 // §5.1.3 and §6 feature bits
 export const VIRTIO_NET_F_CSUM = 0;

@@ -169,7 +169,14 @@ modeTest(
       { ...changed, mode: "emulated", reason: "plugin-failed", detail: "it trapped" },
       { ...changed, mode: "passthrough", plugin: "advanced" },
       { ...changed, mode: "emulated", reason: "guest-booted", detail: "another guest has booted on the port" },
-      { type: "mode-failed", port: 0, mode: "emulated", reason: "plugin-failed", detail: body.detail },
+      {
+        type: "mode-failed",
+        port: 0,
+        mode: "emulated",
+        dataPath: "copy",
+        reason: "plugin-failed",
+        detail: body.detail,
+      },
     ]);
   },
 );

@@ -1,6 +1,6 @@
 /** The vhost service's API: its ports, changes of their data paths with the reasons why not, and the switch's programme. */
 import { assertEquals } from "@std/assert";
-import { ApiError, type DataPath, type PortState, type SwitchProgramme } from "../../shared/api/mod.ts";
+import { ApiError, type DataPathChange, type PortState, type SwitchProgramme } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/api.ts";
 import type { PortName } from "../../services/vhost/port_context.ts";
@@ -35,7 +35,7 @@ class FakePorts implements PortsPart {
   }
 
   // deno-lint-ignore require-await
-  async setDataPath(name: PortName, path: DataPath): Promise<PortState> {
+  async setDataPath(name: PortName, { dataPath: path }: DataPathChange): Promise<PortState> {
     if (this.trouble) throw this.trouble;
     this.changes.push([name, path]);
     return this.state(name) as PortState;

@@ -131,7 +131,7 @@ function appendBuffers(rx: usize, count: u32, apart: u32): bool {
 let packetType: u32 = 0;
 
 /** Bytes of headers at SPLIT_HEAD, of which `n` are there; 0 if they are of no kind that is split. */
-function headerLength(n: u32): u32 {
+export function headerLength(n: u32): u32 {
   const head = context + SPLIT_HEAD;
   packetType = 0;
   let at: u32 = 12;

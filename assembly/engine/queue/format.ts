@@ -45,6 +45,9 @@ import {
   publishDriverTx,
   scatterDriver,
 } from "./driver.ts";
+import { isDirect } from "./direct_receive.ts";
+import { scatterDirect } from "./direct_scatter.ts";
+import { armSent, pendingSent } from "./driver_sent.ts";
 import { failQueue } from "./interrupts.ts";
 import {
   announcePacked,
@@ -72,7 +75,8 @@ export function pending(q: usize): u32 {
   const flavour = load<u32>(q, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return pendingSplit(q);
   if (flavour == FLAVOUR_PACKED) return pendingPacked(q);
-  return flavour == FLAVOUR_ADVANCED ? pendingAdvanced(q) : pendingDriver(q);
+  if (flavour == FLAVOUR_ADVANCED) return pendingAdvanced(q);
+  return flavour == FLAVOUR_DRIVER_TX ? pendingSent(q) : pendingDriver(q);
 }
 
 /** Descriptors that wait, `most` at the most. */
@@ -120,7 +124,8 @@ export function scatter(rx: usize, first: usize, wait: bool): u32 {
   const flavour = load<u32>(rx, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return scatterSplit(rx, first, wait);
   if (flavour == FLAVOUR_PACKED) return scatterPacked(rx, first, wait);
-  return flavour == FLAVOUR_ADVANCED ? scatterAdvanced(rx, first, wait) : scatterDriver(rx, first, wait);
+  if (flavour != FLAVOUR_ADVANCED) return scatterDriver(rx, first, wait);
+  return isDirect(rx) ? scatterDirect(rx, first, wait) : scatterAdvanced(rx, first, wait);
 }
 
 /** Makes what was given back, or put in, visible to the other side, and interrupts or kicks it if it asked. */
@@ -171,7 +176,8 @@ export function arm(q: usize): bool {
   const flavour = load<u32>(q, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return armSplit(q);
   if (flavour == FLAVOUR_PACKED) return armPacked(q);
-  return flavour == FLAVOUR_ADVANCED ? armAdvanced(q) : armDriver(q);
+  if (flavour == FLAVOUR_ADVANCED) return armAdvanced(q);
+  return flavour == FLAVOUR_DRIVER_TX ? armSent(q) : armDriver(q);
 }
 
 /** Tells the other side that it is polled. */

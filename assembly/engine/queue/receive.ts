@@ -21,6 +21,7 @@ import { finishChecksum } from "../deliver/finish.ts";
 import { outLength } from "../deliver/head.ts";
 import { failRest, note, noteReceived, noteRefused, settle, waitsFor } from "../deliver/results.ts";
 import { beginSegments, nextSegment } from "../deliver/segment.ts";
+import { isDirect, receiveDirect } from "./direct_receive.ts";
 import { receiveAdvanced } from "./advanced_receive.ts";
 import { sendDriver } from "./driver_send.ts";
 import { receiveChains } from "./receive_chains.ts";
@@ -42,7 +43,9 @@ export function receive(rx: usize, at: usize, record: usize, here: u32, wait: bo
 /** Puts one frame in; 0, or the counter that tells why it did not go in. */
 function put(rx: usize, record: usize, head: u32, tag: u32, length: u32): u32 {
   const flavour = load<u32>(rx, Q_FLAVOUR);
-  if (flavour == FLAVOUR_ADVANCED) return receiveAdvanced(rx, record, head, tag);
+  if (flavour == FLAVOUR_ADVANCED) {
+    return isDirect(rx) ? receiveDirect(rx, record, head, tag) : receiveAdvanced(rx, record, head, tag);
+  }
   if (flavour == FLAVOUR_DRIVER_TX) return sendDriver(rx, record, head, tag);
   return receiveChains(rx, record, head, tag, load<u32>(rx, Q_HDR_BYTES) + length);
 }

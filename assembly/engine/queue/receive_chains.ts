@@ -77,7 +77,7 @@ function isTooDear(): bool {
 }
 
 /** Gives the reserved chains back, of which the frame fills the first `need` bytes. */
-function giveBack(rx: usize, chains: u32, need: u32): void {
+export function giveBack(rx: usize, chains: u32, need: u32): void {
   const packed = load<u32>(rx, Q_FLAVOUR) == FLAVOUR_PACKED;
   let left = need;
   for (let i: u32 = 0; i < chains; i++) {
@@ -99,7 +99,7 @@ function giveBack(rx: usize, chains: u32, need: u32): void {
  * Reserves chains until `need` bytes fit. Answers 0, or the counter that tells why they do not. A receiver whose chains
  * take more than RX_WALK_MAX descriptors for one frame breaks the protocol.
  */
-function reserve(rx: usize, need: u32): u32 {
+export function reserve(rx: usize, need: u32): u32 {
   const packed = load<u32>(rx, Q_FLAVOUR) == FLAVOUR_PACKED;
   const size = load<u32>(rx, Q_SIZE);
   const free = packed ? size : pendingSplit(rx);

@@ -8,7 +8,6 @@ import {
   B_UNITS,
   BATCH_FRAMES,
   CTL_NOW_NS,
-  CTL_RATE_BLOCKED,
   Q_BATCH_MOST,
   Q_POOL,
   Q_STATE,
@@ -24,6 +23,7 @@ import { carry } from "../emulate.ts";
 import { checkPending, complete, gather, pending, publishDirty } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { forward } from "../switch/forward.ts";
+import { lookAgain } from "./again.ts";
 import { UNITS_VISIT } from "./cost.ts";
 import { allowance, takeTokens } from "./rate.ts";
 import { charge, shareOf } from "./share.ts";
@@ -47,7 +47,7 @@ export function visit(q: usize, pass: u32): u32 {
   const p = poolAt(load<u32>(q, Q_POOL));
   const byteLimit = allowance(p);
   if (byteLimit == 0) {
-    store<u32>(control(), load<u32>(control(), CTL_RATE_BLOCKED) + 1, CTL_RATE_BLOCKED);
+    lookAgain();
     return 0;
   }
   const share = shareOf(p, q, pass);

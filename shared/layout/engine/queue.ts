@@ -63,6 +63,8 @@ export const Q_HEADER_BYTES = 184;
 export const Q_CARRY_TO = 188;
 /** Driver pairs: the buffers of the ring's descriptors (arena offset), and their IOVA at the other end. */
 export const Q_BUFFERS = 192;
+/** u32: the direct path's state (engine/direct.ts), of both halves of a pair and of its guest's transmit queues; or 0. */
+export const Q_DIRECT = 196;
 export const Q_BUFFERS_IOVA = 200;
 /** u32: a hold ring's buffers that have been handed on. */
 export const Q_RELEASED = 208;
@@ -153,6 +155,8 @@ export const QUEUE_F_KEEP_POSITION = 32;
 export const QUEUE_F_UNDEFERRED = 64;
 /** The NIC's own ring of a pool that is held: what it takes is not yet delivered. */
 export const QUEUE_F_HOLD = 16;
+/** Of an advanced queue: its buffers are those of a guest whose rings its driver serves (advanced.ts). */
+export const QUEUE_F_DIRECT = 64;
 
 // Why a queue stopped ------------------------------------------------------------------------------------------
 
