@@ -3,6 +3,7 @@ export * from "./access.ts";
 export * from "./app.ts";
 export * from "./attach.ts";
 export * from "./deadline.ts";
+export * from "./emulated_path.ts";
 export * from "./events.ts";
 export * from "./guard.ts";
 export * from "./guest.ts";

@@ -1,7 +1,7 @@
 /** Data paths of VFs and the plugins that drive them: what the vf service offers, and the PF passes on. */
 import { z } from "@hono/zod-openapi";
 import type { InForce } from "./problem.ts";
-import { EmulatedPath, PathFrames } from "./vhost.ts";
+import { EmulatedPath, PathFrames } from "./emulated_path.ts";
 
 /** The mode to be in. Without a plugin a guest's own rings are the NIC's, or a plugin is chosen for a guest that takes one. */
 export const ModeRequest = z.strictObject({

@@ -4,7 +4,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { UplinkState } from "./uplink.ts";
-import { EmulatedPath } from "./vhost.ts";
+import { EmulatedPath } from "./emulated_path.ts";
 import { MacAddress, VfPolicy } from "./vf.ts";
 
 /** The address of whoever is the uplink's port: it is beside the PF's own. */

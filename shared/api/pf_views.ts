@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { EngineState, Filter, QueueState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
-import { EmulatedPath } from "./vhost.ts";
+import { EmulatedPath } from "./emulated_path.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
 import { VPORTS_MAX } from "./vport.ts";
 
