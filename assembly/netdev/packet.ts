@@ -40,7 +40,7 @@ function sendMessage(id: u32): usize {
 
 @inline
 function readMessage(id: u32): usize {
-  return N.ND_MESSAGES + (N.ND_RX_SIZE + id) * N.MESSAGE_STRIDE;
+  return N.ND_MESSAGES + (N.ND_QUEUE_SIZE + id) * N.MESSAGE_STRIDE;
 }
 
 /** Writes a message's vectors: the header and the frame of the buffer at `buffer`. */
@@ -54,8 +54,8 @@ function layOutMessage(message: usize, buffer: usize): void {
 }
 
 export function layOutMessages(): void {
-  for (let id: u32 = 0; id < <u32> N.ND_RX_SIZE; id++) layOutMessage(sendMessage(id), rxBuffer(id));
-  for (let id: u32 = 0; id < <u32> N.ND_TX_SIZE; id++) {
+  for (let id: u32 = 0; id < <u32> N.ND_QUEUE_SIZE; id++) {
+    layOutMessage(sendMessage(id), rxBuffer(id));
     const message = readMessage(id);
     layOutMessage(message, txBuffer(id));
     store<u64>(message, native(message + N.MESSAGE_CONTROL), N.MSGHDR_CONTROL);

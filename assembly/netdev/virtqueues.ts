@@ -7,13 +7,21 @@ import * as N from "../../shared/layout/netdev.ts";
 import * as V from "../../shared/layout/virtio.ts";
 import { fail, get, set } from "./state.ts";
 
-const RX_MASK: u32 = N.ND_RX_SIZE - 1;
-const TX_MASK: u32 = N.ND_TX_SIZE - 1;
 /** What `takeReceived` answers if there is nothing; no descriptor has that number. */
 export const NONE: u32 = 0xffffffff;
 
 const WITH_NIC: u32 = 0;
 const WITH_PORT: u32 = 1;
+
+@inline
+function queueSize(): u32 {
+  return get(N.NC_QUEUE_SIZE);
+}
+
+@inline
+function mask(): u32 {
+  return queueSize() - 1;
+}
 
 @inline
 export function rxBuffer(id: u32): usize {
@@ -34,8 +42,8 @@ function rxRoom(): u32 {
 /** Lays both rings out: the NIC gets every receive buffer, and every transmit descriptor is free. */
 export function layOutQueues(): void {
   memory.fill(N.ND_RX_DESC, 0, N.ND_RX_BUFFERS - N.ND_RX_DESC);
-  for (let id: u32 = 0; id < <u32> N.ND_TX_SIZE; id++) freeTransmit(id);
-  for (let id: u32 = 0; id < <u32> N.ND_RX_SIZE; id++) {
+  for (let id: u32 = 0; id < queueSize(); id++) freeTransmit(id);
+  for (let id: u32 = 0; id < queueSize(); id++) {
     const descriptor: usize = N.ND_RX_DESC + id * V.VIRTQ_DESC_BYTES;
     store<u64>(descriptor, rxBuffer(id));
     store<u64>(descriptor, <u64> rxRoom() | (<u64> V.VIRTQ_DESC_F_WRITE << 32), 8);
@@ -62,9 +70,9 @@ export function received(): u32 {
 /** Takes the next frame: its descriptor, and its length with the header << 32. The port fails if it cannot be. */
 export function takeReceived(): u64 {
   const last = get(N.NS_RX_USED);
-  const element = load<u64>(N.ND_RX_USED + V.VIRTQ_USED_RING + (last & RX_MASK) * V.VIRTQ_USED_ELEM_BYTES);
+  const element = load<u64>(N.ND_RX_USED + V.VIRTQ_USED_RING + (last & mask()) * V.VIRTQ_USED_ELEM_BYTES);
   const id = <u32> element;
-  const isOurs = id < <u32> N.ND_RX_SIZE && <u32> load<u8>(N.ND_RX_STATES + id) == WITH_NIC;
+  const isOurs = id < queueSize() && <u32> load<u8>(N.ND_RX_STATES + id) == WITH_NIC;
   if (!isOurs || <u32> (element >> 32) > rxRoom()) {
     fail(N.FAULT_DEVICE, 0);
     return NONE;
@@ -78,7 +86,7 @@ export function takeReceived(): u64 {
 export function giveBackReceived(id: u32): void {
   const idx = get(N.NS_RX_AVAIL);
   store<u8>(N.ND_RX_STATES + id, <u8> WITH_NIC);
-  store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_RING + (idx & RX_MASK) * 2, <u16> id);
+  store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_RING + (idx & mask()) * 2, <u16> id);
   set(N.NS_RX_AVAIL, idx + 1);
 }
 
@@ -99,13 +107,13 @@ export function freeCount(): u32 {
 export function takeFree(): u32 {
   const out = get(N.NS_FREE_OUT);
   set(N.NS_FREE_OUT, out + 1);
-  return load<u16>(N.ND_FREE_LIST + (out & TX_MASK) * 2);
+  return load<u16>(N.ND_FREE_LIST + (out & mask()) * 2);
 }
 
 /** A transmit descriptor is nobody's. */
 export function freeTransmit(id: u32): void {
   const at = get(N.NS_FREE_IN);
-  store<u16>(N.ND_FREE_LIST + (at & TX_MASK) * 2, <u16> id);
+  store<u16>(N.ND_FREE_LIST + (at & mask()) * 2, <u16> id);
   set(N.NS_FREE_IN, at + 1);
 }
 
@@ -115,7 +123,7 @@ export function offerTransmit(id: u32, at: usize, bytes: u32): void {
   store<u64>(descriptor, at);
   store<u64>(descriptor, bytes, 8);
   const idx = get(N.NS_TX_AVAIL);
-  store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_RING + (idx & TX_MASK) * 2, <u16> id);
+  store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_RING + (idx & mask()) * 2, <u16> id);
   set(N.NS_TX_AVAIL, idx + 1);
 }
 
@@ -126,7 +134,7 @@ export function publishTransmit(): bool {
   if (idx == before) return false;
   atomic.store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_IDX, <u16> idx);
   set(N.NS_TX_KICKED, idx);
-  const at: usize = N.ND_TX_USED + V.VIRTQ_USED_RING + N.ND_TX_SIZE * V.VIRTQ_USED_ELEM_BYTES;
+  const at: usize = N.ND_TX_USED + V.VIRTQ_USED_RING + queueSize() * V.VIRTQ_USED_ELEM_BYTES;
   const event: u32 = atomic.load<u16>(at);
   return ((idx - event - 1) & 0xffff) < ((idx - before) & 0xffff);
 }
@@ -140,8 +148,8 @@ function txUsedIdx(): u32 {
 export function takeSent(): u32 {
   const last = get(N.NS_TX_USED);
   if (txUsedIdx() == (last & 0xffff)) return NONE;
-  const id = load<u32>(N.ND_TX_USED + V.VIRTQ_USED_RING + (last & TX_MASK) * V.VIRTQ_USED_ELEM_BYTES);
-  if (untaken() == 0 || id >= <u32> N.ND_TX_SIZE) {
+  const id = load<u32>(N.ND_TX_USED + V.VIRTQ_USED_RING + (last & mask()) * V.VIRTQ_USED_ELEM_BYTES);
+  if (untaken() == 0 || id >= queueSize()) {
     fail(N.FAULT_DEVICE, 0);
     return NONE;
   }
@@ -161,8 +169,8 @@ export function untaken(): u32 {
 /** Asks for an interrupt at used index `rx` of the receive ring, and at `tx` of the transmit ring. */
 @inline
 function setEvents(rx: u32, tx: u32): void {
-  atomic.store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_RING + N.ND_RX_SIZE * 2, <u16> rx);
-  atomic.store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_RING + N.ND_TX_SIZE * 2, <u16> tx);
+  atomic.store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_RING + queueSize() * 2, <u16> rx);
+  atomic.store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_RING + queueSize() * 2, <u16> tx);
 }
 
 /**

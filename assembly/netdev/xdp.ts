@@ -56,7 +56,7 @@ export function startXdp(): void {
   layOutQueues();
   const entries = place(FILL, ENTRIES);
   for (let i: u32 = 0; i < <u32> N.ND_XDP_FILL_SIZE; i++) {
-    store<u64>(entries + i * 8, (<u64> N.ND_RX_SIZE + i) << CHUNK_SHIFT);
+    store<u64>(entries + i * 8, (<u64> N.ND_XDP_QUEUE_SIZE + i) << CHUNK_SHIFT);
   }
   atomic.store<u32>(place(FILL, PRODUCER), N.ND_XDP_FILL_SIZE);
 }
@@ -82,7 +82,7 @@ function takeCompleted(): u32 {
   const entries = place(COMPLETION, ENTRIES);
   for (let i = from; i != end; i++) {
     const address = <u32> load<u64>(entries + (i & (N.ND_XDP_SEND_SIZE - 1)) * 8);
-    giveBackReceived((address >> CHUNK_SHIFT) & (N.ND_RX_SIZE - 1));
+    giveBackReceived((address >> CHUNK_SHIFT) & (N.ND_XDP_QUEUE_SIZE - 1));
   }
   if (end == from) return 0;
   atomic.store<u32>(place(COMPLETION, CONSUMER), end);
@@ -176,7 +176,7 @@ export function abandonXdp(): void {
   for (let i = from; i != end; i++) {
     const entry = entries + (i & (N.ND_XDP_SEND_SIZE - 1)) * DESC_BYTES;
     count(N.NCO_OUT_BYTES, -<u64> load<u32>(entry, 8));
-    giveBackReceived((<u32> load<u64>(entry) >> CHUNK_SHIFT) & (N.ND_RX_SIZE - 1));
+    giveBackReceived((<u32> load<u64>(entry) >> CHUNK_SHIFT) & (N.ND_XDP_QUEUE_SIZE - 1));
   }
   atomic.store<u32>(place(SEND, PRODUCER), from);
   set(N.NS_IN_FLIGHT, get(N.NS_IN_FLIGHT) - (end - from));

@@ -9,14 +9,14 @@
  *      0x004_0000  messages   192 KiB  a msghdr with its vectors and control data for each buffer (packet sockets)
  *      0x008_0000  XDP rings  256 KiB  an AF_XDP socket's four rings, mapped
  *      0x010_0000  virtqueues  64 KiB  ┐
- *      0x011_0000  rx buffers  34 MiB  │ a memory file: all that the NIC sees. IOVAs are offsets in this memory.
- *      0x231_0000  tx buffers  18 MiB  ┘
+ *      0x011_0000  rx buffers  17 MiB  │ a memory file: all that the NIC sees. IOVAs are offsets in this memory.
+ *      0x121_0000  tx buffers  17 MiB  ┘
  *
  * With an AF_XDP socket, its packet memory (UMEM) is in the place of the buffers: chunks of 4 KiB, one for each receive
  * descriptor, and behind them those that the kernel fills.
  */
 
-export const ND_MEMORY_BYTES = 0x3510000;
+export const ND_MEMORY_BYTES = 0x2310000;
 
 export const ND_CONTROL = 0x10000;
 export const ND_IO_RING = 0x20000;
@@ -26,26 +26,26 @@ export const ND_SHARED = 0x100000;
 export const ND_SHARED_BYTES = ND_MEMORY_BYTES - ND_SHARED;
 
 /**
- * Descriptors of each virtqueue; descriptor n has buffer n. A port that does not keep up loses frames of the NIC, but
- * leaves those of the kernel where they are: so it has more room for the first.
+ * Descriptors of each virtqueue; descriptor n has buffer n. Of AF_XDP's smaller buffers there are more: the kernel keeps
+ * one until somebody at the other end has looked at the frame.
  */
-export const ND_RX_SIZE = 512;
-export const ND_TX_SIZE = 256;
+export const ND_QUEUE_SIZE = 256;
+export const ND_XDP_QUEUE_SIZE = 1024;
 
 // Split virtqueues (virtio 1.2 §2.7), receive (from the NIC) and transmit (to it): table, avail ring, used ring.
 export const ND_RX_DESC = 0x100000;
-export const ND_RX_AVAIL = 0x102000;
-export const ND_RX_USED = 0x103000;
-export const ND_TX_DESC = 0x105000;
-export const ND_TX_AVAIL = 0x106000;
-export const ND_TX_USED = 0x107000;
+export const ND_RX_AVAIL = 0x104000;
+export const ND_RX_USED = 0x105000;
+export const ND_TX_DESC = 0x108000;
+export const ND_TX_AVAIL = 0x10c000;
+export const ND_TX_USED = 0x10d000;
 
 /**
  * A buffer has room for the virtio-net header and a frame of 64 KiB with a tag. The header begins so far into it that
  * the frame begins a cache line, and that a tag can be put in before the frame.
  */
 export const ND_RX_BUFFERS = 0x110000;
-export const ND_TX_BUFFERS = 0x2310000;
+export const ND_TX_BUFFERS = 0x1210000;
 export const ND_BUFFER_STRIDE = 0x11000;
 export const ND_BUFFER_OFFSET = 52;
 export const ND_BUFFER_ROOM = ND_BUFFER_STRIDE - ND_BUFFER_OFFSET;
@@ -54,10 +54,10 @@ export const ND_BUFFER_ROOM = ND_BUFFER_STRIDE - ND_BUFFER_OFFSET;
 export const ND_XDP_RINGS = 0x80000;
 export const ND_XDP_RING_STRIDE = 0x10000;
 export const ND_XDP_FILL_SIZE = 2048;
-export const ND_XDP_SEND_SIZE = ND_RX_SIZE;
+export const ND_XDP_SEND_SIZE = ND_XDP_QUEUE_SIZE;
 export const ND_CHUNK_BYTES = 4096;
 export const ND_UMEM = ND_RX_BUFFERS;
-export const ND_UMEM_BYTES = (ND_RX_SIZE + ND_XDP_FILL_SIZE) * ND_CHUNK_BYTES;
+export const ND_UMEM_BYTES = (ND_XDP_QUEUE_SIZE + ND_XDP_FILL_SIZE) * ND_CHUNK_BYTES;
 
 // Control, offsets from ND_CONTROL ----------------------------------------------------------------------------------
 
@@ -84,6 +84,8 @@ export const NC_CQ_MASK = 52;
 export const NC_CQ_ENTRIES = 56;
 /** u32: how far receive buffers are apart. */
 export const NC_RX_STRIDE = 60;
+/** u32: descriptors of each virtqueue, a power of two. */
+export const NC_QUEUE_SIZE = 184;
 /** AF_XDP: for each ring, in the order above, {producer, consumer, flags, entries}: where in this memory they are. */
 export const NC_XDP_RINGS = 64;
 export const NC_XDP_RING_STRIDE = 16;

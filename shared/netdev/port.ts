@@ -43,6 +43,7 @@ export class Port {
   readonly #ended = Promise.withResolvers<string | undefined>();
   #thread: PortThread | undefined;
   #features = 0n;
+  #queueSize = 0;
   #io: PortIo | undefined;
   #hasFailed = false;
   /** What it had counted when its memory was given back. */
@@ -91,8 +92,10 @@ export class Port {
     view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
     const drive = await backend.open(memory);
     view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, drive.kind === "messages" ? 1 : 0, true);
-    const stride = drive.kind === "xdp" ? N.ND_CHUNK_BYTES : N.ND_BUFFER_STRIDE;
-    view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, stride, true);
+    const isXdp = drive.kind === "xdp";
+    this.#queueSize = isXdp ? N.ND_XDP_QUEUE_SIZE : N.ND_QUEUE_SIZE;
+    view.setUint32(N.ND_CONTROL + N.NC_QUEUE_SIZE, this.#queueSize, true);
+    view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, isXdp ? N.ND_CHUNK_BYTES : N.ND_BUFFER_STRIDE, true);
     const thread = new PortThread({
       ...{ memory, module, drive, plain },
       ...{ kick: this.#kick, call: this.#call },
@@ -111,7 +114,7 @@ export class Port {
   async #startQueue(index: number, [desc, avail, used]: [number, number, number]): Promise<void> {
     const isTx = index === TX;
     await this.#device.request({
-      ...{ op: "queueStart", index, flavour: "split", size: isTx ? N.ND_TX_SIZE : N.ND_RX_SIZE, base: 0 },
+      ...{ op: "queueStart", index, flavour: "split", size: this.#queueSize, base: 0 },
       ...{ desc: BigInt(desc), avail: BigInt(avail), used: BigInt(used) },
       ...{ features: this.#features, kick: isTx, call: true },
     }, [...(isTx ? [this.#kick.number] : []), this.#call.number]);

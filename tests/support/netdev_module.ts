@@ -44,6 +44,7 @@ export class TestPort {
     });
     view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, isPacket ? 1 : 0, true);
     view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, N.ND_BUFFER_STRIDE, true);
+    view.setUint32(N.ND_CONTROL + N.NC_QUEUE_SIZE, N.ND_QUEUE_SIZE, true);
     port.module.start();
     port.request(N.REQUEST_RUN);
     return port;
@@ -98,15 +99,15 @@ export class TestPort {
   /** Receive descriptors that the NIC has been given, in order. */
   get offered(): number[] {
     const idx = this.view.getUint16(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_IDX, true);
-    return Array.from({ length: Math.min(idx, N.ND_RX_SIZE) }, (_, i) => {
-      const slot = (idx - Math.min(idx, N.ND_RX_SIZE) + i) % N.ND_RX_SIZE;
+    return Array.from({ length: Math.min(idx, N.ND_QUEUE_SIZE) }, (_, i) => {
+      const slot = (idx - Math.min(idx, N.ND_QUEUE_SIZE) + i) % N.ND_QUEUE_SIZE;
       return this.view.getUint16(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_RING + slot * 2, true);
     });
   }
 
   /** The NIC says that it has put `bytes` bytes into receive descriptor `id`. */
   deliver(id: number, bytes: number): void {
-    const at = N.ND_RX_USED + V.VIRTQ_USED_RING + (this.#rxUsed % N.ND_RX_SIZE) * V.VIRTQ_USED_ELEM_BYTES;
+    const at = N.ND_RX_USED + V.VIRTQ_USED_RING + (this.#rxUsed % N.ND_QUEUE_SIZE) * V.VIRTQ_USED_ELEM_BYTES;
     this.view.setUint32(at, id, true);
     this.view.setUint32(at + 4, bytes, true);
     this.view.setUint16(N.ND_RX_USED + V.VIRTQ_USED_IDX, ++this.#rxUsed & 0xffff, true);
@@ -117,7 +118,7 @@ export class TestPort {
     const idx = this.view.getUint16(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_IDX, true);
     const frames = [];
     for (; this.#txTaken !== idx; this.#txTaken = (this.#txTaken + 1) & 0xffff) {
-      const slot = this.#txTaken % N.ND_TX_SIZE;
+      const slot = this.#txTaken % N.ND_QUEUE_SIZE;
       const id = this.view.getUint16(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_RING + slot * 2, true);
       const descriptor = N.ND_TX_DESC + id * V.VIRTQ_DESC_BYTES;
       frames.push({
@@ -133,7 +134,7 @@ export class TestPort {
   sent(...ids: number[]): void {
     for (const id of ids) {
       const idx = this.view.getUint16(N.ND_TX_USED + V.VIRTQ_USED_IDX, true);
-      const at = N.ND_TX_USED + V.VIRTQ_USED_RING + (idx % N.ND_TX_SIZE) * V.VIRTQ_USED_ELEM_BYTES;
+      const at = N.ND_TX_USED + V.VIRTQ_USED_RING + (idx % N.ND_QUEUE_SIZE) * V.VIRTQ_USED_ELEM_BYTES;
       this.view.setUint32(at, id, true);
       this.view.setUint16(N.ND_TX_USED + V.VIRTQ_USED_IDX, (idx + 1) & 0xffff, true);
     }

@@ -14,7 +14,7 @@ function first<T>(list: readonly T[]): T {
 
 Deno.test("frames go both ways, and every buffer comes back", async () => {
   const port = await TestPort.start();
-  assertEquals(port.offered.length, N.ND_RX_SIZE);
+  assertEquals(port.offered.length, N.ND_QUEUE_SIZE);
   port.module.wake();
   // More than there are descriptors, several times.
   for (let round = 0; round < 20; round++) {
@@ -29,7 +29,7 @@ Deno.test("frames go both ways, and every buffer comes back", async () => {
     const taken = port.taken();
     assertEquals(taken.map(({ bytes }) => bytes), reads.map(() => 112));
     port.sent(...taken.map(({ id }) => id));
-    assertEquals(new Set(port.offered).size, N.ND_RX_SIZE);
+    assertEquals(new Set(port.offered).size, N.ND_QUEUE_SIZE);
   }
   const { out_frames, out_bytes, in_frames = 0, in_bytes } = port.counters;
   assertEquals([out_frames, out_bytes, in_bytes], [1280, 1280 * 60, in_frames * 100]);
@@ -49,7 +49,7 @@ Deno.test("what the kernel does not take is dropped, counted by its reason, and 
     port.complete(...submissions.map((one) => [one, one.isRead ? EAGAIN : -errno] as [typeof one, number]));
   }
   assertEquals(port.counters, { out_busy: 3, out_down: 2, out_too_long: 1, out_refused: 1 });
-  assertEquals(new Set(port.offered).size, N.ND_RX_SIZE);
+  assertEquals(new Set(port.offered).size, N.ND_QUEUE_SIZE);
   // One that has no frame in it is not handed to the kernel at all.
   port.deliver(port.offered[0] as number, 12 + 13);
   assertEquals(port.submissions().length, 0);
@@ -69,7 +69,7 @@ Deno.test("a file that is gone ends the port; what the NIC still hands over is c
 
 Deno.test("a NIC that uses what it does not have, or writes more than there is room for, ends the port", async () => {
   const lies: ((port: TestPort) => void)[] = [
-    (port) => port.deliver(N.ND_RX_SIZE, 72),
+    (port) => port.deliver(N.ND_QUEUE_SIZE, 72),
     (port) => port.deliver(0xffffffff, 72),
     (port) => port.deliver(3, N.ND_BUFFER_ROOM + 1),
     (port) => {
@@ -99,7 +99,7 @@ Deno.test("reads: as many as bring something, none without a descriptor, none on
     port.complete(...reads.map((read) => [read, 12 + 60] as [typeof read, number]));
   }
   assertEquals(counts.slice(0, 7), [1, 2, 4, 8, 16, 32, 64]);
-  assertEquals(counts.reduce((sum, n) => sum + n, 0), N.ND_TX_SIZE);
+  assertEquals(counts.reduce((sum, n) => sum + n, 0), N.ND_QUEUE_SIZE);
   assertEquals(port.module.mayRead(), 0);
   assertEquals(port.module.arm(), 0);
   const taken = port.taken();
