@@ -155,6 +155,21 @@ function memoryText(memory: Vf["memory"]): string {
   return `${mib} MiB in ${memory.regions} regions${memory.sealed ? "" : ", not sealed"}`;
 }
 
+/** What the VF's guest has of its limits, and what it was refused. */
+function limitFacts(limits: Vf["limits"]): [string, string][] {
+  if (!limits) return [["limits", UNKNOWN]];
+  const { memory, buffered, receives, submissions, refused } = limits;
+  const mib = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(1)}`.replace(/\.0$/, "");
+  const refusals = Object.entries(refused).map(([limit, times]) => `${limit} ${times}×`);
+  return [
+    ["mapped memory", `${mib(memory.used)} of ${mib(memory.limit)} MiB`],
+    ["waiting frames", `${mib(buffered.used)} of ${mib(buffered.limit)} MiB`],
+    ["receive entries", `${receives.used} of ${receives.limit}, ${receives.posted} posted`],
+    ["transmit entries", `${submissions.used} of ${submissions.limit}, ${submissions.posted} posted`],
+    ...(refusals.length > 0 ? [["refused", refusals.join(", ")] as [string, string]] : []),
+  ];
+}
+
 /** A policy, in the words by which it is set. */
 function policyFacts(vf: PortPolicy): [string, string | number][] {
   return [
@@ -207,6 +222,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ...(vf.uplink?.reason === undefined ? [] : [["reason", vf.uplink.reason] as [string, string]]),
     ...(vf.lastDetach === undefined ? [] : [["last detach", vf.lastDetach] as [string, string]]),
     ["memory", memoryText(vf.memory)],
+    ...limitFacts(vf.limits),
     ["learned MACs", vf.learnedMacs ?? UNKNOWN],
   ]);
   const queues = (vf.queues ?? []).map((queue) => [

@@ -1,6 +1,7 @@
 /** One VF's lease: the right to drive its queues. It belongs to one connection of the device socket, and ends once. */
 import type { Request } from "../../shared/device/mod.ts";
-import { type DomainLimits, type Engine, Tenant } from "../../shared/engine/mod.ts";
+import { RING_ENTRIES_MAX } from "../../shared/api/limits.ts";
+import { type Engine, Tenant, type TenantLimits } from "../../shared/engine/mod.ts";
 import type { Hold } from "./hold.ts";
 import { RegisterPage } from "./registers.ts";
 
@@ -32,12 +33,15 @@ export class Lease extends Tenant {
   readonly #engine: Engine;
   #registers: RegisterPage | undefined;
 
-  constructor(engine: Engine, pool: number, limits: DomainLimits, request: AttachRequest, terms: LeaseTerms) {
-    super(engine, pool, limits);
+  constructor(engine: Engine, pool: number, limits: TenantLimits, request: AttachRequest, terms: LeaseTerms) {
+    // What a guest drives itself is passthrough, whatever it calls it.
+    const mode = terms.hold ? "passthrough" : request.mode;
+    // The rings of the hypervisor's own drivers are as long as those make them.
+    const own = { receivesMax: RING_ENTRIES_MAX, submissionsMax: RING_ENTRIES_MAX };
+    super(engine, pool, mode === "emulated" ? { ...limits, ...own } : limits);
     this.#engine = engine;
     this.owner = request.owner;
-    // What a guest drives itself is passthrough, whatever it calls it.
-    this.mode = terms.hold ? "passthrough" : request.mode;
+    this.mode = mode;
     // The guest behind that engine is interrupted by the policy there: two waits would add up.
     this.queues.areDeferred = this.mode === "passthrough";
     this.plugin = request.plugin;

@@ -6,14 +6,14 @@
 import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import { type Attached, DeviceRefusal, type Request } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
-import type { Programme, TakenBack } from "../../shared/api/nic.ts";
+import type { Limits, Programme, TakenBack } from "../../shared/api/nic.ts";
 import {
-  type DomainLimits,
   type Engine,
   poolName,
   QUEUE_FEATURES,
   Queues,
   ringName,
+  type TenantLimits,
   Tenants,
 } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
@@ -25,7 +25,7 @@ type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 export type LeaseRequest = Exclude<Request, { op: "attach" | "watch" | "announce" }>;
 
 /** Settings of leases. */
-export interface LeaseOptions extends DomainLimits {
+export interface LeaseOptions extends TenantLimits {
   /** How long queues go on after their owner died. */
   graceMs: number;
 }
@@ -65,6 +65,13 @@ export class Leases {
   /** The lease of a pool. */
   of(pool: number): Lease | undefined {
     return this.#leases.get(pool);
+  }
+
+  /** What a pool's guest has, and may have at most; frames that a hold keeps for it are buffered too. */
+  usage(pool: number): Limits {
+    const usage = this.#tenants.usage(pool, this.#options);
+    const held = this.holds.of(pool)?.heldBytes ?? 0;
+    return { ...usage, buffered: { ...usage.buffered, used: usage.buffered.used + held } };
   }
 
   /** Whether a VF is allotted to a guest that has none: then nobody drives it but that guest. */

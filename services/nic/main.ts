@@ -5,6 +5,9 @@ import {
   accessOf,
   type AccessOptions,
   cpuList,
+  limitCommand,
+  type LimitOptions,
+  limitsOf,
   log,
   parseListen,
   runService,
@@ -21,7 +24,7 @@ import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 import { Uplinks } from "./uplinks.ts";
 
-const options = accessCommand(new Command("nic"))
+const options = limitCommand(accessCommand(new Command("nic")), true)
   .description("The NIC: embedded switch, queues, device socket")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
@@ -30,19 +33,15 @@ const options = accessCommand(new Command("nic"))
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping (default: adaptive)", wholeNumber(0, 1_000_000))
   .option("--grace-ms <n>", "queues go on this long after their driver service died", wholeNumber(0, 3_600_000), 10_000)
-  .option("--vf-memory-mib <n>", "memory one VF may map", wholeNumber(1, 4096), 2048)
-  .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
   .opts<
-    AccessOptions & {
+    AccessOptions & Required<LimitOptions> & {
       socket: string;
       guestSocket?: string;
       socketGroup?: number;
       engineCpus: number[];
       spinUs?: number;
       graceMs: number;
-      vfMemoryMib: number;
-      sealedOnly: boolean;
     }
   >();
 
@@ -53,8 +52,7 @@ await runService("nic", async () => {
   const died = Promise.withResolvers<void>();
   engine.onDeath = (reason) => died.reject(new Error(`the engine died: ${reason}`));
   const nic = new Nic(engine, {
-    bytesMax: options.vfMemoryMib * 1024 ** 2,
-    sealedOnly: options.sealedOnly,
+    ...limitsOf(options),
     graceMs: options.graceMs,
   });
   nic.subscribe((event) => {

@@ -216,6 +216,7 @@ export class Nic {
         sealed: regions.every((region) => region.sealed),
       },
       queues: lease?.queues.states() ?? [],
+      limits: this.leases.usage(pool),
       ...(lastDetach === undefined ? {} : { lastDetach }),
       learnedMacs: this.pools.learned(pool),
       counters: this.pools.counters(pool),

@@ -1,7 +1,7 @@
 /** Prometheus metrics of the NIC and its VFs, read from the NIC at each scrape. */
 import { Counter, Gauge, Registry } from "prom-client";
 import { COUNTERS, ENGINE_TIMES } from "../../shared/layout/counter_names.ts";
-import type { EngineState, NicState } from "../../shared/api/mod.ts";
+import type { EngineState, Limits, NicState } from "../../shared/api/mod.ts";
 
 const NS = 1e-9;
 
@@ -55,6 +55,36 @@ function countUplinks({ uplinks }: NicState, registry: Registry): void {
   }
 }
 
+/** What each VF's guest has and may have: name, what it is, and where it stands. */
+const LIMITED: [string, string, (limits: Limits) => Limits["memory"]][] = [
+  ["memory_bytes", "Memory that the guest has mapped, in whole windows", ({ memory }) => memory],
+  ["buffered_bytes", "Frames that wait for the guest while it has no room", ({ buffered }) => buffered],
+  ["receive_entries", "Entries of the guest's receive rings", ({ receives }) => receives],
+  ["transmit_entries", "Entries of the guest's transmit rings", ({ submissions }) => submissions],
+];
+
+/** Each limit beside what is in use of it, and refusals by the limit's name. */
+function limitMetrics({ vfs }: NicState, registers: Registry[]): void {
+  const labelNames = ["vf"];
+  for (const [name, help, read] of LIMITED) {
+    const used = new Gauge({ name: `ringfabric_vf_${name}`, help, labelNames, registers });
+    const limit = new Gauge({ name: `ringfabric_vf_limit_${name}`, help: `Limit: ${help}`, labelNames, registers });
+    vfs.forEach(({ limits }, vf) => {
+      used.set({ vf }, read(limits).used);
+      limit.set({ vf }, read(limits).limit);
+    });
+  }
+  const refusals = new Counter({
+    name: "ringfabric_vf_limit_refusals_total",
+    help: "Requests of the VF's guest that a limit refused",
+    labelNames: ["vf", "limit"],
+    registers,
+  });
+  vfs.forEach(({ limits }, vf) => {
+    for (const [limit, times] of Object.entries(limits.refused)) refusals.inc({ vf, limit }, times);
+  });
+}
+
 /** The last scrape's busy and up time, for the ratio between two scrapes. */
 export class Metrics {
   #busyNs = 0;
@@ -99,6 +129,7 @@ export class Metrics {
       ...state.vfs.map((pool, vf): [string, NicState["pf"]] => [String(vf), pool]),
       ["uplink", state.uplink],
     ];
+    limitMetrics(state, registers);
     for (const [name, help] of COUNTERS) {
       const counter = new Counter({ name: `ringfabric_vf_${name}_total`, help, labelNames: ["vf"], registers });
       for (const [vf, pool] of pools) counter.inc({ vf }, pool.counters[name] ?? 0);

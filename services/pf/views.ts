@@ -47,7 +47,7 @@ function uplinkLine(settings: Settings, pool: PoolName, seen: Seen) {
 export function vfView(settings: Settings, id: number, seen: Seen, runDir: string): Vf {
   const pool = seen.state?.vfs[id];
   // An emulated guest's rings are the vhost service's; the VF's own are its engine's.
-  const guestQueues = pool?.mode === "emulated" && seen.ports.find(({ port }) => port === id)?.session?.queues;
+  const guest = pool?.mode === "emulated" ? seen.ports.find(({ port }) => port === id)?.session : undefined;
   return {
     id,
     ...settings.vfs[id] as VfPolicy,
@@ -60,7 +60,8 @@ export function vfView(settings: Settings, id: number, seen: Seen, runDir: strin
     attached: pool?.attached ?? null,
     ...(pool?.owner === undefined ? {} : { owner: pool.owner }),
     memory: pool?.memory ?? null,
-    queues: guestQueues || pool?.queues || null,
+    queues: guest?.queues ?? pool?.queues ?? null,
+    limits: guest?.limits ?? pool?.limits ?? null,
     ...(pool?.lastDetach === undefined ? {} : { lastDetach: pool.lastDetach }),
     learnedMacs: pool?.learnedMacs ?? null,
   };

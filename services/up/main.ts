@@ -5,6 +5,7 @@ import {
   defaultRunDir,
   formatUplinkSpec,
   isLoopback,
+  limitCommand,
   list,
   oneLine,
   parseListen,
@@ -82,7 +83,7 @@ function readUplink(text: string | undefined, address: string | undefined): Pick
   throw new Error(`--uplink-address ${address} ${whole.error.issues[0]?.message}`);
 }
 
-const command = new Command("up")
+const command = limitCommand(new Command("up"), false)
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
   .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
@@ -112,8 +113,6 @@ const command = new Command("up")
     "µs that the engines poll without work before they sleep (default: the NIC adapts; 0 with more guests than CPUs)",
     wholeNumber(0, 1_000_000),
   )
-  .option("--vf-memory-mib <n>", "how much memory one guest may map", wholeNumber(1, 4096))
-  .option("--sealed-only", "refuse guests whose memory could be truncated", false)
   .option("--no-token", "let everybody in who reaches an API: every user and web page of this machine")
   .option("--json", "one line of JSON when ready, for programs", false)
   .parse();

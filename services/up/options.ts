@@ -1,8 +1,8 @@
 /** How a fabric is started, as `up` and `demo` read it from their command lines. */
-import type { UplinkSpec } from "../../shared/api/mod.ts";
+import type { LimitOptions, UplinkSpec } from "../../shared/api/mod.ts";
 
 /** How a fabric is started. */
-export interface Options {
+export interface Options extends LimitOptions {
   vfs?: number;
   guests: number;
   guestArgs?: string;
@@ -21,8 +21,6 @@ export interface Options {
   runDir: string;
   engineCpus?: string;
   spinUs?: number;
-  vfMemoryMib?: number;
-  sealedOnly: boolean;
   json: boolean;
   /** False: everybody who reaches an API may ask everything. */
   token: boolean;

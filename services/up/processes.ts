@@ -1,6 +1,6 @@
 /** The command line and the permissions of each process of a fabric: no service has more than it needs. */
 import { fromFileUrl, relative, resolve } from "@std/path";
-import { accessFile, groupId, socketPath } from "../../shared/api/mod.ts";
+import { accessFile, groupId, limitArguments, socketPath } from "../../shared/api/mod.ts";
 import { PLUGIN_DIR, ROOT } from "../../shared/wasm/load.ts";
 import type { ChildSpec } from "./child.ts";
 import type { Options } from "./options.ts";
@@ -34,8 +34,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
         ...["--guest-socket", `${runDir}/passthrough.sock`],
         ...optional("--engine-cpus", options.engineCpus),
         ...optional("--spin-us", spinUs),
-        ...optional("--vf-memory-mib", options.vfMemoryMib),
-        ...(options.sealedOnly ? ["--sealed-only"] : []),
+        ...limitArguments(options),
       ],
     },
     {
@@ -58,8 +57,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
         ...optional("--socket-group", options.socketGroup === undefined ? undefined : groupId(options.socketGroup)),
         ...optional("--front-ends", options.frontEnds === undefined ? undefined : resolve(options.frontEnds)),
         ...optional("--spin-us", spinUs),
-        ...optional("--vf-memory-mib", options.vfMemoryMib),
-        ...(options.sealedOnly ? ["--sealed-only"] : []),
+        ...limitArguments(options),
       ],
     },
     {

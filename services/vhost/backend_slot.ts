@@ -1,5 +1,5 @@
 /** Who serves a session's rings now: the data path, its backend, and what the port may still ask of it. */
-import type { PathFrames, QueueState } from "../../shared/api/mod.ts";
+import type { PathFrames } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
 import { requestCost } from "../../shared/engine/mod.ts";
 import type { SessionContext } from "./port_context.ts";
@@ -25,9 +25,9 @@ export class BackendSlot {
     return this.#path;
   }
 
-  /** The guest's queues, if this service's engine has them. */
-  get queues(): QueueState[] | undefined {
-    return this.#backend?.queues;
+  /** The guest's queues, and what it has of its limits, if this service's engine serves them. */
+  get rings(): RingBackend["rings"] {
+    return this.#backend?.rings;
   }
 
   /** How the guest's frames have gone, of a path that tells. */

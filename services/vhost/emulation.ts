@@ -5,7 +5,7 @@
  */
 import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { announce, coalescePatch, type DomainLimits, Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
+import { announce, coalescePatch, Engine, Tenant, type TenantLimits, Tenants } from "../../shared/engine/mod.ts";
 import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { DriverPair } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
@@ -14,7 +14,7 @@ import type { DriverPairOptions } from "./pair_options.ts";
 const UPLINK_RETRY_MS = 200;
 
 /** Settings of emulated mode's engine. */
-export interface EmulationOptions extends DomainLimits {
+export interface EmulationOptions extends TenantLimits {
   cpus: number[];
   spinUs: number;
 }
@@ -26,7 +26,8 @@ export type UplinkOptions = Pick<DriverPairOptions, "deviceSocket" | "reactor">;
 export class Emulation {
   readonly engine: Engine<SwitchExports>;
   readonly tenants: Tenants;
-  readonly #limits: DomainLimits;
+  /** What one guest may have. */
+  readonly limits: TenantLimits;
   readonly #pairs = new Set<DriverPair>();
   readonly #claimed = new Set<number>();
   #uplink: DriverPair | undefined;
@@ -35,9 +36,9 @@ export class Emulation {
   #connecting: Promise<void> | undefined;
   #closed = false;
 
-  private constructor(engine: Engine<SwitchExports>, limits: DomainLimits) {
+  private constructor(engine: Engine<SwitchExports>, limits: TenantLimits) {
     this.engine = engine;
-    this.#limits = limits;
+    this.limits = limits;
     this.tenants = new Tenants(engine, () => {});
     this.tenants.extraActive = () => [...this.#pairs].flatMap(({ active }) => active);
   }
@@ -58,7 +59,7 @@ export class Emulation {
   /** Lets a guest into a pool that is known to be its own. */
   enterAt(pool: number): Tenant {
     if (this.#claimed.has(pool)) throw new DeviceRefusal("in-use", `pool ${pool} is taken`);
-    const tenant = new Tenant(this.engine, pool, this.#limits);
+    const tenant = new Tenant(this.engine, pool, this.limits);
     this.#claimed.add(pool);
     this.tenants.add(tenant);
     return tenant;

@@ -1,7 +1,7 @@
 /** Ring backends in this service's engine: what the emulated path and the software switch have in common. */
 import type { PathFrames } from "../../shared/api/mod.ts";
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
-import type { QueueState, Tenant } from "../../shared/engine/mod.ts";
+import type { Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
 import type { Emulation } from "./emulation.ts";
 import type { PortContext } from "./port_context.ts";
@@ -23,8 +23,9 @@ export abstract class LocalBackend implements RingBackend {
   /** Gets a pool of the engine. */
   protected abstract enter(): Tenant;
 
-  get queues(): QueueState[] | undefined {
-    return this.tenant?.queues.states();
+  get rings(): RingBackend["rings"] {
+    const { tenant, emulation: { tenants, limits } } = this;
+    return tenant && { queues: tenant.queues.states(), limits: tenants.usage(tenant.pool, limits) };
   }
 
   // deno-lint-ignore require-await

@@ -6,6 +6,9 @@ import {
   accessOf,
   type AccessOptions,
   cpuList,
+  limitCommand,
+  type LimitOptions,
+  limitsOf,
   parseListen,
   runService,
   serve,
@@ -18,7 +21,7 @@ import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
 import { SoftwareSwitch } from "./software_switch.ts";
 
-const options = accessCommand(new Command("vhost"))
+const options = limitCommand(accessCommand(new Command("vhost")), true)
   .description("vhost-user back-end: guests attach here")
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8081"))
   .requiredOption("--nic-socket <path>", "the NIC's device socket")
@@ -27,19 +30,15 @@ const options = accessCommand(new Command("vhost"))
   .option("--socket-group <gid>", "group that may connect to the VFs' sockets", wholeNumber(0, 2 ** 32 - 2))
   .option("--engine-cpus <list>", "CPUs of the worker that carries emulated mode", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
-  .option("--vf-memory-mib <n>", "memory one guest may map", wholeNumber(1, 4096), 2048)
-  .option("--sealed-only", "refuse guest memory that could be truncated", false)
   .parse()
   .opts<
-    AccessOptions & {
+    AccessOptions & Required<LimitOptions> & {
       nicSocket: string;
       runDir: string;
       frontEnds?: string;
       socketGroup?: number;
       engineCpus: number[];
       spinUs: number;
-      vfMemoryMib: number;
-      sealedOnly: boolean;
     }
   >();
 
@@ -50,8 +49,7 @@ await runService("vhost", async () => {
   const emulation = await Emulation.start({
     cpus: options.engineCpus,
     spinUs: options.spinUs,
-    bytesMax: options.vfMemoryMib * 1024 ** 2,
-    sealedOnly: options.sealedOnly,
+    ...limitsOf(options),
   });
   const died = Promise.withResolvers<void>();
   emulation.engine.onDeath = (reason) => died.reject(new Error(`the engine of emulated mode died: ${reason}`));

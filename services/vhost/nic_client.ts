@@ -15,7 +15,7 @@ const REATTACH_PAUSE_MS = 100;
 /** A session's end of one VF's lease. */
 export class NicClient implements RingBackend {
   /** They are the NIC's. */
-  readonly queues = undefined;
+  readonly rings = undefined;
   readonly #context: PortContext;
   readonly #events: RingBackendEvents;
   #device: DeviceClient | undefined;

@@ -3,7 +3,7 @@
  * (emulated), or this service's software switch (a vport). A session asks all of them the same things, in the words of
  * the device socket, so that one can take over from the other while the guest runs.
  */
-import type { DataPath, PathFrames, PortState, QueueState } from "../../shared/api/mod.ts";
+import type { DataPath, Limits, PathFrames, PortState, QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
 
 /** Who serves the rings, and in emulated mode how: `emulated` copies. */
@@ -37,8 +37,8 @@ export interface RingBackend {
   /** Gets hold of what it serves them with. Throws DeviceRefusal. */
   attach(): Promise<void>;
   request: Ask;
-  /** The guest's queues, if they are this service's. */
-  readonly queues: QueueState[] | undefined;
+  /** The guest's queues, and what it has of its limits, if they are this service's. */
+  readonly rings: { queues: QueueState[]; limits: Limits } | undefined;
   /** What the PF has set of the port has changed. */
   settingsChanged(): void;
   /**

@@ -6,7 +6,7 @@ import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
-import type { PathFrames, QueueState } from "../../shared/api/mod.ts";
+import type { PathFrames } from "../../shared/api/mod.ts";
 import { VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
@@ -51,10 +51,10 @@ export class Rings implements RingsPart {
     return this.#slot.path;
   }
 
-  /** How the guest's frames have gone, and its queues, of a path that tells; for the API. */
-  get shown(): { frames?: PathFrames; queues?: QueueState[] } {
-    const { frames, queues } = this.#slot;
-    return { ...(frames === undefined ? {} : { frames }), ...(queues === undefined ? {} : { queues }) };
+  /** How the guest's frames have gone, its queues and limits, of a path that tells; for the API. */
+  get shown(): { frames?: PathFrames } & Partial<NonNullable<BackendSlot["rings"]>> {
+    const { frames, rings } = this.#slot;
+    return { ...(frames === undefined ? {} : { frames }), ...rings };
   }
 
   get all(): Vring[] {

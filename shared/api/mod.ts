@@ -15,6 +15,7 @@ export * from "./nic.ts";
 export * from "./openapi.ts";
 export * from "./operation.ts";
 export * from "./operations.ts";
+export * from "./limits.ts";
 export * from "./options.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";

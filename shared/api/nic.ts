@@ -68,6 +68,24 @@ export const QueueState = z.object({
 }).openapi("QueueState");
 export type QueueState = z.output<typeof QueueState>;
 
+const use = { used: z.int(), limit: z.int() };
+
+/** What a pool's guest has, and may have at most. */
+export const Limits = z.object({
+  memory: z.object(use).openapi({ description: "Bytes that are mapped, each region in whole windows of 2 MiB" }),
+  buffered: z.object(use).openapi({ description: "Bytes of frames that wait for it while it has no room" }),
+  receives: z.object({ ...use, posted: z.int() }).openapi({
+    description: "Entries of its receive rings; posted: buffers in them just now",
+  }),
+  submissions: z.object({ ...use, posted: z.int() }).openapi({
+    description: "Entries of its transmit rings; posted: descriptors in them just now",
+  }),
+  refused: z.record(z.string(), z.int()).openapi({
+    description: "What it was refused for a limit, by the limit's name",
+  }),
+}).openapi("Limits");
+export type Limits = z.output<typeof Limits>;
+
 /** State of one pool. */
 export const PoolState = z.object({
   attached: z.boolean(),
@@ -82,6 +100,7 @@ export const PoolState = z.object({
     sealed: z.boolean().openapi({ description: "Whether the guest's memory files can no longer shrink" }),
   }),
   queues: z.array(QueueState),
+  limits: Limits,
   lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
   learnedMacs: z.int(),
   counters: z.record(z.string(), z.int()),

@@ -1,6 +1,6 @@
 /** What the PF's API shows and takes: VFs, vports, the NIC. */
 import { z } from "@hono/zod-openapi";
-import { EngineState, Filter, QueueState, uplinkVlansShape } from "./nic.ts";
+import { EngineState, Filter, Limits, QueueState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
@@ -50,6 +50,7 @@ export const Vf = z.object({
   owner: z.string().optional(),
   memory: z.object({ bytes: z.int(), regions: z.int(), sealed: z.boolean() }).nullable(),
   queues: z.array(QueueState).nullable(),
+  limits: Limits.nullable(),
   lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
   learnedMacs: z.int().nullable(),
 }).openapi("Vf");

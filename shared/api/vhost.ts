@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { EmulatedPath, PathFrames } from "./emulated_path.ts";
 import { LinkPatch } from "./guest.ts";
-import { QueueState } from "./nic.ts";
+import { Limits, QueueState } from "./nic.ts";
 
 /** What a session negotiated. */
 export const SessionState = z.object({
@@ -12,6 +12,7 @@ export const SessionState = z.object({
   memoryRegions: z.int(),
   frames: PathFrames.optional(),
   lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),
+  limits: Limits.optional().openapi({ description: "What the guest has, if this service's own engine serves it" }),
   queues: z.array(QueueState).optional().openapi({ description: "Those that this service's own engine serves" }),
   vrings: z.array(z.object({
     index: z.int(),

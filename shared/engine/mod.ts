@@ -8,6 +8,7 @@ export { advancedOffloads, GUEST_OFFLOADS, OFFLOAD_FEATURES, offloadsOf } from "
 export { QUEUE_FEATURES } from "./queue_request.ts";
 export { QUEUE_REASONS, type QueueState } from "./queue_state.ts";
 export * from "./queues.ts";
+export * from "./limits.ts";
 export type { DomainLimits } from "./regions.ts";
 export * from "./tenants.ts";
 export type { FilterExports } from "./filter_plan.ts";

@@ -22,12 +22,15 @@ import {
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
+  Q_RELEASED,
   Q_SIZE,
   Q_STATE,
   Q_USED,
+  Q_USED_IDX,
   QUEUE_F_HOLD,
   QUEUE_F_MRG_RXBUF,
   QUEUE_RUNNING,
+  QUEUE_SIZE_MAX,
 } from "../layout/nic.ts";
 import {
   VIRTIO_NET_HDR_BYTES,
@@ -36,23 +39,40 @@ import {
   VIRTQ_AVAIL_RING,
   VIRTQ_DESC_BYTES,
   VIRTQ_DESC_F_WRITE,
+  VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_RING,
 } from "../layout/virtio.ts";
-import { type Arena, ArenaFullError, type Window } from "../os/mod.ts";
+import { type Arena, ArenaFullError, type Window, WINDOW_BYTES } from "../os/mod.ts";
 import { DeviceRefusal } from "../device/mod.ts";
 import type { Engine } from "./engine.ts";
 
-/**
- * Frames of up to 500 bytes that fit; longer ones take several buffers. 4 MiB of frames are a mode change's worth at full
- * speed, and what a TCP connection has on its way to a guest that does not run for a moment.
- */
+/** Frames of up to 500 bytes that fit, if nothing else is said; longer ones take several buffers. */
 export const PACKET_BUFFERS = 8192;
-const BUFFER_BYTES = 512;
+export const BUFFER_BYTES = 512;
+/** Room for one frame of 64 KiB. */
+const BUFFERS_MIN = 256;
+/** What all pools' buffers may have, together, of the arena: each pool as much as any other. */
+const ALL_BUFFERS_BYTES = 256 * 1024 ** 2;
 
-// Where things lie in the window.
-const DESC = 0x1000;
-const AVAIL = 0x21000;
-const USED = 0x26000;
-const POOL_OF_BUFFERS = 0x40000;
+/** How many buffers a pool has, where it may have `bytesMax` and one of `pools` is its own; 0: none. */
+export function buffersOf(bytesMax: number, pools: number): number {
+  const most = Math.min(bytesMax, ALL_BUFFERS_BYTES / Math.max(1, pools)) / BUFFER_BYTES;
+  return most < BUFFERS_MIN ? 0 : 2 ** Math.floor(Math.log2(most));
+}
+
+/** Where things lie in the window of `count` buffers. */
+function placesOf(count: number) {
+  const [desc, page] = [0x1000, 0x1000];
+  const avail = desc + count * VIRTQ_DESC_BYTES;
+  const used = avail + Math.ceil((VIRTQ_AVAIL_RING + (count + 1) * 2) / page) * page;
+  const buffers = used + Math.ceil((VIRTQ_USED_RING + count * VIRTQ_USED_ELEM_BYTES + 2) / page) * page;
+  return { desc, avail, used, buffers, bytes: buffers + count * BUFFER_BYTES };
+}
+
+/** What `count` buffers take of the arena. */
+export function bufferWindowBytes(count: number): number {
+  return Math.ceil(placesOf(count).bytes / WINDOW_BYTES) * WINDOW_BYTES;
+}
 
 /** One pool's packet buffer. */
 export class PacketBuffer {
@@ -61,13 +81,16 @@ export class PacketBuffer {
   readonly queue: number;
   readonly #window: Window;
   readonly #arena: Arena;
+  readonly #view: DataView;
 
-  /** Throws DeviceRefusal `arena-full`. */
-  constructor(arena: Arena, view: DataView, pool: number) {
+  /** `count`: its buffers, a power of two. Throws DeviceRefusal `arena-full`. */
+  constructor(arena: Arena, view: DataView, pool: number, count = PACKET_BUFFERS) {
     this.pool = pool;
     this.#arena = arena;
+    this.#view = view;
+    const places = placesOf(count);
     try {
-      this.#window = arena.allocate(POOL_OF_BUFFERS + PACKET_BUFFERS * BUFFER_BYTES);
+      this.#window = arena.allocate(places.bytes);
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
       throw new DeviceRefusal("arena-full", `no room for the pool's frames: ${error.message}`);
@@ -76,29 +99,42 @@ export class PacketBuffer {
     this.queue = at;
     view.setUint32(at + Q_STATE, QUEUE_RUNNING, true);
     view.setUint32(at + Q_FLAVOUR, FLAVOUR_SPLIT, true);
-    view.setUint32(at + Q_SIZE, PACKET_BUFFERS, true);
+    view.setUint32(at + Q_SIZE, count, true);
     view.setUint32(at + Q_FLAGS, QUEUE_F_MRG_RXBUF | QUEUE_F_HOLD, true);
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
     view.setUint16(at + Q_OFFLOADS, OFFLOADS_ALL, true);
     view.setUint32(at + Q_POOL, pool, true);
-    view.setUint32(at + Q_DESC, at + DESC, true);
-    view.setUint32(at + Q_AVAIL, at + AVAIL, true);
-    view.setUint32(at + Q_USED, at + USED, true);
+    view.setUint32(at + Q_DESC, at + places.desc, true);
+    view.setUint32(at + Q_AVAIL, at + places.avail, true);
+    view.setUint32(at + Q_USED, at + places.used, true);
     view.setInt32(at + Q_CALL_FD, -1, true);
     view.setInt32(at + Q_KICK_FD, -1, true);
     // Its buffers are addressed by their offset in the window, which is the one region that it ever sees.
     view.setBigUint64(at + Q_REGION_IOVA, 0n, true);
     view.setBigUint64(at + Q_REGION_SIZE, BigInt(this.#window.bytes), true);
     view.setUint32(at + Q_REGION_WINDOW, at, true);
-    for (let i = 0; i < PACKET_BUFFERS; i++) {
-      const descriptor = at + DESC + i * VIRTQ_DESC_BYTES;
-      view.setBigUint64(descriptor, BigInt(POOL_OF_BUFFERS + i * BUFFER_BYTES), true);
+    const avail = at + places.avail;
+    for (let i = 0; i < count; i++) {
+      const descriptor = at + places.desc + i * VIRTQ_DESC_BYTES;
+      view.setBigUint64(descriptor, BigInt(places.buffers + i * BUFFER_BYTES), true);
       view.setUint32(descriptor + 8, BUFFER_BYTES, true);
       view.setUint16(descriptor + 12, VIRTQ_DESC_F_WRITE, true);
-      view.setUint16(at + AVAIL + VIRTQ_AVAIL_RING + i * 2, i, true);
+      view.setUint16(avail + VIRTQ_AVAIL_RING + i * 2, i, true);
     }
-    view.setUint16(at + AVAIL, VIRTQ_AVAIL_F_NO_INTERRUPT, true);
-    view.setUint16(at + AVAIL + VIRTQ_AVAIL_IDX, PACKET_BUFFERS, true);
+    view.setUint16(avail, VIRTQ_AVAIL_F_NO_INTERRUPT, true);
+    view.setUint16(avail + VIRTQ_AVAIL_IDX, count, true);
+  }
+
+  /** Bytes of the arena that it takes. */
+  get windowBytes(): number {
+    return this.#window.bytes;
+  }
+
+  /** Bytes of the buffers that hold frames. */
+  get heldBytes(): number {
+    const view = this.#view;
+    const taken = view.getUint32(this.queue + Q_USED_IDX, true) - view.getUint32(this.queue + Q_RELEASED, true);
+    return (taken >>> 0) * BUFFER_BYTES;
   }
 
   /** Gives the memory back; the engine no longer knows the ring. */
@@ -130,16 +166,26 @@ export class PoolBuffer {
     return !this.#buffer && this.#engine.view.getUint32(this.#poolAt + P_OVERRUN, true) !== 0;
   }
 
-  /** Makes it. The engine stands still. Throws nothing: a pool for which the arena has no room goes on to drop. */
-  give(): void {
+  /** Bytes of the arena that it takes, and of its buffers that hold frames. */
+  get windowBytes(): number {
+    return this.#buffer?.windowBytes ?? 0;
+  }
+
+  get heldBytes(): number {
+    return this.#buffer?.heldBytes ?? 0;
+  }
+
+  /** Makes it, of `count` buffers. The engine stands still. Throws nothing: a pool for which the arena has no room goes on to drop. */
+  give(count = PACKET_BUFFERS): void {
     const { arena, view } = this.#engine;
     try {
-      this.#buffer = new PacketBuffer(arena, view, this.#pool);
+      this.#buffer = new PacketBuffer(arena, view, this.#pool, count);
       view.setUint32(this.#poolAt + P_BUFFER, this.#buffer.queue, true);
+      // One that cannot be had stays wanted: the engine says so once, however often the driver is overrun.
+      view.setUint32(this.#poolAt + P_OVERRUN, 0, true);
     } catch (error) {
       if (!(error instanceof DeviceRefusal)) throw error;
     }
-    view.setUint32(this.#poolAt + P_OVERRUN, 0, true);
   }
 
   /** Drops what it holds: that came in a VLAN which the pool has left. The engine stands still. */
@@ -156,7 +202,7 @@ export class PoolBuffer {
     view.setUint32(this.#poolAt + P_OVERRUN, 0, true);
     const buffer = this.#buffer;
     if (!buffer) return;
-    wasm.releaseHeld(buffer.queue, this.#pool, PACKET_BUFFERS, 1);
+    wasm.releaseHeld(buffer.queue, this.#pool, QUEUE_SIZE_MAX, 1);
     view.setUint32(this.#poolAt + P_BUFFER, 0, true);
     this.#buffer = undefined;
     // Nobody looks at it any more; the engine need not stand still while it is unmapped.

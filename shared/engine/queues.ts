@@ -10,6 +10,7 @@ import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 import { writeOffloads, writeQueue } from "./queue_entry.ts";
+import type { Quota, RingQuotas } from "./limits.ts";
 import { PoolBuffer } from "./packet_buffer.ts";
 import { checkDescriptors, checkSize, type StartRequest } from "./queue_request.ts";
 import { flavourOf, QUEUE_REASONS, type QueueState, queueState } from "./queue_state.ts";
@@ -46,7 +47,11 @@ export class Queues {
   /** What is held against queues that have been stopped. */
   readonly #records = new Map<number, KickRecord>();
 
-  constructor(engine: Engine, pool: number) {
+  readonly #quotas: RingQuotas | undefined;
+
+  /** `quotas`: what its rings may have together. */
+  constructor(engine: Engine, pool: number, quotas?: RingQuotas) {
+    this.#quotas = quotas;
     this.#engine = engine;
     this.#view = engine.view;
     this.#pool = pool;
@@ -93,6 +98,22 @@ export class Queues {
     if (this.#running.has(index)) throw new DeviceRefusal("running", `queue ${index} runs already`);
     checkSize(request);
     checkDescriptors(index, kick, call);
+    const quota = this.#quotaOf(index);
+    quota?.take(request.size, `queue ${index} of size ${request.size}`);
+    try {
+      this.#start(request, kick, call);
+    } catch (error) {
+      quota?.give(request.size);
+      throw error;
+    }
+  }
+
+  #quotaOf(index: number): Quota | undefined {
+    return index % 2 === 0 ? this.#quotas?.receives : this.#quotas?.submissions;
+  }
+
+  #start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
+    const { index } = request;
     const at = this.#pointer(index);
     const registers = this.hasRegisters ? this.#registers(index) : 0;
     writeQueue(this.#view, at, { pool: this.#pool, registers, areDeferred: this.areDeferred }, request);
@@ -160,6 +181,7 @@ export class Queues {
     queue.kick?.close();
     queue.call?.close();
     this.#running.delete(index);
+    this.#quotaOf(index)?.give(this.#view.getUint32(at + L.Q_SIZE, true));
     this.#writeLists();
     if (!this.isReceiving) this.buffer.take();
     return this.#engine.wasm.positionOf(at) >>> 0;
@@ -252,6 +274,15 @@ export class Queues {
     const counter = this.#poolAt + L.P_COUNTERS + L.C_TX_UNFETCHED;
     this.#view.setBigUint64(counter, this.#view.getBigUint64(counter, true) + BigInt(unfetched), true);
     return unfetched;
+  }
+
+  /** Descriptors that its driver has offered and nobody has taken: to receive into, and to send. */
+  offered(): { receives: number; submissions: number } {
+    const sum = { receives: 0, submissions: 0 };
+    for (const { pointer, index } of this.#running.values()) {
+      sum[index % 2 === 0 ? "receives" : "submissions"] += this.#engine.wasm.unfetched(pointer);
+    }
+    return sum;
   }
 
   /** State of all queues, for the API. */

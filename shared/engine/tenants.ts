@@ -4,15 +4,15 @@
  * rings: it stops, with a reason, and nobody else notices.
  */
 import { MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
+import type { Limits } from "../api/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
 import { ARENA_BYTES, type Fd } from "../os/mod.ts";
 import { Domain, type StagedTable } from "./domain.ts";
 import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
-import { type DomainLimits, windowBytes } from "./regions.ts";
-
-/** Pools that may have a packet buffer at a time: 272 MiB of the arena. */
-const PACKET_BUFFERS_MAX = 64;
+import { Refusals, type RingQuotas, ringQuotas, type TenantLimits } from "./limits.ts";
+import { BUFFER_BYTES, buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
+import { windowBytes } from "./regions.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
@@ -24,10 +24,20 @@ export class Tenant {
   /** Told when one of its queues stops by itself. */
   onQueueError: (index: number, reason: string) => void = () => {};
 
-  constructor(engine: Engine, pool: number, limits: DomainLimits) {
+  readonly limits: TenantLimits;
+  readonly quotas: RingQuotas;
+
+  constructor(engine: Engine, pool: number, limits: TenantLimits) {
     this.pool = pool;
+    this.limits = limits;
+    this.quotas = ringQuotas(limits);
     this.domain = new Domain(engine.arena, pool, limits);
-    this.queues = new Queues(engine, pool);
+    this.queues = new Queues(engine, pool, this.quotas);
+  }
+
+  /** What it takes of the arena: its memory, and the frames that wait for it. */
+  get windowBytes(): number {
+    return this.domain.windowBytes + this.queues.buffer.windowBytes;
   }
 }
 
@@ -37,6 +47,7 @@ export class Tenants {
   readonly #tenants = new Map<number, Tenant>();
   readonly #reported = new Set<string>();
   readonly #onQueueError: (tenant: Tenant, index: number, reason: string) => void;
+  readonly #refusals = new Refusals();
   /** How many pools may have a tenant: the arena is shared out among so many. */
   poolsMax: () => number = () => 1;
   /** Polled queues beside the tenants' own transmit queues. */
@@ -88,12 +99,33 @@ export class Tenants {
     this.#engine.setActive([...tenants.flatMap(({ queues }) => queues.transmitters), ...this.extraActive()]);
   }
 
-  /** Gives packet buffers to pools whose drivers were overrun, as many as there may be. */
+  /**
+   * Gives packet buffers to pools whose drivers were overrun, each as large as any other's would be. One that would take
+   * of what is kept for others is not given.
+   */
   #giveBuffers(): void {
-    const all = [...this.#tenants.values()].map(({ queues }) => queues);
-    const left = PACKET_BUFFERS_MAX - all.filter(({ buffer }) => buffer.isThere).length;
-    const wanted = all.filter(({ buffer, isReceiving }) => buffer.isWanted && isReceiving).slice(0, left);
-    if (wanted.length > 0) this.#engine.between(() => wanted.forEach(({ buffer }) => buffer.give()));
+    for (const tenant of this.#tenants.values()) {
+      const { queues: { buffer, isReceiving }, limits } = tenant;
+      const count = buffersOf(limits.bufferBytesMax, this.poolsMax());
+      if (!buffer.isWanted || !isReceiving || count === 0 || this.#shortage(tenant, bufferWindowBytes(count))) continue;
+      this.#engine.between(() => buffer.give(count));
+    }
+  }
+
+  /** What a pool's guest has, and may have at most; `limits` are those of a pool that nobody drives. */
+  usage(pool: number, limits: TenantLimits): Limits {
+    const tenant = this.#tenants.get(pool);
+    const { receives, submissions } = tenant?.queues.offered() ?? { receives: 0, submissions: 0 };
+    return {
+      memory: { used: tenant?.domain.windowBytes ?? 0, limit: limits.bytesMax },
+      buffered: {
+        used: tenant?.queues.buffer.heldBytes ?? 0,
+        limit: buffersOf(limits.bufferBytesMax, this.poolsMax()) * BUFFER_BYTES,
+      },
+      receives: { used: tenant?.quotas.receives.used ?? 0, limit: limits.receivesMax, posted: receives },
+      submissions: { used: tenant?.quotas.submissions.used ?? 0, limit: limits.submissionsMax, posted: submissions },
+      refused: this.#refusals.of(pool),
+    };
   }
 
   // What a tenant asks ---------------------------------------------------------------------------------------
@@ -114,36 +146,47 @@ export class Tenants {
   }
 
   /** Checks a change of the memory table and maps what is new; it comes into force with `changeMemory`. */
-  stageMemory({ domain }: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
-    if (request.op === "dmaUnmap") return domain.stageWithout(request.iova, request.size);
+  stageMemory(tenant: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
+    return this.#refusals.counting(tenant.pool, () => this.#stage(tenant, request, fds));
+  }
+
+  #stage(tenant: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
+    const { domain } = tenant;
     const [fd] = fds;
+    if (request.op === "dmaUnmap") return domain.stageWithout(request.iova, request.size);
     if (request.op === "dmaMap") {
       if (!fd) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
-      this.#checkShare(domain, domain.windowBytes + windowBytes([request.region]));
+      this.#checkShare(tenant, domain.windowBytes + windowBytes([request.region]));
       return domain.stageWith(request.region, fd);
     }
-    this.#checkShare(domain, windowBytes(request.regions));
+    this.#checkShare(tenant, windowBytes(request.regions));
     return domain.stage(request.regions, fds);
   }
 
   /**
-   * Half of the arena is kept for all pools in equal parts: whatever some guests map, each of the others gets that much.
-   * Throws DeviceRefusal if a tenant that is to have `bytes` would take of it.
+   * Half of the arena is kept for all pools in equal parts: whatever some guests have, each of the others gets that much.
+   * Answers what is free and what of it is kept for others, if a tenant that takes `more` would take of that.
    */
-  #checkShare(domain: Domain, bytes: number): void {
-    const more = bytes - domain.windowBytes;
+  #shortage(tenant: Tenant, more: number): { free: number; kept: number } | undefined {
     const pools = Math.max(1, this.poolsMax());
     const part = Math.floor((ARENA_BYTES - WINDOWS) / 2 / pools);
-    if (more <= 0 || bytes <= part) return;
-    const others = [...this.#tenants.values()].filter((other) => other.domain !== domain);
-    const there = others.reduce((sum, { domain }) => sum + Math.max(0, part - domain.windowBytes), 0);
+    if (more <= 0 || tenant.windowBytes + more <= part) return undefined;
+    const others = [...this.#tenants.values()].filter((other) => other !== tenant);
+    const there = others.reduce((sum, { windowBytes }) => sum + Math.max(0, part - windowBytes), 0);
     const kept = there + Math.max(0, pools - 1 - others.length) * part;
     const free = this.#engine.arena.freeBytes;
-    if (free - more >= kept) return;
+    return free - more >= kept ? undefined : { free, kept };
+  }
+
+  /** Throws DeviceRefusal if a tenant that is to have `bytes` of memory would take of what is kept for others. */
+  #checkShare(tenant: Tenant, bytes: number): void {
+    const more = bytes - tenant.domain.windowBytes;
+    const shortage = this.#shortage(tenant, more);
+    if (!shortage) return;
     throw new DeviceRefusal(
       "arena-share",
-      `the guest's memory needs ${more} bytes more, of ${free} that are free ${kept} are kept for the other ` +
-        `${pools - 1} guests that may come: give the guest less memory, or have fewer VFs`,
+      `the guest's memory needs ${more} bytes more, of ${shortage.free} that are free ${shortage.kept} are kept for the ` +
+        `other ${this.poolsMax() - 1} guests that may come: give the guest less memory, or have fewer VFs`,
     );
   }
 
@@ -168,7 +211,7 @@ export class Tenants {
       if (tenant.domain.poisoned) {
         throw new DeviceRefusal("memory-gone", "the guest's memory file was truncated: share memory anew first");
       }
-      tenant.queues.start(request, fds[0], fds[1]);
+      this.#refusals.counting(tenant.pool, () => tenant.queues.start(request, fds[0], fds[1]));
       alongside();
       this.writeActive();
     });

@@ -7,6 +7,7 @@ import { namespacePath, Reactor } from "../../shared/os/mod.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { Nic } from "../../services/nic/nic.ts";
+import { LIMITS } from "../support/limits.ts";
 import { judgedTest } from "../support/judges.ts";
 import { NetNamespace } from "../support/net_namespace.ts";
 import { TestProcess } from "../support/process.ts";
@@ -22,7 +23,7 @@ class World implements AsyncDisposable {
   readonly #server: DeviceServer;
 
   private constructor(engine: Engine<NicExports>) {
-    this.nic = new Nic(engine, { bytesMax: 1024 ** 3, sealedOnly: true, graceMs: 1000 });
+    this.nic = new Nic(engine, { ...LIMITS, sealedOnly: true, graceMs: 1000 });
     this.#server = new DeviceServer(this.nic, `${this.dir}/nic.sock`, this.reactor, false);
     const vfs = MACS.map((mac) => ({ ...defaultPolicy(mac), fallback: "none" as const }));
     this.nic.program({ switchMode: "veb", link: "up", pfMac: "02:00:00:00:00:ff", vports: [], vfs });

@@ -76,7 +76,7 @@ export class FakeBackend implements RingBackend {
     }
   }
 
-  readonly queues = undefined;
+  readonly rings = undefined;
 
   settingsChanged(): void {}
 

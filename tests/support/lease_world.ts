@@ -16,6 +16,7 @@ import { Modes } from "../../services/vf/modes.ts";
 import { TestShell } from "./test_shell.ts";
 import { Driver } from "./vf_driver.ts";
 import { until } from "./wait.ts";
+import { LIMITS } from "./limits.ts";
 
 const IMAGE = {
   view: {
@@ -45,7 +46,7 @@ export class LeaseWorld implements AsyncDisposable {
   private constructor(engine: Engine<NicExports>, vfs: number, dir: string, reactor: Reactor) {
     this.#dir = dir;
     this.#reactor = reactor;
-    this.nic = new Nic(engine, { bytesMax: 1024 ** 3, sealedOnly: false, graceMs: 60_000 });
+    this.nic = new Nic(engine, { ...LIMITS, graceMs: 60_000 });
     this.#servers = [
       new DeviceServer(this.nic, `${dir}/nic.sock`, reactor, false),
       new DeviceServer(this.nic, `${dir}/passthrough.sock`, reactor, true),

@@ -29,6 +29,7 @@ import { Fabric } from "../../services/pf/fabric.ts";
 import type { Links } from "../../services/pf/links.ts";
 import { Store } from "../../services/pf/store.ts";
 import { type Answer, ask } from "./app.ts";
+import { UNUSED } from "./limits.ts";
 
 const ENGINE: EngineState = {
   ...{ busyRatio: 0, busyNsTotal: 0, sleptNsTotal: 0, uptimeNs: 1, framesTotal: 0, passesTotal: 0 },
@@ -40,6 +41,7 @@ const ENGINE: EngineState = {
 const IDLE_POOL: NicState["pf"] = {
   ...{ attached: false, held: false, queues: [], learnedMacs: 0, counters: {} },
   memory: { bytes: 0, regions: 0, sealed: true },
+  limits: UNUSED,
 };
 
 /** A service that the PF programmes, as the test plays it. */

@@ -153,7 +153,7 @@ const PATIENT: Patient = {
       mode: "passthrough",
       socket: "/run/vf3/vhost.sock",
     },
-    ...{ attached: true, memory: null, queues: [], learnedMacs: 0 },
+    ...{ attached: true, memory: null, limits: null, queues: [], learnedMacs: 0 },
   },
   nic: {
     ...{

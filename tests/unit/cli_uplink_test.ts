@@ -75,7 +75,14 @@ Deno.test("an uplink is shown with everything known of it, and with what has fai
 
 const VF: Vf = {
   ...{ id: 3, ...defaultPolicy("02:00:00:00:00:03"), vport: null, mode: "passthrough", socket: "/run/vf3/vhost.sock" },
-  ...{ attached: true, memory: null, queues: [], learnedMacs: 0, uplink: { spec: TAP.spec, state: "up" } },
+  ...{
+    attached: true,
+    memory: null,
+    limits: null,
+    queues: [],
+    learnedMacs: 0,
+    uplink: { spec: TAP.spec, state: "up" },
+  },
 };
 
 Deno.test("the doctor says what is wrong with an uplink, and which links follow it", () => {

@@ -1,7 +1,7 @@
 /** Memory tables: staged, committed and ended, over a real arena and real files; and what the engine's pauses are free of. */
 import fc from "fast-check";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { Domain, type DomainLimits, Engine, type StagedTable, Tenant, Tenants } from "../../shared/engine/mod.ts";
+import { Domain, Engine, type StagedTable, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
 import {
   DOMAINS,
@@ -14,10 +14,11 @@ import {
   WINDOWS,
 } from "../../shared/layout/nic.ts";
 import { Arena, createMemfd, type Fd, WINDOW_BYTES } from "../../shared/os/mod.ts";
+import { LIMITS as COMMON } from "../support/limits.ts";
 
 const PAGE = 4096;
 const FILE_BYTES = 2 * WINDOW_BYTES;
-const LIMITS: DomainLimits = { bytesMax: 32 * WINDOW_BYTES, sealedOnly: false };
+const LIMITS = { ...COMMON, bytesMax: 32 * WINDOW_BYTES };
 
 const arena = new Arena(WINDOWS);
 const view = new DataView(arena.buffer);

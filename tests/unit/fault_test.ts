@@ -4,9 +4,10 @@ import { Engine, type QueueState, Tenant, Tenants } from "../../shared/engine/mo
 import { createMemfd, type Fd, WINDOW_BYTES } from "../../shared/os/mod.ts";
 import { resize, unsealableMemfd } from "../support/memory.ts";
 import { until } from "../support/wait.ts";
+import { LIMITS as COMMON } from "../support/limits.ts";
 
 const IOVA = 0x4000_0000n;
-const LIMITS = { bytesMax: 2 * 1024 ** 3, sealedOnly: false };
+const LIMITS = { ...COMMON, bytesMax: 2 * 1024 ** 3 };
 
 /** An engine and two tenants with memory. */
 class Rig implements AsyncDisposable {

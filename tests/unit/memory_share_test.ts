@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
+import { LIMITS } from "../support/limits.ts";
 import { createMemfd, WINDOW_BYTES } from "../../shared/os/mod.ts";
 
 const MIB = 1024 ** 2;
@@ -17,7 +18,7 @@ async function withTenants(test: (tenants: Tenants, tenant: (pool: number) => Te
     const tenants = new Tenants(engine, () => {});
     tenants.poolsMax = () => POOLS;
     test(tenants, (pool) => {
-      const tenant = new Tenant(engine, pool, { bytesMax: 2048 * MIB, sealedOnly: false });
+      const tenant = new Tenant(engine, pool, { ...LIMITS, bytesMax: 2048 * MIB });
       tenants.add(tenant);
       return tenant;
     });

@@ -9,6 +9,7 @@ import { defaultPolicy } from "../../shared/api/vf.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { Nic } from "../../services/nic/nic.ts";
+import { LIMITS } from "../support/limits.ts";
 
 const FORMATS = ["split", "packed", "advanced"] as const;
 
@@ -49,7 +50,7 @@ Deno.test("split and packed rings are virtio hardware, the others advanced", asy
   const reactor = new Reactor();
   const nic = new Nic(
     await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 }),
-    { bytesMax: 1024 ** 3, sealedOnly: false, graceMs: 60_000 },
+    { ...LIMITS, graceMs: 60_000 },
   );
   const server = new DeviceServer(nic, `${dir}/nic.sock`, reactor, false);
   try {

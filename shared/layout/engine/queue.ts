@@ -152,7 +152,7 @@ export const QUEUE_F_IN_ORDER = 8;
 /** A packed queue without a register page: its position is kept in its device area, where the driver does not look. */
 export const QUEUE_F_KEEP_POSITION = 32;
 /** The queue's driver is another engine, which interrupts its guest by its own rules: nothing is deferred for it. */
-export const QUEUE_F_UNDEFERRED = 64;
+export const QUEUE_F_UNDEFERRED = 128;
 /** The NIC's own ring of a pool that is held: what it takes is not yet delivered. */
 export const QUEUE_F_HOLD = 16;
 /** Of an advanced queue: its buffers are those of a guest whose rings its driver serves (advanced.ts). */
