@@ -1,5 +1,5 @@
 /**
- * `deno task fuzz [rings|protocol|modes] [--seconds N] [--descriptors N] [--seed S]`: one of them or all, for as long as
+ * `deno task fuzz [rings|direct|protocol|modes] [--seconds N] [--descriptors N] [--seed S]`: one of them or all, for as long as
  * one likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many. `modes` is no
  * fuzzer: it changes modes under a checked stream.
  */
@@ -9,7 +9,7 @@ import { buildWasm } from "../../shared/wasm/build.ts";
 const TELL_MS = 10_000;
 
 const command = new Command("fuzz")
-  .addArgument(new Argument("[which]", "which; all if none is named").choices(["rings", "protocol", "modes"]))
+  .addArgument(new Argument("[which]", "which; all if none is named").choices(["rings", "direct", "protocol", "modes"]))
   .option("--seconds <n>", "how long, for each", "60")
   .option("--descriptors <n>", "how many descriptors, for the ring fuzzer, however long that takes")
   .option("--seed <n>", "where to begin; a failure prints the seed that repeats it", String(Date.now() % 2 ** 31))
@@ -41,6 +41,11 @@ const [seed, seconds] = [Number(options.seed), Number(options.seconds)];
 console.log(`seed ${seed}`);
 try {
   if (which === undefined || which === "rings") await rings(seed, seconds);
+  if (which === undefined || which === "direct") {
+    const { fuzzDirect } = await import("./direct.ts");
+    const { rigs, stops } = fuzzDirect(seed, seconds);
+    console.log(`direct: ${rigs} fabrics, ${stops} queues stopped or reset, nothing else touched`);
+  }
   if (which === undefined || which === "protocol") {
     const { fuzzProtocol } = await import("./protocol.ts");
     console.log(`protocol: ${await fuzzProtocol(seed, seconds)} connections, everything else went on`);

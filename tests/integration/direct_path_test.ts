@@ -5,7 +5,7 @@ import { checkedStream, must, setMode, Stream, TestGuest } from "../support/gues
 
 const PATHS = ["copy", "zerocopy", "headersplit"] as const;
 
-const CHANGES = 300;
+const CHANGES = 200;
 
 /** Emulated mode with a data path. */
 function on(dataPath: string) {
@@ -42,8 +42,8 @@ Deno.test(`${CHANGES} changes of data path and mode under two checked streams: n
   const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
   await a.reaches(b.ip);
   const streams = [
-    await Stream.start(a, b, { rate: 10_000, size: 128 }),
-    await Stream.start(b, a, { rate: 5000, size: 1514 }),
+    await Stream.start(a, b, { rate: 5000, size: 128 }),
+    await Stream.start(b, a, { rate: 2000, size: 1514 }),
   ];
   const others = [{ mode: "passthrough", plugin: "advanced" }, { mode: "passthrough", plugin: "virtio" }];
   for (let i = 0; i < CHANGES; i++) {

@@ -15,6 +15,7 @@ import {
   DRIVER_PAIRS,
   FLAVOUR_ADVANCED,
   HALT_RX,
+  HEAT_COLD,
   OFFLOADS_ALL,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -30,6 +31,7 @@ import {
   Q_FLAVOUR,
   Q_HDR_BYTES,
   Q_HEADER_BYTES,
+  Q_HEAT,
   Q_INDEX,
   Q_KICK_FD,
   Q_OFFLOADS,
@@ -81,7 +83,7 @@ export interface PathCounters {
 }
 
 /** A guest in emulated mode: its driver pair, and the VF at the pair's other end. */
-class EmulatedGuest {
+export class EmulatedGuest {
   readonly rig: EngineRig;
   readonly guest: VirtioRigGuest;
   readonly vf: number;
@@ -245,14 +247,20 @@ export class DirectRig {
     return made;
   }
 
-  /** As the rig's `run`. */
+  /** As the rig's `run`; what goes cold at either end of a pair is kicked. */
   run(passes = 200): void {
+    const { view, wasm } = this.rig;
     for (let done = 0; done < passes; done += 10) {
-      this.rig.run(10);
-      for (const { rx, tx, nicQueue } of this.guests.map((one) => ({ ...one, nicQueue: one.nicQueue.bind(one) }))) {
-        for (const at of [rx, tx, nicQueue(RX), nicQueue(TX)]) this.rig.view.setUint32(at + Q_CALL_PENDING, 0, true);
+      for (const at of this.guests.flatMap(({ active }) => active)) {
+        if (view.getUint32(at + Q_HEAT, true) === HEAT_COLD && wasm.hasWork(at)) wasm.heat(at);
       }
-      this.rig.view.setUint32(CTL + CTL_CALL_COUNT, 0, true);
+      this.rig.run(10);
+      for (const one of this.guests) {
+        for (const at of [one.rx, one.tx, one.nicQueue(RX), one.nicQueue(TX)]) {
+          view.setUint32(at + Q_CALL_PENDING, 0, true);
+        }
+      }
+      view.setUint32(CTL + CTL_CALL_COUNT, 0, true);
     }
   }
 }
