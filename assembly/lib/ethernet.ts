@@ -14,6 +14,15 @@ export const ETHERTYPE_ARP: u32 = 0x0608;
 export const ETHERTYPE_IPV4: u32 = 0x0008;
 export const ETHERTYPE_IPV6: u32 = 0xdd86;
 
+/** Below it an EtherType is a length, and what follows is an LLC header (IEEE 802.3, §3.2.6). */
+const ETHERTYPE_LEAST: u32 = 0x0600;
+
+/** Whether an EtherType, as loaded, is the length of an LLC frame. */
+@inline
+export function isLlcLength(ethertype: u32): bool {
+  return <u32> bswap<u16>(<u16> ethertype) < ETHERTYPE_LEAST;
+}
+
 @inline
 export function isTag(ethertype: u32): bool {
   return ethertype == TPID_C || ethertype == TPID_S;

@@ -5,6 +5,7 @@
 import {
   ETHERNET_BYTES,
   ETHERTYPE_ARP,
+  ETHERTYPE_LEAST,
   type Ip,
   ipOf,
   linkOf,
@@ -87,8 +88,8 @@ export function validate(frame: Uint8Array, header: NetHeader, offloads: Offload
 
 /**
  * The field lies in the frame, behind the Ethernet header with its tags: whoever could place a sum there would choose a
- * VLAN after it was checked. The same holds for what source policy reads above Ethernet: IP headers, ARP, and the target
- * of a neighbour advertisement. Deeper inside, as in a tunnel, the sum may be anywhere.
+ * VLAN after it was checked. The same holds for what source policy reads above Ethernet: IP headers, ARP, LLC, and the
+ * target of a neighbour advertisement. Deeper inside, as in a tunnel, the sum may be anywhere.
  */
 function validateChecksum(frame: Uint8Array, header: NetHeader, offloads: Offloads): Refusal | undefined {
   const { csumStart, csumOffset } = header;
@@ -96,7 +97,8 @@ function validateChecksum(frame: Uint8Array, header: NetHeader, offloads: Offloa
   const link = linkOf(frame);
   if (csumStart < link.bytes) return "checksum in the Ethernet header";
   if (csumStart + csumOffset + 2 > frame.length) return "checksum beyond the frame";
-  if (link.etherType === ETHERTYPE_ARP) return "checksum over a header that policy reads";
+  const isRead = link.etherType === ETHERTYPE_ARP || (link.etherType >= 0 && link.etherType < ETHERTYPE_LEAST);
+  if (isRead) return "checksum over a header that policy reads";
   const ip = ipOf(frame);
   if (ip === "not-ip") return undefined;
   if (ip === "ip-header") return "IP header broken";

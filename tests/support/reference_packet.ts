@@ -6,6 +6,8 @@
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_IPV6 = 0x86dd;
+/** Below it an EtherType is a length, and what follows is an LLC header (IEEE 802.3, §3.2.6). */
+export const ETHERTYPE_LEAST = 0x0600;
 export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
 export const PROTOCOL_ICMPV6 = 58;

@@ -10,6 +10,7 @@ import { BROADCAST } from "../support/mock_guest.ts";
 import { frameOf, type Sent, type Shape } from "../support/offload_frames.ts";
 import { EVERYTHING, type NetHeader, validate } from "../support/reference_offload.ts";
 import { ipOf } from "../support/reference_packet.ts";
+import { sumOf } from "../support/reference_segments.ts";
 import { until } from "../support/wait.ts";
 
 const HEADER_BYTES = 12;
@@ -143,4 +144,22 @@ Deno.test("a sum is not stored over what policy reads: neither a tag nor an addr
   sender.sendPieces(frame, [], { header: headerBytes(header) });
   rig.run();
   assertEquals(plain.receive().length, 1);
+});
+
+Deno.test("an LLC header is not made SNAP's by a sum: some receivers would look for ARP behind it", () => {
+  const { rig, sender, plain } = world();
+  rig.set(0, { allowedIps: ["10.0.0.1"] });
+  plain.fill(64);
+  const { frame } = addressed({ ...TCP, gsoSize: 0, payloadBytes: 30 }, rigMac(2), rigMac(0));
+  // A length, an LLC header, ARP's EtherType where SNAP has it, and what makes the sum SNAP's 0xaaaa.
+  frame.set([0, frame.length - 14, 0x42, 0x42, 3, 0, 0, 0, 8, 6], 12);
+  const words = new DataView(frame.buffer, frame.byteOffset + 14);
+  const bytes = words.byteLength - words.byteLength % 2;
+  words.setUint16(bytes - 2, 0);
+  words.setUint16(bytes - 2, 0xffff - (sumOf(frame.subarray(14)) + 0xaaaa) % 0xffff);
+  const header = { flags: 1, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 14, csumOffset: 0 };
+  sender.sendPieces(frame, [], { header: headerBytes(header) });
+  rig.run();
+  assertEquals(plain.receive().map((got) => got.slice(14, 16)), []);
+  assertEquals(rig.counters(0).tx_bad_offload, 1);
 });

@@ -116,6 +116,7 @@ const REFUSALS: [Refusal, Sent, Offloads?][] = [
   ["checksum over a header that policy reads", changed(BASE, { ...plain, csumStart: 14, csumOffset: 12 })],
   ["checksum over a header that policy reads", changed(V6, { ...plain, csumStart: 54, csumOffset: 0 })],
   ["checksum over a header that policy reads", changed(BASE, plain, { 12: 8, 13: 6 })],
+  ["checksum over a header that policy reads", changed(BASE, plain, { 12: 5, 13: 0xff })],
   ["checksum over a header that policy reads", changed(advertisement, { csumOffset: 8 })],
   ["IP header broken", changed(BASE, {}, { 14: 0x44 })],
   ["IP header broken", changed(V6, {}, { 55: 0xff, 14: 0x50 })],

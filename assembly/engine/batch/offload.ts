@@ -144,8 +144,8 @@ export function noteOffload(record: usize, allowed: u32): bool {
 
 /**
  * Whether a sum from byte `start` on may be stored `offset` behind it: not in what policy reads, or whoever asks for it
- * could choose a VLAN or an address after it was checked. That is the Ethernet header, IP headers, ARP, and what a
- * neighbour advertisement says. Deeper inside, as in a tunnel, it may be anywhere.
+ * could choose a VLAN or an address after it was checked. That is the Ethernet header, IP headers, ARP, LLC, and
+ * what a neighbour advertisement says. Deeper inside, as in a tunnel, it may be anywhere.
  */
 function maySum(head: usize, known: u32, start: u32, offset: u32): bool {
   transport = transportOf(head, known);

@@ -2,9 +2,9 @@
  * Where the transport header of a frame begins, in a copy of its head. Every length is checked against the bytes that
  * are there, and IPv6 extension headers are followed up to a bound.
  */
-import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
+import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, isLlcLength, isTag } from "../../lib/ethernet.ts";
 
-/** What `transportOf` answers of a frame that is not IP; and of one whose headers lie, or are ARP's. */
+/** What `transportOf` answers of a frame that is not IP; and of one whose headers lie, or are those of ARP or LLC. */
 export const NOT_IP: u32 = 0;
 export const NO_TRANSPORT: u32 = 0xffffffff;
 
@@ -37,7 +37,7 @@ export function transportOf(frame: usize, known: u32): u32 {
   isFragment = false;
   if (type == ETHERTYPE_IPV4) return behindIpv4(frame, known);
   if (isIpv6) return behindIpv6(frame, known);
-  return type == ETHERTYPE_ARP ? NO_TRANSPORT : NOT_IP;
+  return type == ETHERTYPE_ARP || isLlcLength(type) ? NO_TRANSPORT : NOT_IP;
 }
 
 function behindIpv4(frame: usize, known: u32): u32 {

@@ -13,7 +13,7 @@ import {
   HEAD_COPY_BYTES,
   P_ADDRESS_COUNT,
 } from "../../../shared/layout/nic.ts";
-import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, isTag } from "../../lib/ethernet.ts";
+import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, isLlcLength, isTag } from "../../lib/ethernet.ts";
 import { copiedHead, headCopyBytes } from "../batch/record.ts";
 import { context, poolAt } from "../context.ts";
 import { spend, UNITS_DECISION } from "../schedule/cost.ts";
@@ -24,8 +24,6 @@ const V4_MAPPED = i32x4(0, 0, <i32> 0xffff0000, 0);
 /** ARP's lengths of a hardware and of a protocol address, as loaded: an Ethernet address, an IPv4 one. */
 const ARP_LENGTHS: u32 = 0x0406;
 
-/** Below it an EtherType is a length, and what follows is an LLC header (IEEE 802.3, §3.2.6). */
-const ETHERTYPE_LEAST: u32 = 0x0600;
 /** The service access point of SNAP, which has an EtherType of its own; the lowest bit says no more than group. */
 const LLC_SNAP: u32 = 0xab;
 
@@ -64,7 +62,7 @@ function isOwn(pool: u32, head: usize, end: usize): bool {
   if (type == ETHERTYPE_IPV4) return at + 20 <= end && mayUseV4(pool, load<u32>(at, 12));
   if (type == ETHERTYPE_IPV6) return at + IPV6_HEADER_BYTES <= end && isOwnV6(pool, at, end);
   // Some receivers take what is behind SNAP for what its EtherType says.
-  return <u32> bswap<u16>(<u16> type) >= ETHERTYPE_LEAST || at >= end || (<u32> load<u8>(at) | 1) != LLC_SNAP;
+  return !isLlcLength(type) || at >= end || (<u32> load<u8>(at) | 1) != LLC_SNAP;
 }
 
 /** The same of an IPv6 packet at `at`, whose header is in the copy. */
