@@ -33,6 +33,7 @@ import {
   Q_REGION_WINDOW,
   Q_FLAGS,
   Q_RELEASED,
+  Q_SEGMENTS_DONE,
   Q_STATE,
   Q_SIZE,
   Q_USED,
@@ -106,6 +107,7 @@ export function discardHeld(hold: usize, pool: u32): void {
     for (let i: u32 = 0; i < n; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
     count(poolAt(pool), C_RX_NO_QUEUE, n);
   }
+  store<u16>(hold, 0, Q_SEGMENTS_DONE);
   release(hold, next);
 }
 
@@ -206,10 +208,13 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
     if (rx == 0) {
       count(p, C_RX_NO_QUEUE, 1);
     } else {
-      if (scatter(rx, delivery, wait) == 0) return i;
+      const done = scatter(rx, delivery, wait);
       if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
       else bookResults(p);
-      if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, 1);
+      // Segments of a frame that is not done with, too: their receiver may have no other buffers than those.
+      const delivered = load<u32>(batch(), B_DELIVERED);
+      if (delivered != 0) markDirty(rx, delivered);
+      if (done == 0) return i;
     }
   }
   return n;

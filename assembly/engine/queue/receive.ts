@@ -74,6 +74,8 @@ function receiveSegments(rx: usize, at: usize, record: usize, here: u32, wait: b
     return false;
   }
   note(B_DONE, 1);
+  // A flooded frame has other receivers, who get it from its beginning on.
+  store<u32>(area, 0, O_DONE);
   if (refused == 0) return true;
   noteRefused(refused, segments - i);
   if (refused != C_RX_QUEUE_ERROR) return true;
