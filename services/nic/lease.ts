@@ -7,6 +7,9 @@ import { RegisterPage } from "./registers.ts";
 
 type AttachRequest = Extract<Request, { op: "attach" }>;
 
+/** Memory that a driver of the hypervisor's may map beside that of the guest whose buffers it hands on. */
+const OWN_BYTES_MAX = 16 * 1024 ** 2;
+
 /** Whose a lease is, and how it came to it. */
 export interface LeaseTerms {
   /** The hold with whose token a guest came; `undefined` for the hypervisor's own services, which need none. */
@@ -36,8 +39,9 @@ export class Lease extends Tenant {
   constructor(engine: Engine, pool: number, limits: TenantLimits, request: AttachRequest, terms: LeaseTerms) {
     // What a guest drives itself is passthrough, whatever it calls it.
     const mode = terms.hold ? "passthrough" : request.mode;
-    // The rings of the hypervisor's own drivers are as long as those make them.
-    const own = { receivesMax: RING_ENTRIES_MAX, submissionsMax: RING_ENTRIES_MAX };
+    // The hypervisor's own drivers have rings as long as they make them, and their memory beside the guest's.
+    const bytesMax = limits.bytesMax + OWN_BYTES_MAX;
+    const own = { bytesMax, receivesMax: RING_ENTRIES_MAX, submissionsMax: RING_ENTRIES_MAX };
     super(engine, pool, mode === "emulated" ? { ...limits, ...own } : limits);
     this.#engine = engine;
     this.owner = request.owner;

@@ -112,18 +112,18 @@ export class Tenants {
     }
   }
 
-  /** What a pool's guest has, and may have at most; `limits` are those of a pool that nobody drives. */
-  usage(pool: number, limits: TenantLimits): Limits {
+  /** What a pool's guest has, and may have at most; `common`: the limits of one that is not there. */
+  usage(pool: number, common: TenantLimits): Limits {
     const tenant = this.#tenants.get(pool);
-    const { receives, submissions } = tenant?.queues.offered() ?? { receives: 0, submissions: 0 };
+    const { bytesMax, receivesMax, submissionsMax, bufferBytesMax } = tenant?.limits ?? common;
+    const posted = tenant?.queues.offered() ?? { receives: 0, submissions: 0 };
+    const used = (of: "receives" | "submissions") => tenant?.quotas[of].used ?? 0;
+    const buffers = buffersOf(bufferBytesMax, this.poolsMax());
     return {
-      memory: { used: tenant?.domain.windowBytes ?? 0, limit: limits.bytesMax },
-      buffered: {
-        used: tenant?.queues.buffer.heldBytes ?? 0,
-        limit: buffersOf(limits.bufferBytesMax, this.poolsMax()) * BUFFER_BYTES,
-      },
-      receives: { used: tenant?.quotas.receives.used ?? 0, limit: limits.receivesMax, posted: receives },
-      submissions: { used: tenant?.quotas.submissions.used ?? 0, limit: limits.submissionsMax, posted: submissions },
+      memory: { used: tenant?.domain.windowBytes ?? 0, limit: bytesMax },
+      buffered: { used: tenant?.queues.buffer.heldBytes ?? 0, limit: buffers * BUFFER_BYTES },
+      receives: { used: used("receives"), limit: receivesMax, posted: posted.receives },
+      submissions: { used: used("submissions"), limit: submissionsMax, posted: posted.submissions },
       refused: this.#refusals.of(pool),
     };
   }
@@ -147,13 +147,13 @@ export class Tenants {
 
   /** Checks a change of the memory table and maps what is new; it comes into force with `changeMemory`. */
   stageMemory(tenant: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
-    return this.#refusals.counting(tenant.pool, () => this.#stage(tenant, request, fds));
+    return this.#refusals.counting(tenant.pool, () => this.#stageMemory(tenant, request, fds));
   }
 
-  #stage(tenant: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
+  #stageMemory(tenant: Tenant, request: Ask<"dmaSet" | "dmaMap" | "dmaUnmap">, fds: readonly Fd[]): StagedTable {
     const { domain } = tenant;
-    const [fd] = fds;
     if (request.op === "dmaUnmap") return domain.stageWithout(request.iova, request.size);
+    const [fd] = fds;
     if (request.op === "dmaMap") {
       if (!fd) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
       this.#checkShare(tenant, domain.windowBytes + windowBytes([request.region]));
