@@ -90,8 +90,9 @@ try {
     if (code === 0) passed++;
     else failed++;
   }
-  for (const folder of ["tests/unit", "tests/property", "tests/fuzz", "tests/integration"]) {
-    const [ok, bad] = await runTests([folder, ...Deno.args]);
+  // Unit tests share nothing; all others want the machine for themselves.
+  for (const targets of [["--parallel", "tests/unit"], ["tests/property"], ["tests/fuzz"], ["tests/integration"]]) {
+    const [ok, bad] = await runTests([...targets, ...Deno.args]);
     passed += ok;
     failed += bad;
   }
