@@ -18,7 +18,7 @@ import { DeviceRefusal, type MemoryRegion, Request, type RequestInput } from "..
 import { isMemoryLost, type Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd, type Fd } from "../../shared/os/mod.ts";
 import { DirectPath, HALT_ALL } from "./direct_path.ts";
-import { EmulatedBackend } from "./emulated_backend.ts";
+import { EmulatedBackend, type PairPath } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
 import { type Directness, directState } from "./pair_layout.ts";
 import type { PortContext } from "./port_context.ts";
@@ -54,7 +54,7 @@ export class DirectBackend extends EmulatedBackend {
     this.#directness = directness;
   }
 
-  protected override pairOptions() {
+  protected override pairOptions(): PairPath {
     return {
       directness: this.#directness,
       features: () => this.#features,
@@ -62,6 +62,7 @@ export class DirectBackend extends EmulatedBackend {
         regions: [...this.#shared.values()].map(({ region }) => region),
         fds: [...this.#shared.values()].map(({ fd }) => fd.number),
       }),
+      guestQueues: () => this.tenant?.queues.transmitters ?? [],
       onLost: () => this.#path?.settle(),
       onFailed: (reason: string) => void this.#turns.take(() => this.#failed(reason)),
     };

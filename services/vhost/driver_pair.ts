@@ -216,7 +216,9 @@ export class DriverPair {
   #setState(state: number): void {
     this.#engine.between(() => {
       for (const at of [this.rx, this.tx]) this.#engine.view.setUint32(at + Q_STATE, state, true);
-      if (state === QUEUE_RUNNING) this.#engine.wasm.heat(this.rx);
+      // The new register page asks for no interrupt. And what was taken back is offered by nobody again.
+      const cold = state === QUEUE_RUNNING ? [this.rx, this.tx, ...this.#options.guestQueues?.() ?? []] : [];
+      for (const at of cold) this.#engine.wasm.heat(at);
     });
   }
 

@@ -6,12 +6,18 @@ import { LocalBackend } from "./local_backend.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
 import { poolOf } from "./port_context.ts";
 
+/** What of a pair's options says how frames go. */
+export type PairPath = Pick<
+  DriverPairOptions,
+  "directness" | "features" | "guestMemory" | "guestQueues" | "onLost" | "onFailed"
+>;
+
 /** Emulated mode of a guest with a VF. */
 export class EmulatedBackend extends LocalBackend {
   protected pair: DriverPair | undefined;
 
   /** How the pair is driven. */
-  protected pairOptions(): Pick<DriverPairOptions, "directness" | "features" | "guestMemory" | "onLost" | "onFailed"> {
+  protected pairOptions(): PairPath {
     return { directness: "copy" };
   }
 

@@ -19,6 +19,8 @@ export interface DriverPairOptions {
   features?(): bigint;
   /** What the NIC sees of the guest's memory beside the pair's own, as regions of its domain, with their files. */
   guestMemory?(): { regions: MemoryRegion[]; fds: number[] };
+  /** On a direct path, the guest's transmit queues, as arena offsets. */
+  guestQueues?(): readonly number[];
   /** Told before the pair attaches anew: what is outstanding at the NIC that has gone will not be done. */
   onLost?(): void;
   /** Told why, when the NIC has stopped one of the pair's queues. */

@@ -74,9 +74,7 @@ const FORMAT_FEATURES: Record<VirtqueueName, bigint> = {
 export type FrontEndGuest = MockGuest | PackedGuest;
 
 /** The back-end closed the connection. */
-export class BackEndClosed extends Error {
-  override readonly name = "BackEndClosed";
-}
+export class BackEndClosed extends Error {}
 
 /** A memory file mapped into this process. */
 export class SharedMemory implements Disposable {
@@ -142,6 +140,8 @@ export interface FrontEndOptions {
   queuePairs?: number;
   features?: bigint;
   bufferBytes?: number;
+  /** Its memory file, of `bytes` bytes; a new one if it brings none. */
+  memory?: Fd;
   /** What its call descriptors are. */
   callKind?: WakeupKind;
 }
@@ -176,7 +176,7 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
       bufferBytes = 2048,
       callKind = "eventfd",
     } = options;
-    this.memory = new SharedMemory(bytes);
+    this.memory = new SharedMemory(bytes, options.memory);
     this.guest = make(this.memory.view, {
       ...{ offset: 0, bytes, iova: GUEST_BASE },
       ...{ queueSize, queuePairs, bufferBytes },
