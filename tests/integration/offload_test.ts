@@ -23,8 +23,16 @@ const ADDRESSES = [["10.0.0.1", "fd00::1"], ["10.0.0.2", "fd00::2"]] as const;
 interface Case {
   withheld: readonly [readonly Feature[], readonly Feature[]];
   mtu?: 1500 | 9000;
-  modes?: readonly ["passthrough" | "emulated", "passthrough" | "emulated"];
+  modes?: readonly [keyof typeof VF_MODES, keyof typeof VF_MODES];
 }
+
+/** How a VF is driven. */
+const VF_MODES = {
+  passthrough: { mode: "passthrough" },
+  emulated: { mode: "emulated", dataPath: "copy" },
+  zerocopy: { mode: "emulated", dataPath: "zerocopy" },
+  headersplit: { mode: "emulated", dataPath: "headersplit" },
+} as const;
 
 const EVERYTHING: readonly Feature[] = [];
 const NOTHING: readonly Feature[] = ["csum"];
@@ -43,6 +51,9 @@ const CASES: readonly Case[] = [
   { withheld: [["mergeable"], ["csum", "mergeable"]], mtu: 9000 },
   { withheld: [EVERYTHING, EVERYTHING], modes: ["emulated", "passthrough"] },
   { withheld: [EVERYTHING, NOTHING], modes: ["emulated", "emulated"] },
+  { withheld: [EVERYTHING, EVERYTHING], modes: ["zerocopy", "zerocopy"] },
+  { withheld: [EVERYTHING, NOTHING], mtu: 9000, modes: ["headersplit", "zerocopy"] },
+  { withheld: [["mergeable"], ["packed"]], modes: ["zerocopy", "headersplit"] },
 ];
 
 /** All subsets of what can be withheld; without checksums there is no segmentation. */
@@ -78,7 +89,7 @@ class Pair implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     for (const vf of [0, 1]) {
       await fabric.patch(vf, { mtu });
-      await setMode(fabric, vf, { mode: modes?.[vf] ?? "passthrough" });
+      await setMode(fabric, vf, VF_MODES[modes?.[vf] ?? "passthrough"]);
     }
     // Without merged buffers Linux has 64 KiB in each, and fills the rings of all queues, though it has one CPU.
     const mask = (vf: 0 | 1) => stack.use(new FeatureMask(fabric.vf(vf).socket, ["multiqueue", ...withheld[vf]]));
@@ -204,7 +215,8 @@ judgedTest(["uml"], "a file arrives whole while both VFs change their modes", as
   let isSending = true;
   const sent = transfer(...pair.guests, ADDRESSES[1][0], file).finally(() => isSending = false);
   for (let i = 0; isSending; i++) {
-    await setMode(fabric, i % 2, { mode: i % 4 < 2 ? "emulated" : "passthrough" });
+    const mode = (["emulated", "passthrough", "zerocopy", "headersplit"] as const)[(i >> 1) % 4] ?? "emulated";
+    await setMode(fabric, i % 2, VF_MODES[mode]);
   }
   assertEquals(await sent, file.sha256);
 });
