@@ -10,17 +10,18 @@ import {
   B_RECEIVE_SPENT,
   B_RECEIVE_UNITS,
   B_SEGMENTS,
+  B_UNITS,
+  B_WAITS_FOR,
   BATCH_FRAMES,
-  BUFFERED_LIST,
+  C_RX_NO_BUFFER,
   C_RX_NO_QUEUE,
-  CTL_BUFFERED_COUNT,
   HEAD_AS_IS,
   HEAD_INSERT,
   N_HEAD,
   N_RECORD,
   OFFLOADS_ALL,
   P_BUFFER,
-  P_BUFFERED,
+  P_BUFFER_QUEUE,
   P_FLAGS,
   P_RX_COUNT,
   P_RX_QUEUES,
@@ -34,13 +35,11 @@ import {
   Q_FLAGS,
   Q_RELEASED,
   Q_SEGMENTS_DONE,
-  Q_STATE,
   Q_SIZE,
   Q_USED,
   Q_USED_IDX,
   QUEUE_F_HOLD,
   QUEUE_PAIRS_MAX,
-  QUEUE_RUNNING,
   R_DELIVERY,
   R_DESCRIPTORS,
   TX_SEGMENTS,
@@ -57,19 +56,24 @@ import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { recordSegments } from "./batch/unusual.ts";
 import { appendSegment } from "./batch/segments.ts";
-import { batch, context, control, poolAt } from "./context.ts";
+import { batch, context, poolAt } from "./context.ts";
 import { bookRefused, bookResults, clearResults, count } from "./deliver/results.ts";
 import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
-import { isBufferEmpty } from "./queue/packet_buffer.ts";
+import { spend, UNITS_DESCRIPTOR, UNITS_FRAME } from "./schedule/cost.ts";
 import { nativeTag, tagOf } from "./switch/admit.ts";
 import { groupOf } from "./switch/decide.ts";
 import { hashOf, steer } from "./switch/steer.ts";
 
-/** Frames of one packet buffer that are handed on in a pass. */
-const RELEASE_FRAMES: u32 = 16;
+/** The receive queue that had no room when something was handed on last; 0: none. */
+export let blockedAt: usize = 0;
 /** N_COUNT of a delivery of one record, beside its N_HEAD. */
 const ONE_RECORD: u64 = 1 << 16;
+
+/** Frames that are made records of at a time: what a receiver then has no room for is gathered again. */
+const GATHERED: u32 = 8;
+/** No limit of units: the engine stands still, and `most` bounds what is done. */
+const ANY_UNITS: u32 = 0xffffffff;
 
 /**
  * Delivers what the hold ring `hold` of `pool` has taken to the pool's receive queues, in order, at most `most` frames;
@@ -77,16 +81,23 @@ const ONE_RECORD: u64 = 1 << 16;
  * without buffers is waited for, unless this is the `last` time.
  */
 export function releaseHeld(hold: usize, pool: u32, most: u32, last: bool): u32 {
+  return handOn(hold, pool, most, ANY_UNITS, last);
+}
+
+/** As `releaseHeld`, until it has cost `unitLimit`; `blockedAt` says afterwards who had no room. */
+export function handOn(hold: usize, pool: u32, most: u32, unitLimit: u32, last: bool): u32 {
   const end = load<u32>(hold, Q_USED_IDX);
   let next = load<u32>(hold, Q_RELEASED);
-  // One budget of walks through the receiver's chains for all that is handed on while the engine stands still.
+  // One budget of walks through the receiver's chains for all that is handed on at a time.
   store<u32>(batch(), 0, B_RECEIVE_UNITS);
   store<u32>(batch(), 0, B_RECEIVE_SPENT);
-  for (let frames: u32 = 0; frames < most && next != end;) {
+  store<u32>(batch(), 0, B_UNITS);
+  blockedAt = 0;
+  for (let frames: u32 = 0; frames < most && next != end && load<u32>(batch(), B_UNITS) < unitLimit;) {
     beginGather();
-    const n = gatherHeld(hold, next, min(most - frames, <u32> BATCH_FRAMES));
+    const n = gatherHeld(hold, next, min(most - frames, GATHERED));
     goOnInFrame(hold);
-    const done = hand(pool, n, !last);
+    const done = hand(pool, n, ownerOf(hold, pool), !last);
     noteInFrame(hold, done, n);
     for (let i: u32 = 0; i < done; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
     frames += done;
@@ -109,39 +120,6 @@ export function discardHeld(hold: usize, pool: u32): void {
   }
   store<u16>(hold, 0, Q_SEGMENTS_DONE);
   release(hold, next);
-}
-
-/**
- * Hands on what the pools' packet buffers hold, as far as their drivers have room: some of each in a pass. Called between
- * two visits, since it makes records of its own.
- */
-export function releaseBuffers(): void {
-  const c = control();
-  for (let i: u32 = 0; i < load<u32>(c, CTL_BUFFERED_COUNT);) {
-    const at = context + BUFFERED_LIST + i * 4;
-    const pool = load<u32>(at);
-    const p = poolAt(pool);
-    const buffer: usize = load<u32>(p, P_BUFFER);
-    if (buffer != 0 && !isBufferEmpty(buffer) && (!hasBuffer(p) || releaseHeld(buffer, pool, RELEASE_FRAMES, false) != 0)) {
-      i++;
-      continue;
-    }
-    const count = load<u32>(c, CTL_BUFFERED_COUNT) - 1;
-    store<u32>(at, load<u32>(context + BUFFERED_LIST + count * 4));
-    store<u32>(c, count, CTL_BUFFERED_COUNT);
-    store<u32>(p, 0, P_BUFFERED);
-  }
-}
-
-/** Whether a receive queue of pool `p` has a buffer; true of a pool without queues, whose frames are not waited with. */
-function hasBuffer(p: usize): bool {
-  const queues = load<u32>(p, P_RX_COUNT);
-  if (queues == 0) return true;
-  for (let i: u32 = 0; i < queues; i++) {
-    const rx: usize = load<u32>(p + i * 4, P_RX_QUEUES);
-    if (load<u32>(rx, Q_STATE) != QUEUE_RUNNING || pendingUpTo(rx, 1) != 0) return true;
-  }
-  return false;
 }
 
 /** The buffers are in use in their own order: those before `next` may be filled again. */
@@ -183,19 +161,35 @@ function gatherHeld(hold: usize, first: u32, most: u32): u32 {
     store<u32>(batch(), start + buffers, B_CHAIN_SEGMENTS);
     recordSegments(recordAt(n), start, bytes, VIRTIO_NET_HDR_BYTES, OFFLOADS_ALL);
     store<u32>(recordAt(n), buffers, R_DESCRIPTORS);
+    spend(UNITS_FRAME + buffers * UNITS_DESCRIPTOR);
     next += buffers;
   }
   store<u32>(batch(), 0, B_BYTES);
   return n;
 }
 
-/** Hands the batch's `n` records on, one by one; answers how many are done with. */
-function hand(pool: u32, n: u32, wait: bool): u32 {
+/**
+ * The receive queue of `pool` whose frames the ring `hold` has, if it is the packet buffer of a pool with several and that
+ * one still runs; 0: each frame says itself where it belongs.
+ */
+function ownerOf(hold: usize, pool: u32): usize {
+  const p = poolAt(pool);
+  const queues = load<u32>(p, P_RX_COUNT);
+  if (queues <= 1 || hold != <usize> load<u32>(p, P_BUFFER)) return 0;
+  const owner = load<u32>(p, P_BUFFER_QUEUE);
+  for (let i: u32 = 0; i < queues; i++) {
+    if (load<u32>(p + i * 4, P_RX_QUEUES) == owner) return owner;
+  }
+  return 0;
+}
+
+/** Hands the batch's `n` records on to `owner`, or to where each belongs, one by one; answers how many are done with. */
+function hand(pool: u32, n: u32, owner: usize, wait: bool): u32 {
   const p = poolAt(pool);
   for (let i: u32 = 0; i < n; i++) {
     const record = recordAt(i);
     const delivery = record + R_DELIVERY;
-    let rx = steer(pool, hashOf(record));
+    let rx = owner != 0 ? owner : steer(pool, hashOf(record));
     store<u64>(delivery, <u32> record, N_RECORD);
     store<u64>(delivery, <u64> (HEAD_AS_IS | groupOf(load<u64>(record) & MAC_MASK)) | ONE_RECORD, N_HEAD);
     if (rx == 0 && (load<u32>(p, P_FLAGS) & POOL_F_FALLBACK_PF) != 0 && !isMulticast(load<u64>(record))) {
@@ -214,7 +208,10 @@ function hand(pool: u32, n: u32, wait: bool): u32 {
       // Segments of a frame that is not done with, too: their receiver may have no other buffers than those.
       const delivered = load<u32>(batch(), B_DELIVERED);
       if (delivered != 0) markDirty(rx, delivered);
-      if (done == 0) return i;
+      if (done == 0) {
+        if (load<u32>(batch(), B_WAITS_FOR) == C_RX_NO_BUFFER) blockedAt = rx;
+        return i;
+      }
     }
   }
   return n;

@@ -84,7 +84,7 @@ export interface EngineExports {
   announce(pool: number, mac: bigint): void;
 }
 
-/** Polls in one `run`, shared among the hot queues: a few microseconds when idle. */
+/** Polls in one `run`, shared among hot queues and packet buffers: a few microseconds when idle. */
 const POLLS_PER_RUN = 2048;
 /** How often a sleeper looks at what nobody kicks for: queues without a kick eventfd or held back by their rate, packet buffers. */
 const POLL_MS = 1;
@@ -123,7 +123,7 @@ class EngineLoop {
     while (Atomics.load(this.#words, (CTL + CTL_PAUSE) / 4) !== PAUSE_END) {
       const nowNs = monotonicNs();
       const hot = this.#view.getUint32(CTL + CTL_HOT_COUNT, true);
-      const status = this.#engine.run(nowNs, Math.max(1, Math.floor(POLLS_PER_RUN / Math.max(hot, 1))));
+      const status = this.#engine.run(nowNs, this.#passes(hot));
       if (status & RUN_CALLS) this.#raiseCalls();
       if (status & RUN_EVENT) report("queue-error");
       this.#reportFaults();
@@ -140,6 +140,12 @@ class EngineLoop {
       }
     }
     this.#notifier.close();
+  }
+
+  /** How many passes a run may have: one is enough where only packet buffers are looked at. */
+  #passes(hot: number): number {
+    const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
+    return hot === 0 ? 1 : Math.max(1, Math.floor(POLLS_PER_RUN / (hot + buffered)));
   }
 
   /** Interrupts the drivers that want it, all in one batch, and waits for none of them. */

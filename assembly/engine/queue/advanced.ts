@@ -28,10 +28,16 @@ import { interrupt } from "./coalesce.ts";
 /** What `pendingAdvanced` answers for a doorbell beyond the ring. */
 export const TAIL_INVALID: u32 = 0xffffffff;
 
+/** The driver's doorbell, which may hold anything. */
+@inline
+export function tailOf(q: usize): u32 {
+  return atomic.load<u32>(load<u32>(q, Q_REGISTERS) + ADV_REG_TAIL);
+}
+
 /** Descriptors between head and tail, or TAIL_INVALID. */
 @inline
 export function pendingAdvanced(q: usize): u32 {
-  const tail = atomic.load<u32>(load<u32>(q, Q_REGISTERS) + ADV_REG_TAIL);
+  const tail = tailOf(q);
   const size = load<u32>(q, Q_SIZE);
   if (tail >= size) return TAIL_INVALID;
   return (tail - load<u32>(q, Q_LAST_AVAIL)) & (size - 1);

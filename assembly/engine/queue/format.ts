@@ -31,6 +31,7 @@ import {
   pendingAdvanced,
   publishAdvanced,
   TAIL_INVALID,
+  tailOf,
   wantedAdvanced,
 } from "./advanced.ts";
 import { gatherAdvanced } from "./advanced_gather.ts";
@@ -55,6 +56,8 @@ import {
   completePacked,
   countPacked,
   disarmPacked,
+  endOfPacked,
+  isAvailable,
   pendingPacked,
   publishPacked,
   writeStaged,
@@ -62,7 +65,7 @@ import {
 import { interruptedPacked, wantedPacked } from "./packed_events.ts";
 import { gatherPacked } from "./packed_gather.ts";
 import { scatterPacked } from "./packed_scatter.ts";
-import { armSplit, completeSplit, disarmSplit, interruptedSplit, pendingSplit, publishSplit, wantedSplit } from "./split.ts";
+import { armSplit, availIdx, completeSplit, disarmSplit, interruptedSplit, pendingSplit, publishSplit, wantedSplit } from "./split.ts";
 import { gatherSplit } from "./split_gather.ts";
 import { scatterSplit } from "./split_scatter.ts";
 
@@ -82,6 +85,25 @@ export function pending(q: usize): u32 {
 /** Descriptors that wait, `most` at the most. */
 export function pendingUpTo(q: usize, most: u32): u32 {
   return load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED ? countPacked(q, most) : min(pending(q), most);
+}
+
+/** Descriptors that are counted of a packed ring's offer. */
+const OFFER_COUNTED: u32 = 1024;
+
+/** How far the driver of receive queue `q` has offered buffers, for `offersMore`. */
+export function endOfOffer(q: usize): u32 {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return availIdx(q);
+  if (flavour == FLAVOUR_PACKED) return endOfPacked(q, OFFER_COUNTED);
+  return flavour == FLAVOUR_ADVANCED ? tailOf(q) : 0;
+}
+
+/** Whether it has offered more since `endOfOffer` answered `mark`. */
+export function offersMore(q: usize, mark: u32): bool {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_SPLIT) return availIdx(q) != mark;
+  if (flavour == FLAVOUR_PACKED) return isAvailable(q, mark);
+  return flavour != FLAVOUR_ADVANCED || tailOf(q) != mark;
 }
 
 /** Whether `n`, as `pending` answered it, can be; if not, the queue stops with its reason. */

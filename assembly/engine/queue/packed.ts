@@ -76,6 +76,12 @@ export function countPacked(q: usize, most: u32): u32 {
   return n;
 }
 
+/** The position behind the descriptors that wait, of which no more than `most` are looked at. */
+export function endOfPacked(q: usize, most: u32): u32 {
+  const position = load<u32>(q, Q_LAST_AVAIL) | ((load<u32>(q, Q_WRAP) & WRAP_AVAIL) << 16);
+  return positionAfter(q, position, countPacked(q, min(most, load<u32>(q, Q_SIZE))));
+}
+
 /** Whether a descriptor waits at `position`: a slot, and WRAP_AVAIL << 16 of its lap. */
 @inline
 export function isAvailable(q: usize, position: u32): bool {

@@ -19,7 +19,7 @@ import {
   RUN_WORK,
 } from "../../../shared/layout/nic.ts";
 import { control } from "../context.ts";
-import { releaseBuffers } from "../hold.ts";
+import { releaseBuffers } from "../buffers.ts";
 import { raiseAll, raiseDue } from "../queue/deferred.ts";
 import { beginTimed, endTimed, nowNs } from "./clock.ts";
 import { cool, hotAt } from "./heat.ts";
@@ -42,8 +42,8 @@ function pass(number: u64): void {
   const count = load<u32>(control(), CTL_HOT_COUNT);
   passFrames = 0;
   passUnits = 0;
-  if (load<u32>(control(), CTL_BUFFERED_COUNT) != 0) releaseBuffers();
   beginShares();
+  if (load<u32>(control(), CTL_BUFFERED_COUNT) != 0) passUnits = releaseBuffers(<u32> number);
   for (let i: u32 = 0; i < count; i++) {
     passFrames += visit(hotAt(i), <u32> number);
     passUnits += visitUnits;

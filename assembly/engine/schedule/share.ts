@@ -46,8 +46,7 @@ export function endShares(served: bool): void {
 
 /** What pool `p` may spend at its queue `q`, which has work; 0: not now. */
 export function shareOf(p: usize, q: usize, pass: u32): u32 {
-  const weight = load<i32>(p, P_QUANTUM);
-  const quantum = weight == 0 ? QUANTUM : weight;
+  const quantum = quantumOf(p);
   if (load<u32>(p, P_CREDITED_PASS) != pass) credit(p, pass, quantum);
   store<u32>(p, load<u32>(p, P_WORKING) + 1, P_WORKING);
   const deficit = load<i32>(p, P_DEFICIT);
@@ -58,6 +57,19 @@ export function shareOf(p: usize, q: usize, pass: u32): u32 {
   if (fewestCredits == 0 || credits < fewestCredits) fewestCredits = credits;
   store<u32>(control(), load<u32>(control(), CTL_SHARE_BLOCKED) + 1, CTL_SHARE_BLOCKED);
   return 0;
+}
+
+/** What pool `p` may spend on what its packet buffer holds; 0: not now. */
+export function releaseShareOf(p: usize, pass: u32): u32 {
+  if (load<u32>(p, P_CREDITED_PASS) != pass) credit(p, pass, quantumOf(p));
+  return <u32> max(0, load<i32>(p, P_DEFICIT));
+}
+
+/** Units that a pass credits pool `p` with. */
+@inline
+function quantumOf(p: usize): i32 {
+  const weight = load<i32>(p, P_QUANTUM);
+  return weight == 0 ? QUANTUM : weight;
 }
 
 /**

@@ -10,6 +10,8 @@ import {
   C_RX_TOO_DEAR,
   N_COUNT,
   P_BUFFER,
+  P_BUFFER_QUEUE,
+  P_RX_COUNT,
   RECORD_STRIDE,
   B_GROUPS,
   B_RECEIVE_SPENT,
@@ -101,7 +103,10 @@ function putGroup(rx: usize, first: usize): void {
   const buffer: usize = load<u32>(p, P_BUFFER);
   if (buffer == 0) return putOrDrop(rx, p, first);
   let rest = first;
-  if (isBufferEmpty(buffer)) {
+  if (!isBufferEmpty(buffer)) {
+    // One queue without room does not hold up those beside it.
+    if (load<u32>(p, P_RX_COUNT) > 1 && load<u32>(p, P_BUFFER_QUEUE) != <u32> rx) return putOrDrop(rx, p, first);
+  } else {
     if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return putOrDrop(rx, p, first);
     clearResults();
     rest = behind(first, scatter(rx, first, true));
@@ -110,6 +115,7 @@ function putGroup(rx: usize, first: usize): void {
     if (rest == 0) return;
     if (load<u32>(batch(), B_WAITS_FOR) == C_RX_TOO_DEAR) return putOrDrop(rx, p, rest);
   }
+  store<u32>(p, <u32> rx, P_BUFFER_QUEUE);
   // What it takes is booked when it is handed on.
   clearResults();
   scatter(buffer, rest, false);

@@ -63,6 +63,8 @@ export const P_BUFFER = 240;
 export const P_BUFFERED = 244;
 /** u32: frames were dropped for want of a packet buffer. */
 export const P_OVERRUN = 248;
+/** u32: of a pool with several receive queues, the one whose frames its packet buffer holds. */
+export const P_BUFFER_QUEUE = 252;
 export const P_COUNTERS = 256;
 
 export const POOL_F_ENABLED = 1;
@@ -116,3 +118,10 @@ export const C_TX_INTERRUPTS = 232;
 export const C_RX_INTERRUPTS_SAVED = 240;
 export const C_TX_INTERRUPTS_SAVED = 248;
 export const COUNTER_COUNT = 32;
+
+// Behind the counters: why what a packet buffer holds is not handed on (buffers.ts) -----------------------------
+
+/** u32: the receive queue that has no room (0: none), how far its driver had offered then, CTL_GENERATION of that time. */
+export const P_BLOCKED_QUEUE = 512;
+export const P_BLOCKED_MARK = 516;
+export const P_BLOCKED_GENERATION = 520;
