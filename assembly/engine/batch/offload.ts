@@ -151,7 +151,7 @@ function maySum(head: usize, known: u32, start: u32, offset: u32): bool {
   transport = transportOf(head, known);
   if (transport == NOT_IP) return start >= network;
   if (transport == NO_TRANSPORT) return false;
-  if (isIpv6 && protocol == PROTOCOL_ICMPV6) return start == transport && offset == ICMPV6_CHECKSUM;
+  if (protocol == PROTOCOL_ICMPV6) return start == transport && offset == ICMPV6_CHECKSUM;
   return start >= transport;
 }
 
