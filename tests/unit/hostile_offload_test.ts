@@ -129,6 +129,22 @@ Deno.test("a frame that would be cut into more segments than there may be is ref
   assertEquals(rig.counters(2).rx_frames, 0);
 });
 
+Deno.test("a frame for many is cut into few segments only: each of its receivers would have it cut for itself", () => {
+  const { rig, sender, whole, plain } = world();
+  const send = (segments: number) => {
+    const dear = addressed({ ...TCP, payloadBytes: segments * 16, gsoSize: 16 }, BROADCAST, rigMac(0));
+    sender.sendPieces(dear.frame, [], { header: headerBytes(dear.header) });
+    rig.run();
+  };
+  for (const guest of [whole, plain]) guest.fill(64);
+  send(129);
+  assertEquals([whole.receive().length, plain.receive().length], [0, 0]);
+  assertEquals(rig.counters(0).tx_bad_offload, 1);
+  send(60);
+  assertEquals([whole.receive().length, plain.receive().length], [1, 60]);
+  assertEquals(rig.counters(0).tx_bad_offload, 1);
+});
+
 Deno.test("a sum is not stored over what policy reads: neither a tag nor an address can be chosen by it", () => {
   const { rig, sender, plain } = world();
   rig.set(0, { allowedIps: ["10.0.0.1"] });

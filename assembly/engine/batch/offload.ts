@@ -75,6 +75,12 @@ export function isToBeCut(record: usize): bool {
   return load<u8>(headCopyAt(record), O_HEADER + VIRTIO_NET_HDR_GSO_TYPE) != 0;
 }
 
+/** Segments into which the frame of `record` is to be cut for whoever does not take it whole; 0: it is not. */
+@inline
+export function segmentsOf(record: usize): u32 {
+  return isToBeCut(record) ? load<u32>(headCopyAt(record), O_SEGMENTS) : 0;
+}
+
 /**
  * Whether receive queue `rx` accepts what the sender of a record's frame has left to be finished. A frame of which some
  * segments have been delivered goes on in segments.

@@ -1,5 +1,6 @@
 /** Frames for many: multicast and broadcast to the pools that want them, unknown unicast to those that take it. */
 import {
+  C_TX_BAD_OFFLOAD,
   C_TX_NO_DESTINATION,
   CTL_PROMISC_COUNT,
   CTL_VF_COUNT,
@@ -7,6 +8,7 @@ import {
   D_KIND,
   D_POOL,
   DECIDED_DELIVER,
+  FLOOD_SEGMENTS_MAX,
   MULTICAST_TABLE_STRIDE,
   MULTICAST_TABLES,
   ONE_DECISION,
@@ -27,11 +29,12 @@ import { dst, vlan } from "./admit.ts";
 import { deliver, headAndTag, prunedPool, uplinkTakes } from "./decide.ts";
 import { isMember } from "./filter.ts";
 import { append, nextDelivery } from "./group.ts";
-import { spendFinish } from "../batch/offload.ts";
+import { segmentsOf, spendFinish } from "../batch/offload.ts";
 import { hashOf, steer } from "./steer.ts";
 
 /** Every pool of the VLAN but the sender's, and the uplink: the frame that was admitted last. */
 export function flood(from: u32, record: usize): void {
+  if (isTooMany(from, record)) return;
   const pruned = prunedPool(from);
   const vfs = load<u32>(control(), CTL_VF_COUNT);
   spend(vfs * UNITS_FLOOD_POOL);
@@ -45,6 +48,7 @@ export function flood(from: u32, record: usize): void {
 
 /** Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. Counted if nobody was asked to take it. */
 export function floodUnknown(from: u32, record: usize): void {
+  if (isTooMany(from, record)) return;
   let sent = from != POOL_UPLINK && uplinkTakes();
   if (sent) sendTo(from, POOL_UPLINK, record);
   if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
@@ -59,6 +63,16 @@ export function floodUnknown(from: u32, record: usize): void {
     }
   }
   if (!sent) count(poolAt(from), C_TX_NO_DESTINATION, 1);
+}
+
+/**
+ * Whether a frame would be cut into more segments than a frame for many may be, since each receiver may have it cut for
+ * itself; it is counted. Lawful ones have fewer: Linux sends at most 128 datagrams at a time.
+ */
+function isTooMany(from: u32, record: usize): bool {
+  if (segmentsOf(record) <= <u32> FLOOD_SEGMENTS_MAX) return false;
+  count(poolAt(from), C_TX_BAD_OFFLOAD, 1);
+  return true;
 }
 
 /** Whether `pool` receives the group that the frame is for: broadcast always, others as its multicast table has them. */

@@ -40,6 +40,8 @@ export const BUFFERED_LIST = 0xa4a000;
 /** Pieces that a frame may have which is cut, and segments that it may be cut into. */
 export const GSO_PIECES_MAX = 4096;
 export const GSO_SEGMENTS_MAX = 2048;
+/** Segments of a frame for many. */
+export const FLOOD_SEGMENTS_MAX = 128;
 /** Used descriptors of packed rings that are written when they are published: {arena offset u32, pad, element u64}. */
 export const STAGED = 0xa1e000;
 export const STAGED_COUNT = 2048;
