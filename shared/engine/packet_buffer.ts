@@ -143,14 +143,17 @@ export class PacketBuffer {
   }
 }
 
+/** What a pool's packet buffer needs of its engine. */
+type BufferParts = Pick<Engine, "arena" | "view" | "wasm" | "between">;
+
 /** A pool's packet buffer, once its driver has been overrun. */
 export class PoolBuffer {
-  readonly #engine: Pick<Engine, "arena" | "view" | "wasm">;
+  readonly #engine: BufferParts;
   readonly #pool: number;
   readonly #poolAt: number;
   #buffer: PacketBuffer | undefined;
 
-  constructor(engine: Pick<Engine, "arena" | "view" | "wasm">, pool: number) {
+  constructor(engine: BufferParts, pool: number) {
     this.#engine = engine;
     this.#pool = pool;
     this.#poolAt = POOLS + pool * POOL_STRIDE;
@@ -175,17 +178,25 @@ export class PoolBuffer {
     return this.#buffer?.heldBytes ?? 0;
   }
 
-  /** Makes it, of `count` buffers. The engine stands still. Throws nothing: a pool for which the arena has no room goes on to drop. */
+  /**
+   * Makes it, of `count` buffers, while the engine goes on: that stands still only to be told of it. Throws nothing: a pool
+   * for which the arena has no room goes on to drop.
+   */
   give(count = PACKET_BUFFERS): void {
     const { arena, view } = this.#engine;
+    let made: PacketBuffer;
     try {
-      this.#buffer = new PacketBuffer(arena, view, this.#pool, count);
-      view.setUint32(this.#poolAt + P_BUFFER, this.#buffer.queue, true);
-      // One that cannot be had stays wanted: the engine says so once, however often the driver is overrun.
-      view.setUint32(this.#poolAt + P_OVERRUN, 0, true);
+      made = new PacketBuffer(arena, view, this.#pool, count);
     } catch (error) {
-      if (!(error instanceof DeviceRefusal)) throw error;
+      // One that cannot be had stays wanted: the engine says so once, however often the driver is overrun.
+      if (error instanceof DeviceRefusal) return;
+      throw error;
     }
+    this.#buffer = made;
+    this.#engine.between(() => {
+      view.setUint32(this.#poolAt + P_BUFFER, made.queue, true);
+      view.setUint32(this.#poolAt + P_OVERRUN, 0, true);
+    });
   }
 
   /** Drops what it holds: that came in a VLAN which the pool has left. The engine stands still. */

@@ -108,7 +108,7 @@ export class Tenants {
       const { queues: { buffer, isReceiving }, limits } = tenant;
       const count = buffersOf(limits.bufferBytesMax, this.poolsMax());
       if (!buffer.isWanted || !isReceiving || count === 0 || this.#shortage(tenant, bufferWindowBytes(count))) continue;
-      this.#engine.between(() => buffer.give(count));
+      buffer.give(count);
     }
   }
 

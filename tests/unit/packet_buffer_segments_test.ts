@@ -4,14 +4,12 @@
  */
 import { assertEquals } from "@std/assert";
 import { OFFLOADS_ALL, Q_OFFLOADS } from "../../shared/layout/nic.ts";
-import { PoolBuffer } from "../../shared/engine/mod.ts";
-import type { Arena } from "../../shared/os/mod.ts";
 import { EngineRig, rigMac } from "../support/engine_rig.ts";
 import { BROADCAST } from "../support/mock_guest.ts";
 import { frameOf, type Shape } from "../support/offload_frames.ts";
 import { headerBytes } from "../support/offload_world.ts";
+import { rigBuffer } from "../support/pool_buffer.ts";
 
-const WINDOW = EngineRig.guestOffset(16);
 const RING = 64;
 const UDP: Shape = {
   ...{ version: 4, isTcp: false, tags: [], ipOptions: 0, extensions: [], tcpOptions: 0, tcpFlags: 0, sequence: 1 },
@@ -26,9 +24,7 @@ function world() {
   const receiver = rig.attach(1, { queueSize: RING });
   const other = rig.attach(2, { queueSize: RING });
   rig.view.setUint16(sender.queuePointer(1) + Q_OFFLOADS, OFFLOADS_ALL, true);
-  new Uint8Array(rig.view.buffer, WINDOW, 0x40000).fill(0);
-  const arena = { allocate: (bytes: number) => ({ offset: WINDOW, bytes }), release: () => {} };
-  const buffer = new PoolBuffer({ arena: arena as unknown as Arena, view: rig.view, wasm: rig.wasm }, 1);
+  const { buffer } = rigBuffer(rig, 1);
   buffer.give();
   /** Sends one frame; answers its payload. */
   const send = (to: string, shape: Partial<Shape> = {}) => {

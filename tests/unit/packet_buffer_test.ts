@@ -4,13 +4,12 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_GENERATION, P_BUFFER, P_RX_COUNT, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
-import { PACKET_BUFFERS, PoolBuffer } from "../../shared/engine/mod.ts";
-import type { Arena } from "../../shared/os/mod.ts";
+import { PACKET_BUFFERS } from "../../shared/engine/mod.ts";
 import { EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import type { FormatName } from "../support/formats.ts";
 import { frame } from "../support/mock_guest.ts";
+import { rigBuffer } from "../support/pool_buffer.ts";
 
-const WINDOW = EngineRig.guestOffset(16);
 const RING = 64;
 const BURST = 30;
 
@@ -19,10 +18,7 @@ function world(format: FormatName) {
   const rig = new EngineRig(2);
   const sender = rig.attach(0, { queueSize: RING });
   const receiver = rig.attachAs(format, 1, { queueSize: RING });
-  new Uint8Array(rig.view.buffer, WINDOW, 0x40000).fill(0);
-  let released = 0;
-  const arena = { allocate: (bytes: number) => ({ offset: WINDOW, bytes }), release: () => released++ };
-  const buffer = new PoolBuffer({ arena: arena as unknown as Arena, view: rig.view, wasm: rig.wasm }, 1);
+  const { buffer, released } = rigBuffer(rig, 1);
   let sent = 0;
   const send = (frames: number) => {
     for (let left = frames; left > 0; left -= BURST) {
@@ -47,7 +43,7 @@ function world(format: FormatName) {
     send,
     take,
     numbers,
-    released: () => released,
+    released,
     counters: () => rig.counters(1),
   };
 }
@@ -125,4 +121,14 @@ Deno.test("a pool without receive queues has no packet buffer: what was in it is
   assertEquals(released(), 1);
   send(1);
   assertEquals(counters().rx_no_queue, 8);
+});
+
+Deno.test("a packet buffer is made while the engine goes on: it stands still only to be told of it", () => {
+  const rig = new EngineRig(1);
+  const bytes = () => new Uint8Array(rig.view.buffer, window, 0x40000).slice();
+  let [before, after] = [new Uint8Array(), new Uint8Array()];
+  const { buffer, window } = rigBuffer(rig, 0, { before: () => before = bytes(), after: () => after = bytes() });
+  buffer.give();
+  assert(before.some((byte) => byte !== 0), "its ring is there");
+  assertEquals(before, after);
 });

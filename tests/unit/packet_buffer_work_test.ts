@@ -5,26 +5,18 @@
 import { assert, assertEquals } from "@std/assert";
 import { BAD_ADDRESS, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
 import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
-import { PoolBuffer } from "../../shared/engine/mod.ts";
-import type { Arena } from "../../shared/os/mod.ts";
 import { writeEntry } from "../support/attack_kit.ts";
 import { EngineRig, rigMac, type VirtioRigGuest, VIRTQUEUE_FORMATS } from "../support/engine_rig.ts";
 import { frame, MockGuest } from "../support/mock_guest.ts";
 import { frameOf, type Shape } from "../support/offload_frames.ts";
+import { rigBuffer } from "../support/pool_buffer.ts";
 import type { RawDescriptor } from "../support/virtqueue.ts";
 
-const WINDOW = EngineRig.guestOffset(16);
 const FLAGS = QUEUE_F_INDIRECT | QUEUE_F_MRG_RXBUF;
 const MIB = 1024 ** 2;
 const ENTRIES = 1000;
 const FRAME_BYTES = 1514;
 const BURST = 256;
-
-function bufferOf(rig: EngineRig, pool: number): PoolBuffer {
-  new Uint8Array(rig.view.buffer, WINDOW, 0x40000).fill(0);
-  const arena = { allocate: (bytes: number) => ({ offset: WINDOW, bytes }), release: () => {} };
-  return new PoolBuffer({ arena: arena as unknown as Arena, view: rig.view, wasm: rig.wasm }, pool);
-}
 
 /** An indirect table of ENTRIES pieces of a byte, in two regions in turn, `room` bytes in all. Answers its descriptor. */
 function chainTable(guest: VirtioRigGuest, room: number): RawDescriptor {
@@ -63,7 +55,7 @@ for (const format of VIRTQUEUE_FORMATS) {
         bufferBytes: pool < 2 ? 1024 : 2048,
       }, FLAGS)
     ) as [VirtioRigGuest, VirtioRigGuest, VirtioRigGuest, VirtioRigGuest];
-    bufferOf(rig, 1).give();
+    rigBuffer(rig, 1).buffer.give();
     splitMemory(rig, hostile);
     const table = chainTable(hostile, 12 + FRAME_BYTES);
     sender.send(Array<Uint8Array>(512).fill(frame({ dst: rigMac(1), src: rigMac(0), bytes: FRAME_BYTES })));
@@ -94,7 +86,7 @@ for (const format of VIRTQUEUE_FORMATS) {
     const rig = new EngineRig(2);
     const sender = rig.attach(0, { queueSize: 64 });
     const receiver = rig.attachVirtqueues(format, 1, { queueSize: 1024, bufferBytes: 1024 }, FLAGS);
-    bufferOf(rig, 1).give();
+    rigBuffer(rig, 1).buffer.give();
     const short = chainTable(receiver, ENTRIES + 12);
     sender.send([frame({ dst: rigMac(1), src: rigMac(0), bytes: FRAME_BYTES })]);
     rig.run(10);
@@ -138,7 +130,7 @@ Deno.test("a receive queue without room does not hold up the others of its pool"
     send(port, 1);
     flows[receiver.receive(0).length === 1 ? 0 : (receiver.receive(1), 1)] ??= port;
   }
-  bufferOf(rig, 1).give();
+  rigBuffer(rig, 1).buffer.give();
   const [stuck = 0, going = 0] = flows;
   send(stuck, receiver.posted(0) + 10);
   const arrived = () => receiver.receive(1).length;
