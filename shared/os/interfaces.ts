@@ -51,10 +51,14 @@ export function interfaceRequest(name: string): DataView<ArrayBuffer> {
 /** The interfaces of one network namespace. */
 export class Interfaces implements Disposable {
   readonly #socket: Fd;
+  /** None where there is no IPv6. */
+  readonly #socket6: Fd | undefined;
 
   /** Those of the namespace that this thread is in now. */
   constructor() {
     this.#socket = new Fd(check(libc().socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket", "inet datagram"));
+    const socket6 = libc().socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    this.#socket6 = socket6 < 0 ? undefined : new Fd(socket6);
   }
 
   #ask(call: bigint, what: string, name: string, set?: (request: DataView) => void): DataView {
@@ -115,19 +119,20 @@ export class Interfaces implements Disposable {
   }
 
   #addIpv6(name: string, bytes: readonly number[], bits: number): void {
-    using socket = new Fd(check(libc().socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket", "inet6 datagram"));
+    if (!this.#socket6) throw new Error(`Cannot give ${name} an address: there is no IPv6 here`);
     // struct in6_ifreq: address of 16 bytes, prefix length u32, index i32.
     const request = new DataView(new ArrayBuffer(24));
     bytes.forEach((byte, i) => request.setUint8(i, byte));
     request.setUint32(16, bits, true);
     request.setInt32(20, this.#ask(SIOCGIFINDEX, "SIOCGIFINDEX", name).getInt32(IFREQ_VALUE, true), true);
-    if (libc().ioctl(socket.number, SIOCSIFADDR, new Uint8Array(request.buffer)) >= 0) return;
+    if (libc().ioctl(this.#socket6.number, SIOCSIFADDR, new Uint8Array(request.buffer)) >= 0) return;
     const code = errno();
     if (code !== EEXIST) throw new OsError("SIOCSIFADDR", name, code);
   }
 
   close(): void {
     this.#socket.close();
+    this.#socket6?.close();
   }
 
   [Symbol.dispose](): void {

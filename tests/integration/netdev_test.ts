@@ -104,6 +104,11 @@ judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of 
   await fails(/no prefix length/, "0", "eth0", "--address", "10.0.0.1");
   assertEquals((await a.ip("-br link")).trim().split("\n").length, 1);
 
+  await using six = start(fabric, "0", "eth0", "--netns", a.name, "--address", "fd00::5/64");
+  await six.expect(/is interface eth0/);
+  assertStringIncludes(await a.ip("-6 address show dev eth0"), "fd00::5/64");
+  await six.end("SIGTERM");
+
   await using holder = await attach(fabric, 0, a);
   await fails(/vf 0 is driven by netdev eth0/, "0", "eth1", "--netns", a.name);
   assertEquals((await a.ip("-br link")).includes("eth1"), false);

@@ -4,9 +4,27 @@ import { TestFabric } from "../support/fabric.ts";
 import { must, TestGuest } from "../support/guests.ts";
 import { judgedTest, run } from "../support/judges.ts";
 import { Bridge, NetNamespace, uniqueName } from "../support/net_namespace.ts";
+import { TestProcess } from "../support/process.ts";
 import { UmlGuest } from "../support/uml.ts";
 import { passTcp, putUplink, setUplink, uplinkOf } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
+
+/** Has a guest fetch 256 MiB from a namespace, and both say what they are. */
+async function fetchFile(guest: UmlGuest, outside: NetNamespace, address: string): Promise<void> {
+  const dir = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "ringfabric-" });
+  try {
+    await run("sh", ["-c", `head -c ${256 * 1024 ** 2} /dev/urandom > ${dir}/file`]);
+    const [sum] = (await run("sha256sum", [`${dir}/file`])).split(" ");
+    await using server = new TestProcess("http.server", "ip", [
+      ...["netns", "exec", outside.name, "python3", "-u", "-m", "http.server", "--directory", dir, "8000"],
+    ]);
+    await server.expect(/Serving HTTP/);
+    const got = await guest.check(`curl -sS http://${address}:8000/file | sha256sum`, 120_000);
+    assertEquals(got.split(" ")[0], sum);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
 
 /** What a port takes of the NIC's process: threads and open files, but for sockets, which HTTP clients have too. */
 function belongings(fabric: TestFabric): number {
@@ -38,6 +56,7 @@ judgedTest(["uml"], "a guest of User-Mode Linux reaches a namespace through a TA
   await guest.untilReaches("10.0.0.9");
 
   await passTcp(guest, outside, "10.0.0.9");
+  await fetchFile(guest, outside, "10.0.0.9");
   const { counters, io } = await uplinkOf(fabric);
   assert((counters.in_bytes ?? 0) > 1e6 && (counters.out_bytes ?? 0) > 1e6, JSON.stringify(counters));
   assert(io === "io_uring" || io === "readv");
@@ -116,7 +135,7 @@ judgedTest(["uml"], "uplinks are exchanged under a stream, again and again: ever
   await setUplink(fabric, { kind: "tap", name: taps[0], address: "10.0.99.9/16" });
   await guest.reaches("10.0.99.9");
   // A neighbour that does not go with the TAP: the stream's frames are the uplink's all the time.
-  const { id } = await guest.send("10.0.99.9", { rate: 5000, seconds: 60 });
+  const { id } = await guest.send("10.0.99.9", { rate: 1000, seconds: 60 });
   await use(1);
   const before = belongings(fabric);
   for (let i = 2; i <= 21; i++) await use(i);
@@ -124,6 +143,9 @@ judgedTest(["uml"], "uplinks are exchanged under a stream, again and again: ever
   await until("the last frame", async () => {
     Object.assign(sums, (await uplinkOf(fabric)).counters);
     return (sums.out_frames ?? 0) >= sent;
+  }).catch(async (error) => {
+    const { uplink } = await must(`${fabric.url("nic")}/api/v1/state`);
+    throw new Error(`${error.message} of ${sent}: ${JSON.stringify([sums, uplink.counters])}`);
   });
   const drops = ["out_busy", "out_down", "out_refused", "out_too_long", "out_runt"].map((name) => sums[name]);
   assertEquals(drops, [0, 0, 0, 0, 0]);
