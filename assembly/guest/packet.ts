@@ -1,7 +1,7 @@
 /** IPv4 packets (RFC 791) on their way out: no options, no fragments. */
 import { GC, GC_IP, GC_IP_ID, GC_MTU } from "../../shared/layout/guest.ts";
 import { fold } from "../lib/checksum.ts";
-import { beginFrame, endFrame, linkHeaderBytes, writeLinkHeader } from "./frame.ts";
+import { beginFrame, endFrame, leave, linkHeaderBytes, writeLinkHeader } from "./frame.ts";
 
 export const IPV4_BYTES: u32 = 20;
 export const PROTOCOL_ICMP: u32 = 1;
@@ -47,4 +47,19 @@ export function beginPacket(dst: u64, to: u32, protocol: u32, payload: u32): usi
 @inline
 export function endPacket(payload: u32): void {
   endFrame(frameBytesOf(payload));
+}
+
+/** The packet that was begun leaves its checksum to be filled in, `offset` bytes into its payload. */
+@inline
+export function leaveSum(offset: u32): void {
+  leave(frameBytesOf(0), offset, 0, 0);
+}
+
+/**
+ * The packet that was begun, whose payload has headers of `headerBytes`, is to be cut into `n` datagrams of `size` bytes
+ * behind such headers. Each has an identification of its own.
+ */
+export function leaveDatagrams(offset: u32, size: u32, headerBytes: u32, n: u32): void {
+  leave(frameBytesOf(0), offset, size, frameBytesOf(headerBytes));
+  store<u32>(GC, load<u32>(GC, GC_IP_ID) + n - 1, GC_IP_ID);
 }

@@ -13,6 +13,14 @@ import { type Context, examples } from "./context.ts";
 import { UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
+/** What `guest traffic` is told. */
+interface TrafficOptions {
+  rate: number;
+  seconds: number;
+  size: number;
+  segment?: true;
+}
+
 /** Adds `guest`. */
 export function guestCommands(program: Command, context: Context): void {
   const guest = program.command("guest").description("built-in guests, by their port: a VF's number, or vport0");
@@ -53,9 +61,11 @@ export function guestCommands(program: Command, context: Context): void {
     guest.command("traffic <port> <address>").description("has the guest send numbered, checked frames")
       .option("--rate <n>", "frames a second; 0: as many as go", decimal(0, 100_000_000), 1000)
       .option("--seconds <n>", "for how long", decimal(0.001, 86_400), 5)
-      .option("--size <n>", "bytes of a frame", wholeNumber(70, 9014), 128),
+      .option("--size <n>", "bytes of a frame", wholeNumber(70, 9014), 128)
+      .option("--segment", "hand over frames that are due together as one, which is cut on the way"),
     "guest traffic 0 10.0.0.2 --rate 10000 --seconds 10",
-  ).action(async (port: string, to: string, options: { rate: number; seconds: number; size: number }) => {
+    "guest traffic 0 10.0.0.2 --rate 0 --size 1514 --segment",
+  ).action(async (port: string, to: string, options: TrafficOptions) => {
     const { peer } = await find(port);
     const made = await peer.ask<GeneratorState>("POST", "/api/v1/traffic", { to, ...options });
     context.show(made, () => `sends to ${to}; the receiver counts it as flow ${made.flow}`);

@@ -12,12 +12,18 @@ import { UsageError } from "./values.ts";
 /** Files of the new plugin, and where each is copied from. */
 const FILES = {
   "plugin.ts": "assembly/plugin/advanced/index.ts",
+  "transmit.ts": "assembly/plugin/advanced/transmit.ts",
+  "offload.ts": "assembly/plugin/advanced/offload.ts",
+  "rings.ts": "assembly/plugin/advanced/rings.ts",
   "layout/advanced.ts": "shared/layout/advanced.ts",
   "layout/plugin.ts": "shared/layout/plugin.ts",
+  "layout/virtio.ts": "shared/layout/virtio.ts",
   "plugin_test.ts": "services/cli/plugin_template/plugin_test.ts",
   "README.md": "services/cli/plugin_template/README.md",
   "LICENSE": "LICENSE",
 };
+/** Those that are AssemblyScript, and import each other. */
+const SOURCES = Object.entries(FILES).filter(([, from]) => from.startsWith("assembly/")).map(([path]) => path);
 /** What plugin_template/README.md calls the plugin. */
 const TEMPLATE_NAME = /\bmynic\b/g;
 
@@ -36,9 +42,9 @@ function contents(name: string, compiler: string): Map<string, string> {
     Object.entries(FILES).map(([path, from]) => {
       const text = Deno.readTextFileSync(new URL(from, ROOT));
       if (path === "README.md") return [path, text.replaceAll(TEMPLATE_NAME, name)];
+      const moved = text.replaceAll(/"(?:\.\.\/)+shared\/layout\/(\w+)\.ts"/g, '"./layout/$1.ts"');
       // AssemblyScript wants imports without a suffix, Deno with one.
-      const suffix = path === "plugin.ts" ? "" : ".ts";
-      return [path, text.replaceAll(/"(?:\.\.\/)+shared\/layout\/(\w+)\.ts"/g, `"./layout/$1${suffix}"`)];
+      return [path, SOURCES.includes(path) ? moved.replaceAll(/from "(\.[^"]+)\.ts"/g, 'from "$1"') : moved];
     }),
   );
   // Without a word to abort with, an assert that does not hold is a trap.
@@ -52,7 +58,7 @@ function contents(name: string, compiler: string): Map<string, string> {
     nodeModulesDir: "none",
     fmt: { lineWidth: 120 },
     // AssemblyScript is not quite TypeScript: Deno's formatter drops its decorators.
-    exclude: ["plugin.ts"],
+    exclude: SOURCES,
   };
   files.set("deno.json", `${JSON.stringify(config, null, 2)}\n`);
   files.set(".gitignore", "*.wasm\n*.image\nvendor.json\n");

@@ -23,7 +23,9 @@ import {
   TrafficState,
 } from "../../shared/api/mod.ts";
 import { IMAGE_BYTES_MAX } from "../../shared/plugin/mod.ts";
-import { type Host, ipFromNumber } from "./host.ts";
+import { offloadNames } from "./features.ts";
+import type { Host } from "./host.ts";
+import { ipFromNumber } from "./ip.ts";
 import type { Interface } from "./interface.ts";
 import type { Machine } from "./machine.ts";
 import { captureFrames } from "./capture.ts";
@@ -154,6 +156,7 @@ function mountLink(app: OpenAPIHono, { host, link }: GuestParts): void {
     mtu: host.get(GC_MTU),
     vlan: host.get(GC_VLAN),
     up: host.get(GC_LINK) === 1,
+    offloads: offloadNames(host.offloads),
     ...link.granted,
   });
   app.openapi(

@@ -11,6 +11,8 @@ import {
   type TrafficRequest,
 } from "../../shared/api/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
+import { flowStates } from "./flows.ts";
+import { ipFromNumber, ipToNumber } from "./ip.ts";
 import type { Machine } from "./machine.ts";
 
 const COUNTER_NAMES = [
@@ -29,6 +31,10 @@ const COUNTER_NAMES = [
   "udp_rx",
   "plugin_faults",
   "tx_lost",
+  "tx_unsummed",
+  "tx_large",
+  "rx_unsummed",
+  "rx_large",
 ] as const;
 
 const POLL_MS = 2;
@@ -36,25 +42,8 @@ const ETHERNET_BYTES = 14;
 const IPV4_BYTES = 20;
 const ICMP_BYTES = 8;
 
-/** IPv4 text as a number. */
-export function ipToNumber(text: string): number {
-  return text.split(".").reduce((n, part) => n * 256 + Number(part), 0);
-}
-
-/** The inverse of `ipToNumber`. */
-export function ipFromNumber(n: number): string {
-  return [24, 16, 8, 0].map((shift) => (n >>> shift) & 0xff).join(".");
-}
-
 function macToNumber(mac: string): bigint {
   return mac.split(":").reduceRight((n, byte) => (n << 8n) | BigInt(parseInt(byte, 16)), 0n);
-}
-
-/** Nanoseconds of a histogram's bucket: its lower edge. */
-function bucketNs(bucket: number): number {
-  if (bucket < 32) return bucket;
-  const power = (bucket >> 5) + 4;
-  return (32 + (bucket & 31)) * 2 ** (power - 5);
 }
 
 /** What a ping is asked to do. */
@@ -121,6 +110,18 @@ export class Host {
   }
 
   readonly #taken = new Set<number>();
+
+  /** Says what data path `path` does for the host, and what it leaves to it. It is not in use, or at rest. */
+  setOffloads(path: 0 | 1, { tx, rx }: { tx: number; rx: number }): void {
+    this.set(L.GC_TX_OFFLOADS + path * 4, tx);
+    this.set(L.GC_RX_OFFLOADS + path * 4, rx);
+  }
+
+  /** What the data path in use does for the host, and what it leaves to it. */
+  get offloads(): { tx: number; rx: number } {
+    const path = this.get(L.GC_PATH);
+    return { tx: this.get(L.GC_TX_OFFLOADS + path * 4), rx: this.get(L.GC_RX_OFFLOADS + path * 4) };
+  }
 
   /** Buffers that the data path in use has to send. */
   get txHeld(): number {
@@ -198,6 +199,7 @@ export class Host {
     view.setUint32(at + L.GEN_PORT, request.echo ? L.UDP_ECHO_PORT : request.port, true);
     view.setUint32(at + L.GEN_BYTES, request.size, true);
     view.setUint32(at + L.GEN_FLOW, id, true);
+    view.setUint32(at + L.GEN_SEGMENT, request.segment ? 1 : 0, true);
     view.setUint32(at + L.GEN_WINDOW, request.echo ? request.window ?? 0 : 0, true);
     view.setBigUint64(at + L.GEN_WANTED, BigInt(request.count ?? 0), true);
     view.setFloat64(at + L.GEN_RATE, request.rate / 1e9, true);
@@ -220,6 +222,7 @@ export class Host {
       state: view.getUint32(at, true) === L.STATE_RUNNING ? "running" : "done",
       to: ipFromNumber(view.getUint32(at + L.GEN_TO, true)),
       size: view.getUint32(at + L.GEN_BYTES, true),
+      segment: view.getUint32(at + L.GEN_SEGMENT, true) !== 0,
       rate: Math.round(view.getFloat64(at + L.GEN_RATE, true) * 1e9),
       sent,
       sentRate: seconds > 0 ? Math.round(sent / seconds) : 0,
@@ -246,43 +249,7 @@ export class Host {
 
   /** What has come in of other guests' generators, or back to one's own. */
   flows(): FlowState[] {
-    return Array.from({ length: L.FLOW_COUNT }, (_, i) => L.FLOWS + i * L.FLOW_STRIDE)
-      .filter((at) => this.#view.getUint32(at + L.FLOW_STATE, true) !== L.STATE_FREE).map((at) => this.#flow(at));
-  }
-
-  #flow(at: number): FlowState {
-    const u64 = (offset: number) => Number(this.#view.getBigUint64(at + offset, true));
-    const f64 = (offset: number) => this.#view.getFloat64(at + offset, true);
-    const received = u64(L.FLOW_RECEIVED);
-    const seconds = (f64(L.FLOW_LAST_NS) - f64(L.FLOW_FIRST_NS)) / 1e9;
-    const histogram = new Uint32Array(this.#machine.memory.buffer, at + L.FLOW_HISTOGRAM, L.HISTOGRAM_BUCKETS);
-    const quantile = (q: number) => {
-      let left = Math.max(1, Math.ceil(received * q));
-      for (const [bucket, n] of histogram.entries()) {
-        left -= n;
-        if (left <= 0) return Math.round(bucketNs(bucket) / 100) / 10;
-      }
-      return 0;
-    };
-    const us = (ns: number) => Math.round(ns / 100) / 10;
-    return {
-      flow: this.#view.getUint32(at + L.FLOW_ID, true),
-      from: ipFromNumber(this.#view.getUint32(at + L.FLOW_FROM, true)),
-      received,
-      lost: u64(L.FLOW_NEXT) - received,
-      duplicates: u64(L.FLOW_DUPLICATES),
-      reordered: u64(L.FLOW_REORDERED),
-      bytes: u64(L.FLOW_BYTES),
-      rate: seconds > 0 ? Math.round((received - 1) / seconds) : 0,
-      latencyUs: received === 0 ? { min: 0, avg: 0, p50: 0, p99: 0, p999: 0, max: 0 } : {
-        min: us(f64(L.FLOW_LATENCY_MIN)),
-        avg: us(f64(L.FLOW_LATENCY_SUM) / received),
-        p50: quantile(0.5),
-        p99: quantile(0.99),
-        p999: quantile(0.999),
-        max: us(f64(L.FLOW_LATENCY_MAX)),
-      },
-    };
+    return flowStates(this.#view);
   }
 
   /** Forgets all flows. */

@@ -19,7 +19,8 @@ import { readKeys } from "../../shared/plugin/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
 import { guestApi } from "./api.ts";
 import { declined } from "./features.ts";
-import { Host, ipFromNumber, ipToNumber } from "./host.ts";
+import { Host } from "./host.ts";
+import { ipFromNumber, ipToNumber } from "./ip.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { Interface } from "./interface.ts";
 import { Machine } from "./machine.ts";
@@ -63,6 +64,10 @@ const options = accessCommand(new Command("guest"))
   )
   .option("--no-in-order", "do not ask for VIRTIO_F_IN_ORDER")
   .option("--header-bytes <n>", "advanced rings: headers in buffers of their own of this size", wholeNumber(0, 1024), 0)
+  .option("--no-tx-checksum", "fill in checksums of what is sent here; so nothing is segmented either")
+  .option("--no-tx-segmentation", "send no frames of several datagrams that are to be cut")
+  .option("--no-rx-checksum", "take no frames without checksums; so none of several segments either")
+  .option("--no-rx-large", "take no frames of several segments")
   .option("--without <bits>", "virtio feature bits not to ask for", featureBits, [])
   .option("--cpus <list>", "CPUs of the worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping", wholeNumber(0, 1_000_000), 0)
@@ -84,6 +89,10 @@ const options = accessCommand(new Command("guest"))
       headerBytes: number;
       ring: "packed" | "split";
       inOrder: boolean;
+      txChecksum: boolean;
+      txSegmentation: boolean;
+      rxChecksum: boolean;
+      rxLarge: boolean;
       without: number[];
       cpus: number[];
       spinUs: number;

@@ -7,7 +7,7 @@ import { GC_QUEUE_PAIRS } from "../../shared/layout/guest.ts";
 import { DeviceClient, DeviceRefusal } from "../../shared/device/mod.ts";
 import type { CheckedImage } from "../../shared/plugin/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
-import { firstBase, inUse, isPacked, ringSizeFor } from "./features.ts";
+import { coherent, firstBase, inUse, isPacked, pathOffloads, ringSizeFor } from "./features.ts";
 import type { Host } from "./host.ts";
 import type { Machine } from "./machine.ts";
 import type { PathMemory } from "./path_memory.ts";
@@ -109,14 +109,15 @@ export class VfPath {
     const advanced = info.hardware === "advanced";
     using doorbells = advanced ? await device.requestFd({ op: "region", name: "registers" }) : undefined;
     const queuePairs = host.get(GC_QUEUE_PAIRS);
-    const offered = BigInt(attached.features as bigint) & ~declined;
+    const offered = coherent(BigInt(attached.features as bigint) & ~declined);
     const ringSize = this.#ringSize = ringSizeFor(this.#options.ringSize, !advanced && isPacked(offered));
     const memory = this.#machine.layOut(1, { queuePairs, ringSize, features: offered, headerBytes }, doorbells);
     this.#memory = memory;
     this.#queues = queuePairs * 2;
     await this.#machine.install(memory, module);
     // Which format its rings have is the plugin's choice: one that knows of split rings only has laid out those.
-    const features = inUse(offered, memory.accepted);
+    const features = coherent(inUse(offered, memory.accepted));
+    host.setOffloads(1, pathOffloads(features));
     const regions = memory.ranges.map(({ address, bytes }) => ({ iova: address, size: bytes, offset: address }));
     await device.request({ op: "dmaSet", regions }, regions.map(() => ram.number));
     for (let index = 0; index < this.#queues; index++) {

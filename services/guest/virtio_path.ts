@@ -17,7 +17,7 @@ import { log, oneLine } from "../../shared/api/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
 import { VhostUserFrontEnd } from "../../shared/vhost_user/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import { featureBit, firstBase, isPacked, ringSizeFor } from "./features.ts";
+import { coherent, featureBit, firstBase, isPacked, pathOffloads, ringSizeFor, USED_OFFLOADS } from "./features.ts";
 import type { Host } from "./host.ts";
 import type { Machine } from "./machine.ts";
 import type { PathMemory } from "./path_memory.ts";
@@ -32,7 +32,7 @@ const FEATURES = [
   VIRTIO_RING_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_IN_ORDER,
-].reduce((bits, bit) => bits | featureBit(bit), 0n);
+].reduce((bits, bit) => bits | featureBit(bit), USED_OFFLOADS);
 
 /** How the path is set up. */
 export interface VirtioOptions {
@@ -110,13 +110,15 @@ export class VirtioPath {
   async #handshake(frontEnd: VhostUserFrontEnd, module: WebAssembly.Module): Promise<void> {
     const { queuePairs, declined } = this.#options;
     const many = queuePairs > 1 ? featureBit(VIRTIO_NET_F_MQ) : 0n;
-    const { features, queues } = await frontEnd.negotiate((FEATURES | many) & ~declined);
+    const wanted = (FEATURES | many) & ~declined;
+    const { features, queues } = await frontEnd.negotiate((offered) => coherent(offered & wanted));
     if (queuePairs > queues) throw new Error(`the back-end has ${queues} queue pairs, not ${queuePairs}`);
     this.features = features;
     const ringSize = this.#ringSize = ringSizeFor(this.#options.ringSize, isPacked(features));
     if (this.inUse) this.#host.set(GC_RUNNING, 0);
     if (this.#memory) await this.#machine.remove(this.#memory);
     this.#memory?.[Symbol.dispose]();
+    this.#host.setOffloads(0, pathOffloads(features));
     const memory = this.#machine.layOut(0, { queuePairs, ringSize, features, headerBytes: 0 });
     this.#memory = memory;
     this.#host.set(GC_QUEUE_PAIRS, queuePairs);

@@ -40,6 +40,11 @@ export const TrafficRequest = z.strictObject({
   port: z.int().min(1).max(65535).default(9),
   window: z.int().min(1).max(4096).optional()
     .openapi({ description: "With echo: so many frames may be on their way at a time" }),
+  segment: z.boolean().default(false).openapi({
+    description:
+      "Frames that are due together are handed over as one of up to 64 KiB, which is cut into frames of `size` " +
+      "by whoever does not take it whole; where the data path cannot (tx-segmentation), they go out one by one",
+  }),
   echo: z.boolean().default(false).openapi({
     description: "To the echo service: the flow comes back, and is counted here",
   }),
@@ -59,6 +64,7 @@ export const GeneratorState = z.object({
   state: z.enum(["running", "done"]),
   to: z.string(),
   size: z.int(),
+  segment: z.boolean(),
   rate: z.number(),
   sent: z.int(),
   sentRate: z.number(),
@@ -92,6 +98,12 @@ export const TrafficState = z.object({
   flows: z.array(FlowState),
 }).openapi("TrafficState");
 
+/** What a data path does for the guest's stack, and what it leaves to it. */
+export const GuestOffload = z.enum(["tx-checksum", "tx-segmentation", "rx-checksum", "rx-large"]).openapi(
+  "GuestOffload",
+);
+export type GuestOffload = z.output<typeof GuestOffload>;
+
 /** The guest's network interface. */
 export const LinkState = z.object({
   mac: z.string(),
@@ -101,6 +113,11 @@ export const LinkState = z.object({
   up: z.boolean(),
   promisc: z.boolean(),
   multicast: Multicast,
+  offloads: z.array(GuestOffload).openapi({
+    description:
+      "In use on the data path in use: it fills in checksums, cuts frames of several datagrams, delivers frames " +
+      "whose checksums are good or not filled in, and frames of several segments",
+  }),
 }).openapi("LinkState");
 export type LinkState = z.output<typeof LinkState>;
 

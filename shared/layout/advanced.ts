@@ -85,6 +85,7 @@ export const ADV_RXD_STAT_EOP = 2;
 /** The TCP or UDP checksum was looked at, and the IPv4 header's; good unless the error bit says otherwise. */
 export const ADV_RXD_STAT_L4I = 0x20;
 export const ADV_RXD_STAT_IPCS = 0x40;
+export const ADV_RXD_ERR_L4E = 0x40000000;
 export const ADV_RXD_ERR_IPE = 0x80000000;
 
 // A direct queue's receive descriptors

@@ -7,7 +7,6 @@
  *      0x002_0000  ARP table        256 entries of 32 bytes
  *      0x002_4000  pings            8 of 16 KiB
  *      0x004_8000  generators       16 of 256 bytes
- *      0x005_4000  scratch          two frames of 16 KiB
  *      0x006_0000  buffer owners    4096 bytes, then the stack of free ones
  *      0x006_5000  posted           1 KiB   which buffers are being given to the data path: the shell's own copy
  *      0x007_0000  flows            48 of 12 KiB
@@ -16,6 +15,7 @@
  *      0x040_0000  plugin           the same of the injected plugin
  *      0x060_0000  image slot        1 MiB  where the hypervisor puts a plugin's image
  *      0x070_0000  transmit queues  16 rings of 2048 entries of 16 bytes
+ *      0x078_0000  scratch          two frames of 64 KiB
  *      0x080_0000  buffers           8 MiB  4096 packet buffers
  *      0x100_0000  user memory
  */
@@ -26,8 +26,6 @@ export const GC = 0x10000;
 export const ARP_TABLE = 0x20000;
 export const PINGS = 0x24000;
 export const GENERATORS = 0x48000;
-export const TX_SCRATCH = 0x54000;
-export const RX_SCRATCH = 0x58000;
 export const BUFFER_OWNERS = 0x60000;
 export const FREE_STACK = 0x61000;
 export const POSTED = 0x65000;
@@ -39,6 +37,10 @@ export const PLUGIN_AREA = 0x400000;
 export const IMAGE_SLOT = 0x600000;
 export const IMAGE_SLOT_BYTES = 0x100000;
 export const TX_QUEUES = 0x700000;
+export const TX_SCRATCH = 0x780000;
+export const RX_SCRATCH = 0x7a0000;
+/** The longest IP packet, its Ethernet header and tags; and some more. */
+export const SCRATCH_BYTES = 0x11000;
 export const BUFFERS = 0x800000;
 
 /** Where the parts of a data path's area lie: a plugin's memory without doorbells and buffers. */
@@ -81,6 +83,9 @@ export const GC_ANNOUNCE = 104;
 export const GC_IP_ID = 108;
 /** f64, ns: the time the worker saw last. */
 export const GC_NOW_NS = 112;
+/** Two u32 each, for the virtio path and the plugin: OFFLOAD_F_* that it may be asked for, and that it leaves to the host. */
+export const GC_TX_OFFLOADS = 120;
+export const GC_RX_OFFLOADS = 128;
 
 /** For each queue pair, u32 each: transmit queue's next place to fill and to take from, buffers the data path has. */
 export const GC_PAIRS = 1024;
@@ -110,6 +115,12 @@ export const G_UDP_RX = 96;
 export const G_PLUGIN_FAULTS = 104;
 /** Buffers that a data path had to send, and had not reported as sent when it ended. */
 export const G_TX_LOST = 112;
+/** Frames that left their checksum to the data path; frames of several datagrams, which leave their cutting too. */
+export const G_TX_UNSUMMED = 120;
+export const G_TX_LARGE = 128;
+/** Frames that came without their checksum; frames of several segments. */
+export const G_RX_UNSUMMED = 136;
+export const G_RX_LARGE = 144;
 
 // ARP entry (32 bytes)
 export const ARP_COUNT = 256;
@@ -169,7 +180,9 @@ export const GEN_LAST_NS = 64;
 export const GEN_WINDOW = 72;
 /** f64: with a rate, ns before which nothing is sent. */
 export const GEN_NEXT_NS = 80;
-/** u32: frames of a burst at the most. */
+/** u32: whether frames that are due together go out as one that is to be cut, where the data path takes such. */
+export const GEN_SEGMENT = 88;
+/** u32: frames of a burst at the most, and of one that is to be cut. */
 export const GEN_BURST_MAX = 64;
 
 // Flow (12 KiB): what came in of one generator's frames
@@ -204,8 +217,12 @@ export const PROBE_BYTES = 24;
 export const FRAME_BYTES_MIN = 66;
 export const UDP_ECHO_PORT = 7;
 
-// A queue pair's transmit queue: what waits to be handed to the data path, in the form of LIST_TX
+// A queue pair's transmit queue: what waits to be handed to the data path, in the form of LIST_TX. Of a frame that leaves
+// something to be done, the flags of the first entry say above the plugin's own where its transport header begins (u8),
+// and the bytes of each segment's payload (u16), 0 if it is not to be cut.
 export const TX_QUEUE_ENTRIES = 2048;
+export const QUEUED_START_SHIFT = 8;
+export const QUEUED_SIZE_SHIFT = 16;
 export const TX_QUEUE_STRIDE = 0x8000;
 
 // Buffer owners

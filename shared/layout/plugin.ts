@@ -43,8 +43,8 @@ export const PC_BUFFERS_IOVA = 24;
 /** u32: bytes of header buffers if frames are to be split, 0 if not. */
 export const PC_HEADER_BYTES = 32;
 /**
- * u64, written by the plugin in `start`: which of VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER it takes up, out of those
- * in PC_FEATURES. A plugin that writes nothing has split rings without IN_ORDER.
+ * u64, written by the plugin in `start`: which of VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER and the offloads it takes up,
+ * out of those in PC_FEATURES. A plugin that writes nothing has split rings without IN_ORDER, and finished frames.
  */
 export const PC_ACCEPTED = 40;
 
@@ -78,5 +78,13 @@ export const ENTRY_LENGTH = 8;
 export const ENTRY_FLAGS = 12;
 /** The entry is a frame's last. */
 export const ENTRY_EOP = 1;
+/**
+ * Of a frame's first entry: the 12 bytes before it are a virtio-net header (VIRTIO 1.2 §5.1.6), which says what the frame's
+ * sender has left to be done. To the device: only what the plugin has accepted; the entry has all of the frame's headers,
+ * and hdr_len is their length. From the device: only if the plugin has accepted GUEST_CSUM.
+ */
+export const ENTRY_NET_HDR = 2;
+/** Of a received frame's first entry, with GUEST_CSUM: its checksum has been looked at, and is good. */
+export const ENTRY_CSUM_VALID = 4;
 /** A frame to be sent begins at least so far into its first buffer; a plugin may use what is before it. */
 export const TX_HEADROOM = 64;

@@ -43,8 +43,8 @@ export class VhostUserFrontEnd implements Disposable {
     return new VhostUserFrontEnd(UnixSocket.connect(path, "stream", reactor));
   }
 
-  /** Agrees on features: those of `wanted` that the back-end has. Answers them, and how many queues it has. */
-  async negotiate(wanted: bigint): Promise<{ features: bigint; queues: number }> {
+  /** Agrees on features: those that `choose` takes of what the back-end has. Answers them, and how many queues it has. */
+  async negotiate(choose: (offered: bigint) => bigint): Promise<{ features: bigint; queues: number }> {
     const offered = await this.#ask("VHOST_USER_GET_FEATURES");
     const protocol = 1n << BigInt(VHOST_USER_F_PROTOCOL_FEATURES);
     if (offered & protocol) {
@@ -56,7 +56,7 @@ export class VhostUserFrontEnd implements Disposable {
     await this.#tell("VHOST_USER_SET_OWNER", new Uint8Array());
     const many = this.#protocolFeatures & (1n << BigInt(VHOST_USER_PROTOCOL_F_MQ));
     const queues = many ? Number(await this.#ask("VHOST_USER_GET_QUEUE_NUM")) : 1;
-    const features = offered & (wanted | protocol);
+    const features = choose(offered) | (offered & protocol);
     await this.#tell("VHOST_USER_SET_FEATURES", u64(features));
     return { features, queues };
   }

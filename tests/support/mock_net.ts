@@ -14,8 +14,9 @@ export class MockNet {
   readonly #random: Random;
   readonly rxQueue: number;
   readonly txQueue: number;
-  /** Frames that have arrived, in order. */
+  /** Frames that have arrived, in order, and the headers before them. */
   arrived: Uint8Array[] = [];
+  readonly headers: Uint8Array[] = [];
   /** Chains that the device has fetched and not looked at: what is to be sent, and what can be filled. */
   readonly #txBacklog: Chain[] = [];
   readonly #rxBacklog: Chain[] = [];
@@ -73,7 +74,9 @@ export class MockNet {
     for (const chain of this.#txBacklog.splice(0, count)) {
       const bytes = join(chain.segments.map(({ at, bytes }) => this.#rig.bytes.slice(at, at + bytes)));
       const { hdrBytes } = this.#rig;
-      assert(bytes.subarray(0, hdrBytes).every((byte) => byte === 0), "the virtio-net header is all zero");
+      const header = bytes.subarray(0, hdrBytes);
+      if (!this.#features.offloads) assert(header.every((byte) => byte === 0), "the virtio-net header is all zero");
+      this.headers.push(header);
       this.arrived.push(bytes.subarray(hdrBytes));
       this.#sent.push({ chain, written: 0 });
     }
@@ -93,12 +96,13 @@ export class MockNet {
     }
   }
 
-  /** Writes a frame into receive buffers; false if there is no room, or it does not fit. */
-  deliver(frame: Uint8Array): boolean {
+  /** Writes a frame into receive buffers, its header as given; false if there is no room, or it does not fit. */
+  deliver(frame: Uint8Array, says?: Uint8Array): boolean {
     const { hdrBytes, rxBytes } = this.#rig;
     const buffers = Math.ceil((hdrBytes + frame.length) / rxBytes);
     if (buffers > this.#rxBacklog.length || (buffers > 1 && !this.#features.mergeable)) return false;
     const header = new Uint8Array(hdrBytes).fill(0x5a);
+    header.set(says ?? []);
     if (hdrBytes === 12) new DataView(header.buffer).setUint16(10, buffers, true);
     const bytes = join([header, frame]);
     const used: Used[] = [];

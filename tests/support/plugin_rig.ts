@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as P from "../../shared/layout/plugin.ts";
 import * as V from "../../shared/layout/virtio.ts";
+import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { watched, watchImports } from "./watched_plugin.ts";
 import { type DeviceRing, PackedRing, type RingSetup, SplitRing } from "./mock_device.ts";
@@ -38,6 +39,8 @@ export interface RigFeatures {
   mergeable: boolean;
   /** VERSION_1: without it and without mergeable buffers the header has 10 bytes. */
   modern?: boolean;
+  /** All of them. */
+  offloads?: boolean;
 }
 
 /** Nothing of it: split rings, and modern. */
@@ -72,11 +75,15 @@ export interface Entry {
   offset: number;
   length: number;
   last: boolean;
+  /** ENTRY_NET_HDR and ENTRY_CSUM_VALID. */
+  says: number;
 }
 
 /** The features as bits. */
-export function featureBits({ packed, inOrder, eventIdx, indirect, mergeable, modern = true }: RigFeatures): bigint {
-  return [
+export function featureBits(
+  { packed, inOrder, eventIdx, indirect, mergeable, modern = true, offloads = false }: RigFeatures,
+): bigint {
+  return (offloads ? OFFLOAD_FEATURES : 0n) | [
     [V.VIRTIO_F_VERSION_1, modern] as const,
     [V.VIRTIO_F_RING_PACKED, packed] as const,
     [V.VIRTIO_F_IN_ORDER, inOrder] as const,
@@ -176,17 +183,19 @@ export class PluginRig {
     return P.PLUGIN_BUFFERS + buffer * P.PLUGIN_BUFFER_BYTES;
   }
 
-  /** Puts frames, each in pieces, into LIST_TX; answers how many entries that is. */
-  listFrames(frames: readonly Uint8Array[][]): number {
+  /** Puts frames, each in pieces, into LIST_TX, some behind a header; answers how many entries that is. */
+  listFrames(frames: readonly Uint8Array[][], headers: readonly (Uint8Array | undefined)[] = []): number {
     let n = 0;
-    for (const pieces of frames) {
+    for (const [k, pieces] of frames.entries()) {
+      const header = headers[k];
       pieces.forEach((piece, i) => {
         const buffer = this.free[n] as number;
         const offset = i === 0 ? P.TX_HEADROOM : 0;
         // What was there before is not a header of zeros.
         this.bytes.fill(0xee, this.bufferAt(buffer), this.bufferAt(buffer) + P.TX_HEADROOM);
         this.bytes.set(piece, this.bufferAt(buffer) + offset);
-        const flags = i === pieces.length - 1 ? P.ENTRY_EOP : 0;
+        if (header && i === 0) this.bytes.set(header, this.bufferAt(buffer) + offset - header.length);
+        const flags = (i === pieces.length - 1 ? P.ENTRY_EOP : 0) | (header && i === 0 ? P.ENTRY_NET_HDR : 0);
         const words = [buffer, offset, piece.length, flags];
         words.forEach((word, k) => this.view.setUint32(P.LIST_TX + n * P.ENTRY_BYTES + k * 4, word, true));
         n++;
@@ -196,8 +205,8 @@ export class PluginRig {
   }
 
   /** Has the plugin send frames; answers how many whole ones it took. */
-  send(frames: readonly Uint8Array[][], pair = 0): number {
-    const taken = this.plugin.tx(pair, this.listFrames(frames));
+  send(frames: readonly Uint8Array[][], pair = 0, headers: readonly (Uint8Array | undefined)[] = []): number {
+    const taken = this.plugin.tx(pair, this.listFrames(frames, headers));
     for (const buffer of this.free.splice(0, taken)) this.sending.add(buffer);
     let whole = 0;
     for (let entries = 0; entries < taken; whole++) entries += (frames[whole] as Uint8Array[]).length;
@@ -242,7 +251,7 @@ export class PluginRig {
       );
       this.#giveBack(this.posted, buffer);
       if (buffer !== P.NO_BUFFER) assert(offset + length <= P.PLUGIN_BUFFER_BYTES, `${length} bytes at ${offset}`);
-      return { buffer, offset, length, last: (flags & P.ENTRY_EOP) !== 0 };
+      return { buffer, offset, length, last: (flags & P.ENTRY_EOP) !== 0, says: flags & ~P.ENTRY_EOP };
     });
   }
 

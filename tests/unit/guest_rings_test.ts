@@ -7,7 +7,18 @@ import { createMemfd, Reactor, UnixListener } from "../../shared/os/mod.ts";
 import type { CheckedImage } from "../../shared/plugin/mod.ts";
 import { VHOST_USER_F_PROTOCOL_FEATURES, VhostUserConnection } from "../../shared/vhost_user/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import { declined, featureBit, inUse, ringSizeFor, type RingWishes } from "../../services/guest/features.ts";
+import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
+import {
+  coherent,
+  declined,
+  featureBit,
+  inUse,
+  offloadNames,
+  pathOffloads,
+  ringSizeFor,
+  type RingWishes,
+  USED_OFFLOADS,
+} from "../../services/guest/features.ts";
 import type { Host } from "../../services/guest/host.ts";
 import type { Machine } from "../../services/guest/machine.ts";
 import { PathMemory, type PathOptions } from "../../services/guest/path_memory.ts";
@@ -20,17 +31,45 @@ const PACKED = featureBit(V.VIRTIO_F_RING_PACKED);
 const IN_ORDER = featureBit(V.VIRTIO_F_IN_ORDER);
 const OLD = [V.VIRTIO_F_VERSION_1, V.VIRTIO_NET_F_MRG_RXBUF, V.VIRTIO_RING_F_EVENT_IDX, V.VIRTIO_RING_F_INDIRECT_DESC]
   .reduce((bits, bit) => bits | featureBit(bit), 0n);
-const BEST: RingWishes = { ring: "packed", inOrder: true, without: [] };
+const BEST: RingWishes = {
+  ...{ ring: "packed", inOrder: true, without: [], ringSize: 256 },
+  ...{ txChecksum: true, txSegmentation: true, rxChecksum: true, rxLarge: true },
+};
+const UNUSED = OFFLOAD_FEATURES & ~USED_OFFLOADS;
+const bits = (...positions: number[]) => positions.reduce((all, bit) => all | featureBit(bit), 0n);
+const [CSUM, USO, GUEST_CSUM] = [V.VIRTIO_NET_F_CSUM, V.VIRTIO_NET_F_HOST_USO, V.VIRTIO_NET_F_GUEST_CSUM].map((bit) =>
+  featureBit(bit)
+) as [bigint, bigint, bigint];
+const LARGE = USED_OFFLOADS & ~(CSUM | USO | GUEST_CSUM);
 
 Deno.test("the guest declines what it was told not to use, and a plugin what it does not know", () => {
-  assertEquals(declined(BEST), 0n);
-  assertEquals(declined({ ...BEST, ring: "split" }), PACKED);
-  assertEquals(declined({ ...BEST, inOrder: false }), IN_ORDER);
-  assertEquals(declined({ ring: "split", inOrder: false, without: [15, 34] }), PACKED | IN_ORDER | featureBit(15));
+  const declines = (wishes: Partial<RingWishes>) => declined({ ...BEST, ...wishes }) & ~UNUSED;
+  assertEquals([declines({}), declined(BEST)], [0n, UNUSED]);
+  assertEquals(declines({ ring: "split" }), PACKED);
+  assertEquals(declines({ inOrder: false }), IN_ORDER);
+  assertEquals(declines({ ring: "split", inOrder: false, without: [15, 34] }), PACKED | IN_ORDER | featureBit(15));
+  assertEquals(declines({ txChecksum: false }), CSUM);
+  assertEquals(declines({ txSegmentation: false }), USO);
+  assertEquals(declines({ rxChecksum: false }), GUEST_CSUM);
+  assertEquals(declines({ rxLarge: false }), LARGE);
+  // There is no room for 64 KiB.
+  assertEquals(declines({ ringSize: 63 }), USO | LARGE);
   assertEquals(inUse(OLD | PACKED | IN_ORDER, 0n), OLD);
   assertEquals(inUse(OLD | PACKED | IN_ORDER, IN_ORDER), OLD | IN_ORDER);
   // What was not offered is not taken up, and what every plugin has is not given up.
   assertEquals(inUse(OLD | PACKED, ~0n), OLD | PACKED);
+});
+
+Deno.test("offloads are agreed on only together with what they need", () => {
+  const all = OLD | USED_OFFLOADS;
+  assertEquals(coherent(all), all);
+  assertEquals(coherent(all & ~CSUM), all & ~(CSUM | USO));
+  assertEquals(coherent(all & ~GUEST_CSUM), all & ~(GUEST_CSUM | LARGE));
+  assertEquals(coherent(all & ~bits(V.VIRTIO_NET_F_MRG_RXBUF)), all & ~(bits(V.VIRTIO_NET_F_MRG_RXBUF) | LARGE));
+  const names = (features: bigint) => offloadNames(pathOffloads(features));
+  assertEquals(names(all), ["tx-checksum", "tx-segmentation", "rx-checksum", "rx-large"]);
+  assertEquals(names(all & ~USO & ~LARGE), ["tx-checksum", "rx-checksum"]);
+  assertEquals(names(OLD), []);
 });
 
 Deno.test("only packed rings have sizes that are no power of two", () => {
@@ -58,6 +97,7 @@ function machineOf(ram: ReturnType<typeof createMemfd>): Machine {
 const HOST = {
   get: (at: number) => at === GC_QUEUE_PAIRS ? 1 : 0,
   set: () => {},
+  setOffloads: () => {},
   announce: () => {},
 } as unknown as Host;
 
@@ -116,6 +156,9 @@ Deno.test("a VF's queues are started in the format that is offered, wished for a
   const both = OLD | PACKED | IN_ORDER;
   const cases: [string, bigint, WebAssembly.Module, RingWishes, string, bigint][] = [
     ["everything", both, own, BEST, "packed", both],
+    ["offloads too", both | OFFLOAD_FEATURES, own, BEST, "packed", both | USED_OFFLOADS],
+    ["--no-rx-checksum", both | OFFLOAD_FEATURES, own, { ...BEST, rxChecksum: false }, "packed", both | CSUM | USO],
+    ["offloads, and a plugin of before", both | OFFLOAD_FEATURES, before, BEST, "split", OLD],
     ["packed only", OLD | PACKED, own, BEST, "packed", OLD | PACKED],
     ["nothing new offered", OLD, own, BEST, "split", OLD],
     ["--ring split", both, own, { ...BEST, ring: "split" }, "split", OLD | IN_ORDER],
@@ -168,6 +211,8 @@ Deno.test("a back-end is told the base that a packed ring begins with, and gets 
     [OLD | PACKED | IN_ORDER, BEST, OLD | PACKED | IN_ORDER, V.VIRTQ_PACKED_BASE_INITIAL, 1000],
     [OLD | PACKED | IN_ORDER, { ...BEST, ring: "split", inOrder: false }, OLD, 0, 512],
     [OLD | IN_ORDER, BEST, OLD | IN_ORDER, 0, 512],
+    [OLD | OFFLOAD_FEATURES, BEST, OLD | USED_OFFLOADS, 0, 512],
+    [OLD | OFFLOAD_FEATURES, { ...BEST, txChecksum: false }, OLD | GUEST_CSUM | LARGE, 0, 512],
   ];
   for (const [offered, wishes, agreed, base, size] of cases) {
     await withSocket("stream", async (listener, reactor) => {

@@ -31,12 +31,14 @@ Deno.test("a new plugin has all that its own files name, and says its name", () 
     assertEquals(await newPlugin(target, undefined, COMPILER), { name: "my-nic", dir: target });
     assertEquals(filesIn(target), [
       ...[".gitignore", "LICENSE", "README.md", "deno.json"],
-      ...["layout/advanced.ts", "layout/plugin.ts", "plugin.ts", "plugin_test.ts"],
+      ...["layout/advanced.ts", "layout/plugin.ts", "layout/virtio.ts"],
+      ...["offload.ts", "plugin.ts", "plugin_test.ts", "rings.ts", "transmit.ts"],
     ]);
-    for (const file of ["plugin.ts", "plugin_test.ts", "layout/advanced.ts", "layout/plugin.ts"]) {
+    const ofCompiler = ["offload.ts", "plugin.ts", "rings.ts", "transmit.ts"];
+    for (const file of [...ofCompiler, "plugin_test.ts", "layout/advanced.ts", "layout/plugin.ts"]) {
       const text = await Deno.readTextFile(`${target}/${file}`);
       for (const [, path = ""] of text.matchAll(/from "(\.[^"]*)"/g)) {
-        assertMatch(path, file === "plugin.ts" ? /^\.\/layout\/\w+$/ : /^\.\/layout\/\w+\.ts$/);
+        assertMatch(path, ofCompiler.includes(file) ? /^\.\/(layout\/)?\w+$/ : /^\.\/layout\/\w+\.ts$/);
         assert(filesIn(target).includes(`${path.slice(2).replace(/\.ts$/, "")}.ts`), `${file} imports ${path}`);
       }
     }

@@ -113,9 +113,13 @@ export function lengthOf(entry: usize): u32 {
   return load<u32>(entry, P.ENTRY_LENGTH);
 }
 
-/** Writes a frame's header at `place` among the buffers. No offload is negotiated, so it is all zero (§5.1.6.2). */
+/**
+ * Writes the header of the frame whose first entry is `entry` at `place` among the buffers: all zero, unless the shell has
+ * written one there that leaves something to the device (§5.1.6.2).
+ */
 @inline
-export function writeHeader(place: u32): void {
+export function writeHeader(entry: usize, place: u32): void {
+  if (S.sendsUnfinished && (load<u32>(entry, P.ENTRY_FLAGS) & P.ENTRY_NET_HDR) != 0) return;
   const at: usize = P.PLUGIN_BUFFERS + place;
   store<u64>(at, 0);
   if (S.hdrBytes == V.VIRTIO_NET_HDR_BYTES) store<u32>(at, 0, 8);

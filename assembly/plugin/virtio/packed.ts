@@ -104,7 +104,7 @@ export function txPacked(queue: u32, count: u32): u32 {
     const table = B.wantsTable(queue, buffers);
     if (B.freeCount(state) < (table ? 1 : buffers)) break;
     const place = B.placeOf(entries, S.hdrBytes);
-    B.writeHeader(place);
+    B.writeHeader(entries, place);
     if (buffers > 1 && !table) {
       writeChain(queue, entries, buffers);
     } else {

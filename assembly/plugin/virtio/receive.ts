@@ -4,12 +4,24 @@
  * until the rest has come.
  */
 import * as P from "../../../shared/layout/plugin.ts";
+import * as V from "../../../shared/layout/virtio.ts";
 import * as B from "./books.ts";
 import * as S from "./state.ts";
 
 /** num_buffers of the virtio-net header. */
 const NUM_BUFFERS: usize = 10;
 const PENDING_STRIDE: u32 = P.LIST_MAX * 4;
+/** The entry's flags wait behind the number of buffers. */
+const FLAGS_SHIFT: u64 = 48;
+
+/** Flags of the entry of a frame with this header: what its sender has left to be done, or that nothing is (§5.1.6.4). */
+@inline
+function flagsOf(header: usize): u64 {
+  if (!S.takesUnfinished) return 0;
+  const word: u32 = load<u16>(header);
+  if ((word & ~V.VIRTIO_NET_HDR_F_DATA_VALID) == 0) return word != 0 ? P.ENTRY_CSUM_VALID : 0;
+  return P.ENTRY_NET_HDR;
+}
 
 /**
  * Puts a used buffer into place `n` of LIST_RX. Entries are written as two words, which is how they are read again. The
@@ -20,14 +32,15 @@ const PENDING_STRIDE: u32 = P.LIST_MAX * 4;
 export function put(n: u32, buffer: u32, length: u32): void {
   const entry: usize = P.LIST_RX + n * P.ENTRY_BYTES;
   const bytes = min(length, S.rxBytes);
+  const header: usize = P.PLUGIN_BUFFERS + buffer * P.PLUGIN_BUFFER_BYTES + S.rxOffset;
   if (S.mergeable) {
-    const header: usize = P.PLUGIN_BUFFERS + buffer * P.PLUGIN_BUFFER_BYTES + S.rxOffset;
     store<u64>(entry, <u64> buffer | (<u64> S.rxOffset << 32));
-    store<u64>(entry, <u64> bytes | (<u64> load<u16>(header, NUM_BUFFERS) << 32), 8);
+    store<u64>(entry, <u64> bytes | (<u64> load<u16>(header, NUM_BUFFERS) << 32) | (flagsOf(header) << FLAGS_SHIFT), 8);
   } else {
     const skip = min(S.hdrBytes, bytes);
+    const flags = bytes < S.hdrBytes ? 0 : flagsOf(header);
     store<u64>(entry, <u64> buffer | (<u64> (S.rxOffset + skip) << 32));
-    store<u64>(entry, <u64> (bytes - skip) | (<u64> P.ENTRY_EOP << 32), 8);
+    store<u64>(entry, <u64> (bytes - skip) | ((flags | P.ENTRY_EOP) << 32), 8);
   }
 }
 
@@ -66,7 +79,7 @@ export function makeFrames(queue: u32, n: u32): u32 {
     const word = load<u64>(entry, 8);
     // A device that says 0 means 1. One that names more buffers than a frame can have breaks the protocol; one that
     // names more than there are has not finished.
-    const buffers = max<u32>(<u32> (word >> 32), 1);
+    const buffers = max<u32>(<u32> (word >> 32) & 0xffff, 1);
     if (buffers > min(S.size, <u32> P.LIST_MAX)) {
       S.giveUp(S.stateOf(queue));
       break;
@@ -74,8 +87,10 @@ export function makeFrames(queue: u32, n: u32): u32 {
     if (buffers > n - i) break;
     const bytes = <u32> word;
     const skip = min(S.hdrBytes, bytes);
+    // A header that is not whole says nothing.
+    const flags: u64 = bytes < S.hdrBytes ? 0 : word >> FLAGS_SHIFT;
     store<u64>(entry, load<u64>(entry) + (<u64> skip << 32));
-    store<u64>(entry, <u64> (bytes - skip) | (buffers == 1 ? <u64> P.ENTRY_EOP << 32 : 0), 8);
+    store<u64>(entry, <u64> (bytes - skip) | ((buffers == 1 ? flags | P.ENTRY_EOP : flags) << 32), 8);
     for (let k: u32 = 1; k < buffers; k++) {
       store<u32>(entry + k * P.ENTRY_BYTES, k + 1 == buffers ? P.ENTRY_EOP : 0, P.ENTRY_FLAGS);
     }

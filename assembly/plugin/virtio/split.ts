@@ -65,7 +65,7 @@ export function txSplit(queue: u32, count: u32): u32 {
     const table = B.wantsTable(queue, buffers);
     if (B.freeCount(state) < (table ? 1 : buffers)) break;
     const place = B.placeOf(entries, S.hdrBytes);
-    B.writeHeader(place);
+    B.writeHeader(entries, place);
     const head = B.takeFree(queue, state);
     if (buffers == 1) {
       store<u32>(map + head * 4, B.bufferOf(entries) | B.SINGLE);

@@ -44,6 +44,9 @@ export let eventIdx: bool = false;
 export let indirect: bool = false;
 export let packed: bool = false;
 export let inOrder: bool = false;
+/** Whether a frame to be sent may leave something to its device, and a received one may come unfinished. */
+export let sendsUnfinished: bool = false;
+export let takesUnfinished: bool = false;
 /** Where the driver's and the device's area lie in a queue's part of the rings. */
 export let availOffset: u32 = 0;
 export let usedOffset: u32 = 0;
@@ -61,8 +64,13 @@ export function ringOf(queue: u32): usize {
 }
 
 @inline
-function has(features: u64, bit: u64): bool {
-  return ((features >> bit) & 1) != 0;
+function bit(n: u64): u64 {
+  return <u64> 1 << n;
+}
+
+@inline
+function has(features: u64, n: u64): bool {
+  return (features & bit(n)) != 0;
 }
 
 /** Reads the configuration, and says which features the rings use; false if it asks for what cannot be. */
@@ -83,9 +91,25 @@ export function configure(): bool {
   hdrBytes = modern || mergeable ? V.VIRTIO_NET_HDR_BYTES : V.VIRTIO_NET_HDR_LEGACY_BYTES;
   rxOffset = LINE_BYTES - hdrBytes;
   rxBytes = P.PLUGIN_BUFFER_BYTES - rxOffset;
-  const accepted = ((<u64> 1) << V.VIRTIO_F_RING_PACKED) | ((<u64> 1) << V.VIRTIO_F_IN_ORDER);
-  store<u64>(P.PLUGIN_STATE, features & accepted, P.PC_ACCEPTED);
+  const offloads = acceptedOffloads(features);
+  sendsUnfinished = has(offloads, V.VIRTIO_NET_F_CSUM);
+  takesUnfinished = has(offloads, V.VIRTIO_NET_F_GUEST_CSUM);
+  const rings = bit(V.VIRTIO_F_RING_PACKED) | bit(V.VIRTIO_F_IN_ORDER);
+  store<u64>(P.PLUGIN_STATE, (features & rings) | offloads, P.PC_ACCEPTED);
   return true;
+}
+
+/**
+ * The offloads that are taken up, of those that are offered. A header without num_buffers is not as long as the one that
+ * the shell knows; and a frame longer than a buffer has to come in several.
+ */
+function acceptedOffloads(features: u64): u64 {
+  if (hdrBytes != V.VIRTIO_NET_HDR_BYTES) return 0;
+  const sends = bit(V.VIRTIO_NET_F_CSUM) | bit(V.VIRTIO_NET_F_HOST_TSO4) | bit(V.VIRTIO_NET_F_HOST_TSO6) |
+    bit(V.VIRTIO_NET_F_HOST_ECN) | bit(V.VIRTIO_NET_F_HOST_USO);
+  const takes = bit(V.VIRTIO_NET_F_GUEST_TSO4) | bit(V.VIRTIO_NET_F_GUEST_TSO6) | bit(V.VIRTIO_NET_F_GUEST_ECN) |
+    bit(V.VIRTIO_NET_F_GUEST_USO4) | bit(V.VIRTIO_NET_F_GUEST_USO6);
+  return features & (sends | bit(V.VIRTIO_NET_F_GUEST_CSUM) | (mergeable ? takes : 0));
 }
 
 /** Clears a queue's ring and state, and names the ring; its two areas lie at these offsets behind its descriptors. */
