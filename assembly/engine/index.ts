@@ -15,7 +15,7 @@ export { raiseBeforeSleep } from "./queue/deferred.ts";
 export { continueQueue, resumeQueue } from "./queue/continue.ts";
 export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
-export { armAgain, coolAll, hasWork, heat } from "./schedule/heat.ts";
+export { coolAll, hasWork, heat } from "./schedule/heat.ts";
 export { run } from "./schedule/pass.ts";
 export { clearFilters, findPool, insertFilter, removeFilter } from "./switch/filter.ts";
 export { filterHome } from "./switch/filter_table.ts";

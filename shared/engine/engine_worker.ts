@@ -68,8 +68,6 @@ export interface EngineExports {
   forgetDeferral(queue: number): void;
   /** Polls a cold queue again. */
   heat(queue: number): void;
-  /** Arms a cold queue again that was kicked without work; whether it has some by now. */
-  armAgain(queue: number): number;
   hasWork(queue: number): number;
   bindRings(queue: number): number;
   startQueue(queue: number, base: number): number;
@@ -250,7 +248,6 @@ class EngineLoop {
     }
     this.#add(CTL_SPURIOUS_KICKS, 1n);
     this.#quarantine.spurious(queue, nowNs);
-    if (this.#engine.armAgain(queue)) this.#engine.heat(queue);
   }
 }
 

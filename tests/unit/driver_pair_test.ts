@@ -3,6 +3,7 @@ import { ADV_PAGE_BYTES, ADV_REG_INTERRUPT } from "../../shared/layout/advanced.
 import { Channel } from "../../shared/device/mod.ts";
 import { createMemfd, type Fd, Reactor, signalEventFd, UnixListener, WasmMemory } from "../../shared/os/mod.ts";
 import { Emulation } from "../../services/vhost/emulation.ts";
+import { LIMITS } from "../support/limits.ts";
 import { until } from "../support/wait.ts";
 
 /** A NIC that says yes, and keeps the call descriptor of the receive queue. */
@@ -28,7 +29,7 @@ Deno.test("an interrupt that finds nothing is answered by asking for the next on
   registers.map(0, page.number, 0, ADV_PAGE_BYTES);
   let call: Fd | undefined;
   const serving = nic(listener, page, (fd) => call = fd);
-  const emulation = await Emulation.start({ cpus: [], spinUs: 0, bytesMax: 1 << 30, sealedOnly: false });
+  const emulation = await Emulation.start({ cpus: [], spinUs: 0, ...LIMITS });
   try {
     const pair = await emulation.connect({
       ...{ deviceSocket: listener.path, reactor, remote: 0, pool: 200, owner: "test", emulated: true },

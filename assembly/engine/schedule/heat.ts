@@ -41,14 +41,6 @@ export function heat(q: usize): void {
   disarm(q);
 }
 
-/**
- * Arms the cold queue `q` once more, whose kick has brought no work: an advanced device disarms when it interrupts, also
- * for what was seen before the interrupt came. True if there is work by now.
- */
-export function armAgain(q: usize): bool {
-  return load<u32>(q, Q_HEAT) == HEAT_COLD && load<u32>(q, Q_STATE) == QUEUE_RUNNING && arm(q);
-}
-
 /** Lets the queues go cold that have had no work for as long as CTL_COOL_NS says, if many are polled. */
 export function cool(): void {
   const c = control();
