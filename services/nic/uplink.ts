@@ -34,6 +34,7 @@ export class Uplink {
   #counters: Record<string, number> = {};
   #retryMs = RETRY_MS_MIN;
   #retryAtMs = 0;
+  #isHeld = false;
 
   constructor(parts: UplinkParts) {
     this.#parts = parts;
@@ -74,8 +75,6 @@ export class Uplink {
       this.#become(spec);
       return;
     }
-    const isHeld = this.#running !== undefined;
-    if (isHeld) this.#parts.hold();
     try {
       await this.#exchange(spec);
       this.#become(spec);
@@ -87,8 +86,21 @@ export class Uplink {
       if (!keep) throw error;
       this.#fail(oneLine(error));
     } finally {
-      if (isHeld) await this.#parts.release();
+      await this.#release();
     }
+  }
+
+  /** Holds the pool's frames until `#release`: its driver changes. */
+  #hold(): void {
+    if (this.#isHeld || !this.#running) return;
+    this.#parts.hold();
+    this.#isHeld = true;
+  }
+
+  async #release(): Promise<void> {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    await this.#parts.release();
   }
 
   #become(spec: UplinkSpec): void {
@@ -98,16 +110,17 @@ export class Uplink {
     this.look();
   }
 
-  /** Opens `spec` in place of what runs, which goes on until the new one is there, where both can be open. */
+  /** Opens `spec` in place of what runs, which goes on until the new one is ready, where both can be open. */
   async #exchange(spec: OpenSpec): Promise<void> {
     const before = this.#spec;
-    const mustWait = before.kind !== "none" && sharesFile(before, spec);
-    if (mustWait) await this.#stop("the uplink is replaced");
+    if (before.kind !== "none" && sharesFile(before, spec)) {
+      this.#hold();
+      await this.#stop("the uplink is replaced");
+    }
     const backend = openBackend(spec, this.#parts.mac());
     try {
-      await this.#stop("the uplink is replaced");
-      const owner = `uplink ${backend.name}`;
-      const port = await Port.open(backend, { ...this.#parts, owner });
+      const port = await Port.prepare(backend, { ...this.#parts, owner: `uplink ${backend.name}` });
+      await this.#succeed(port);
       this.#running = { backend, port };
       void port.ended.then((reason) => {
         if (reason !== undefined && this.#running?.port === port) this.#fail(reason);
@@ -116,6 +129,18 @@ export class Uplink {
       backend.close();
       throw error;
     }
+  }
+
+  /** Has a port that is ready take the pool over. */
+  async #succeed(port: Port): Promise<void> {
+    try {
+      this.#hold();
+      await this.#stop("the uplink is replaced");
+    } catch (error) {
+      await port.close("it is not wanted");
+      throw error;
+    }
+    await port.start();
   }
 
   #fail(reason: string): void {

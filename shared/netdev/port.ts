@@ -36,15 +36,16 @@ export interface PortOptions {
 export class Port {
   readonly backend: Backend;
   readonly #options: PortOptions;
-  readonly #device: DeviceClient;
   readonly #room = new Room();
   readonly #kick = createEventFd();
   readonly #call = createEventFd();
   readonly #ended = Promise.withResolvers<string | undefined>();
+  #device: DeviceClient | undefined;
   #thread: PortThread | undefined;
   #features = 0n;
   #queueSize = 0;
   #io: PortIo | undefined;
+  #isDriving = false;
   #hasFailed = false;
   /** What it had counted when its memory was given back. */
   #counted: Record<string, number> | undefined;
@@ -53,67 +54,82 @@ export class Port {
   private constructor(backend: Backend, options: PortOptions) {
     this.backend = backend;
     this.#options = options;
-    try {
-      this.#device = DeviceClient.connect(options.deviceSocket, options.reactor);
-    } catch (error) {
-      this.#giveBack();
-      throw error;
-    }
-    this.#device.onEvent = (event) => {
-      if (event.event === "queueError") this.#ended.resolve(`the NIC stopped queue ${event.index}: ${event.reason}`);
-      if (event.event === "revoked") this.#ended.resolve(`the NIC took the pool back: ${event.reason}`);
-    };
-    void this.#device.closed.then(() => this.#ended.resolve("the NIC is gone"));
     void this.ended.then((reason) => this.#hasFailed = reason !== undefined);
   }
 
   /** Opens a port on `backend`. Throws what the NIC or the kernel refuses with; nothing is left open then. */
   static async open(backend: Backend, options: PortOptions): Promise<Port> {
+    const port = await Port.prepare(backend, options);
+    await port.start();
+    return port;
+  }
+
+  /** Has everything ready but the pool, which may still be somebody else's. Throws as `open` does. */
+  static async prepare(backend: Backend, options: PortOptions): Promise<Port> {
     const module = await loadWasm("netdev");
     const port = new Port(backend, options);
+    return await port.#orClose(() => port.#prepare(module));
+  }
+
+  /** Takes the pool, and begins. Throws what the NIC refuses with; the port is closed then. */
+  async start(): Promise<void> {
+    await this.#orClose(() => this.#start());
+  }
+
+  async #orClose(step: () => Promise<void>): Promise<this> {
     try {
-      await port.#open(module);
-      return port;
+      await step();
+      return this;
     } catch (error) {
-      await port.close((error as Error).message);
+      await this.close((error as Error).message);
       throw error;
     }
   }
 
-  async #open(module: WebAssembly.Module): Promise<void> {
-    const { pool, owner, plain = false } = this.#options;
-    const attached = await this.#device.request({ op: "attach", vf: pool, owner, mode: "emulated" });
-    const { backend } = this;
-    this.#features = BigInt(attached.features as bigint) & (RING_FEATURES | backend.features);
-    if ((this.#features & RING_FEATURES) !== RING_FEATURES) throw new Error("the NIC's rings are too old for a port");
-    backend.accept(this.#features);
-    const { memory, file } = this.#room;
+  async #prepare(module: WebAssembly.Module): Promise<void> {
+    const { memory } = this.#room;
     const { view } = memory;
-    view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
-    const drive = await backend.open(memory);
-    view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, drive.kind === "messages" ? 1 : 0, true);
+    const drive = await this.backend.open(memory);
     const isXdp = drive.kind === "xdp";
     this.#queueSize = isXdp ? N.ND_XDP_QUEUE_SIZE : N.ND_QUEUE_SIZE;
+    view.setBigUint64(N.ND_CONTROL + N.NC_BASE, memory.base, true);
+    view.setUint32(N.ND_CONTROL + N.NC_IS_PACKET, drive.kind === "messages" ? 1 : 0, true);
     view.setUint32(N.ND_CONTROL + N.NC_QUEUE_SIZE, this.#queueSize, true);
     view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, isXdp ? N.ND_CHUNK_BYTES : N.ND_BUFFER_STRIDE, true);
     const thread = new PortThread({
-      ...{ memory, module, drive, plain },
+      ...{ memory, module, drive, plain: this.#options.plain === true },
       ...{ kick: this.#kick, call: this.#call },
     });
     this.#thread = thread;
     this.#io = await thread.ready;
     void thread.ended.then((reason) => this.#ended.resolve(reason));
-    const regions = [{ iova: BigInt(N.ND_SHARED), size: N.ND_SHARED_BYTES, offset: 0 }];
-    await this.#device.request({ op: "dmaSet", regions }, [file.number]);
-    await this.#startQueue(RX, [N.ND_RX_DESC, N.ND_RX_AVAIL, N.ND_RX_USED]);
-    await this.#startQueue(TX, [N.ND_TX_DESC, N.ND_TX_AVAIL, N.ND_TX_USED]);
-    thread.run();
-    backend.begin?.();
   }
 
-  async #startQueue(index: number, [desc, avail, used]: [number, number, number]): Promise<void> {
+  async #start(): Promise<void> {
+    const { deviceSocket, reactor, pool, owner } = this.#options;
+    const device = this.#device = DeviceClient.connect(deviceSocket, reactor);
+    device.onEvent = (event) => {
+      if (event.event === "queueError") this.#ended.resolve(`the NIC stopped queue ${event.index}: ${event.reason}`);
+      if (event.event === "revoked") this.#ended.resolve(`the NIC took the pool back: ${event.reason}`);
+    };
+    void device.closed.then(() => this.#ended.resolve("the NIC is gone"));
+    const attached = await device.request({ op: "attach", vf: pool, owner, mode: "emulated" });
+    this.#features = BigInt(attached.features as bigint) & (RING_FEATURES | this.backend.features);
+    if ((this.#features & RING_FEATURES) !== RING_FEATURES) throw new Error("the NIC's rings are too old for a port");
+    this.backend.accept(this.#features);
+    const regions = [{ iova: BigInt(N.ND_SHARED), size: N.ND_SHARED_BYTES, offset: 0 }];
+    await device.request({ op: "dmaSet", regions }, [this.#room.file.number]);
+    await this.#startQueue(device, RX, [N.ND_RX_DESC, N.ND_RX_AVAIL, N.ND_RX_USED]);
+    await this.#startQueue(device, TX, [N.ND_TX_DESC, N.ND_TX_AVAIL, N.ND_TX_USED]);
+    this.#isDriving = true;
+    this.#thread?.run();
+    this.backend.begin?.();
+  }
+
+  async #startQueue(device: DeviceClient, index: number, places: [number, number, number]): Promise<void> {
+    const [desc, avail, used] = places;
     const isTx = index === TX;
-    await this.#device.request({
+    await device.request({
       ...{ op: "queueStart", index, flavour: "split", size: this.#queueSize, base: 0 },
       ...{ desc: BigInt(desc), avail: BigInt(avail), used: BigInt(used) },
       ...{ features: this.#features, kick: isTx, call: true },
@@ -144,11 +160,6 @@ export class Port {
     return this.#counted ?? { ...readCounters(this.#room.memory.view), ...this.backend.kernelDrops() };
   }
 
-  /** Ends the hold with which the pool came to it: what has come meanwhile is delivered. */
-  async resume(): Promise<void> {
-    await this.#device.request({ op: "resume" });
-  }
-
   /**
    * Closes the port: what was read goes to the NIC, and what the NIC has handed over is written. The reason is shown in
    * the pool's state. Its backend stays open.
@@ -160,15 +171,16 @@ export class Port {
   async #close(reason: string): Promise<void> {
     this.#ended.resolve(undefined);
     const device = this.#device;
-    const stop = (index: number) => device.request({ op: "queueStop", index });
     // A NIC that is gone, or has stopped a queue by itself, answers so; the rest is done all the same.
-    if (this.#io !== undefined && !this.#hasFailed) {
+    if (this.#isDriving && !this.#hasFailed) {
       await this.#thread?.quiet(QUIET_MS);
-      await within(DETACH_MS, Promise.all([stop(RX), stop(TX)]).catch(() => {}));
+      const stopped = [RX, TX].map((index) => device?.request({ op: "queueStop", index }));
+      await within(DETACH_MS, Promise.all(stopped).catch(() => {}));
     }
     await this.#thread?.close();
-    await within(DETACH_MS, device.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {}));
-    device.close();
+    const detached = device?.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {});
+    if (detached) await within(DETACH_MS, detached);
+    device?.close();
     this.#counted = this.counters;
     this.backend.release?.();
     this.#giveBack();

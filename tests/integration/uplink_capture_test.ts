@@ -42,10 +42,10 @@ Deno.test("a file is replayed at the uplink, recorded at a VF: byte for byte, in
   assertEquals(got.length + rx_no_buffer + rx_no_queue, sent.length);
 });
 
-Deno.test("the recorder is exchanged again and again under a replay: every frame is in one of its files", async () => {
+Deno.test("the recorder is exchanged again and again under a replay: every frame is in one of its files, once", async () => {
   await using fabric = await TestFabric.start(1);
   const from = `${fabric.runDir}/from.pcap`;
-  const sent = writeFrames(from, fabric.vf(0).mac, { count: 20_000, gapUs: 200 });
+  const sent = writeFrames(from, fabric.vf(0).mac, { count: 6000, gapUs: 1000 });
   const files = [0, 1, 2].map((i) => `${fabric.runDir}/into${i}.pcapng`);
   await setUplink(fabric, { kind: "pcap", record: files[0] as string }, "0");
   await setUplink(fabric, { kind: "pcap", replay: from });
@@ -54,8 +54,12 @@ Deno.test("the recorder is exchanged again and again under a replay: every frame
   }
   await setUplink(fabric, { kind: "none" }, "0");
   const got = files.flatMap(readFrames).sort((a, b) => numberOf(a) - numberOf(b));
-  assertEquals(got.map(numberOf), sent.map((_, i) => i));
-  assertEquals(got, sent);
+  const numbers = got.map(numberOf);
+  assertEquals(numbers.length, new Set(numbers).size);
+  assertEquals(got, numbers.map((number) => sent[number]));
+  // A recorder that does not run for a while, on a machine that has other things to do, is overrun, which is counted.
+  const { rx_no_buffer = 0 } = await fabric.counters(0);
+  assertEquals(got.length + rx_no_buffer, sent.length);
 });
 
 Deno.test("a replay that loops begins anew; one that is damaged says where; what is no capture is refused", async () => {
