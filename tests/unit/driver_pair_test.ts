@@ -32,7 +32,15 @@ Deno.test("an interrupt that finds nothing is answered by asking for the next on
   const emulation = await Emulation.start({ cpus: [], spinUs: 0, ...LIMITS });
   try {
     const pair = await emulation.connect({
-      ...{ deviceSocket: listener.path, reactor, remote: 0, pool: 200, owner: "test", emulated: true },
+      ...{
+        deviceSocket: listener.path,
+        reactor,
+        remote: 0,
+        pool: 200,
+        owner: "test",
+        emulated: true,
+        directness: "copy",
+      },
       isReceiving: () => true,
       log: () => {},
     });
