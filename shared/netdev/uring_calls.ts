@@ -1,4 +1,8 @@
-/** A port's calls by io_uring: one for a whole round. */
+/**
+ * A port's calls by io_uring: one for a whole round. Writing to a TAP, 74 bytes: 0.7–0.9 µs a frame in rounds of 64,
+ * 1.3–1.7 µs by a call each. The file is registered (a tenth less), and the buffers are, where this user may lock so much
+ * memory: that saves nothing with small frames, and a sixth with frames of 64 KiB (13–22 µs against 17–27).
+ */
 import * as N from "../layout/netdev.ts";
 import {
   IORING_OP_READ,
