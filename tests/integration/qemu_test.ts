@@ -116,7 +116,8 @@ judgedTest(
       300_000,
     ).finally(() => isSent = true);
     for (let i = 0; !isSent || i < 8; i++) {
-      await setMode(fabric, i % 2, { mode: (i >> 1) % 2 === 0 ? "emulated" : "passthrough" });
+      const dataPath = ["copy", "zerocopy", "headersplit"][(i >> 1) % 4];
+      await setMode(fabric, i % 2, dataPath ? { mode: "emulated", dataPath } : { mode: "passthrough" });
     }
     await sending;
     assertEquals((await receiving).trim(), sent);

@@ -111,21 +111,31 @@ for (const queueSize of [256, 1024, 1000]) {
   });
 }
 
-for (const mode of ["passthrough", "emulated"]) {
-  judgedTest(["testpmd"], `${mode}: policy changes by HTTP reach testpmd's traffic within 100 ms`, async () => {
-    await using fabric = await TestFabric.start(2);
-    const [a, b] = [fabric.vf(0), fabric.vf(1)];
-    await using testpmd = await Testpmd.start({
-      prefix: "rf-policy",
-      ports: [a, b],
-      forward: "txonly",
-      extra: [...peers(a.mac, b.mac), "--txpkts=200"],
-    });
-    await testpmd.command("set txpkts 200");
-    for (const vf of [0, 1]) await setMode(fabric, vf, { mode });
-    await testpmd.command("start");
-    await checkPolicies(fabric);
-  });
+const MODES: { mode: string; dataPath?: string }[] = [
+  { mode: "passthrough" },
+  { mode: "emulated", dataPath: "copy" },
+  { mode: "emulated", dataPath: "zerocopy" },
+  { mode: "emulated", dataPath: "headersplit" },
+];
+for (const mode of MODES) {
+  judgedTest(
+    ["testpmd"],
+    `${mode.dataPath ?? mode.mode}: policy changes by HTTP reach testpmd's traffic within 100 ms`,
+    async () => {
+      await using fabric = await TestFabric.start(2);
+      const [a, b] = [fabric.vf(0), fabric.vf(1)];
+      await using testpmd = await Testpmd.start({
+        prefix: "rf-policy",
+        ports: [a, b],
+        forward: "txonly",
+        extra: [...peers(a.mac, b.mac), "--txpkts=200"],
+      });
+      await testpmd.command("set txpkts 200");
+      for (const vf of [0, 1]) await setMode(fabric, vf, mode);
+      await testpmd.command("start");
+      await checkPolicies(fabric);
+    },
+  );
 }
 
 judgedTest(
