@@ -119,6 +119,7 @@ try {
   Deno.env.set("RINGFABRIC_LOG", "warn");
   const options: Options = {
     guests: 2,
+    guestArgs: [],
     vfs: 4,
     port,
     runDir,

@@ -87,7 +87,13 @@ const command = limitCommand(new Command("up"), false)
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
   .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
-  .option("--guest-args <text>", 'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"')
+  .option(
+    "--guest-args <text>",
+    'further arguments of built-in guests, such as "--mtu 9000 --queue-pairs 2"; if repeated, of the first guest, the ' +
+      "second, …, and of all that are left",
+    list,
+    [],
+  )
   .option("--trust <file>", "public keys of further plugin vendors, one in a line; may be repeated", list, [])
   .option(
     "--shells <list>",

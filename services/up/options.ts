@@ -5,7 +5,8 @@ import type { LimitOptions, UplinkSpec } from "../../shared/api/mod.ts";
 export interface Options extends LimitOptions {
   vfs?: number;
   guests: number;
-  guestArgs?: string;
+  /** Further arguments of the built-in guests in their order; the last ones are for all that are left. */
+  guestArgs: string[];
   /** Files with public keys of further plugin vendors. */
   trust: string[];
   /** Where guests with shells of their own listen: addresses that the vf service may reach. */

@@ -111,7 +111,7 @@ export function guestPort(index: number, vfs: number): string {
 
 /** Built-in guest `index`. */
 export function guest(index: number, vfs: number, parts: GuestParts): ChildSpec {
-  const { options: { guestArgs = "" }, places, places: { runDir }, tokens } = parts;
+  const { options: { guestArgs }, places, places: { runDir }, tokens } = parts;
   const port = guestPort(index, vfs);
   const socket = socketPath(runDir, index < vfs ? `vf${index}` : port);
   const listen = places.listen(GUESTS + index);
@@ -127,7 +127,8 @@ export function guest(index: number, vfs: number, parts: GuestParts): ChildSpec 
       ...["--hypervisor", `http://${places.at(VF)}`],
       ...["--nic-socket", `${runDir}/passthrough.sock`],
       ...places.trust.flatMap((path) => ["--trust", path]),
-      ...guestArgs.split(" ").filter((word) => word !== ""),
+      // The last ones are for all guests that are left.
+      ...(guestArgs[Math.min(index, guestArgs.length - 1)] ?? "").split(" ").filter((word) => word !== ""),
     ],
   };
 }

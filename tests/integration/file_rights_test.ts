@@ -24,7 +24,7 @@ for (const within of ["elsewhere", "in the checkout"] as const) {
     const dir = within === "elsewhere" ? undefined : fromFileUrl(new URL("../../.build", import.meta.url));
     const runDir = await Deno.makeTempDir({ prefix: "ringfabric-", ...(dir ? { dir } : {}) });
     const places = new Places({
-      ...{ runDir, host: "127.0.0.1", port: 8080, trust: [], guests: 0, shells: [] },
+      ...{ runDir, host: "127.0.0.1", port: 8080, trust: [], guests: 0, guestArgs: [], shells: [] },
       ...{ sealedOnly: false, json: false, token: true },
     });
     try {

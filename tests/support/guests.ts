@@ -120,8 +120,9 @@ export class Stream {
     this.#generator = generator;
   }
 
-  static async start(from: TestGuest, to: TestGuest, traffic: Record<string, unknown>): Promise<Stream> {
-    return new Stream(from, to, await from.send(to.ip, traffic));
+  /** Starts one to `to`, which counts what comes; `by` counts what comes back, if it is to the echo service. */
+  static async start(from: TestGuest, to: TestGuest, traffic: Record<string, unknown>, by = to): Promise<Stream> {
+    return new Stream(from, by, await from.send(to.ip, traffic));
   }
 
   /** Stops sending, and checks that everything has come, once and in order; answers how much that was. */
