@@ -1,10 +1,10 @@
 /** `fabric netdev`: a VF as an interface of the host, for as long as the command runs. */
 import type { Command } from "commander";
 import { fromFileUrl } from "@std/path";
-import { READY_PREFIX, wholeNumber } from "../../shared/api/mod.ts";
+import { READY_PREFIX } from "../../shared/api/mod.ts";
 import { ROOT } from "../../shared/wasm/load.ts";
 import { type Context, examples } from "./context.ts";
-import { UsageError } from "./values.ts";
+import { oneId, UsageError } from "./values.ts";
 
 /** What the service says of itself when it is ready. */
 interface NetdevInfo {
@@ -30,7 +30,7 @@ export function netdevCommands(program: Command, context: Context): void {
     "netdev 3 eth1 --netns red",
     "netdev 3 eth1 --netns $(docker inspect -f '{{.State.Pid}}' web)",
   ).action(async (n: string, name: string, options: NetdevOptions) => {
-    Deno.exit(await runNetdev(context, wholeNumber(0, 255)(n), name, options));
+    Deno.exit(await runNetdev(context, oneId(n), name, options));
   });
 }
 

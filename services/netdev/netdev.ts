@@ -6,13 +6,12 @@
 import { DeviceClient, type DeviceEvent, DeviceRefusal, type VfLink } from "../../shared/device/mod.ts";
 import { log, oneLine } from "../../shared/api/mod.ts";
 import { Port, TapBackend } from "../../shared/netdev/mod.ts";
-import type { Reactor } from "../../shared/os/mod.ts";
+import { namespaceAt, type Reactor } from "../../shared/os/mod.ts";
 
 const RETRY_MS = 200;
 const LOOK_MS = 1000;
 /** How long the NIC may take to say what the VF's link is. */
 const FIRST_LINK_MS = 2000;
-const INTERFACE_GONE = "its interface is gone";
 
 /** Which VF, and what it is to be. */
 export interface NetdevOptions {
@@ -30,6 +29,8 @@ export interface NetdevOptions {
 export class Netdev {
   readonly #options: NetdevOptions;
   readonly #backend: TapBackend;
+  /** Which namespace it was made in. */
+  readonly #namespace: string | undefined;
   readonly #ended = Promise.withResolvers<never>();
   readonly #timer: ReturnType<typeof setInterval>;
   #link: VfLink | undefined;
@@ -42,6 +43,7 @@ export class Netdev {
   private constructor(options: NetdevOptions) {
     this.#options = options;
     this.#backend = new TapBackend(options);
+    this.#namespace = options.namespace === undefined ? undefined : namespaceAt(options.namespace);
     this.#ended.promise.catch(() => {});
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
@@ -151,10 +153,20 @@ export class Netdev {
     }
   }
 
-  /** Who takes the interface away, or its namespace, has no use for it any more. */
+  /**
+   * Who takes the interface away, or its namespace, has no use for it any more. The namespace of a process that has ended
+   * lives on for as long as the TAP does, but nobody is in it.
+   */
   #look(): void {
-    if (this.#closed || this.#backend.link() !== undefined) return;
-    this.#ended.reject(new Error(`vf ${this.#options.vf}: ${INTERFACE_GONE}: ${this.#backend.interface}`));
+    if (this.#closed) return;
+    const { vf, namespace } = this.#options;
+    const isThere = namespace === undefined || namespaceAt(namespace) === this.#namespace;
+    const gone = !isThere
+      ? `its network namespace is gone: ${namespace}`
+      : this.#backend.link() === undefined
+      ? `its interface is gone: ${this.#backend.interface}`
+      : undefined;
+    if (gone !== undefined) this.#ended.reject(new Error(`vf ${vf}: ${gone}`));
   }
 
   /** Gives the VF back; the interface goes. */

@@ -9,12 +9,13 @@ import ipaddr from "ipaddr.js";
 const INTERFACE_CHARACTERS_MAX = 15;
 const FILE_CHARACTERS_MAX = 4095;
 
-/** A network interface's name, as the kernel takes it (dev_valid_name); % would make it a pattern. */
+/** A network interface's name, as the kernel takes it (dev_valid_name); % would make it a pattern, - an option of ip. */
 const InterfaceName = z.string({ error: "is the name of an interface" })
   .min(1, "is empty: name an interface, such as rf0")
   .max(INTERFACE_CHARACTERS_MAX, `is too long: names of interfaces have at most ${INTERFACE_CHARACTERS_MAX} characters`)
   .regex(/^[^\s/:%\p{C}]*$/u, "cannot be a name: no slash, colon, percent sign or space is in those of interfaces")
-  .refine((name) => name !== "." && name !== "..", "cannot be a name of an interface");
+  .refine((name) => name !== "." && name !== "..", "cannot be a name of an interface")
+  .refine((name) => !name.startsWith("-"), "begins with a dash, as options do: choose another name");
 
 /** Why `text` cannot be an address of an interface; none if it can. */
 function addressFault(text: string): string | undefined {

@@ -1,5 +1,6 @@
 /** Capture files behind a port: what one has comes in, what goes out is recorded in another one. */
-import { type Fd, fileStatus, openToAppend, openToRead, readAt } from "../os/mod.ts";
+import { type Fd, fileStatus, openToAppend, openToRead, OsError, readAt } from "../os/mod.ts";
+import { ELOOP, ENOENT } from "../os/libc.ts";
 import { CaptureReader, PCAPNG_MAGIC } from "../pcap/mod.ts";
 import type { Backend, Drive, Link } from "./backend.ts";
 
@@ -72,23 +73,35 @@ export class CaptureBackend implements Backend {
 
 /** Opens a file that has a capture's beginning. */
 function openToReplay(path: string): Fd {
-  const fd = openToRead(path);
-  try {
+  return sayingWhy(`replay ${path}`, openToRead, path, (fd) => {
     new CaptureReader((into, offset) => readAt(fd.number, into, offset)).next();
-    return fd;
-  } catch (cause) {
-    fd.close();
-    throw new Error(`Cannot replay ${path}: ${(cause as Error).message}`, { cause });
-  }
+  });
 }
 
 /** Opens a file that is new, or empty, or has a capture behind which another one may stand. */
 function openToRecord(path: string): Fd {
-  const fd = openToAppend(path);
-  const magic = new Uint8Array(4);
-  if (fileStatus(fd.number).bytes === 0n) return fd;
-  const isCapture = readAt(fd.number, magic, 0) === 4 && new DataView(magic.buffer).getUint32(0, true) === PCAPNG_MAGIC;
-  if (isCapture) return fd;
-  fd.close();
-  throw new Error(`Cannot record into ${path}: there is something else in it; name another file`);
+  return sayingWhy(`record into ${path}`, openToAppend, path, (fd) => {
+    const magic = new Uint8Array(4);
+    if (fileStatus(fd.number).bytes === 0n) return;
+    if (readAt(fd.number, magic, 0) === 4 && new DataView(magic.buffer).getUint32(0, true) === PCAPNG_MAGIC) return;
+    throw new Error("there is something else in it; name another file");
+  });
+}
+
+/** Opens a file that `check` finds good. Throws why `what` cannot be, with nothing left open. */
+function sayingWhy(what: string, open: (path: string) => Fd, path: string, check: (fd: Fd) => void): Fd {
+  let fd: Fd | undefined;
+  try {
+    fd = open(path);
+    check(fd);
+    return fd;
+  } catch (cause) {
+    fd?.close();
+    const why = cause instanceof OsError && cause.errno === ENOENT
+      ? "there is no such file or folder"
+      : cause instanceof OsError && cause.errno === ELOOP
+      ? "it is a symbolic link; name the file that is meant"
+      : (cause as Error).message;
+    throw new Error(`Cannot ${what}: ${why}`, { cause });
+  }
 }

@@ -2,7 +2,7 @@
 import { type Fd, Interfaces, openPacketSocket, packetSocketDrops } from "../os/mod.ts";
 import type { Backend, Drive, Link } from "./backend.ts";
 import { OFFLOAD_FEATURES } from "./features.ts";
-import { linkOf } from "./link.ts";
+import { ethernetOf, linkOf } from "./link.ts";
 
 /** An open packet socket. */
 export class PacketBackend implements Backend {
@@ -20,10 +20,9 @@ export class PacketBackend implements Backend {
     this.name = `packet ${name}`;
     this.interface = name;
     try {
-      const state = this.#interfaces.state(name);
-      if (!state) throw new Error(`Cannot open a packet socket on ${name}: there is no such interface`);
-      this.#index = state.index;
-      this.#fd = openPacketSocket(name, state.index);
+      const { index } = ethernetOf(this.#interfaces, name, "open a packet socket");
+      this.#index = index;
+      this.#fd = openPacketSocket(name, index);
     } catch (error) {
       this.#interfaces.close();
       throw error;

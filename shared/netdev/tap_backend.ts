@@ -38,7 +38,12 @@ export class TapBackend implements Backend {
     });
     this.#tap = tap;
     this.#interfaces = interfaces;
-    if (isNew && mac !== undefined) interfaces.setMac(name, mac);
+    try {
+      if (isNew && mac !== undefined) interfaces.setMac(name, mac);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     this.interface = name;
     this.name = `tap ${name}`;
     this.#drive = { kind: "frames", file: tap.fd.number };

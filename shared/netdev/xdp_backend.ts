@@ -2,7 +2,7 @@
 import * as N from "../layout/netdev.ts";
 import { Interfaces, type WasmMemory, XdpProgram, XdpSocket } from "../os/mod.ts";
 import type { Backend, Drive, Link } from "./backend.ts";
-import { linkOf } from "./link.ts";
+import { ethernetOf, linkOf } from "./link.ts";
 
 const RING_COUNT = 4;
 
@@ -24,10 +24,9 @@ export class XdpBackend implements Backend {
     this.interface = name;
     this.#queue = queue;
     try {
-      const state = this.#interfaces.state(name);
-      if (!state) throw new Error(`Cannot use XDP on ${name}: there is no such interface`);
-      this.#index = state.index;
-      this.#program = new XdpProgram(name, state.index, queue + 1);
+      const { index } = ethernetOf(this.#interfaces, name, "use XDP");
+      this.#index = index;
+      this.#program = new XdpProgram(name, index, queue + 1);
     } catch (error) {
       this.#interfaces.close();
       throw error;

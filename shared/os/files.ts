@@ -9,6 +9,8 @@ const O_APPEND = 0o2000;
 /** What is no regular file must not keep whoever opens it. */
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
+/** A link in a folder that others write to could lead anywhere. */
+const O_NOFOLLOW = 0o400000;
 const PRIVATE = 0o600;
 
 function open(path: string, flags: number): Fd {
@@ -25,9 +27,9 @@ export function openToRead(path: string): Fd {
   return open(path, O_RDONLY);
 }
 
-/** Opens a file to write behind what is in it; makes it, for its owner alone, if it is not there. */
+/** Opens a file, no link to one, to write behind what is in it; makes it, for its owner alone, if it is not there. */
 export function openToAppend(path: string): Fd {
-  return open(path, O_RDWR | O_CREAT | O_APPEND);
+  return open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW);
 }
 
 /** Reads up to `into.byteLength` bytes of `fd` from byte `offset` on; answers how many there were. */

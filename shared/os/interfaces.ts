@@ -35,6 +35,8 @@ export interface InterfaceState {
   isRunning: boolean;
   mtu: number;
   mac: string;
+  /** Its frames are Ethernet's, and go somewhere. */
+  isEthernet: boolean;
 }
 
 /** struct ifreq of an interface. */
@@ -81,6 +83,7 @@ export class Interfaces implements Disposable {
         isRunning: (flags & IFF_RUNNING) !== 0,
         mtu: this.#ask(SIOCGIFMTU, "SIOCGIFMTU", name).getInt32(IFREQ_VALUE, true),
         mac: mac.map((byte) => byte.toString(16).padStart(2, "0")).join(":"),
+        isEthernet: address.getUint16(IFREQ_VALUE, true) === ARPHRD_ETHER,
       };
     } catch (error) {
       if (error instanceof OsError && error.errno === ENODEV) return undefined;

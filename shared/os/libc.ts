@@ -113,6 +113,7 @@ export const ECONNREFUSED = 111;
 export const EINVAL = 22;
 export const ENODEV = 19;
 export const ENOENT = 2;
+export const ELOOP = 40;
 export const ENOSYS = 38;
 export const EEXIST = 17;
 

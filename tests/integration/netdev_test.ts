@@ -98,7 +98,9 @@ judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of 
     assert(said.test(process.errors), process.errors);
   };
   await fails(/vf 9 does not exist/, "9", "eth0", "--netns", a.name);
-  await fails(/nobodys-namespace/, "0", "eth0", "--netns", "nobodys-namespace");
+  await fails(/nobodys-namespace: there is none: `ip netns list`/, "0", "eth0", "--netns", "nobodys-namespace");
+  await fails(/there is no process 4194305/, "0", "eth0", "--netns", "4194305");
+  await fails(/"eth0" is no number of a VF/, "eth0", "0", "--netns", a.name);
   await fails(/is no TAP/, "0", "lo", "--netns", a.name);
   await fails(/at most 15 characters/, "0", "an-interface-of-a-long-name");
   await fails(/no prefix length/, "0", "eth0", "--address", "10.0.0.1");
@@ -117,4 +119,17 @@ judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of 
   await run("ip", ["-n", a.name, "link", "del", "eth0"]);
   await until("the command to end", () => holder.exited);
   assertStringIncludes(holder.errors, "its interface is gone");
+});
+
+judgedTest(["uml"], "an interface in a process's namespace is there for as long as the process is", async () => {
+  await using fabric = await TestFabric.start(1);
+  await using container = new TestProcess("container", "unshare", ["--net", "sleep", "infinity"]);
+  const isApart = () => Deno.readLinkSync(`/proc/${container.pid}/ns/net`) !== Deno.readLinkSync("/proc/self/ns/net");
+  await until("the process to have a namespace", isApart);
+  await using process = start(fabric, "0", "eth0", "--netns", String(container.pid));
+  await process.expect(/is interface eth0/);
+  await container.end("SIGTERM");
+  await until("the command to end", () => process.exited);
+  assertStringIncludes(process.errors, "its network namespace is gone");
+  await until("the VF to be free", async () => (await fabric.get("/api/v1/vfs/0")).attached === false);
 });

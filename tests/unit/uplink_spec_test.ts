@@ -33,6 +33,7 @@ Deno.test("what is no short form is refused, with what would do", () => {
     ["tap:rf%d", /percent sign/],
     ["tap:a:b", /colon/],
     ["tap:..", /cannot be a name/],
+    ["tap:-all", /begins with a dash/],
     ["tap:a\n", /no slash/],
     ["packet:", /is empty/],
     ["pcap:a.pcap", /must be an absolute path/],
