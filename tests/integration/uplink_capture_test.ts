@@ -80,11 +80,11 @@ Deno.test("a replay that loops begins anew; one that is damaged says where; what
 
   for (
     const [spec, said] of [
-      [{ kind: "pcap", replay: `${fabric.runDir}/none.pcap` }, "ENOENT"],
+      [{ kind: "pcap", replay: `${fabric.runDir}/none.pcap` }, "there is no such file or folder"],
       [{ kind: "pcap", replay: `${fabric.runDir}/fabric.json` }, "it is no pcap or pcapng file"],
       [{ kind: "pcap", replay: "/dev/zero" }, "is no regular file"],
       [{ kind: "pcap", record: `${fabric.runDir}/fabric.json` }, "there is something else in it"],
-      [{ kind: "pcap", record: "/proc/none/x" }, "ENOENT"],
+      [{ kind: "pcap", record: "/proc/none/x" }, "there is no such file or folder"],
     ] as const
   ) {
     const { status, body } = await putUplink(fabric, spec);
