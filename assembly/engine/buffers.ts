@@ -63,19 +63,35 @@ function releaseSome(p: usize, pool: u32, buffer: usize, pass: u32): u32 {
   if (share == 0) return 0;
   const released = load<u32>(buffer, Q_RELEASED);
   const segments = load<u16>(buffer, Q_SEGMENTS_DONE);
+  let units = handOnPaid(p, pool, buffer, share);
+  const rx = blockedAt;
+  if (rx != 0) {
+    // What its driver offers between the attempt and this look at its offer would be waited for in vain: it may have no
+    // more. So what is offered by now is tried, and only what comes behind it is waited for.
+    const mark = endOfOffer(rx);
+    units += handOnPaid(p, pool, buffer, share);
+    if (blockedAt == rx) block(p, rx, mark);
+  }
+  return load<u32>(buffer, Q_RELEASED) != released || load<u16>(buffer, Q_SEGMENTS_DONE) != segments ? units : 0;
+}
+
+/** Hands on some of what `buffer` holds, for `share` units, at the cost of its pool `p`; answers what it cost. */
+function handOnPaid(p: usize, pool: u32, buffer: usize, share: u32): u32 {
   handOn(buffer, pool, RELEASE_FRAMES, share, false);
   const units = load<u32>(batch(), B_UNITS);
   charge(p, units);
   const received = <f64> load<u32>(batch(), B_RECEIVE_UNITS) * load<f64>(control(), CTL_UNIT_NS);
   store<f64>(p, load<f64>(p, P_RECEIVE_NS) + received, P_RECEIVE_NS);
-  if (blockedAt != 0) block(p, blockedAt);
-  return load<u32>(buffer, Q_RELEASED) != released || load<u16>(buffer, Q_SEGMENTS_DONE) != segments ? units : 0;
+  return units;
 }
 
-/** Notes that receive queue `rx` of pool `p` has no room for the first frame that its packet buffer holds. */
-function block(p: usize, rx: usize): void {
+/**
+ * Notes that receive queue `rx` of pool `p` has no room for the first frame that its packet buffer holds, with all that its
+ * driver has offered up to `mark`.
+ */
+function block(p: usize, rx: usize, mark: u32): void {
   store<u32>(p, <u32> rx, P_BLOCKED_QUEUE);
-  store<u32>(p, endOfOffer(rx), P_BLOCKED_MARK);
+  store<u32>(p, mark, P_BLOCKED_MARK);
   store<u32>(p, load<u32>(control(), CTL_GENERATION), P_BLOCKED_GENERATION);
 }
 

@@ -100,6 +100,8 @@ export class EngineRig {
   nowNs = 1e9;
   /** Whether the engine's clock stands still but for `nowNs`; else it goes on by what its passes take. */
   isClockStill = false;
+  /** Called whenever the engine reads its clock: a driver on another CPU may do anything meanwhile. */
+  onClock: () => void = () => {};
   #ranMs = performance.now();
   #programme: Programme;
   readonly #firstSlot: number;
@@ -137,6 +139,7 @@ export class EngineRig {
   }
 
   #now(): number {
+    this.onClock();
     return this.isClockStill ? this.nowNs : this.nowNs + (performance.now() - this.#ranMs) * 1e6;
   }
 

@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_GENERATION, P_BUFFER, P_RX_COUNT, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
 import { PACKET_BUFFERS } from "../../shared/engine/mod.ts";
+import { AdvancedGuest } from "../support/advanced_guest.ts";
 import { EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import type { FormatName } from "../support/formats.ts";
 import { frame } from "../support/mock_guest.ts";
@@ -82,6 +83,24 @@ for (const format of FORMATS) {
     assertEquals(counters().rx_no_buffer, 0);
     send(3);
     assertEquals(take(), numbers(25, 28), "and then they go straight on");
+  });
+
+  Deno.test(`buffers that a driver offers while the worker finds that there are none are not overlooked (${format})`, () => {
+    const { rig, receiver, buffer, send, take, numbers, counters } = world(format);
+    buffer.give();
+    receiver.fill(4);
+    send(20);
+    assertEquals(take(), numbers(0, 4));
+    receiver.fill(3);
+    if (receiver instanceof AdvancedGuest) receiver.rx().interrupt = true;
+    // The worker reads its clock to interrupt the driver for those three, when it has found no room for the fourth.
+    rig.onClock = () => {
+      if (counters().rx_frames === 4) return;
+      rig.onClock = () => {};
+      receiver.fill(40);
+    };
+    rig.run();
+    assertEquals(take(), numbers(4, 20), "its driver has offered all that it has");
   });
 
   Deno.test(`a packet buffer is bounded: a driver that never gives buffers loses what is beyond it (${format})`, () => {
