@@ -8,6 +8,7 @@ import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
+import { must } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { TestProcess } from "../support/process.ts";
 import { until } from "../support/wait.ts";
@@ -55,6 +56,11 @@ for (const where of ["alone", "inside", "left"]) {
     await using fabric = await TestFabric.start(3);
     await using bystanders = await Bystanders.attach(fabric);
     const { nic = 0, vhost = 0 } = fabric.pids();
+    // The switch connects to the PF's pool when the services are up: what it opens for that is no leak.
+    await until("the switch to drive the PF's pool", async () => {
+      const { pf } = await must(`${fabric.url("nic")}/api/v1/state`);
+      return pf.queues.length === 2 && pf.queues.every(({ state }: { state: string }) => state === "running");
+    });
     const before = openDescriptors(nic, vhost);
     const { socket } = fabric.vf(2);
     await using evil = new TestProcess("attacker", "/usr/bin/python3", ["-c", ATTACK, where, socket]);
