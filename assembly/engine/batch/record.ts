@@ -19,6 +19,7 @@ import {
   RECORD_F_COPIED,
   RECORD_F_PLAIN,
   RECORD_F_SAME,
+  RECORD_F_WHOLE,
   RECORD_STRIDE,
   RECORDS,
 } from "../../../shared/layout/nic.ts";
@@ -60,9 +61,21 @@ export function recordPlain(record: usize, frame: usize, frameBytes: u32, before
   return head;
 }
 
+/** Notes of a record that is whole whether it begins as the record before, `before`; answers its own first bytes. */
+export function noteSame(record: usize, before: v128): v128 {
+  const head = v128.load(record);
+  const flags: u32 = load<u16>(record, R_FLAGS);
+  if ((flags & RECORD_F_WHOLE) != 0 && !v128.any_true(v128.xor(head, before))) {
+    store<u16>(record, <u16> (flags | RECORD_F_SAME), R_FLAGS);
+  }
+  return head;
+}
+
 /** R_SEGMENTS, R_FLAGS and R_DROP of a plain record, and of one that is as the one before. */
 const PLAIN: u64 = 1 | (<u64> RECORD_F_PLAIN << 16);
-export const PLAIN_AND_SAME: u64 = 1 | (<u64> (RECORD_F_PLAIN | RECORD_F_SAME) << 16);
+const PLAIN_AND_SAME: u64 = 1 | (<u64> (RECORD_F_PLAIN | RECORD_F_SAME) << 16);
+/** RECORD_F_SAME in those. */
+export const SAME: u64 = <u64> RECORD_F_SAME << 16;
 
 /** What stands for the first bytes of the record before the first one, which is never taken for the same. */
 @inline
@@ -119,7 +132,8 @@ export function copiedHead(record: usize, most: u32): usize {
   if (wanted > known) peekFrame(record, known, wanted - known, copy + known);
   store<u32>(copy, wanted, O_COPIED);
   const flags: u32 = load<u16>(record, R_FLAGS);
-  store<u16>(record, <u16> ((flags & ~(RECORD_F_PLAIN | RECORD_F_SAME)) | RECORD_F_COPIED), R_FLAGS);
+  const kind: u32 = (flags & RECORD_F_PLAIN) != 0 ? RECORD_F_COPIED | RECORD_F_WHOLE : RECORD_F_COPIED;
+  store<u16>(record, <u16> ((flags & ~(RECORD_F_PLAIN | RECORD_F_SAME)) | kind), R_FLAGS);
   return copy;
 }
 

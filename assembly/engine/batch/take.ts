@@ -9,8 +9,6 @@
  */
 import {
   B_BYTES,
-  B_CHAIN_SEGMENTS,
-  B_SEGMENTS,
   B_UNITS,
   FRAME_BYTES_MAX,
   Q_HDR_BYTES,
@@ -18,13 +16,11 @@ import {
   R_DATA,
   R_LENGTH,
   RECORD_STRIDE,
-  TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
-import { batch, context } from "../context.ts";
+import { batch } from "../context.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
-import { noHead, RECORD_HEAD_BYTES, recordAt, recordPlain, SHORT_FRAME_BYTES } from "./record.ts";
-import { recordSegments } from "./unusual.ts";
-import { appendSegment } from "./segments.ts";
+import { noHead, noteSame, RECORD_HEAD_BYTES, recordAt, recordPlain, SHORT_FRAME_BYTES } from "./record.ts";
+import { recordWhole } from "./unusual.ts";
 
 /** How many frames are located at a time. */
 export const RUN_FRAMES: u32 = 32;
@@ -76,8 +72,8 @@ export function take(q: usize, first: u32, there: u32, byteLimit: u32, unitLimit
       before = recordPlain(record, frame, frameBytes, before);
     } else {
       store<u32>(batch(), units, B_UNITS);
-      takeUnusual(q, record, frame, frameBytes);
-      before = v128.load(record);
+      recordWhole(record, frame, frameBytes, hdrBytes, <u32> load<u16>(q, Q_OFFLOADS));
+      before = noteSame(record, before);
       units = load<u32>(batch(), B_UNITS);
     }
     bytes += frameBytes;
@@ -86,14 +82,4 @@ export function take(q: usize, first: u32, there: u32, byteLimit: u32, unitLimit
   store<u32>(batch(), bytes, B_BYTES);
   store<u32>(batch(), units, B_UNITS);
   return n;
-}
-
-/** As `take`, of a frame whose virtio-net header asks for something. */
-function takeUnusual(q: usize, record: usize, frame: usize, frameBytes: u32): void {
-  const hdrBytes = load<u32>(q, Q_HDR_BYTES);
-  const start = load<u32>(batch(), B_SEGMENTS);
-  const bytes = hdrBytes + frameBytes;
-  appendSegment(context + TX_SEGMENTS, start, frame - hdrBytes, bytes);
-  store<u32>(batch(), start + 1, B_CHAIN_SEGMENTS);
-  recordSegments(record, start, bytes, hdrBytes, <u32> load<u16>(q, Q_OFFLOADS));
 }

@@ -18,7 +18,9 @@ import {
   R_FLAGS,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_COPIED,
   RECORD_F_PLAIN,
+  RECORD_F_WHOLE,
   SEGMENT_STRIDE,
   TX_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
@@ -36,6 +38,20 @@ import { peek } from "./segments.ts";
 export function recordSegments(record: usize, start: u32, bytes: u64, hdrBytes: u32, allowed: u32): void {
   recordPieces(record, start, bytes, hdrBytes);
   judge(record, hdrBytes == 0 || !asks() || noteOffload(record, allowed));
+}
+
+/**
+ * As `recordSegments`, of a frame of RECORD_HEAD_BYTES or more that lies at `frame` in one piece, with its virtio-net header
+ * of `hdrBytes` in front.
+ */
+export function recordWhole(record: usize, frame: usize, frameBytes: u32, hdrBytes: u32, allowed: u32): void {
+  const header = context + FRAME_HEAD;
+  store<u64>(header, load<u64>(frame - hdrBytes));
+  store<u16>(header, load<u16>(frame - hdrBytes, 8), 8);
+  v128.store(record, v128.load(frame));
+  store<u64>(record, <u64> (<u32> frame) | (<u64> frameBytes << 32), R_DATA);
+  store<u64>(record, 1, R_SEGMENTS);
+  judge(record, !asks() || noteOffload(record, allowed));
 }
 
 /** As `recordSegments`, but for what the frame asks for: its header is at FRAME_HEAD, and `judge` is still to come. */
@@ -65,14 +81,16 @@ export function recordPieces(record: usize, start: u32, bytes: u64, hdrBytes: u3
   store<u32>(record, whole ? 1 : count, R_SEGMENTS);
 }
 
-/** Says in `record` what is wrong with its frame, and whether it is plain. `granted`: it asks for what it may, or nothing. */
+/** Says in `record` what is wrong with its frame, and whether it is plain, or whole. `granted`: it asks for what it may, or nothing. */
 export function judge(record: usize, granted: bool): void {
   if (!granted) store<u16>(record, 0, R_FLAGS);
   const length = load<u32>(record, R_LENGTH);
   const fault = faultOf(record, length, granted);
   store<u32>(record, fault, R_DROP);
   if (<u32> load<u16>(record, R_SEGMENTS) != 1 || fault != 0 || length < RECORD_HEAD_BYTES) return;
-  if (load<u16>(record, R_FLAGS) == 0) store<u16>(record, RECORD_F_PLAIN, R_FLAGS);
+  const flags: u32 = load<u16>(record, R_FLAGS);
+  if (flags == 0) store<u16>(record, RECORD_F_PLAIN, R_FLAGS);
+  else if ((flags & RECORD_F_COPIED) != 0 && !isToBeCut(record)) store<u16>(record, <u16> (flags | RECORD_F_WHOLE), R_FLAGS);
 }
 
 /** The counter of what is wrong with a frame whatever its addresses, 0 for nothing. */

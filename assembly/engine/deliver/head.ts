@@ -3,6 +3,9 @@
  * checked; a head that was looked into, or changed, comes from its copy; the rest comes from the sender's memory.
  */
 import {
+  HEAD_F_OFFLOAD,
+  HEAD_F_PLAIN,
+  HEAD_F_WHOLE,
   HEAD_INSERT,
   HEAD_MASK,
   HEAD_STRIP,
@@ -12,7 +15,9 @@ import {
   R_FLAGS,
   R_LENGTH,
   R_SEGMENTS,
+  RECORD_F_OFFLOAD,
   RECORD_F_PLAIN,
+  RECORD_F_WHOLE,
 } from "../../../shared/layout/nic.ts";
 import { copyBytes } from "../../lib/copy.ts";
 import { headCopyAt, headCopyBytes, isCopied } from "../batch/record.ts";
@@ -29,10 +34,13 @@ export function outLength(head: u32, length: u32): u32 {
   return what == HEAD_INSERT ? length + TAG_BYTES : what == HEAD_STRIP ? length - TAG_BYTES : length;
 }
 
-/** Whether a record's frame can be written with `putPlain`: it lies in one piece and is not tiny. */
+/** What a delivery of this record says of it: HEAD_F_PLAIN, HEAD_F_WHOLE with or without HEAD_F_OFFLOAD, or nothing. */
 @inline
-export function isPlain(record: usize): bool {
-  return (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) != 0;
+export function kindOf(record: usize): u32 {
+  const flags: u32 = load<u16>(record, R_FLAGS);
+  if ((flags & RECORD_F_PLAIN) != 0) return HEAD_F_PLAIN;
+  if ((flags & RECORD_F_WHOLE) == 0) return 0;
+  return (flags & RECORD_F_OFFLOAD) != 0 ? HEAD_F_WHOLE | HEAD_F_OFFLOAD : HEAD_F_WHOLE;
 }
 
 /** Writes a plain record's frame to `dst`, where there is room for all of it, as it is. */

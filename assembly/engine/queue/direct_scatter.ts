@@ -5,7 +5,7 @@
 import { ADV_DESC_BYTES, ADV_RXD_STAT_DD, ADV_RXD_STAT_EOP } from "../../../shared/layout/advanced.ts";
 import {
   B_DONE,
-  HEAD_F_PLAIN,
+  HEAD_F_WHOLE,
   HEAD_MASK,
   N_COUNT,
   N_HEAD,
@@ -30,7 +30,7 @@ import { pendingAdvanced } from "./advanced.ts";
 import { ADDRESS_MASK, bytesOf, FRONT, markOf, writeBackDirect } from "./direct_receive.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import { receive } from "./receive.ts";
-import { COMMON_MASK } from "./split_scatter.ts";
+import { isCommon } from "./split_scatter.ts";
 
 /** As `scatterSplit`, into a direct ring. */
 export function scatterDirect(rx: usize, first: usize, wait: bool): u32 {
@@ -51,7 +51,7 @@ export function scatterDirect(rx: usize, first: usize, wait: bool): u32 {
     const grows = outLength(head, 0);
     const free = pendingAdvanced(rx);
     const start = load<u32>(rx, Q_LAST_AVAIL);
-    const common = whole && free <= mask && (head & COMMON_MASK) == HEAD_F_PLAIN;
+    const common = whole && free <= mask && isCommon(head) && (head & HEAD_F_WHOLE) == 0;
     const most: u32 = common ? min(free, left) : 0;
     let n: u32 = 0;
     for (; n < most; n++, record += RECORD_STRIDE) {

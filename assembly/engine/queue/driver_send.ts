@@ -23,8 +23,8 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { appendSegment, rewindOut } from "../batch/segments.ts";
 import { context } from "../context.ts";
-import { isPlain, outLength, putFrame, putTagged } from "../deliver/head.ts";
-import { OUT_VIRTIO_HDR, Q_OFFLOADS } from "../../../shared/layout/nic.ts";
+import { kindOf, outLength, putFrame, putTagged } from "../deliver/head.ts";
+import { HEAD_F_PLAIN, OUT_VIRTIO_HDR, Q_OFFLOADS } from "../../../shared/layout/nic.ts";
 import { VIRTIO_NET_HDR_BYTES } from "../../../shared/layout/virtio.ts";
 import { put } from "../batch/segments.ts";
 import { putOffload, putOneBufferHeader, putVirtioHeader, virtioHeader } from "../deliver/virtio_header.ts";
@@ -49,7 +49,7 @@ export function sendDriver(tx: usize, record: usize, head: u32, tag: u32): u32 {
   if (count > <u32> ADV_CHAIN_MAX) return C_RX_TOO_SMALL;
   const tail = load<u32>(tx, Q_LAST_AVAIL);
   if (count > freeToSend(tx)) return C_RX_NO_BUFFER;
-  if (count == 1 && isPlain(record)) {
+  if (count == 1 && kindOf(record) == HEAD_F_PLAIN) {
     const buffer = bufferOf(tx, tail);
     putOneBufferHeader(buffer, virtioHeader(VIRTIO_NET_HDR_BYTES), VIRTIO_NET_HDR_BYTES, bytes);
     putTagged(buffer + VIRTIO_NET_HDR_BYTES, record, head, tag);

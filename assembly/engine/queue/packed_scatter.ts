@@ -1,7 +1,7 @@
 /** Frames into a packed receive ring, as into a split one (split_scatter.ts). */
 import {
   B_DONE,
-  HEAD_F_PLAIN,
+  HEAD_F_WHOLE,
   HEAD_MASK,
   N_COUNT,
   N_HEAD,
@@ -28,6 +28,7 @@ import { batch } from "../context.ts";
 import { outLength, putPlain, putTagged } from "../deliver/head.ts";
 import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { putWhole } from "../deliver/whole.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import {
   advanceBoth,
@@ -41,7 +42,7 @@ import {
 } from "./packed.ts";
 import { PREFETCH_BUFFERS, prefetchRing } from "./prefetch.ts";
 import { receive } from "./receive.ts";
-import { COMMON_MASK } from "./split_scatter.ts";
+import { isCommon } from "./split_scatter.ts";
 
 /** As `scatterSplit`, into a packed ring. */
 export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
@@ -60,7 +61,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
   let head: u32 = load<u16>(at, N_HEAD);
   for (;;) {
     const grows = outLength(head, 0);
-    const common = (head & COMMON_MASK) == HEAD_F_PLAIN && isInStep(rx);
+    const common = isCommon(head) && isInStep(rx);
     const wraps = load<u32>(rx, Q_WRAP);
     let slot = load<u32>(rx, Q_LAST_AVAIL);
     // Up to the ring's end, so that one wrap counter holds.
@@ -81,9 +82,13 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
       const offset = load<u64>(descriptor) - iova;
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
-      putOneBufferHeader(buffer, header, hdrBytes, need);
-      if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
-      else putPlain(buffer + hdrBytes, record);
+      if ((head & HEAD_F_WHOLE) != 0) {
+        putWhole(rx, at, record, buffer);
+      } else {
+        putOneBufferHeader(buffer, header, hdrBytes, need);
+        if (head & HEAD_MASK) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+        else putPlain(buffer + hdrBytes, record);
+      }
       const element = used | (meta & 0xffff00000000) | <u64> need;
       if (slot != start) staged = stageAt(staged, descriptor, element);
       else if (stageUsed(rx, slot, element)) staged += STAGED_STRIDE;

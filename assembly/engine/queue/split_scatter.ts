@@ -8,6 +8,7 @@ import {
   HEAD_F_BROADCAST,
   HEAD_F_MULTICAST,
   HEAD_F_PLAIN,
+  HEAD_F_WHOLE,
   HEAD_MASK,
   N_COUNT,
   N_HEAD,
@@ -38,13 +39,20 @@ import { batch } from "../context.ts";
 import { outLength, putPlain, putTagged } from "../deliver/head.ts";
 import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
+import { putWhole } from "../deliver/whole.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import { PREFETCH_BUFFERS, prefetchSplit } from "./prefetch.ts";
 import { receive } from "./receive.ts";
 import { availIdx, storeUsed } from "./split.ts";
 
-/** What a delivery of the common kind may have beside HEAD_F_PLAIN: a tag put in or taken out. */
-export const COMMON_MASK: u32 = HEAD_F_PLAIN | HEAD_F_MULTICAST | HEAD_F_BROADCAST;
+/**
+ * Whether a delivery is of the common kind: its frames lie in one piece each, and are for one. A tag may be put in or
+ * taken out.
+ */
+@inline
+export function isCommon(head: u32): bool {
+  return (head & (HEAD_F_PLAIN | HEAD_F_WHOLE)) != 0 && (head & (HEAD_F_MULTICAST | HEAD_F_BROADCAST)) == 0;
+}
 
 /**
  * Puts the deliveries from `first` on into RX queue `rx`; answers how many of them are done with. `wait`: it stops at the
@@ -82,7 +90,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
     let free = (end - last) & 0xffff;
     if (free == 0) free = ((end = availIdx(rx)) - last) & 0xffff;
     // The common kind: into one descriptor's buffer. What is not of it, or not right, is left to the end of the loop.
-    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0 || (head & COMMON_MASK) != HEAD_F_PLAIN) free = 0;
+    if (free > mask + 1 || ((usedIdx ^ last) & mask) != 0 || !isCommon(head)) free = 0;
     let n: u32 = 0;
     for (; n < free; n++) {
       const slot = (last + n) & mask;
@@ -98,9 +106,13 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
       if ((<u32> (meta >> 32) & 0xffff) != VIRTQ_DESC_F_WRITE || <u32> meta < need || id > mask) break;
       const buffer = offset < reach ? window + <usize> offset : inSecond(rx, offset + iova);
       if (buffer == 0) break;
-      putOneBufferHeader(buffer, header, hdrBytes, need);
-      if ((head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
-      else putPlain(buffer + hdrBytes, record);
+      if ((head & HEAD_F_WHOLE) != 0) {
+        putWhole(rx, at, record, buffer);
+      } else {
+        putOneBufferHeader(buffer, header, hdrBytes, need);
+        if ((head & HEAD_MASK) != 0) putTagged(buffer + hdrBytes, record, head, load<u32>(at, N_TAG));
+        else putPlain(buffer + hdrBytes, record);
+      }
       storeUsed(used + slot * VIRTQ_USED_ELEM_BYTES, <u64> id | (<u64> need << 32));
       bytes += length;
       record += RECORD_STRIDE;

@@ -18,7 +18,6 @@ import {
   DECIDED_DELIVER,
   DECIDED_DROP,
   DECIDED_FLOOD,
-  HEAD_F_PLAIN,
   N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
@@ -29,10 +28,12 @@ import {
   R_LENGTH,
   R_SEGMENTS,
   RECORD_F_PLAIN,
+  RECORD_F_WHOLE,
   RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
-import { noHead, PLAIN_AND_SAME, recordAt } from "../batch/record.ts";
+import { kindOf } from "../deliver/head.ts";
+import { noHead, recordAt, SAME } from "../batch/record.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { decide, headAndTag } from "./decide.ts";
@@ -89,7 +90,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     }
     const rx: usize = load<u32>(entry, D_QUEUE);
     if (rx != 0) append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
-    if (rx == 0 || (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN) == 0) {
+    if (rx == 0 || (load<u16>(record, R_FLAGS) & (RECORD_F_PLAIN | RECORD_F_WHOLE)) == 0) {
       if (rx == 0) unusual(pool, record, entry);
       else spendFinish(rx, record);
       if (load<u32>(batch(), B_UNITS) < end) continue;
@@ -99,7 +100,8 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     // What was decided for this frame alone says nothing about the next.
     if (entry == once || manyQueues || guarded) continue;
     const first = record;
-    while (i + 1 < n && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == PLAIN_AND_SAME) {
+    const alike = load<u64>(record, R_SEGMENTS) | SAME;
+    while (i + 1 < n && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == alike) {
       record += RECORD_STRIDE;
       bytes += load<u32>(record, R_LENGTH);
       i++;
@@ -119,7 +121,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
 /** A delivery's HEAD_* and tag << 32, as decided, and whether it may be written as it is. */
 @inline
 function headOfDelivery(record: usize, entry: usize): u64 {
-  return headAndTag(entry) | (load<u16>(record, R_FLAGS) & RECORD_F_PLAIN ? HEAD_F_PLAIN : 0);
+  return headAndTag(entry) | kindOf(record);
 }
 
 /** A frame that is dropped, flooded, or steered. */

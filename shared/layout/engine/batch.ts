@@ -83,12 +83,14 @@ export const R_DELIVERY = 48;
 
 /** The frame lies in one piece, is not tiny, and nothing is wrong with it. */
 export const RECORD_F_PLAIN = 1;
-/** Plain, and its first 16 bytes are those of the record before. */
+/** Plain or whole, and its first 16 bytes are those of the record before. */
 export const RECORD_F_SAME = 2;
 /** Not plain: its head was looked into, and goes on from its copy in HEAD_COPIES. */
 export const RECORD_F_COPIED = 4;
 /** Not plain: its sender left something to be finished, or says that its checksum is right: O_*. */
 export const RECORD_F_OFFLOAD = 8;
+/** As plain, but that its head goes on from its copy, and that a checksum may be left to be finished. */
+export const RECORD_F_WHOLE = 16;
 
 // What a frame's sender left to be finished, at the end of the record's place in HEAD_COPIES.
 /** The virtio-net header, checked, without num_buffers. */

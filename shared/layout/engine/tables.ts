@@ -69,3 +69,6 @@ export const HEAD_F_MULTICAST = 4;
 export const HEAD_F_BROADCAST = 8;
 /** Of a delivery, not of a decision: all its records are plain. */
 export const HEAD_F_PLAIN = 16;
+/** All its records are whole; their senders left a checksum to be finished, or say something of it. */
+export const HEAD_F_WHOLE = 32;
+export const HEAD_F_OFFLOAD = 64;

@@ -2,6 +2,7 @@
  * The rows of the engine's benchmark: the kinds of traffic that people have, each in relation to the kind that an
  * engine is best at, one flow between two virtqueues. Warm caches, 64 B unless the name says otherwise.
  */
+import { checksumRows } from "./checksums.ts";
 import { besideHostile } from "./hostile.ts";
 import { measure } from "./measure.ts";
 import { patchPause } from "./patch.ts";
@@ -156,6 +157,7 @@ export const ROWS: readonly Row[] = [
   mixed("packed", "split"),
   mixed("advanced", "packed"),
   mixed("packed", "advanced"),
+  ...checksumRows(ONE_FLOW),
   drained("guest RAM in two regions", 1.1, twoRegions),
   drained("one flow, 1514 B", undefined, (kit) => {
     const world = new World(kit, 2);
