@@ -192,7 +192,18 @@ judgedTest(
         assertEquals(await transfer(a, b, address, file), file.sha256);
       }
       // Its buffer has room for all of it, so nothing is lost.
-      await until("the capture to be whole", async () => (await Deno.stat(capture)).size > 3 * file.bytes, 30_000);
+      let before = 0;
+      await until(
+        "the capture to be whole, and to grow no more",
+        async () => {
+          const { size } = await Deno.stat(capture);
+          const grows = size !== before;
+          before = size;
+          return !grows && size > 3 * file.bytes;
+        },
+        30_000,
+        1000,
+      );
       await b.check("kill -INT $(cat /run/pid)");
       await until("the capture to end", async () => (await b.run("kill -0 $(cat /run/pid)")).code !== 0);
       const { byType, longestBytes, faults } = await judgeCapture(capture, TRANSFER_PORT);
