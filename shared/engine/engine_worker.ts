@@ -37,6 +37,7 @@ import {
 import { eventData, eventRoom, waitBlocking, waitPrecisely, wakePunctually } from "../os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity } from "../os/fd.ts";
 import { Notifier } from "../os/notifier.ts";
+import { ThreadTimes } from "../os/thread_times.ts";
 import { Quarantine } from "./quarantine.ts";
 import { SpinWindow } from "./spin.ts";
 
@@ -98,6 +99,7 @@ class EngineLoop {
   readonly #eventView = new DataView(this.#events.buffer);
   readonly #quarantine: Quarantine;
   readonly #notifier = new Notifier();
+  readonly #times = new ThreadTimes();
   readonly #spin: SpinWindow;
   #faults = 0;
 
@@ -106,7 +108,7 @@ class EngineLoop {
     this.#words = new Int32Array(start.memory.buffer);
     this.#view = new DataView(start.memory.buffer);
     this.#quarantine = new Quarantine(this.#view, start.epollFd);
-    this.#spin = new SpinWindow(start.spinNs);
+    this.#spin = new SpinWindow(start.spinNs ?? this.#times);
     const imports = { env: { memory: start.memory, now: monotonicNs } };
     this.#engine = new WebAssembly.Instance(start.module, imports).exports as unknown as EngineExports;
     this.#engine.calibrate();
@@ -140,6 +142,7 @@ class EngineLoop {
       }
     }
     this.#notifier.close();
+    this.#times.close();
   }
 
   /** How many passes a run may have: one is enough where only packet buffers are looked at. */

@@ -4,36 +4,43 @@
  *
  * Adaptive, as KVM's halt polling is: a sleep that a longer window would have saved doubles the window, up to
  * SPIN_NS_MAX; a sleep longer than that halves it, so a quiet NIC soon goes to sleep after SPIN_NS_MIN. It is only done
- * where a CPU is free. While the worker polls for nothing, its clock shows whether somebody else had the CPU meanwhile;
- * more than a quarter of the time, and the worker spins no longer than SPIN_NS_MIN for a while.
+ * where a CPU is free. The scheduler says how long the worker was ready to run and had no CPU: more than a quarter of
+ * the time that it ran, and it sleeps at once for a while, since the guests that it polls for want the CPU.
  */
 
-/** The shortest adaptive window. */
+/** The shortest adaptive window where a CPU is free. */
 export const SPIN_NS_MIN = 100_000;
 /** The longest one: streams of 1,000 frames/s, with their jitter, are polled. */
 export const SPIN_NS_MAX = 4_000_000;
-/** Two looks at the clock that lie further apart were not made in a row: an empty `run` takes some 30 µs. */
-const ROW_NS = 100_000;
-/** Idle polling after which it is judged who had the CPU. */
+/** How often a worker that polls for nothing looks who has the CPU, and how long it must have run to judge. */
 const JUDGED_NS = 20_000_000;
-const LOST_SHARE_MAX = 0.25;
-/** How long a worker that has lost its CPU does without long windows. */
+const WAITED_SHARE_MAX = 0.25;
+/** How long a worker that waits for its CPU does without polling. */
 const BACK_OFF_NS = 500_000_000;
+
+/** A thread's times, in nanoseconds, as of the last `read` (`ThreadTimes`). */
+interface Times {
+  readonly ranNs: number;
+  readonly waitedNs: number;
+  read(): void;
+}
 
 /** The window of one worker. Nothing is allocated after the constructor. */
 export class SpinWindow {
-  readonly #adaptive: boolean;
+  readonly #times: Times | undefined;
   #windowNs: number;
-  #lookedNs = 0;
-  #idleSinceNs = 0;
-  #spunNs = 0;
-  #lostNs = 0;
+  #judgedNs = 0;
+  #ranNs = 0;
+  #waitedNs = 0;
   #backOffEndNs = 0;
 
-  /** `fixedNs`: a window that stays as it is; else it is adaptive. */
-  constructor(fixedNs?: number) {
-    this.#adaptive = fixedNs === undefined;
-    this.#windowNs = fixedNs ?? SPIN_NS_MIN;
+  /** `times`: the worker's own, for an adaptive window; a number: a window of so many nanoseconds, which stays as it is. */
+  constructor(times: Times | number) {
+    this.#times = typeof times === "number" ? undefined : times;
+    this.#windowNs = typeof times === "number" ? times : SPIN_NS_MIN;
+    this.#times?.read();
+    this.#ranNs = this.#times?.ranNs ?? 0;
+    this.#waitedNs = this.#times?.waitedNs ?? 0;
   }
 
   /** How long the worker polls without work now, in nanoseconds. */
@@ -43,31 +50,26 @@ export class SpinWindow {
 
   /** A look at `nowNs` found no work, and none has been found since `idleSinceNs`: whether it is time to sleep. */
   isOver(nowNs: number, idleSinceNs: number): boolean {
-    if (this.#adaptive) this.#watchCpu(nowNs, idleSinceNs);
+    if (this.#times && nowNs - this.#judgedNs >= JUDGED_NS) this.#judge(this.#times, nowNs);
     return nowNs - idleSinceNs >= this.#windowNs;
   }
 
-  #watchCpu(nowNs: number, idleSinceNs: number): void {
-    const looked = this.#lookedNs;
-    this.#lookedNs = nowNs;
-    if (idleSinceNs !== this.#idleSinceNs) {
-      this.#idleSinceNs = idleSinceNs;
-      return;
-    }
-    const apart = nowNs - looked;
-    this.#spunNs += apart;
-    if (apart > ROW_NS) this.#lostNs += apart;
-    if (this.#spunNs < JUDGED_NS) return;
-    if (this.#lostNs > this.#spunNs * LOST_SHARE_MAX) {
-      this.#windowNs = SPIN_NS_MIN;
-      this.#backOffEndNs = nowNs + BACK_OFF_NS;
-    }
-    this.#spunNs = this.#lostNs = 0;
+  #judge(times: Times, nowNs: number): void {
+    this.#judgedNs = nowNs;
+    times.read();
+    const ran = times.ranNs - this.#ranNs;
+    if (ran < JUDGED_NS) return;
+    const waited = times.waitedNs - this.#waitedNs;
+    this.#ranNs = times.ranNs;
+    this.#waitedNs = times.waitedNs;
+    if (waited <= ran * WAITED_SHARE_MAX) return;
+    this.#windowNs = 0;
+    this.#backOffEndNs = nowNs + BACK_OFF_NS;
   }
 
   /** A kick has ended a sleep of `sleptNs`, at `nowNs`. */
   woken(sleptNs: number, nowNs: number): void {
-    if (!this.#adaptive || nowNs < this.#backOffEndNs) return;
+    if (!this.#times || nowNs < this.#backOffEndNs) return;
     const isInReach = this.#windowNs + sleptNs <= SPIN_NS_MAX;
     const next = isInReach ? Math.max(this.#windowNs * 2, this.#windowNs + sleptNs) : this.#windowNs / 2;
     this.#windowNs = Math.min(SPIN_NS_MAX, Math.max(SPIN_NS_MIN, next));

@@ -16,6 +16,7 @@ export * from "./pipe_relay.ts";
 export * from "./sigbus.ts";
 export * from "./socket.ts";
 export * from "./tap.ts";
+export * from "./thread_times.ts";
 export * from "./wasm_memory.ts";
 export * from "./xdp_program.ts";
 export * from "./xdp_socket.ts";

@@ -38,16 +38,26 @@ export async function must(url: string, method = "GET", body?: unknown): Promise
 export class TestGuest {
   readonly api: string;
   readonly ip: string;
+  readonly #vf: string | undefined;
 
-  constructor({ api, ip }: { api: string; ip: string }) {
+  /** `vf`: the address of its VF in the PF's API. */
+  constructor({ api, ip }: { api: string; ip: string }, vf?: string) {
     this.api = api;
     this.ip = ip;
+    this.#vf = vf;
   }
 
   static of(fabric: TestFabric, index: number): TestGuest {
     const guest = fabric.info.guests[index];
     if (!guest) throw new Error(`the test fabric has no guest ${index}`);
-    return new TestGuest(guest);
+    return new TestGuest(guest, `${fabric.info.api}/api/v1/vfs/${index}`);
+  }
+
+  /** What its VF has counted, without what is 0: it says why frames did not arrive. */
+  async counted(): Promise<Record<string, number>> {
+    if (!this.#vf) return {};
+    const { counters } = await must(`${this.#vf}/stats`);
+    return Object.fromEntries(Object.entries(counters as Record<string, number>).filter(([, count]) => count !== 0));
   }
 
   ping(to: string, count = 3, options: Record<string, number> = {}): Promise<PingResult> {
@@ -99,7 +109,8 @@ async function allArrived(receiver: TestGuest, flow: number, sent: number): Prom
     const got = await receiver.flow(flow);
     return got && got.received >= sent ? got : undefined;
   }).catch(async (error) => {
-    throw new Error(`${(error as Error).message}; there are: ${JSON.stringify(await receiver.flow(flow))}`);
+    const there = { ...await receiver.flow(flow), counted: await receiver.counted() };
+    throw new Error(`${(error as Error).message}; there are: ${JSON.stringify(there)}`);
   });
   assertEquals(
     { received: got.received, lost: got.lost, duplicates: got.duplicates, reordered: got.reordered },
