@@ -9,6 +9,9 @@ import { parseIds } from "./values.ts";
 /** How long counters are watched. */
 const WATCH_MS = 1000;
 
+/** How long a service may take to say that it is ready. */
+const READY_MS = 3000;
+
 /** What was found about one VF, or about all. */
 export interface Finding {
   vf?: number;
@@ -131,6 +134,7 @@ export function doctorCommand(program: Command, context: Context): void {
       context.body<NicView>(client.api.v1.nic.$get()),
       context.vhost.ask<PortState[]>("GET", "/api/v1/ports").catch((error) => error as Error),
     ]);
+    const unready = await Promise.all([context.vhost, context.vf].map((peer) => peer.unreadiness(READY_MS)));
     // Without a number: those that have a guest.
     const used = vfs.filter(({ attached }) => attached !== false).map(({ id }) => id);
     const ids = n === undefined ? used : parseIds(n, vfs.map(({ id }) => id));
@@ -149,7 +153,10 @@ export function doctorCommand(program: Command, context: Context): void {
       })
     ));
     const faults = faultsOfAll(nic, before !== undefined && after !== undefined, ports);
-    const all: Finding[] = [...faults.map((text) => ({ bad: true, text })), ...findings.flat()];
+    const reasons = unready.filter((reason) => reason !== undefined);
+    const all: Finding[] = [...faults, ...reasons].map((text): Finding => ({ bad: true, text })).concat(
+      findings.flat(),
+    );
     const who = ({ vf }: Finding) => vf === undefined ? "" : `vf ${vf}: `;
     context.show(
       all,

@@ -12,6 +12,7 @@ import {
   LinkPatch,
   LinkState,
   mountOpenApi,
+  mountReadiness,
   PassthroughOrder,
   PingRequest,
   PingResult,
@@ -54,7 +55,11 @@ export function guestApi(parts: GuestParts, access: Access | undefined): OpenAPI
   const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX });
   const { shell } = parts;
   app.get("/", (c) => c.redirect("/openapi.json"));
-  app.get("/readyz", (c) => c.json({ ready: shell.mode.connected }, shell.mode.connected ? 200 : 503));
+  mountReadiness(app, () => {
+    const { mode, connected } = shell.mode;
+    if (mode === "passthrough" || connected) return undefined;
+    return "its back-end is away: it attaches again by itself when the vhost service is ready";
+  });
   mountTraffic(app, parts);
   mountCapture(app, parts);
   mountLink(app, parts);

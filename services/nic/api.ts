@@ -10,6 +10,7 @@ import {
   HoldRequest,
   LeaseView,
   mountOpenApi,
+  mountReadiness,
   type NicEvent,
   NicState,
   Problem,
@@ -45,7 +46,7 @@ export type UplinksPart = Pick<Uplinks, "states" | "set">;
 /** The routes of the NIC's API over `nic`. */
 export function nicApi(nic: NicPart, uplinks: UplinksPart, access: Access | undefined): OpenAPIHono {
   const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
-  app.get("/readyz", (c) => c.json({ ready: true, programmed: nic.pools.programme !== undefined }));
+  mountReadiness(app, () => nic.pools.programme ? undefined : "the PF has not programmed it yet: does the PF run?");
 
   app.openapi(
     createRoute({

@@ -1,6 +1,14 @@
 /** The PF's HTTP API: the routes of shared/api/pf.ts, events, metrics and documentation. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { type Access, createApp, eventStream, mountOpenApi, mountPf, type PfEvent } from "../../shared/api/mod.ts";
+import {
+  type Access,
+  createApp,
+  eventStream,
+  mountOpenApi,
+  mountPf,
+  mountReadiness,
+  type PfEvent,
+} from "../../shared/api/mod.ts";
 import { mountDocs } from "./docs.ts";
 import type { Fabric } from "./fabric.ts";
 import { Metrics } from "./metrics.ts";
@@ -10,7 +18,7 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
   const app = createApp(access);
   const metrics = new Metrics();
   app.get("/", (c) => c.redirect("/docs"));
-  app.get("/readyz", (c) => c.json({ ready: fabric.ready }, fabric.ready ? 200 : 503));
+  mountReadiness(app, () => fabric.unreadiness);
   app.get("/metrics", async (c) => {
     const text = await metrics.text(await fabric.nicState(), {
       numVfs: fabric.settings.vfs.length,

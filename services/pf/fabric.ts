@@ -64,8 +64,10 @@ export class Fabric implements PfHandlers {
     settings.onWish = (event) => void answerWish(event, this, links.software);
   }
 
-  get ready(): boolean {
-    return this.#links.nic.connected;
+  /** Why it cannot put policy in force; `undefined` if it can. */
+  get unreadiness(): string | undefined {
+    const { connected, trouble } = this.#links.nic;
+    return connected ? undefined : trouble ?? "it has not found the NIC yet";
   }
 
   /** The link that ports with linkState auto have. */

@@ -16,6 +16,8 @@ export class Link<Event> {
   #ended = false;
   /** Whether the service has the PF's programme and its events are heard. */
   connected = false;
+  /** Why it has not, as far as that is known. */
+  trouble: string | undefined;
 
   constructor(name: string, url: string, token: string | undefined) {
     this.#name = name;
@@ -34,7 +36,6 @@ export class Link<Event> {
     onEvent: (event: Event) => void,
     onChange: (connected: boolean) => void,
   ): Promise<void> {
-    let lastTrouble = "";
     while (!this.#ended) {
       this.#attempt = new AbortController();
       const { signal } = this.#attempt;
@@ -48,14 +49,14 @@ export class Link<Event> {
         await Promise.race([opened.promise, first]);
         await program();
         this.connected = true;
-        lastTrouble = "";
+        this.trouble = undefined;
         onChange(true);
         for (let next = await first; !next.done; next = await events.next()) onEvent(next.value);
       } catch (error) {
         const trouble = `${this.connected ? "lost" : "cannot programme"} ${this.#name}: ${oneLine(error)}`;
         const starting = error instanceof TypeError && !this.connected;
-        if (!this.#ended && !starting && trouble !== lastTrouble) log("warn", "pf", trouble);
-        lastTrouble = trouble;
+        if (!this.#ended && !starting && trouble !== this.trouble) log("warn", "pf", trouble);
+        this.trouble = trouble;
       }
       this.#attempt.abort();
       if (this.connected) onChange(false);

@@ -1,5 +1,6 @@
 /** One service as a child process: started, waited for, started again if it dies, stopped. */
-import { log, READY_PREFIX } from "../../shared/api/mod.ts";
+import { log, oneLine, READY_PREFIX } from "../../shared/api/mod.ts";
+import { BackOff } from "./back_off.ts";
 import { telemetryOf } from "./telemetry.ts";
 
 /** How a service is started. */
@@ -12,10 +13,7 @@ export interface ChildSpec {
   env?: Record<string, string>;
 }
 
-const RESTART_PAUSE_MS = 100;
-/** Deaths within RESTART_WINDOW_MS after which the fabric gives up. */
-const RESTARTS_MAX = 5;
-const RESTART_WINDOW_MS = 30_000;
+const SETTLE_MS = 100;
 const STOP_DEADLINE_MS = 5000;
 
 /** Lines of a stream. */
@@ -29,27 +27,46 @@ async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string
   if (rest) yield rest;
 }
 
+/** How one run of a service ended. */
+interface End {
+  /** In words, such as `was killed by SIGKILL`. */
+  how: string;
+  /** For how long it was ready; 0 if it never was. */
+  readyMs: number;
+}
+
+/** What a service's supervisor does for it. */
+export interface ChildParts {
+  /** Where its lines go. */
+  print(line: string): void;
+  /** Why nothing that is started again can do its work, if that is so. */
+  hopeless(): string | undefined;
+}
+
 /** A service that is kept running. */
 export class Child {
   readonly spec: ChildSpec;
-  readonly #print: (line: string) => void;
+  readonly #parts: ChildParts;
   readonly #ready = Promise.withResolvers<Record<string, unknown>>();
   readonly #failed = Promise.withResolvers<never>();
   #process: Deno.ChildProcess | undefined;
+  /** Whether it was up at least once. */
   #started = false;
+  /** When this run of it was up. */
+  #readyAt: number | undefined;
+  readonly #stopped = Promise.withResolvers<void>();
   #stopping = false;
-  #deaths: number[] = [];
+  readonly #backOff = new BackOff();
   #lastLine = "";
-  /** What it said before it was up. */
+  /** What this run of it said before it was up. */
   readonly #early: string[] = [];
   /** Lines that wait for tell(); undefined once it was called. */
   #untold: string[] | undefined = [];
   readonly #done: Promise<void>;
 
-  /** `print`: where its lines go. */
-  constructor(spec: ChildSpec, print: (line: string) => void) {
+  constructor(spec: ChildSpec, parts: ChildParts) {
     this.spec = spec;
-    this.#print = print;
+    this.#parts = parts;
     this.#failed.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
     this.#done = this.#keep().catch((error) => {
@@ -63,7 +80,7 @@ export class Child {
     return this.#ready.promise;
   }
 
-  /** Rejects when the service dies too often. */
+  /** Rejects when the service has died and there is no sense in starting it again. */
   get failed(): Promise<never> {
     return this.#failed.promise;
   }
@@ -77,43 +94,48 @@ export class Child {
    * wait: beside a service that cannot start, the others' complaints about it would hide the reason.
    */
   tell(): void {
-    for (const line of this.#untold ?? []) this.#print(line);
+    for (const line of this.#untold ?? []) this.#parts.print(line);
     this.#untold = undefined;
   }
 
   #say(line: string): void {
-    if (this.#untold === undefined) this.#print(line);
+    if (this.#untold === undefined) this.#parts.print(line);
     else this.#untold.push(line);
   }
 
   async #keep(): Promise<void> {
+    const { name } = this.spec;
     while (!this.#stopping) {
-      const code = await this.#runOnce();
+      const { how, readyMs } = await this.#runOnce();
+      // A signal to the whole group may have reached the child before its supervisor.
+      if (this.#started) await this.#pause(SETTLE_MS);
       if (this.#stopping) return;
       if (!this.#started) {
-        this.#ready.reject(new Error(this.#lastLine || `${this.spec.name} ended with code ${code}`));
+        this.#ready.reject(new Error(this.#lastLine || `${name} ${how}`));
         return;
       }
-      // A signal to the whole group may have reached the child before its supervisor.
-      await new Promise((resolve) => setTimeout(resolve, RESTART_PAUSE_MS));
-      if (this.#stopping) return;
-      const now = Date.now();
-      this.#deaths = [...this.#deaths.filter((at) => now - at < RESTART_WINDOW_MS), now];
-      log("warn", "up", `${this.spec.name} ended with code ${code}; starting it again`);
-      if (this.#deaths.length > RESTARTS_MAX) {
-        this.#failed.reject(
-          new Error(`${this.spec.name} died ${this.#deaths.length} times within 30 s: ${this.#lastLine}`),
-        );
-        return;
-      }
+      const pauseMs = this.#backOff.next(readyMs);
+      // What it said of its end is in this line if nobody has seen it yet.
+      const why = readyMs === 0 && this.#lastLine !== "" ? `: ${this.#lastLine}` : "";
+      log("warn", "up", `${name} ${how}${why}; starting it again ${pauseMs === 0 ? "now" : `in ${pauseMs / 1000} s`}`);
+      await this.#pause(pauseMs);
+      const reason = this.#stopping ? undefined : this.#parts.hopeless();
+      if (reason !== undefined) return this.#failed.reject(new Error(`cannot start ${name} again: ${reason}`));
     }
   }
 
-  async #runOnce(): Promise<number> {
+  /** Waits; not any longer when the service is to stop. */
+  async #pause(ms: number): Promise<void> {
+    let timer;
+    await Promise.race([this.#stopped.promise, new Promise((resolve) => timer = setTimeout(resolve, ms))]);
+    clearTimeout(timer);
+  }
+
+  #spawn(): Deno.ChildProcess {
     const { name, script, permissions, args, env } = this.spec;
     // Nobody inherits the operator's token.
     const { RINGFABRIC_TOKEN: _token, RINGFABRIC_NEW_FABRIC: _new, ...inherited } = Deno.env.toObject();
-    const process = new Deno.Command(Deno.execPath(), {
+    return new Deno.Command(Deno.execPath(), {
       args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
       // The service ends when this pipe does: also if this process is killed.
       stdin: "piped",
@@ -129,11 +151,26 @@ export class Child {
       stdout: "piped",
       stderr: "piped",
     }).spawn();
-    this.#process = process;
-    const reading = [this.#readOutput(process.stdout), this.#readErrors(process.stderr)];
-    const { code, signal } = await process.status;
+  }
+
+  async #runOnce(): Promise<End> {
+    this.#readyAt = undefined;
+    this.#lastLine = "";
+    this.#early.length = 0;
+    const startedAt = performance.now();
+    try {
+      this.#process = this.#spawn();
+    } catch (error) {
+      return { how: `cannot be started (${oneLine(error)})`, readyMs: 0 };
+    }
+    const reading = [this.#readOutput(this.#process.stdout), this.#readErrors(this.#process.stderr)];
+    const { code, signal } = await this.#process.status;
+    const endedAt = performance.now();
     await Promise.all(reading);
-    return signal === null ? code : 128;
+    const how = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
+    const seconds = ((endedAt - startedAt) / 1000).toFixed(1);
+    if (this.#readyAt === undefined) return { how: `${how} before it was ready`, readyMs: 0 };
+    return { how: `${how} after ${seconds} s`, readyMs: Math.max(1, endedAt - this.#readyAt) };
   }
 
   async #readOutput(stream: ReadableStream<Uint8Array>): Promise<void> {
@@ -141,6 +178,11 @@ export class Child {
       if (!line.startsWith(READY_PREFIX)) {
         this.#say(line);
         continue;
+      }
+      this.#readyAt = performance.now();
+      if (this.#started) {
+        const { attempts } = this.#backOff;
+        log("info", "up", `${this.spec.name} is up again${attempts > 1 ? ` at attempt ${attempts}` : ""}`);
       }
       this.#started = true;
       for (const early of this.#early.splice(0)) this.#say(early);
@@ -156,7 +198,7 @@ export class Child {
         this.#lastLine = line;
       }
       // Before it is up it may be about to say why it cannot be: that is for `up` to say, in one line.
-      if (this.#started) this.#say(line);
+      if (this.#readyAt !== undefined) this.#say(line);
       else this.#early.push(line);
     }
   }
@@ -164,6 +206,7 @@ export class Child {
   /** Tells the service that all of them are to end: a signal to it is the same word. It ends when its turn comes. */
   async tellEnd(): Promise<void> {
     this.#stopping = true;
+    this.#stopped.resolve();
     const writer = this.#process?.stdin.getWriter();
     await writer?.write(Uint8Array.of(0)).catch(() => {});
     writer?.releaseLock();

@@ -15,6 +15,17 @@ export function claimRunDir(runDir: string): Deno.FsFile {
   throw new Error(`Cannot use run directory ${runDir}: another fabric runs there; choose another one with --run-dir`);
 }
 
+/** Why nothing that is started in `runDir` can do its work: the directory is gone. */
+export function runDirLoss(runDir: string): string | undefined {
+  try {
+    if (Deno.statSync(runDir).isDirectory) return undefined;
+  } catch (error) {
+    // What cannot be looked at now may be there all the same.
+    if (!(error instanceof Deno.errors.NotFound)) return undefined;
+  }
+  return `the run directory ${runDir} is gone, with every policy in it: restore it from a backup, then start up again`;
+}
+
 /** What addresses of a new fabric are derived from: the same on the same machine for the same run directory. */
 export function macSeed(runDir: string): string {
   try {

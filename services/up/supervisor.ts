@@ -10,6 +10,7 @@ import {
   log,
   pfClient,
   type Problem,
+  type Readiness,
   sharePassage,
   type UplinkView,
   type Vf,
@@ -22,7 +23,7 @@ import { Child, type ChildSpec } from "./child.ts";
 import type { Options } from "./options.ts";
 import { GUESTS, Places, reachable } from "./places.ts";
 import { guest, guestPort, services } from "./processes.ts";
-import { claimRunDir, cleanUp, hasSocket } from "./run_dir.ts";
+import { claimRunDir, cleanUp, hasSocket, runDirLoss } from "./run_dir.ts";
 import { tellSystemd } from "./systemd.ts";
 import { dropTokens, type FabricTokens, prepareTokens } from "./tokens.ts";
 
@@ -73,7 +74,10 @@ export class Supervisor {
     this.#places = new Places(this.#options);
   }
 
-  /** Runs the fabric until a signal ends it, or a service dies too often. `onReady` runs once everything is there. */
+  /**
+   * Runs the fabric until a signal ends it, or a service cannot be started, at first or ever again. `onReady` runs once
+   * everything is there.
+   */
   async run(onReady: (fabric: ReadyFabric) => Promise<void> | void): Promise<void> {
     const started = performance.now();
     const stop = Promise.withResolvers<void>();
@@ -110,8 +114,10 @@ export class Supervisor {
       await Promise.all(this.#children.map((child) => child.tellEnd()));
       await tellSystemd("STOPPING=1");
       await this.#stopAll();
-      if (this.#options.token) dropTokens(this.#options.runDir);
-      cleanUp(this.#options.runDir);
+      if (runDirLoss(this.#options.runDir) === undefined) {
+        if (this.#options.token) dropTokens(this.#options.runDir);
+        cleanUp(this.#options.runDir);
+      }
       this.#places.close();
     }
   }
@@ -126,7 +132,10 @@ export class Supervisor {
   }
 
   #child(spec: ChildSpec): Child {
-    return new Child(spec, (line) => this.#progress.aside(() => complain(line)));
+    return new Child(spec, {
+      print: (line) => this.#progress.aside(() => complain(line)),
+      hopeless: () => runDirLoss(this.#options.runDir),
+    });
   }
 
   /** Waits until the services and the guests are there. */
@@ -171,8 +180,8 @@ export class Supervisor {
       const info = await child.ready;
       child.tell();
       const url = reachable(String(info.api));
-      while (!await isReady(url)) {
-        if (Date.now() > deadline) throw new Error(`guest ${i} did not find its back-end`);
+      for (let reason; (reason = await unreadiness(url)) !== undefined;) {
+        if (Date.now() > deadline) throw new Error(`guest ${i} did not become ready: ${reason}`);
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       }
       return { api: url, ip: String(info.ip), port: guestPort(i, vfs.length) };
@@ -189,20 +198,23 @@ export class Supervisor {
   }
 }
 
-async function isReady(url: string): Promise<boolean> {
+/** Why the service at `url` is not ready, by its own word; `undefined` if it is. */
+async function unreadiness(url: string): Promise<string | undefined> {
   const response = await fetch(`${url}/readyz`);
-  await response.body?.cancel();
-  return response.ok;
+  const { reason } = await response.json() as Readiness;
+  return response.ok ? undefined : reason ?? `it answers ${response.status}`;
 }
 
 /** Waits until the PF has programmed the NIC, which has the wanted number of VFs, and every VF has its socket. */
 async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: number | undefined): Promise<Vf[]> {
   const deadline = Date.now() + READY_DEADLINE_MS;
+  let reasons: (string | undefined)[] = [];
   for (;;) {
     try {
-      const [pfIsReady, vhostIsReady] = await Promise.all([isReady(api), isReady(vhost)]);
+      const [pfFault, vhostFault] = await Promise.all([unreadiness(api), unreadiness(vhost)]);
+      reasons = [pfFault && `the PF: ${pfFault}`, vhostFault && `the vhost service: ${vhostFault}`];
       let vfCount = wanted;
-      if (pfIsReady) {
+      if (pfFault === undefined) {
         const nic = await (await client.api.v1.nic.$get()).json();
         vfCount ??= nic.numVfs;
         if (nic.numVfs !== vfCount) {
@@ -211,7 +223,7 @@ async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: 
         }
       }
       // Without VFs the vhost service has no ports to be ready with.
-      if (pfIsReady && (vhostIsReady || vfCount === 0)) {
+      if (pfFault === undefined && (vhostFault === undefined || vfCount === 0)) {
         const vfs = await (await client.api.v1.vfs.$get()).json();
         const without = vfs.filter((vf) => !hasSocket(vf.socket));
         // What keeps a socket from being made is in the vhost service's log; it is no reason to have no fabric.
@@ -228,7 +240,10 @@ async function awaitVfs(client: Client, [api, vhost]: [string, string], wanted: 
     } catch (error) {
       if (Date.now() > deadline) throw error;
     }
-    if (Date.now() > deadline) throw new Error(`the fabric was not ready within ${READY_DEADLINE_MS / 1000} s`);
+    if (Date.now() > deadline) {
+      const why = reasons.filter((reason) => reason !== undefined).join("; ");
+      throw new Error(`the fabric was not ready within ${READY_DEADLINE_MS / 1000} s: ${why}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

@@ -15,6 +15,7 @@ import {
   type ModeEvent,
   ModeRequest,
   mountOpenApi,
+  mountReadiness,
   oneLine,
   OPERATION_HEADER,
   operationAnswers,
@@ -52,6 +53,8 @@ const portParams = z.object({ port: GuestPort });
 export interface VfParts {
   registry: Pick<Registry, "list" | "trust" | "add" | "find" | "remove">;
   guests: Pick<Guests, "list" | "isOwnToken" | "report" | "wish">;
+  /** Why no mode can be changed now; `undefined` if it can. */
+  unreadiness(): Promise<string | undefined>;
   modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile" | "subscribe">;
 }
 
@@ -61,7 +64,7 @@ export function vfApi(parts: VfParts, access: Access | undefined): OpenAPIHono {
   const alsoGood = (token: string, path: string) =>
     parts.guests.isOwnToken(/^\/api\/v1\/guests\/([^/]+)(\/link)?$/.exec(path)?.[1] ?? "", token);
   const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX, alsoGood });
-  app.get("/readyz", (c) => c.json({ ready: true }));
+  mountReadiness(app, () => parts.unreadiness());
   app.get("/api/v1/events", (c) => eventStream<ModeEvent>(c, (listener) => parts.modes.subscribe(listener)));
   mountPlugins(app, parts);
   mountModes(app, parts, new Operations());

@@ -17,6 +17,7 @@ import { vfApi } from "./api.ts";
 import { Guests } from "./guests.ts";
 import { Modes } from "./modes.ts";
 import { Peers } from "./peers.ts";
+import { PeersReadiness } from "./readiness.ts";
 import { Registry } from "./registry.ts";
 
 const options = accessCommand(new Command("vf"))
@@ -69,10 +70,14 @@ await runService("vf", async () => {
     },
     licences: options.licences.split(","),
   });
+  const readiness = new PeersReadiness(options);
   const peers = new Peers(options, ownToken());
   const guests = new Guests(peers, readGuestTokens(Deno.env.get("RINGFABRIC_GUEST_TOKENS") ?? ""));
   const server = serve(
-    vfApi({ registry, guests, modes: new Modes({ peers, guests, registry }) }, access),
+    vfApi({
+      ...{ registry, guests, modes: new Modes({ peers, guests, registry }) },
+      unreadiness: () => readiness.look(),
+    }, access),
     options.listen,
   );
   return {

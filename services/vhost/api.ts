@@ -7,6 +7,7 @@ import {
   DataPathChange,
   eventStream,
   mountOpenApi,
+  mountReadiness,
   PortChange,
   PortState,
   Problem,
@@ -35,7 +36,7 @@ const params = z.object({
 });
 
 /** The ports, as the routes use them. */
-export type PortsPart = Pick<Ports, "ready" | "states" | "state" | "configure" | "setDataPath">;
+export type PortsPart = Pick<Ports, "unreadiness" | "states" | "state" | "configure" | "setDataPath">;
 /** The software switch, as the routes use it. */
 export type SwitchPart = Pick<SoftwareSwitch, "apply" | "states">;
 
@@ -52,7 +53,7 @@ export interface VhostParts {
 /** The routes over the service's parts. */
 export function vhostApi({ ports, software, wishes }: VhostParts, access: Access | undefined): OpenAPIHono {
   const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
-  app.get("/readyz", (c) => c.json({ ready: ports.ready }, ports.ready ? 200 : 503));
+  mountReadiness(app, () => ports.unreadiness);
   mountPorts(app, ports);
   mountVports(app, software);
   mountWishes(app, wishes);

@@ -50,6 +50,7 @@ export class DriverPair {
   readonly #sent = createEventFd();
   #device: DeviceClient | undefined;
   #attaching: Promise<void> = Promise.resolve();
+  #isRecovering = false;
   #mapped = false;
   #closed = false;
 
@@ -169,6 +170,11 @@ export class DriverPair {
     await this.#start(this.#device, TX, base);
   }
 
+  /** Whether the NIC went away and the pair is not attached to its successor yet. */
+  get isRecovering(): boolean {
+    return this.#isRecovering;
+  }
+
   /** Waits until the pair is attached again, if it is being attached. */
   get attached(): Promise<void> {
     return this.#attaching;
@@ -224,6 +230,7 @@ export class DriverPair {
 
   async #reattach(): Promise<void> {
     this.#device = undefined;
+    this.#isRecovering = true;
     this.#setState(QUEUE_STOPPED);
     this.#options.onLost?.();
     this.#options.log("warn", "the NIC went away; attaching again");
@@ -232,6 +239,7 @@ export class DriverPair {
       if (this.#closed) return;
       try {
         await this.#attach();
+        this.#isRecovering = false;
         this.#options.log("info", "attached to the NIC again");
         return;
       } catch {

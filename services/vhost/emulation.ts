@@ -87,6 +87,11 @@ export class Emulation {
     return pair;
   }
 
+  /** How many driver pairs wait for a new NIC. */
+  get recovering(): number {
+    return [...this.#pairs].filter(({ isRecovering }) => isRecovering).length;
+  }
+
   /** Takes a driver pair away again. */
   async disconnect(pair: DriverPair, reason: string): Promise<void> {
     this.#pairs.delete(pair);

@@ -58,7 +58,11 @@ export class NicClient implements RingBackend {
     void device.closed.then(() => {
       if (this.#ended || this.#device !== device) return;
       this.#device = undefined;
-      this.#reattaching = this.#reattach().finally(() => this.#reattaching = undefined);
+      this.#context.recovers(true);
+      this.#reattaching = this.#reattach().finally(() => {
+        this.#reattaching = undefined;
+        this.#context.recovers(false);
+      });
       this.#reattaching.catch(() => {});
     });
   }

@@ -41,6 +41,8 @@ export interface SessionContext {
 export interface PortContext extends SessionContext {
   name: PortName;
   deviceSocket: string;
+  /** Told that the port's rings wait for a new NIC, and when they run again or are given up. */
+  recovers(isRecovering: boolean): void;
 }
 
 /** What a VF's or the uplink's port is called on the device socket. */

@@ -65,8 +65,10 @@ export class Ports {
   readonly #links = new Map<PortName, VfLink>();
   /** What guests wish, for the PF. */
   readonly wishes = new Wishes();
-  /** Whether the NIC has been heard since the last connection to it. */
-  ready = false;
+  /** Ports whose rings wait for a new NIC. */
+  readonly #recovering = new Set<PortName>();
+  /** How many VFs the NIC has; `undefined` while it is away. */
+  #vfs: number | undefined;
 
   constructor(options: PortsOptions) {
     this.#options = options;
@@ -85,17 +87,22 @@ export class Ports {
       if (error instanceof Deno.errors.NotFound) return {};
       const aside = `${this.#configFile}.damaged`;
       Deno.renameSync(this.#configFile, aside);
-      log(
-        "error",
-        "vhost",
-        `cannot read ${this.#configFile} (${oneLine(error)}): it is ${aside} now, ports begin anew`,
-      );
+      const why = `cannot read ${this.#configFile} (${oneLine(error)})`;
+      log("error", "vhost", `${why}: it is ${aside} now, ports begin anew`);
       return {};
     }
   }
 
   get #configFile(): string {
     return `${this.#options.runDir}/vhost-ports.json`;
+  }
+
+  /** Why not every VF's guest can be served now; `undefined` if each can. */
+  get unreadiness(): string | undefined {
+    if (this.#vfs === undefined) return "the NIC does not answer on its device socket: does it run?";
+    if (this.#vfs === 0) return "the NIC has no VFs: has the PF programmed it?";
+    const waiting = this.#recovering.size + this.#options.emulation.recovering;
+    return waiting > 0 ? `ports that wait for the new NIC: ${waiting}` : undefined;
   }
 
   /** Follows the NIC until `close`. */
@@ -113,7 +120,7 @@ export class Ports {
       } catch {
         // The NIC is not there (yet): try again.
       }
-      this.ready = false;
+      this.#vfs = undefined;
       if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
     }
   }
@@ -141,6 +148,7 @@ export class Ports {
   }
 
   async #resize(count: number): Promise<void> {
+    this.#vfs = count;
     // A NIC that has just started has no VFs until the PF programs it: guests that wait keep their ports.
     if (count === 0 && this.#ports.size > 0) return;
     for (const [name, port] of [...this.#ports]) {
@@ -150,7 +158,6 @@ export class Ports {
     }
     const names: PortName[] = count > 0 ? [...Array(count).keys(), "uplink"] : [];
     this.#openAll(names);
-    this.ready = count > 0;
   }
 
   /** Opens ports. One that cannot be opened keeps no other one closed. */
@@ -197,6 +204,7 @@ export class Ports {
     const context: PortContext = {
       name,
       deviceSocket,
+      recovers: (isRecovering) => void (isRecovering ? this.#recovering.add(name) : this.#recovering.delete(name)),
       reactor,
       pace: new Pace(GUEST_PACE, this.#pace),
       notifier: this.#notifier,

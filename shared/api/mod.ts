@@ -22,6 +22,7 @@ export * from "./pf.ts";
 export * from "./pf_uplinks.ts";
 export * from "./pf_views.ts";
 export * from "./problem.ts";
+export * from "./readiness.ts";
 export * from "./run_dir.ts";
 export * from "./log.ts";
 export * from "./service.ts";

@@ -4,6 +4,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { msLeft } from "./deadline.ts";
 import { currentRequest } from "./log.ts";
 import { ApiError, InForce } from "./problem.ts";
+import { Readiness } from "./readiness.ts";
 import { showable } from "./showable.ts";
 
 /** What of a refusal is passed on. */
@@ -19,6 +20,8 @@ export class Unanswered extends ApiError {}
 
 /** The largest answer of a service. */
 const ANSWER_BYTES_MAX = 4 << 20;
+
+const READINESS_BYTES_MAX = 4096;
 
 /** How long an answer may take, and how long it may be. */
 export interface PeerLimits {
@@ -98,6 +101,17 @@ export class Peer {
     }
     if (response.ok) return answer as T;
     throw this.refusal(response.status, answer);
+  }
+
+  /** Why it is not ready, by the word of its `/readyz`, or that it does not answer; `undefined` if it is ready. */
+  async unreadiness(timeoutMs: number): Promise<string | undefined> {
+    try {
+      const response = await fetch(`${this.url}/readyz`, { signal: AbortSignal.timeout(timeoutMs), redirect: "error" });
+      const { ready, reason } = Readiness.parse(JSON.parse(await limitedText(response, READINESS_BYTES_MAX)));
+      return ready ? undefined : `${this.#name}: ${showable(reason ?? "it is not ready", 500)}`;
+    } catch {
+      return `${this.#name} does not answer`;
+    }
   }
 
   /** What it has refused with a status and a problem document, as a refusal of this service. */

@@ -62,6 +62,7 @@ export class ModeWorld implements ShellWorld {
     this.app = vfApi({
       registry: { ...registry, list: [], trust: { keys: [] }, add: none, remove: none },
       guests: { list: [], isOwnToken: () => false, report: none, wish: none },
+      unreadiness: () => Promise.resolve(undefined),
       modes: this.modes,
     }, undefined);
   }

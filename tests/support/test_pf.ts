@@ -53,6 +53,7 @@ class FakeLink<Programme, Event> {
   /** How often the PF has dropped the line, to have the service programmed anew. */
   reconnects = 0;
   connected = false;
+  trouble: string | undefined;
   readonly #up = Promise.withResolvers<void>();
   /** Resolves when the PF has programmed it for the first time. */
   readonly up = this.#up.promise;
@@ -84,6 +85,7 @@ class FakeLink<Programme, Event> {
   async comeBack(): Promise<void> {
     await this.#program();
     this.connected = true;
+    this.trouble = undefined;
     this.#onChange(true);
     this.#up.resolve();
   }
@@ -91,6 +93,7 @@ class FakeLink<Programme, Event> {
   /** The service has gone. */
   goAway(): void {
     this.connected = false;
+    this.trouble = "lost the service: it has gone";
     this.#onChange(false);
   }
 

@@ -49,6 +49,7 @@ class Hypervisor implements GuestPeers {
     const none = () => Promise.reject(new Error("not in this test"));
     this.app = vfApi({
       guests: this.guests,
+      unreadiness: () => Promise.resolve(undefined),
       registry: { list: [], trust: { keys: [] }, add: none, find: none, remove: none },
       modes: {
         ...{ get: none, list: none, set: none, subscribe: () => () => {} },

@@ -1,33 +1,108 @@
 /** The PF's database when its process is killed at any point: what was answered is kept, and nothing is half kept. */
 import { assert, assertEquals } from "@std/assert";
+import { until } from "../support/wait.ts";
 import { Store } from "../../services/pf/store.ts";
 
 const ROUNDS = 20;
 /** When it is killed, at most, after it has begun to write. */
 const KILLED_MS = 30;
+const FREEZES = 200;
+/** So many that a setting is several pages of the database. */
+const VFS = 64;
+
+/** A process that writes settings, one after the other, and says the number of each once it is kept. */
+class Writer {
+  readonly process: Deno.ChildProcess;
+  readonly #ended: Promise<void>;
+  #text = "";
+
+  constructor(path: string) {
+    const script = new URL("../support/store_writer.ts", import.meta.url).pathname;
+    this.process = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "-q", "--no-check", script, path, String(VFS)],
+      stdout: "piped",
+    }).spawn();
+    this.#ended = this.#read();
+  }
+
+  async #read(): Promise<void> {
+    for await (const text of this.process.stdout.pipeThrough(new TextDecoderStream())) this.#text += text;
+  }
+
+  /** The last setting of which it has said that it is kept, as far as it was heard. */
+  get answered(): number {
+    return Number(this.#text.slice(0, this.#text.lastIndexOf("\n")).split("\n").at(-1));
+  }
+
+  /** Stops all of its threads where they are: what is on the disk is what a kill would leave. */
+  async freeze(): Promise<void> {
+    this.process.kill("SIGSTOP");
+    const tasks = `/proc/${this.process.pid}/task`;
+    const isStopped = (task: string) => {
+      const stat = Deno.readTextFileSync(`${tasks}/${task}/stat`);
+      return stat[stat.lastIndexOf(")") + 2] === "T";
+    };
+    await until("it to stand still", () => [...Deno.readDirSync(tasks)].every(({ name }) => isStopped(name)), 5000, 0);
+  }
+
+  async kill(): Promise<void> {
+    this.process.kill("SIGKILL");
+    assertEquals((await this.process.status).signal, "SIGKILL");
+    await this.#ended;
+  }
+}
+
+/** The setting that a database has; it is whole, or this throws. */
+function settingIn(path: string): number {
+  using store = new Store(path, "another", 1);
+  const { vfs } = store.load();
+  const rates = new Set(vfs.map(({ maxTxRate }) => maxTxRate));
+  assertEquals([rates.size, vfs.length], [1, VFS]);
+  const [rate = 0] = rates;
+  return rate;
+}
 
 Deno.test("killed at any point, the database has the last setting that was kept, or the one after it, whole", async () => {
   const dir = await Deno.makeTempDir({ prefix: "ringfabric-" });
   const path = `${dir}/pf.sqlite`;
-  const script = new URL("../support/store_writer.ts", import.meta.url).pathname;
   let kept = 0;
   for (let round = 0; round < ROUNDS; round++) {
-    const writer = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "-q", "--no-check", script, path],
-      stdout: "piped",
-    }).spawn();
-    const reader = writer.stdout.pipeThrough(new TextDecoderStream()).getReader();
-    let text = (await reader.read()).value ?? "";
-    setTimeout(() => writer.kill("SIGKILL"), KILLED_MS * round / ROUNDS);
-    for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
-    assertEquals((await writer.status).signal, "SIGKILL");
-    const answered = Number(text.trimEnd().split("\n").at(-1));
-    assert(answered > kept);
-    using store = new Store(path, "another", 1);
-    const rates = new Set(store.load().vfs.map(({ maxTxRate }) => maxTxRate));
-    assertEquals([rates.size, store.load().vfs.length], [1, 8]);
-    [kept = 0] = [...rates];
-    assert(kept === answered || kept === answered + 1, `answered ${answered}, kept ${kept}`);
+    const writer = new Writer(path);
+    await until("it to write", () => writer.answered > 0);
+    await new Promise((resolve) => setTimeout(resolve, KILLED_MS * round / ROUNDS));
+    await writer.kill();
+    assert(writer.answered > kept);
+    kept = settingIn(path);
+    assert(kept === writer.answered || kept === writer.answered + 1, `answered ${writer.answered}, kept ${kept}`);
   }
   await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("frozen 200 times in the middle of writing, what is on the disk is a whole setting each time", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "ringfabric-" });
+  const writer = new Writer(`${dir}/pf.sqlite`);
+  let [before, unfinished] = [0, 0];
+  try {
+    await until("it to write", () => writer.answered > 0);
+    for (let freeze = 0; freeze < FREEZES; freeze++) {
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 5));
+      await writer.freeze();
+      const copy = `${dir}/${freeze}`;
+      await Deno.mkdir(copy);
+      const files = [...Deno.readDirSync(dir)].filter(({ isFile }) => isFile).map(({ name }) => name);
+      for (const name of files) await Deno.copyFile(`${dir}/${name}`, `${copy}/${name}`);
+      if (files.length > 1) unfinished++;
+      // Everything that it had answered before it stood still is there.
+      const answered = writer.answered;
+      writer.process.kill("SIGCONT");
+      const kept = settingIn(`${copy}/pf.sqlite`);
+      assert(kept >= answered && kept >= before, `answered ${answered}, kept ${kept}, ${before} before`);
+      before = kept;
+      await Deno.remove(copy, { recursive: true });
+    }
+  } finally {
+    await writer.kill();
+    await Deno.remove(dir, { recursive: true });
+  }
+  assert(unfinished > 0, "no freeze has met a write that was not finished");
 });

@@ -17,7 +17,10 @@ Deno.test("tokens of guests", async () => {
     const guests = new Guests(peers, new Map([["0", "zero"], ["1", "one"]]));
     const registry = await Registry.open(dir, undefined, { keys: [] });
     const app = vfApi(
-      { guests, registry, modes: new Modes({ peers, guests, registry }) },
+      {
+        ...{ guests, registry, modes: new Modes({ peers, guests, registry }) },
+        unreadiness: () => Promise.resolve(undefined),
+      },
       new Access({ token: "master" }),
     );
     const status = async (token: string, path: string, method = "PUT") =>

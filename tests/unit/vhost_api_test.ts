@@ -9,7 +9,7 @@ import { ask, refusalOf } from "../support/app.ts";
 
 /** Ports 3, the uplink's and vport0's; nothing is behind them. */
 class FakePorts implements PortsPart {
-  ready = true;
+  unreadiness: string | undefined;
   readonly changes: unknown[] = [];
   trouble: Error | undefined;
   readonly #names: PortName[] = [3, "uplink", "vport0"];
@@ -115,6 +115,7 @@ Deno.test("the switch takes a whole programme, and says who is attached", async 
 Deno.test("it is ready once every VF has its port", async () => {
   const { app, ports } = start();
   assertEquals((await ask(app, "GET", "/readyz")).status, 200);
-  ports.ready = false;
-  assertEquals((await ask(app, "GET", "/readyz")).status, 503);
+  ports.unreadiness = "the NIC does not answer";
+  const { status, body } = await ask(app, "GET", "/readyz");
+  assertEquals([status, body], [503, { ready: false, reason: "the NIC does not answer" }]);
 });
