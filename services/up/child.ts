@@ -167,6 +167,8 @@ export class Child {
     const { code, signal } = await this.#process.status;
     const endedAt = performance.now();
     await Promise.all(reading);
+    // Deno closes the other pipes at their ends. This one stays open until it is closed, or until a write fails.
+    await this.#process.stdin.close().catch(() => {});
     const how = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
     const seconds = ((endedAt - startedAt) / 1000).toFixed(1);
     if (this.#readyAt === undefined) return { how: `${how} before it was ready`, readyMs: 0 };

@@ -1,5 +1,6 @@
 /** `up` as a supervisor: what it says of a service that dies, how it waits, when it gives up; and who is ready when. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { freePorts, TestFabric } from "../support/fabric.ts";
 import { TestProcess } from "../support/process.ts";
 import { until } from "../support/wait.ts";
@@ -22,6 +23,7 @@ async function restarted(fabric: TestFabric, name: string): Promise<void> {
 Deno.test("what dies is started again, however often, and each death is one line", async (t) => {
   await using fabric = await TestFabric.start(1);
   const said = () => fabric.process.errors;
+  const held = openDescriptors(fabric.process.pid);
   await t.step("killed", async () => {
     for (const name of ["nic", "pf", "vhost", "vf"]) {
       await restarted(fabric, name);
@@ -47,6 +49,7 @@ Deno.test("what dies is started again, however often, and each death is one line
     assert(pauses.length >= 3 && pauses.every((s, i) => i === 0 || s >= (pauses[i - 1] ?? 0)), String(pauses));
   });
   assert(fabric.process.exited === undefined);
+  await t.step("nothing of the dead is kept", () => untilNoMoreDescriptors(held));
 });
 
 Deno.test("a service whose port is taken meanwhile says so, waits longer each time, and comes when it is free", async () => {
