@@ -50,6 +50,7 @@ export class PathMemory implements Disposable {
   readonly path: 0 | 1;
   readonly memory: WasmMemory;
   readonly #guard: WasmMemory;
+  readonly #drivesVf: boolean;
   readonly kicks: Fd[];
   readonly calls: Fd[];
   readonly ranges: DeviceRange[];
@@ -60,6 +61,7 @@ export class PathMemory implements Disposable {
     room.clear();
     this.memory = room.memory;
     this.#guard = room.guard;
+    this.#drivesVf = doorbells !== undefined;
     const area = path === 0 ? VIRTIO_AREA : PLUGIN_AREA;
     this.memory.map(P.PLUGIN_STATE, ram.number, area + AREA_STATE, P.PLUGIN_STATE_BYTES);
     this.memory.map(P.PLUGIN_EXCHANGE, ram.number, area + AREA_EXCHANGE, P.PLUGIN_EXCHANGE_BYTES);
@@ -123,7 +125,9 @@ export class PathMemory implements Disposable {
     };
   }
 
+  /** Its plugin has been taken away. What it had of the VF is let go: its doorbells, which would outlive their NIC. */
   [Symbol.dispose](): void {
+    if (this.#drivesVf) this.memory.clear();
     for (const fd of [...this.kicks, ...this.calls]) fd.close();
   }
 }

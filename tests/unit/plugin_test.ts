@@ -1,7 +1,12 @@
 /** Plugin images: what is refused, by name; and what a plugin can reach. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { BUFFERS, GUEST_RAM_BYTES_MIN, PLUGIN_AREA } from "../../shared/layout/guest.ts";
-import { PLUGIN_BUFFER_BYTES, PLUGIN_BUFFER_COUNT, PLUGIN_MEMORY_BYTES } from "../../shared/layout/plugin.ts";
+import {
+  PLUGIN_BUFFER_BYTES,
+  PLUGIN_BUFFER_COUNT,
+  PLUGIN_DOORBELLS_BYTES,
+  PLUGIN_MEMORY_BYTES,
+} from "../../shared/layout/plugin.ts";
 import {
   addSignature,
   checkImage,
@@ -151,4 +156,15 @@ Deno.test("a plugin reaches its state, rings, buffers and nothing else of the gu
   const touched = words.findIndex((word, i) => word !== SECRET && !mine(i * 8));
   assertEquals(touched, -1, `the plugin has changed the guest's memory at ${touched * 8}`);
   assert(words[BUFFERS / 8] === 0x77n, "what it was given it can write");
+});
+
+Deno.test("a plugin that is taken away leaves no page of its VF's doorbells mapped", () => {
+  using ram = createMemfd("guest", GUEST_RAM_BYTES_MIN);
+  using doorbells = createMemfd("doorbells-of-a-vf", PLUGIN_DOORBELLS_BYTES);
+  const { ino } = Deno.statSync(`/proc/self/fd/${doorbells.number}`);
+  const isMapped = () => Deno.readTextFileSync("/proc/self/maps").includes(` ${ino} `);
+  const path = new PathMemory(1, ram, { queuePairs: 1, ringSize: 64, features: 0n, headerBytes: 0 }, doorbells);
+  assert(isMapped());
+  path[Symbol.dispose]();
+  assert(!isMapped());
 });
