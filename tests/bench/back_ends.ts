@@ -8,7 +8,7 @@ import { run } from "../support/judges.ts";
 import { TestProcess } from "../support/process.ts";
 import { until } from "../support/wait.ts";
 
-const BACK_CPU = 0;
+export const BACK_CPU = 0;
 export const FRONT_CPU = 1;
 /** Addresses of the two front-ends. */
 export const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"] as const;

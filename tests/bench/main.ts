@@ -8,6 +8,7 @@
 import { Command } from "commander";
 import { lendHugePages } from "../support/huge_pages.ts";
 import { CoreProbe } from "./core_distance.ts";
+import { DATA_PATH_NAMES, dataPaths, dataPathsTable } from "./data_paths.ts";
 import { engineRows } from "./engine/compare.ts";
 import { engineTable } from "./engine/view.ts";
 import { judgedTable } from "./judged.ts";
@@ -17,6 +18,7 @@ import { modes, modesTable } from "./modes.ts";
 import { system, systemTable } from "./system.ts";
 import { takeBacks, takeBackTable } from "./take_back.ts";
 import { tcp, tcpTable } from "./tcp.ts";
+import { UPLINK_TCP_NAME, uplinkTcp, uplinkTcpTable } from "./uplinks.ts";
 import { judgeThroughput, throughput, THROUGHPUT_NAMES } from "./throughput_rows.ts";
 
 interface Options {
@@ -31,8 +33,7 @@ interface Options {
 }
 
 const TAKE_BACKS = 200;
-/** The shortest that a built-in guest sends, and one of 1518 bytes with its FCS. */
-const MODE_SIZES = [70, 128, 1514];
+const MODE_SIZES = [128, 1514];
 /** Of 2 MiB: OVS-DPDK's and testpmd's together. */
 const HUGE_PAGES = 768;
 /** Share of all CPU time that others may take. */
@@ -43,7 +44,7 @@ const options = new Command("bench")
   .option("--samples <n>", "one-second samples a turn", "3")
   .option(
     "--only <text>",
-    "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'interrupts', 'tcp', 'system'",
+    "only what is called so: 'engine', 'plain 64', 'packed', 'latency', 'modes 128', 'data paths', 'interrupts', 'tcp', 'uplinks', 'system'",
   )
   .option("--json <file>", "where the figures go", ".bench/results.json")
   .option("--skip-system", "leave out start-up, PATCH and idle", false)
@@ -58,7 +59,9 @@ const parts = [
   ...THROUGHPUT_NAMES,
   ...LATENCY_NAMES,
   ...MODE_SIZES.map(modeName),
+  ...DATA_PATH_NAMES,
   "tcp",
+  UPLINK_TCP_NAME,
   INTERRUPTS_NAME,
   "take back",
   "system",
@@ -132,20 +135,33 @@ async function main(): Promise<void> {
   const modeSizes = options.skipModes ? [] : MODE_SIZES.filter((bytes) => wanted(modeName(bytes)));
   const modeResults = modeSizes.length > 0 ? await modes(modeSizes, common.rounds, options) : [];
   show(modeResults, modesTable);
+  const report = (line: string) => console.error(line);
+  const paths = await dataPaths({ rounds: common.rounds, wanted, report });
+  show(paths, dataPathsTable);
   const tcpResults = wanted("tcp") ? await tcp(common.rounds) : [];
   show(tcpResults, tcpTable);
-  const raised = wanted(INTERRUPTS_NAME) ? await interrupts(common.rounds, (line) => console.error(line)) : [];
+  const outside = wanted(UPLINK_TCP_NAME) ? await uplinkTcp(common.rounds, report) : [];
+  show(outside, uplinkTcpTable);
+  const raised = wanted(INTERRUPTS_NAME) ? await interrupts(common.rounds, report) : [];
   show(raised, interruptsTable);
   const taken = wanted("take back") ? await takeBacks(TAKE_BACKS) : [];
   show(taken, (rows) => takeBackTable(rows, TAKE_BACKS));
   const others = !options.skipSystem && wanted("system") ? await system() : undefined;
   if (others) console.log(`${systemTable(others)}\n`);
-  const report = {
+  const all = {
     ...{ at: new Date().toISOString(), command: "deno task bench", machine: machine(), engine, ...dpdk },
-    ...{ modes: modeResults, tcp: tcpResults, interrupts: raised, takeBacks: taken, system: others ?? {} },
+    ...{
+      modes: modeResults,
+      dataPaths: paths,
+      tcp: tcpResults,
+      uplinkTcp: outside,
+      interrupts: raised,
+      takeBacks: taken,
+      system: others ?? {},
+    },
   };
   await Deno.mkdir(options.json.replace(/[^/]*$/, "") || ".", { recursive: true });
-  await Deno.writeTextFile(options.json, JSON.stringify(report, null, 2) + "\n");
+  await Deno.writeTextFile(options.json, JSON.stringify(all, null, 2) + "\n");
   console.log(`${JSON.stringify(machine())}\nwritten to ${options.json}`);
 }
 

@@ -3,22 +3,13 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { judgedTest, run } from "../support/judges.ts";
 import { NetNamespace } from "../support/net_namespace.ts";
+import { attachNetdev, startNetdev } from "../support/netdev.ts";
 import { TestProcess } from "../support/process.ts";
 import { until } from "../support/wait.ts";
 
-/** `fabric netdev` as somebody at a terminal runs it. */
-function start(fabric: TestFabric, ...args: string[]): TestProcess {
-  const command = ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", fabric.runDir, "netdev", ...args];
-  return new TestProcess(`fabric netdev ${args.join(" ")}`, Deno.execPath(), command, { env: { NO_COLOR: "1" } });
-}
-
 /** VF `vf` as eth0 of a namespace. */
-async function attach(fabric: TestFabric, vf: number, namespace: NetNamespace): Promise<TestProcess> {
-  const address = `10.0.0.${vf + 1}/24`;
-  const process = start(fabric, String(vf), "eth0", "--netns", namespace.name, "--address", address);
-  await process.expect(/is interface eth0 of network namespace/);
-  return process;
-}
+const attach = (fabric: TestFabric, vf: number, namespace: NetNamespace) =>
+  attachNetdev(fabric, vf, namespace, `10.0.0.${vf + 1}/24`);
 
 const untilReached = (from: NetNamespace, address: string) =>
   until(`${address} to answer`, () => from.reaches(address), 20_000);
@@ -92,7 +83,7 @@ judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of 
   await using fabric = await TestFabric.start(1);
   await using a = await NetNamespace.make();
   const fails = async (said: RegExp, ...args: string[]) => {
-    await using process = start(fabric, ...args);
+    await using process = startNetdev(fabric, ...args);
     await until("it to end", () => process.exited);
     assertEquals(process.exited?.code, 1, process.all);
     assert(said.test(process.errors), process.errors);
@@ -106,7 +97,7 @@ judgedTest(["uml"], "what cannot be is said in one line, and nothing is left of 
   await fails(/no prefix length/, "0", "eth0", "--address", "10.0.0.1");
   assertEquals((await a.ip("-br link")).trim().split("\n").length, 1);
 
-  await using six = start(fabric, "0", "eth0", "--netns", a.name, "--address", "fd00::5/64");
+  await using six = startNetdev(fabric, "0", "eth0", "--netns", a.name, "--address", "fd00::5/64");
   await six.expect(/is interface eth0/);
   assertStringIncludes(await a.ip("-6 address show dev eth0"), "fd00::5/64");
   await six.end("SIGTERM");
@@ -126,7 +117,7 @@ judgedTest(["uml"], "an interface in a process's namespace is there for as long 
   await using container = new TestProcess("container", "unshare", ["--net", "sleep", "infinity"]);
   const isApart = () => Deno.readLinkSync(`/proc/${container.pid}/ns/net`) !== Deno.readLinkSync("/proc/self/ns/net");
   await until("the process to have a namespace", isApart);
-  await using process = start(fabric, "0", "eth0", "--netns", String(container.pid));
+  await using process = startNetdev(fabric, "0", "eth0", "--netns", String(container.pid));
   await process.expect(/is interface eth0/);
   await container.end("SIGTERM");
   await until("the command to end", () => process.exited);

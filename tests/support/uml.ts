@@ -20,9 +20,10 @@ export interface UmlOptions {
   modules?: string[];
 }
 
-/** A TAP in a network namespace, for a guest that has no VF. */
+/** A TAP, for a guest that has no VF. */
 export interface TapDevice {
-  namespace: string;
+  /** The network namespace that it is in, if that is not the test's own. */
+  namespace?: string;
   tap: string;
   mac: string;
 }
@@ -54,7 +55,7 @@ export class UmlGuest implements AsyncDisposable {
   /** Boots a guest whose eth0 is User-Mode Linux's own driver on a TAP, with its offloads. */
   static bootOnTap({ namespace, tap, mac }: TapDevice, options: UmlOptions = {}): Promise<UmlGuest> {
     const device = `vec0:transport=tap,ifname=${tap},depth=128,gro=1,mac=${mac}`;
-    return UmlGuest.#boot(tap, device, ["ip", "netns", "exec", namespace], options);
+    return UmlGuest.#boot(tap, device, namespace === undefined ? [] : ["ip", "netns", "exec", namespace], options);
   }
 
   static async #boot(
