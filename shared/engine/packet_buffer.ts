@@ -1,7 +1,7 @@
 /**
  * A packet buffer: a ring of the engine's own that takes a pool's frames while its driver has no room for them, as a
- * hardware NIC's packet buffer does; assembly/engine/hold.ts hands them on in order. A pool gets one when its receiver
- * is overrun for the first time, and a hold on a pool is one, while the pool's driver changes hands.
+ * hardware NIC's packet buffer does; assembly/engine/hold.ts hands them on in order. A pool has one as
+ * long as it has a receive queue, and a hold on a pool is one, while the pool's driver changes hands.
  */
 import {
   FLAVOUR_SPLIT,
@@ -146,7 +146,7 @@ export class PacketBuffer {
 /** What a pool's packet buffer needs of its engine. */
 type BufferParts = Pick<Engine, "arena" | "view" | "wasm" | "between">;
 
-/** A pool's packet buffer, once its driver has been overrun. */
+/** A pool's packet buffer, if the arena has room for it. */
 export class PoolBuffer {
   readonly #engine: BufferParts;
   readonly #pool: number;
@@ -164,7 +164,7 @@ export class PoolBuffer {
     return this.#buffer !== undefined;
   }
 
-  /** Whether the pool's driver was overrun, and there is none. */
+  /** Whether there is none, and the pool's driver was overrun: there was no room for it before, and there may be now. */
   get isWanted(): boolean {
     return !this.#buffer && this.#engine.view.getUint32(this.#poolAt + P_OVERRUN, true) !== 0;
   }

@@ -60,7 +60,7 @@ export class Tenants {
       // A pause has the engine attribute its faults.
       if (report === "memory-fault") engine.between(() => {});
       this.reportErrors();
-      this.#giveBuffers();
+      for (const tenant of this.#tenants.values()) if (tenant.queues.buffer.isWanted) this.#giveBuffer(tenant);
     };
     engine.onMemoryFaults = (offsets) => this.#memoryFaults(offsets);
   }
@@ -100,16 +100,14 @@ export class Tenants {
   }
 
   /**
-   * Gives packet buffers to pools whose drivers were overrun, each as large as any other's would be. One that would take
-   * of what is kept for others is not given.
+   * Gives the pool of `tenant` a packet buffer if it receives and has none: as large as any other's. One that would take of
+   * what is kept for others is not given.
    */
-  #giveBuffers(): void {
-    for (const tenant of this.#tenants.values()) {
-      const { queues: { buffer, isReceiving }, limits } = tenant;
-      const count = buffersOf(limits.bufferBytesMax, this.poolsMax());
-      if (!buffer.isWanted || !isReceiving || count === 0 || this.#shortage(tenant, bufferWindowBytes(count))) continue;
-      buffer.give(count);
-    }
+  #giveBuffer(tenant: Tenant): void {
+    const { queues: { buffer, isReceiving }, limits } = tenant;
+    const count = buffersOf(limits.bufferBytesMax, this.poolsMax());
+    if (buffer.isThere || !isReceiving || count === 0 || this.#shortage(tenant, bufferWindowBytes(count))) return;
+    buffer.give(count);
   }
 
   /** What a pool's guest has, and may have at most; `common`: the limits of one that is not there. */
@@ -216,6 +214,7 @@ export class Tenants {
       this.writeActive();
     });
     this.#reported.delete(`${tenant.pool}.${request.index}`);
+    this.#giveBuffer(tenant);
   }
 
   /** Stops a queue between two bursts; answers its next avail index. */

@@ -1,6 +1,6 @@
 /**
  * Packet buffers: what a pool's driver has no room for waits in the NIC, in order, as in a hardware NIC's packet buffer.
- * A pool gets one when its driver has been overrun once.
+ * A pool for which there was no room gets one when its driver is overrun.
  */
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_GENERATION, P_BUFFER, P_RX_COUNT, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
@@ -50,7 +50,7 @@ function world(format: FormatName) {
 }
 
 for (const format of FORMATS) {
-  Deno.test(`a driver that was overrun once gets a packet buffer (${format})`, () => {
+  Deno.test(`a driver that is overrun and has no packet buffer wants one (${format})`, () => {
     const { receiver, buffer, send, counters } = world(format);
     receiver.fill(4);
     assertEquals(buffer.isWanted, false);

@@ -1,4 +1,4 @@
-/** Packet buffers: which pools' hold frames, and which pools' drivers were overrun for want of one. */
+/** Packet buffers: which pools' hold frames, and which pools' drivers were overrun and have none. */
 import {
   BUFFERED_LIST,
   CTL_BUFFERED_COUNT,
