@@ -18,6 +18,7 @@ import { modes, modesTable } from "./modes.ts";
 import { system, systemTable } from "./system.ts";
 import { takeBacks, takeBackTable } from "./take_back.ts";
 import { tcp, tcpTable } from "./tcp.ts";
+import { UPLINK_FRAMES_NAMES, uplinkFrames, uplinkFramesTable } from "./uplink_frames.ts";
 import { UPLINK_TCP_NAME, uplinkTcp, uplinkTcpTable } from "./uplinks.ts";
 import { judgeThroughput, throughput, THROUGHPUT_NAMES } from "./throughput_rows.ts";
 
@@ -62,6 +63,7 @@ const parts = [
   ...DATA_PATH_NAMES,
   "tcp",
   UPLINK_TCP_NAME,
+  ...UPLINK_FRAMES_NAMES,
   INTERRUPTS_NAME,
   "take back",
   "system",
@@ -105,11 +107,11 @@ function show<T>(results: readonly T[], view: (results: readonly T[]) => string)
   if (results.length > 0) console.log(`${view(results)}\n`);
 }
 
-/** Throughput and latency: what DPDK has a part in. */
+/** Throughput, latency, and frames through an uplink: what DPDK has a part in. */
 async function withDpdk(common: { rounds: number; against?: string }) {
   const each = { ...common, wanted, report: (line: string) => console.error(line) };
-  const isWanted = [...THROUGHPUT_NAMES, ...LATENCY_NAMES].some(wanted);
-  if (!isWanted) return { throughput: [], latency: [] };
+  const isWanted = [...THROUGHPUT_NAMES, ...LATENCY_NAMES, ...UPLINK_FRAMES_NAMES].some(wanted);
+  if (!isWanted) return { throughput: [], latency: [], uplinkFrames: [] };
   const giveBack = await lendHugePages(HUGE_PAGES);
   using probe = new CoreProbe(0, 1);
   try {
@@ -117,7 +119,9 @@ async function withDpdk(common: { rounds: number; against?: string }) {
     show(judgeThroughput(rates), (rows) => judgedTable("THROUGHPUT", rows));
     const latencies = await latency(probe, each);
     show(latencies, latencyTable);
-    return { throughput: rates, latency: latencies };
+    const outside = await uplinkFrames(each);
+    show(outside, uplinkFramesTable);
+    return { throughput: rates, latency: latencies, uplinkFrames: outside };
   } finally {
     await giveBack();
   }
