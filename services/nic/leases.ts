@@ -9,6 +9,7 @@ import type { Fd } from "../../shared/os/mod.ts";
 import type { Limits, Programme, TakenBack } from "../../shared/api/nic.ts";
 import {
   type Engine,
+  type LogRequest,
   poolName,
   QUEUE_FEATURES,
   Queues,
@@ -226,7 +227,22 @@ export class Leases {
       case "queueOffloads":
         this.#tenants.setOffloads(lease, request.index, request.features);
         return {};
+      case "logStart":
+      case "logStop":
+      case "logWritten":
+      case "queueLog":
+        return this.#serveLog(lease, request, fds);
     }
+  }
+
+  /** The dirty log is for those who move the guest; one that drives its VF itself leaves it before it moves. */
+  #serveLog(
+    lease: Lease,
+    request: LogRequest,
+    fds: readonly Fd[],
+  ): Record<string, unknown> {
+    if (lease.byGuest) throw new DeviceRefusal("not-allowed", "a guest leaves its VF before it moves");
+    return this.#tenants.serveLog(lease, request, fds);
   }
 
   /** Ends the hold with which the VF came to this owner; a guest has no say in any other. */
@@ -246,6 +262,9 @@ export class Leases {
     }
     if (request.flavour === "advanced" && !lease.queues.hasRegisters) {
       throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
+    }
+    if (request.flavour === "advanced" && lease.log.isOn) {
+      throw new DeviceRefusal("not-logged", "the guest moves, and writes into advanced rings are not logged");
     }
     // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
     const hardware = this.policies[lease.pool]?.hardware ?? "any";

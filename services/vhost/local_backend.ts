@@ -68,6 +68,11 @@ export abstract class LocalBackend implements RingBackend {
         case "queueOffloads":
           tenants.setOffloads(tenant, request.index, request.features);
           return {};
+        case "logStart":
+        case "logStop":
+        case "logWritten":
+        case "queueLog":
+          return tenants.serveLog(tenant, request, own);
         default:
           throw new DeviceRefusal("bad-request", `${request.op} is not for this data path`);
       }

@@ -4,6 +4,7 @@ import type { Fd } from "../../shared/os/mod.ts";
 import { GUEST_OFFLOADS, isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
 import type { ControlQueue } from "./control/queue.ts";
+import type { GuestLog } from "./guest_log.ts";
 import type { MemoryTable } from "./memory.ts";
 import type { SessionContext } from "./port_context.ts";
 import type { Ask } from "./ring_backend.ts";
@@ -13,6 +14,7 @@ import type { Vring } from "./vring.ts";
 /** What of the session's rings their starts depend on. */
 export interface RingsPart {
   readonly memory: { readonly table: MemoryTable };
+  readonly log: Pick<GuestLog, "written" | "settled">;
   readonly features: bigint;
   readonly isPacked: boolean;
   readonly controlIndex: number | undefined;
@@ -76,7 +78,11 @@ export class RingRunner {
       place: controlPlace(ring, { memory, features, packed: isPacked, base }),
       memory: {
         read: (at, bytes) => this.#rings.memory.table.read(at, bytes),
-        write: (at, bytes) => this.#rings.memory.table.write(at, bytes),
+        write: (at, bytes) => {
+          const isWritten = this.#rings.memory.table.write(at, bytes);
+          if (isWritten) this.#rings.log.written(at, bytes.byteLength);
+          return isWritten;
+        },
       },
       kick: ring.kick,
       raise: () => void (ring.call && this.#context.notifier.raise(ring.call)),
@@ -92,8 +98,10 @@ export class RingRunner {
   /** Stops a ring between two frames; its base is where it would go on. */
   async stop(ring: Vring): Promise<void> {
     if (!ring.running) return;
-    if (ring.index === this.#rings.controlIndex) ring.base = this.#rings.control?.stop() ?? 0;
-    else ring.base = Number((await this.#slot.ask({ op: "queueStop", index: ring.index })).base);
+    if (ring.index === this.#rings.controlIndex) {
+      ring.base = this.#rings.control?.stop() ?? 0;
+      await this.#rings.log.settled;
+    } else ring.base = Number((await this.#slot.ask({ op: "queueStop", index: ring.index })).base);
     ring.isBaseOurs = true;
     ring.running = false;
   }
@@ -102,6 +110,12 @@ export class RingRunner {
   async setCall(ring: Vring, fd: Fd | undefined): Promise<void> {
     if (!ring.running || ring.index === this.#rings.controlIndex) return;
     await this.#slot.ask({ op: "queueCall", index: ring.index, call: fd !== undefined }, fd ? [fd.number] : []);
+  }
+
+  /** Has writes into a running ring's used ring logged where it says now. The control queue's are, wherever they go. */
+  async setUsedLog({ index, running, usedLog }: Vring): Promise<void> {
+    if (!running || index === this.#rings.controlIndex) return;
+    await this.#slot.ask({ op: "queueLog", index, ...(usedLog === undefined ? {} : { log: usedLog }) });
   }
 
   /** The features of the data rings: without the offloads that the driver has switched off. */

@@ -95,6 +95,7 @@ export function startRequest(ring: Vring, { memory, features, packed, base }: Ri
     base: packed ? base : -1,
     resume: packed && !ring.hasRun,
     features,
+    ...(ring.usedLog === undefined ? {} : { log: ring.usedLog }),
     kick: ring.kick !== undefined,
     call: ring.call !== undefined,
   };

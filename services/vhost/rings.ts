@@ -7,9 +7,11 @@ import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import type { PathFrames } from "../../shared/api/mod.ts";
-import { VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
+import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
+import { GuestLog } from "./guest_log.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
+import { PairsInUse } from "./pairs_in_use.ts";
 import type { SessionContext } from "./port_context.ts";
 import { type Ask, isDirectPath, type RingPath } from "./ring_backend.ts";
 import { RingMemory } from "./ring_memory.ts";
@@ -26,12 +28,12 @@ export class Rings implements RingsPart {
   readonly #slot: BackendSlot;
   readonly #runner: RingRunner;
   readonly memory: RingMemory;
+  readonly log: GuestLog;
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
   /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
   #startEnabled = false;
-  /** Queue pairs that the driver uses, if it says so on its control queue. */
-  #pairsInUse = 1;
+  readonly #pairsInUse = new PairsInUse();
   #closed = false;
 
   /** `lost` is told when nobody can serve the rings any more. */
@@ -44,6 +46,7 @@ export class Rings implements RingsPart {
       queueFailed: (index, reason) => this.#runner.failed(index, reason),
     });
     this.memory = new RingMemory(this, this.#slot);
+    this.log = new GuestLog(this.#slot);
     this.#runner = new RingRunner(this, this.#slot, context);
   }
 
@@ -52,9 +55,9 @@ export class Rings implements RingsPart {
   }
 
   /** How the guest's frames have gone, its queues and limits, of a path that tells; for the API. */
-  get shown(): { frames?: PathFrames } & Partial<NonNullable<BackendSlot["rings"]>> {
+  get shown(): { frames?: PathFrames } & Partial<NonNullable<BackendSlot["rings"]>> & GuestLog["shown"] {
     const { frames, rings } = this.#slot;
-    return { ...(frames === undefined ? {} : { frames }), ...rings };
+    return { ...(frames === undefined ? {} : { frames }), ...rings, ...this.log.shown };
   }
 
   get all(): Vring[] {
@@ -73,12 +76,18 @@ export class Rings implements RingsPart {
 
   /**
    * Sets what was negotiated. Without bit 30 all rings are enabled, once: messages may disable them, and features that
-   * have it later disable nothing. A stopped ring of the other format has no position any more.
+   * have it later disable nothing. A stopped ring of the other format has no position any more. The dirty log is switched
+   * on and off while rings run, and nothing else changes then.
    */
   async setFeatures(features: bigint): Promise<void> {
+    await this.log.turn(hasBit(features, VHOST_F_LOG_ALL), this.path === "guest");
     const wasPacked = this.isPacked;
+    if (this.all.some(({ running }) => running) && (this.features ^ features) === 1n << BigInt(VHOST_F_LOG_ALL)) {
+      this.#features = features;
+      return;
+    }
     const isFirst = this.#features === undefined;
-    if (!this.all.some(({ running }) => running)) this.#pairsInUse = 1;
+    if (!this.all.some(({ running }) => running)) this.#pairsInUse.reset();
     if (controlIndexOf(features) !== this.controlIndex) { for (const ring of this.all) await this.stop(ring); }
     this.#features = features;
     this.#runner.acceptAll();
@@ -103,16 +112,8 @@ export class Rings implements RingsPart {
   }
 
   /** The driver uses so many queue pairs from now on; answers why not, if their rings cannot be served. */
-  async useQueuePairs(pairs: number): Promise<string | undefined> {
-    const before = this.#pairsInUse;
-    this.#pairsInUse = pairs;
-    try {
-      await this.settleAll();
-      return undefined;
-    } catch (error) {
-      this.#pairsInUse = before;
-      return (error as Error).message;
-    }
+  useQueuePairs(pairs: number): Promise<string | undefined> {
+    return this.#pairsInUse.use(pairs, () => this.settleAll());
   }
 
   /** The driver accepts these of its offloads from now on; answers why not, if it has not negotiated them. */
@@ -155,6 +156,9 @@ export class Rings implements RingsPart {
     return this.exclusively(async () => {
       if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
       if (path === this.path) return;
+      if (path === "guest" && this.log.isOn) {
+        throw new DeviceRefusal("moves", "the guest is being moved to another host");
+      }
       const before = this.path;
       const running = this.#data.filter((ring) => ring.running);
       await this.#quiesce(running);
@@ -202,7 +206,9 @@ export class Rings implements RingsPart {
     await this.#slot.take(path);
     if (!this.#slot.isTaken) return;
     try {
-      await this.memory.tell((body, fds) => this.#slot.ask(body, fds));
+      const ask: Ask = (body, fds) => this.#slot.ask(body, fds);
+      await this.memory.tell(ask);
+      await this.log.tell(ask);
       // Receive rings first: nobody's frame may come before there is room for it.
       for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
     } catch (error) {
@@ -216,6 +222,7 @@ export class Rings implements RingsPart {
   /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #restore(ask: Ask): Promise<void> {
     await this.memory.tell(ask);
+    await this.log.tell(ask);
     await this.#runner.continueWith(ask, this.#data.filter(({ running }) => running));
   }
 
@@ -232,20 +239,11 @@ export class Rings implements RingsPart {
   }
 
   /**
-   * Whether the ring is served. Transmit rings always are: some front-ends never say how many pairs the driver uses.
-   * Receive rings are up to the number that the driver has set on its control queue: one, until it says so.
-   */
-  #isInUse({ index }: Vring): boolean {
-    const control = this.controlIndex;
-    return control === undefined || index >= control || index % 2 === 1 || index < 2 * this.#pairsInUse;
-  }
-
-  /**
    * Starts or stops a ring, as what has been said of it demands. A disabled transmit ring keeps its frames. The text
    * would have them thrown away; but rust-vmm's and Cloud Hypervisor's pause disables rings, and expects them as they were.
    */
   async settle(ring: Vring): Promise<void> {
-    const isOn = ring.enabled && this.#features !== undefined && this.#isInUse(ring);
+    const isOn = ring.enabled && this.#features !== undefined && this.#pairsInUse.has(ring, this.controlIndex);
     if (ring.running && !isOn) return await this.stop(ring);
     // A ring may be described before the memory in which it lies: it waits for that.
     if (!ring.running && isOn && ring.ready && isMapped(ring, this.memory.table)) await this.#runner.start(ring);
@@ -261,11 +259,18 @@ export class Rings implements RingsPart {
     return this.#runner.setCall(ring, fd);
   }
 
+  /** Says where a ring's used ring is logged. */
+  async setUsedLog(ring: Vring, address: bigint | undefined): Promise<void> {
+    if (ring.usedLog === address) return;
+    ring.usedLog = address;
+    await this.#runner.setUsedLog(ring);
+  }
+
   /** Stops all rings and resets them; memory stays. Each ring keeps its base and its error descriptor. */
   async reset(): Promise<void> {
     for (const ring of this.all) await this.stop(ring);
     this.#startEnabled = this.#features !== undefined && !hasBit(this.features, VHOST_USER_F_PROTOCOL_FEATURES);
-    this.#pairsInUse = 1;
+    this.#pairsInUse.reset();
     this.#runner.acceptAll();
     for (const ring of this.all) {
       ring.reset();
@@ -282,6 +287,7 @@ export class Rings implements RingsPart {
       for (const ring of this.all) ring.close();
       this.#vrings.clear();
       this.memory.close();
+      this.log.close();
     });
   }
 }

@@ -197,9 +197,6 @@ export class Session {
         return await addMemReg(this.#rings.memory, message);
       case "VHOST_USER_REM_MEM_REG":
         return await remMemReg(this.#rings.memory, message);
-      case "VHOST_USER_SET_LOG_BASE":
-      case "VHOST_USER_SET_LOG_FD":
-        throw new ProtocolError("this back-end did not offer it");
       default:
         return await this.#handleDevice(message);
     }

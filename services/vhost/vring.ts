@@ -8,6 +8,8 @@ export class Vring {
   descUser: bigint | undefined;
   availUser: bigint | undefined;
   usedUser: bigint | undefined;
+  /** The guest address at which writes into the used ring are logged, if they are to be. */
+  usedLog: bigint | undefined;
   /**
    * Where the ring goes on, as SET_VRING_BASE says it; a ring that nobody has said it of begins anew. While the ring runs
    * its backend knows better.
@@ -54,7 +56,11 @@ export class Vring {
     this.kick = this.call = undefined;
     this.kicked = this.enabled = false;
     this.size = 0;
-    this.descUser = this.availUser = this.usedUser = undefined;
+    this.descUser =
+      this.availUser =
+      this.usedUser =
+      this.usedLog =
+        undefined;
     this.error = undefined;
   }
 

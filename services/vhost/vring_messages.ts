@@ -5,6 +5,7 @@ import {
   ProtocolError,
   VHOST_USER_VRING_IDX_MASK,
   VHOST_USER_VRING_NOFD_MASK,
+  VHOST_VRING_F_LOG,
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import * as N from "./negotiation.ts";
@@ -73,6 +74,12 @@ export class VringMessages {
       case "VHOST_USER_SET_VRING_ERR":
         await this.#setFd(name, message);
         return undefined;
+      case "VHOST_USER_SET_LOG_BASE":
+        await this.#rings.log.set(message);
+        // QEMU and DPDK agree on an answer of nothing.
+        return new Uint8Array();
+      case "VHOST_USER_SET_LOG_FD":
+        throw new ProtocolError("this back-end tells nobody of writes to the log: read it without a descriptor");
       default:
         throw new ProtocolError("nobody handles it");
     }
@@ -87,11 +94,14 @@ export class VringMessages {
 
   async #setAddr(ring: Vring, payload: DataView): Promise<void> {
     const [desc, used, avail] = [8, 16, 24].map((at) => payload.getBigUint64(at, true));
+    const flags = payload.getUint32(4, true);
+    const usedLog = flags & VHOST_VRING_F_LOG ? payload.getBigUint64(32, true) : undefined;
     const moved = ring.descUser !== desc || ring.usedUser !== used || ring.availUser !== avail;
     if (moved) await this.#rings.stop(ring);
     ring.descUser = desc;
     ring.usedUser = used;
     ring.availUser = avail;
+    await this.#rings.setUsedLog(ring, usedLog);
     await this.#rings.settle(ring);
   }
 

@@ -13,6 +13,10 @@ export const SessionState = z.object({
   frames: PathFrames.optional(),
   lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),
   limits: Limits.optional().openapi({ description: "What the guest has, if this service's own engine serves it" }),
+  dirtyLog: z.object({
+    bytes: z.int(),
+    on: z.boolean().openapi({ description: "Whether writes are logged: the guest is being moved" }),
+  }).optional().openapi({ description: "The bitmap in which a front-end wants to find what was written" }),
   queues: z.array(QueueState).optional().openapi({ description: "Those that this service's own engine serves" }),
   vrings: z.array(z.object({
     index: z.int(),

@@ -91,6 +91,8 @@ export const Request = z.discriminatedUnion("op", [
     virtioHeader: z.boolean().default(false),
     /** Advanced: its buffers are those of a guest whose rings its driver serves (shared/layout/advanced.ts). */
     direct: z.boolean().optional(),
+    /** A virtqueue: where writes into its used ring, or its device event area, are logged; they are not if it is not said. */
+    log: iova.optional(),
     kick: z.boolean(),
     call: z.boolean(),
   }).refine(({ flavour, base }) => flavour === "packed" || base <= 0xffff, {
@@ -103,6 +105,17 @@ export const Request = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
   /** The driver of a running virtqueue accepts, or may ask for, what these virtio features say from now on. */
   z.strictObject({ op: z.literal("queueOffloads"), index, features: iova }),
+  /** From now on such writes of a virtqueue, running or not, are logged there, or nowhere. */
+  z.strictObject({ op: z.literal("queueLog"), index, log: iova.optional() }),
+  /**
+   * Has every write into the guest's memory logged: a bitmap in the file that comes along, a bit for each 4 KiB of IOVA.
+   * It replaces the one before, to which nothing is written once this is answered.
+   */
+  z.strictObject({ op: z.literal("logStart"), offset: bytes, size: bytes }),
+  /** Has nothing logged any more. */
+  z.strictObject({ op: z.literal("logStop") }),
+  /** Logs a write of the owner's own. */
+  z.strictObject({ op: z.literal("logWritten"), iova, size: z.number().int().min(1).max(0x10000) }),
   /** Answers with the descriptor of a page that the VF shares with its driver: the doorbells of advanced queues. */
   z.strictObject({ op: z.literal("region"), name: z.enum(["registers"]) }),
   /** Ends the hold on the pool: what has come meanwhile is delivered to the queues that run now. */

@@ -18,6 +18,8 @@ export function requestCost(request: RequestInput): number {
       return 1 + request.regions.length;
     case "dmaMap":
     case "dmaUnmap":
+    case "logStart":
+    case "logStop":
       return 2;
     default:
       return 1;

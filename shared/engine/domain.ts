@@ -20,7 +20,7 @@ import {
 } from "../layout/nic.ts";
 import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
 import { type Arena, ArenaFullError, type Fd, type Window } from "../os/mod.ts";
-import { type Candidate, checkFile, checkTable, type DomainLimits, hex } from "./regions.ts";
+import { type Candidate, checkFile, checkTable, type DomainLimits, hex, mapFile } from "./regions.ts";
 
 /** A region that is in force. */
 export interface MappedRegion extends MemoryRegion {
@@ -184,14 +184,10 @@ export class Domain {
     }
   }
 
-  #map({ region, fd, device, inode, sealed, pageBytes }: Candidate, fresh: Window[]): StagedRegion {
-    const start = Math.floor(region.offset / pageBytes) * pageBytes;
-    const delta = region.offset - start;
-    const bytes = Math.ceil((delta + region.size) / pageBytes) * pageBytes;
-    const window = this.#arena.allocate(bytes, pageBytes);
+  #map(candidate: Candidate, fresh: Window[]): StagedRegion {
+    const { region, device, inode, sealed } = candidate;
+    const { window, pointer } = mapFile(this.#arena, candidate);
     fresh.push(window);
-    this.#arena.map(window, fd.number, start, bytes);
-    const pointer = window.offset + delta;
     return { region, mapped: { ...region, device, inode, window, pointer, sealed, poisoned: false } };
   }
 

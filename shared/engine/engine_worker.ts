@@ -77,6 +77,10 @@ export interface EngineExports {
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;
+  /** Logs all that the device writes of a queue's rings, where its pool has a dirty log. */
+  logRings(queue: number): void;
+  /** Logs a write of somebody else's for a pool's guest; 0 if its dirty log is too small. */
+  logWritten(pool: number, iova: bigint, bytes: number): number;
   /** Hands on what a packet buffer holds; answers how many of its buffers are left. */
   releaseHeld(buffer: number, pool: number, most: number, last: number): number;
   /** Drops what a packet buffer holds. */

@@ -17,12 +17,17 @@ const FLAVOURS = { split: L.FLAVOUR_SPLIT, packed: L.FLAVOUR_PACKED, advanced: L
 /**
  * Writes the entry at `at` anew, without its descriptors. `registers`: its place in the pool's register page, 0 if the
  * pool has none; a packed queue keeps its position there, or else in its device area. `areDeferred`: whether its interrupts
- * may be.
+ * may be; `isLogged`: whether what is written for it is noted in the pool's dirty log.
  */
 export function writeQueue(
   view: DataView,
   at: number,
-  { pool, registers, areDeferred }: { pool: number; registers: number; areDeferred: boolean },
+  { pool, registers, areDeferred, isLogged }: {
+    pool: number;
+    registers: number;
+    areDeferred: boolean;
+    isLogged: boolean;
+  },
   request: StartRequest,
 ): void {
   const { index, flavour, size, features } = request;
@@ -40,7 +45,8 @@ export function writeQueue(
   const keeps = flavour === "packed" && registers === 0 ? L.QUEUE_F_KEEP_POSITION : 0;
   const direct = flavour === "advanced" && request.direct ? L.QUEUE_F_DIRECT : 0;
   const undeferred = areDeferred ? 0 : L.QUEUE_F_UNDEFERRED;
-  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps | direct | undeferred, true);
+  const logged = isLogged ? L.QUEUE_F_LOG : 0;
+  view.setUint32(at + L.Q_FLAGS, flagsOf(features) | keeps | direct | undeferred | logged, true);
 }
 
 function flagsOf(features: bigint): number {

@@ -12,6 +12,8 @@ import {
   BAD_TAIL,
   FLAVOUR_ADVANCED,
   FLAVOUR_PACKED,
+  LOG_GONE,
+  LOG_TOO_SMALL,
   MEMORY_GONE,
   Q_CALLS,
   Q_CALLS_SAVED,
@@ -40,6 +42,8 @@ export const QUEUE_REASONS: Record<number, string> = {
   [RING_UNMAPPED]: "rings are not in the guest's memory, or not aligned",
   [BAD_TAIL]: "doorbell is not below the queue size",
   [BAD_DESCRIPTOR]: "descriptor is malformed, or a frame's last one is missing",
+  [LOG_TOO_SMALL]: "the dirty log has no bit for an address that was written",
+  [LOG_GONE]: "the dirty log's file was truncated",
 };
 
 /** State of one queue, for APIs. */

@@ -7,6 +7,7 @@ import { RING_EVENT_FLAGS_ENABLE, VIRTQ_EVENT_FLAGS } from "../layout/virtio.ts"
 import { ADV_PAGE_BYTES, ADV_REGISTER_STRIDE } from "../layout/advanced.ts";
 import { DeviceRefusal } from "../device/mod.ts";
 import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
+import type { DirtyLog } from "./dirty_log.ts";
 import type { Engine } from "./engine.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 import { writeOffloads, writeQueue } from "./queue_entry.ts";
@@ -26,10 +27,7 @@ interface Running {
 const POSITION_IN_RING = -1;
 
 /** A queue on its ring, by name. */
-export function ringName(index: number, desc: bigint): string {
-  return `${index} at 0x${desc.toString(16)}`;
-}
-
+export const ringName = (index: number, desc: bigint) => `${index} at 0x${desc.toString(16)}`;
 /** The queues of one pool. */
 export class Queues {
   readonly #engine: Engine;
@@ -46,12 +44,13 @@ export class Queues {
   readonly buffer: PoolBuffer;
   /** What is held against queues that have been stopped. */
   readonly #records = new Map<number, KickRecord>();
-
   readonly #quotas: RingQuotas | undefined;
+  readonly #log: DirtyLog | undefined;
 
-  /** `quotas`: what its rings may have together. */
-  constructor(engine: Engine, pool: number, quotas?: RingQuotas) {
+  /** `quotas`: what its rings may have together; `log`: where their writes are noted while it is on. */
+  constructor(engine: Engine, pool: number, quotas?: RingQuotas, log?: DirtyLog) {
     this.#quotas = quotas;
+    this.#log = log;
     this.#engine = engine;
     this.#view = engine.view;
     this.#pool = pool;
@@ -67,14 +66,19 @@ export class Queues {
     this.#writeLists();
   }
 
-  /** Arena offsets of running TX queues, for the list that is polled. */
+  /** Arena offsets of running queues: of all, of those that receive, of those that send. */
+  get pointers(): number[] {
+    return this.#sorted().map(({ pointer }) => pointer);
+  }
+  get #receivers(): number[] {
+    return this.#sorted().filter(({ index }) => index % 2 === 0).map(({ pointer }) => pointer);
+  }
   get transmitters(): number[] {
-    return this.#sorted().filter((queue) => queue.index % 2 === 1).map((queue) => queue.pointer);
+    return this.#sorted().filter(({ index }) => index % 2 === 1).map(({ pointer }) => pointer);
   }
 
-  /** Whether a receive queue runs. */
   get isReceiving(): boolean {
-    return this.#sorted().some((queue) => queue.index % 2 === 0);
+    return this.#receivers.length > 0;
   }
 
   #sorted(): Running[] {
@@ -101,7 +105,7 @@ export class Queues {
     const quota = this.#quotaOf(index);
     quota?.take(request.size, `queue ${index} of size ${request.size}`);
     try {
-      this.#start(request, kick, call);
+      return this.#start(request, kick, call);
     } catch (error) {
       quota?.give(request.size);
       throw error;
@@ -113,16 +117,17 @@ export class Queues {
   }
 
   #start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
-    const { index } = request;
+    const { index, base, next } = request;
     const at = this.#pointer(index);
     const registers = this.hasRegisters ? this.#registers(index) : 0;
-    writeQueue(this.#view, at, { pool: this.#pool, registers, areDeferred: this.areDeferred }, request);
+    const isLogged = this.#log?.isOn === true;
+    this.#log?.setUsed(index, request.log);
+    writeQueue(this.#view, at, { pool: this.#pool, registers, areDeferred: this.areDeferred, isLogged }, request);
     this.#writeCall(at, call);
     this.#view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);
     const record = this.#records.get(index);
     if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const { wasm } = this.#engine;
-    const { base, next } = request;
     const kept = request.kept ?? (request.resume && !this.hasRegisters ? POSITION_IN_RING : undefined);
     const verdict = request.flavour !== "packed" || (next === undefined && kept === undefined)
       ? wasm.startQueue(at, base)
@@ -135,6 +140,7 @@ export class Queues {
     }
     if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
     this.#running.set(index, { pointer: at, index, kick, call });
+    if (isLogged) wasm.logRings(at);
     this.#writeLists();
     this.#call(at);
   }
@@ -160,18 +166,18 @@ export class Queues {
     this.#view.setUint32(at + L.Q_CALL_PENDING, 1, true);
   }
 
-  /** Stops a queue; answers its next avail index. */
-  stop(index: number): number {
+  #runningAt(index: number): Running {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    return queue;
+  }
+
+  /** Stops a queue; answers its next avail index. */
+  stop(index: number): number {
+    const queue = this.#runningAt(index);
     const at = queue.pointer;
     // Whoever drives the rings next polls or arms them for himself; he must not find our "do not kick" in them.
-    const inError = this.#view.getUint32(at + L.Q_STATE, true) === L.QUEUE_ERROR;
-    const used = this.#view.getUint32(at + L.Q_USED, true);
-    if (!inError && flavourOf(this.#view, at) === "split") this.#view.setUint16(used, 0, true);
-    if (!inError && flavourOf(this.#view, at) === "packed") {
-      this.#view.setUint16(used + VIRTQ_EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE, true);
-    }
+    if (this.#view.getUint32(at + L.Q_STATE, true) !== L.QUEUE_ERROR) this.#askForKicks(at);
     this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
     this.#records.set(index, kickRecord(this.#view, at, monotonicNs()));
     if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
@@ -185,6 +191,14 @@ export class Queues {
     this.#writeLists();
     if (!this.isReceiving) this.buffer.take();
     return this.#engine.wasm.positionOf(at) >>> 0;
+  }
+
+  #askForKicks(at: number): void {
+    const used = this.#view.getUint32(at + L.Q_USED, true);
+    const flavour = flavourOf(this.#view, at);
+    if (flavour === "split") this.#view.setUint16(used, 0, true);
+    if (flavour === "packed") this.#view.setUint16(used + VIRTQ_EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE, true);
+    if (this.#log?.isOn) this.#engine.wasm.logRings(at);
   }
 
   /** Stops all queues, and notes in `left` where they go on. */
@@ -205,8 +219,7 @@ export class Queues {
 
   /** Gives a running queue another call descriptor, which becomes the queue's. */
   setCall(index: number, call: Fd | undefined): void {
-    const queue = this.#running.get(index);
-    if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    const queue = this.#runningAt(index);
     checkDescriptors(index, undefined, call);
     queue.call?.close();
     queue.call = call;
@@ -216,8 +229,7 @@ export class Queues {
 
   /** The driver of a running virtqueue accepts what these features say from now on. */
   setOffloads(index: number, features: bigint): void {
-    const queue = this.#running.get(index);
-    if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
+    const queue = this.#runningAt(index);
     const isDirect = (this.#view.getUint32(queue.pointer + L.Q_FLAGS, true) & L.QUEUE_F_DIRECT) !== 0;
     if (flavourOf(this.#view, queue.pointer) === "advanced" && !isDirect) {
       throw new DeviceRefusal("bad-queue", `queue ${index} has advanced rings: what they accept does not change`);
@@ -233,8 +245,8 @@ export class Queues {
     for (const { pointer } of this.#running.values()) {
       this.#engine.wasm.forgetRegions(pointer);
       const found = this.#engine.wasm.bindRings(pointer) === L.OK;
-      const state = this.#view.getUint32(pointer + L.Q_STATE, true);
-      const unmapped = state === L.QUEUE_ERROR && this.#view.getUint32(pointer + L.Q_ERROR, true) === L.RING_UNMAPPED;
+      const [state, error] = [L.Q_STATE, L.Q_ERROR].map((field) => this.#view.getUint32(pointer + field, true));
+      const unmapped = state === L.QUEUE_ERROR && error === L.RING_UNMAPPED;
       if (!found && state === L.QUEUE_RUNNING) this.#fail(pointer, L.RING_UNMAPPED);
       if (!found || !unmapped) continue;
       this.#view.setUint32(pointer + L.Q_STATE, L.QUEUE_RUNNING, true);
@@ -258,9 +270,7 @@ export class Queues {
   /** Writes the list of RX queues that the switch delivers to. */
   #writeLists(): void {
     const at = this.#poolAt;
-    const receivers = this.#diverted === undefined
-      ? this.#sorted().filter((queue) => queue.index % 2 === 0).map((queue) => queue.pointer)
-      : [this.#diverted];
+    const receivers = this.#diverted === undefined ? this.#receivers : [this.#diverted];
     receivers.forEach((pointer, i) => this.#view.setUint32(at + L.P_RX_QUEUES + i * 4, pointer, true));
     this.#view.setUint32(at + L.P_RX_COUNT, receivers.length, true);
   }
@@ -270,7 +280,7 @@ export class Queues {
    * driver that loses its VF: its frames are lost with it. The engine stands still.
    */
   countUnfetched(): number {
-    const unfetched = this.transmitters.reduce((sum, at) => sum + this.#engine.wasm.unfetched(at), 0);
+    const unfetched = this.offered().submissions;
     const counter = this.#poolAt + L.P_COUNTERS + L.C_TX_UNFETCHED;
     this.#view.setBigUint64(counter, this.#view.getBigUint64(counter, true) + BigInt(unfetched), true);
     return unfetched;
@@ -278,11 +288,8 @@ export class Queues {
 
   /** Descriptors that its driver has offered and nobody has taken: to receive into, and to send. */
   offered(): { receives: number; submissions: number } {
-    const sum = { receives: 0, submissions: 0 };
-    for (const { pointer, index } of this.#running.values()) {
-      sum[index % 2 === 0 ? "receives" : "submissions"] += this.#engine.wasm.unfetched(pointer);
-    }
-    return sum;
+    const unfetched = (queues: number[]) => queues.reduce((sum, at) => sum + this.#engine.wasm.unfetched(at), 0);
+    return { receives: unfetched(this.#receivers), submissions: unfetched(this.transmitters) };
   }
 
   /** State of all queues, for the API. */

@@ -4,7 +4,7 @@
  */
 import { REGIONS_MAX } from "../layout/nic.ts";
 import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
-import { type Fd, memoryFileStatus, sealShrink, WINDOW_BYTES } from "../os/mod.ts";
+import { type Arena, type Fd, memoryFileStatus, sealShrink, type Window, WINDOW_BYTES } from "../os/mod.ts";
 
 const PAGE_BYTES = 4096;
 
@@ -66,16 +66,20 @@ export function checkTable(regions: readonly MemoryRegion[], limits: DomainLimit
 }
 
 /** What regions take of the arena: a window each, so that many small ones are no way around a limit. */
-export function windowBytes(regions: readonly MemoryRegion[]): number {
+export function windowBytes(regions: readonly Pick<MemoryRegion, "size">[]): number {
   return regions.reduce((sum, { size }) => sum + Math.ceil(size / WINDOW_BYTES) * WINDOW_BYTES, 0);
 }
 
-/** Checks a region's file, and seals it if it can be sealed. */
-export function checkFile(region: MemoryRegion, fd: Fd, limits: DomainLimits): Candidate {
+/** Checks a region's file, and seals it if it can be sealed. `where`: what it is called. */
+export function checkFile(
+  region: MemoryRegion,
+  fd: Fd,
+  limits: DomainLimits,
+  where = `region at ${hex(region.iova)}`,
+): Candidate {
   // Sealed before it is measured: it cannot shrink in between.
   const sealed = sealShrink(fd.number);
   const file = memoryFileStatus(fd.number);
-  const where = `region at ${hex(region.iova)}`;
   if (!file?.isRegular) {
     throw new DeviceRefusal("bad-fd", `${where}: its descriptor is not a file in memory (memfd, tmpfs, hugetlbfs)`);
   }
@@ -103,4 +107,26 @@ export function checkFile(region: MemoryRegion, fd: Fd, limits: DomainLimits): C
     sealed,
     pageBytes: huge ? Number(file.blockBytes) : PAGE_BYTES,
   };
+}
+
+/** A range of a file, as it is mapped. */
+export interface MappedFile {
+  window: Window;
+  /** Arena offset of the range's first byte. */
+  pointer: number;
+}
+
+/** Maps a file's range over a window of its own. Throws ArenaFullError if there is no room. */
+export function mapFile(arena: Arena, { region, fd, pageBytes }: Candidate): MappedFile {
+  const start = Math.floor(region.offset / pageBytes) * pageBytes;
+  const delta = region.offset - start;
+  const bytes = Math.ceil((delta + region.size) / pageBytes) * pageBytes;
+  const window = arena.allocate(bytes, pageBytes);
+  try {
+    arena.map(window, fd.number, start, bytes);
+  } catch (error) {
+    arena.release(window);
+    throw error;
+  }
+  return { window, pointer: window.offset + delta };
 }

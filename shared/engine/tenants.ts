@@ -3,14 +3,16 @@
  * are the guests of emulated mode. Here is what every tenant may ask, and what happens when one breaks its memory, its
  * rings: it stops, with a reason, and nobody else notices.
  */
-import { MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
+import { LOG_GONE, MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
 import type { Limits } from "../api/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
 import { ARENA_BYTES, type Fd } from "../os/mod.ts";
+import { DirtyLog } from "./dirty_log.ts";
 import { Domain, type StagedTable } from "./domain.ts";
 import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
 import { Refusals, type RingQuotas, ringQuotas, type TenantLimits } from "./limits.ts";
+import { type LogRequest, serveLog } from "./log_requests.ts";
 import { BUFFER_BYTES, buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
 import { windowBytes } from "./regions.ts";
 
@@ -21,6 +23,7 @@ export class Tenant {
   readonly pool: number;
   readonly domain: Domain;
   readonly queues: Queues;
+  readonly log: DirtyLog;
   /** Told when one of its queues stops by itself. */
   onQueueError: (index: number, reason: string) => void = () => {};
 
@@ -32,12 +35,13 @@ export class Tenant {
     this.limits = limits;
     this.quotas = ringQuotas(limits);
     this.domain = new Domain(engine.arena, pool, limits);
-    this.queues = new Queues(engine, pool, this.quotas);
+    this.log = new DirtyLog(engine.arena, pool);
+    this.queues = new Queues(engine, pool, this.quotas, this.log);
   }
 
-  /** What it takes of the arena: its memory, and the frames that wait for it. */
+  /** What it takes of the arena: its memory and its dirty log, and the frames that wait for it. */
   get windowBytes(): number {
-    return this.domain.windowBytes + this.queues.buffer.windowBytes;
+    return this.domain.windowBytes + this.log.windowBytes + this.queues.buffer.windowBytes;
   }
 }
 
@@ -83,12 +87,14 @@ export class Tenants {
     if (this.#tenants.get(tenant.pool) !== tenant) return;
     this.#tenants.delete(tenant.pool);
     using nothing = tenant.domain.stage([], []);
-    this.#engine.between(() => {
+    const log = this.#engine.between(() => {
       before?.();
       tenant.queues.stopAll();
       this.writeActive();
       nothing.commit();
+      return tenant.log.put(undefined, 0);
     });
+    if (log) this.#engine.arena.release(log);
     for (const key of this.#reported) if (key.startsWith(`${tenant.pool}.`)) this.#reported.delete(key);
     afterwards?.();
   }
@@ -198,6 +204,16 @@ export class Tenants {
     this.reportErrors();
   }
 
+  /** Does what a tenant asks about its dirty log: it may bring a file. */
+  serveLog(tenant: Tenant, request: LogRequest, [file]: readonly Fd[]): Record<string, unknown> {
+    this.#refusals.counting(tenant.pool, () => {
+      if (request.op === "logStart") this.#checkShare(tenant, tenant.domain.windowBytes + windowBytes([request]));
+      serveLog(this.#engine, tenant, request, file);
+    });
+    this.reportErrors();
+    return {};
+  }
+
   /** Starts a queue; takes its eventfds over if it starts. `alongside` runs in the same pause of the engine. */
   startQueue(
     tenant: Tenant,
@@ -261,7 +277,8 @@ export class Tenants {
    * stop. Inside `between`.
    */
   #memoryFaults(offsets: readonly number[]): void {
-    for (const { domain, queues } of this.#tenants.values()) {
+    for (const { domain, queues, log } of this.#tenants.values()) {
+      if (log.isHit(offsets)) queues.failAll(LOG_GONE);
       if (domain.poison(offsets)) queues.failAll(MEMORY_GONE);
     }
   }

@@ -13,10 +13,12 @@ export const VHOST_USER_REPLY_MASK = 1 << 2;
 export const VHOST_USER_NEED_REPLY_MASK = 1 << 3;
 
 // Feature bits of SET_FEATURES that belong to vhost
+export const VHOST_F_LOG_ALL = 26;
 export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
 
 // Protocol feature bits
 export const VHOST_USER_PROTOCOL_F_MQ = 0;
+export const VHOST_USER_PROTOCOL_F_LOG_SHMFD = 1;
 export const VHOST_USER_PROTOCOL_F_RARP = 2;
 export const VHOST_USER_PROTOCOL_F_REPLY_ACK = 3;
 export const VHOST_USER_PROTOCOL_F_NET_MTU = 4;
@@ -42,6 +44,8 @@ export interface RequestRule {
 /** Memory regions of a device, each with its descriptor; all of them may come in one table. */
 export const MEM_SLOTS_MAX = 64;
 const ADDRESS_BYTES = 40;
+/** The log's size and its offset in its file, both u64. */
+const LOG_BYTES = 16;
 /** A u64 of padding and a region. QEMU 5.1 leaves the last four bytes out: the upper half of the file offset. */
 const MEM_REG_BYTES = [40, 36];
 const u64Request = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 0 });
@@ -57,7 +61,14 @@ export const REQUESTS = {
   VHOST_USER_SET_OWNER: { number: 3, bytes: [0], fdsMax: 0 },
   VHOST_USER_RESET_OWNER: { number: 4, bytes: [0], fdsMax: 0 },
   VHOST_USER_SET_MEM_TABLE: { number: 5, fdsMax: MEM_SLOTS_MAX },
-  VHOST_USER_SET_LOG_BASE: { number: 6, fdsMax: 1 },
+  // Answered even without REPLY_ACK: the front-end must know when nothing more is written to the log before.
+  VHOST_USER_SET_LOG_BASE: {
+    number: 6,
+    bytes: [LOG_BYTES],
+    fdsMax: 1,
+    needs: VHOST_USER_PROTOCOL_F_LOG_SHMFD,
+    answered: true,
+  },
   VHOST_USER_SET_LOG_FD: { number: 7, fdsMax: 1 },
   VHOST_USER_SET_VRING_NUM: u64Request(8),
   VHOST_USER_SET_VRING_ADDR: { number: 9, bytes: [ADDRESS_BYTES], fdsMax: 0 },
@@ -131,6 +142,9 @@ export const VHOST_USER_MAX_CONFIG_SIZE = 256;
 /** Low byte of the u64 of SET_VRING_KICK and its kin: the vring; bit 8: no descriptor comes along. */
 export const VHOST_USER_VRING_IDX_MASK = 0xffn;
 export const VHOST_USER_VRING_NOFD_MASK = 0x100n;
+
+/** Flag of SET_VRING_ADDR: writes into the used ring are logged, at the guest address that comes last. */
+export const VHOST_VRING_F_LOG = 1;
 
 /** One region of guest memory as the front-end describes it. All u64. */
 export interface VhostRegion {

@@ -45,7 +45,8 @@ export class FakeBackend implements RingBackend {
       case "queueStart": {
         const with_ = [body.kick && "kick", body.call && "call"].filter((part) => part);
         const position = body.base === -1 ? this.#world.used.get(body.index) ?? 0 : body.base;
-        const told = [`start ${body.index} at ${position}`, ...with_].join(" ");
+        const logged = body.log === undefined ? [] : [`logged at 0x${body.log.toString(16)}`];
+        const told = [`start ${body.index} at ${position}`, ...with_, ...logged].join(" ");
         this.#do(told, "queueStart");
         if (this.positions.has(body.index)) throw new DeviceRefusal("queue-runs", `queue ${body.index} runs already`);
         this.positions.set(body.index, position);
@@ -70,6 +71,18 @@ export class FakeBackend implements RingBackend {
         return {};
       case "dmaUnmap":
         this.#do(`remove ${BigInt(body.iova) >> 32n}`, "dmaUnmap");
+        return {};
+      case "queueLog":
+        this.#do(`log ${body.index} at ${body.log === undefined ? "none" : `0x${body.log.toString(16)}`}`, "queueLog");
+        return {};
+      case "logStart":
+        this.#do(`log into ${body.size} bytes at ${body.offset}`, "logStart");
+        return {};
+      case "logStop":
+        this.#do("log no more", "logStop");
+        return {};
+      case "logWritten":
+        this.#do(`log 0x${body.iova.toString(16)}+${body.size}`, "logWritten");
         return {};
       default:
         throw new Error(`a session asks no ${body.op}`);

@@ -13,6 +13,7 @@ import {
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_LOG_SHMFD,
   VHOST_USER_PROTOCOL_F_MQ,
   VHOST_USER_PROTOCOL_F_NET_MTU,
   VHOST_USER_PROTOCOL_F_RARP,
@@ -47,10 +48,11 @@ export function bits(...positions: number[]): bigint {
   return positions.reduce((mask, position) => mask | (1n << BigInt(position)), 0n);
 }
 
-/** Features that the mock guest understands. */
+/** What the mock guest understands. */
 export const FEATURES = bits(VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC, VHOST_USER_F_PROTOCOL_FEATURES);
 export const PROTOCOL_FEATURES = bits(
   VHOST_USER_PROTOCOL_F_MQ,
+  VHOST_USER_PROTOCOL_F_LOG_SHMFD,
   VHOST_USER_PROTOCOL_F_RARP,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
   VHOST_USER_PROTOCOL_F_NET_MTU,
@@ -346,10 +348,7 @@ export class FrontEnd<G extends FrontEndGuest = MockGuest> implements AsyncDispo
     }
   }
 
-  /**
-   * Connects again after the back-end has gone, as a front-end does that keeps its guest running. A split ring says where
-   * it is. Of a packed one a front-end knows only where it began, unless `anew`: its driver has begun it again.
-   */
+  /** Connects again, as a front-end that keeps its guest. `anew`: the driver of a packed ring has begun it again. */
   async reconnect(socketPath: string, anew = false): Promise<void> {
     this.socket.close();
     this.socket = UnixSocket.connect(socketPath, "stream", this.reactor);

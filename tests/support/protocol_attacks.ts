@@ -124,7 +124,7 @@ export const PROTOCOL_ATTACKS: ProtocolAttack[] = [
   },
   {
     name: "12 log without the feature",
-    reason: /did not offer/,
+    reason: /before its protocol feature/,
     attack: sends("VHOST_USER_SET_LOG_BASE", u64(0n, 0n)),
   },
   {

@@ -55,7 +55,13 @@ const BROKEN: [string, RequestName, Uint8Array<ArrayBuffer>, string][] = [
   ["a status of more than a byte", "VHOST_USER_SET_STATUS", u64(0x100n), "device status 0x100 has more than 8 bits"],
   ["a vring that is none", "VHOST_USER_SET_VRING_NUM", vringState(33, 64), "vring 33: vrings are 0–32"],
   ["an enable that is neither", "VHOST_USER_SET_VRING_ENABLE", vringState(0, 2), "enable 2: it is 0 or 1"],
-  ["a dirty log", "VHOST_USER_SET_LOG_BASE", u64(0n, 0n), "this back-end did not offer it"],
+  ["a dirty log without a file", "VHOST_USER_SET_LOG_BASE", u64(0x1000n, 0n), "no descriptor came"],
+  [
+    "a descriptor for a log that is to be told of",
+    "VHOST_USER_SET_LOG_FD",
+    u64(0n),
+    "this back-end tells nobody of writes to the log: read it without a descriptor",
+  ],
 ];
 
 for (const [what, name, payload, reason] of BROKEN) {

@@ -27,6 +27,8 @@ import {
   WRAP_AVAIL,
   WRAP_USED,
 } from "../../../shared/layout/nic.ts";
+import { VIRTQ_DESC_F_WRITE } from "../../../shared/layout/virtio.ts";
+import { isLogged, logPointer } from "../queue/dirty_log.ts";
 import { pushUsedPacked } from "../queue/packed.ts";
 import { pushUsed } from "../queue/split.ts";
 
@@ -111,6 +113,13 @@ export function isWritable(q: usize): bool {
 export function giveBackOne(q: usize, id: u32, length: u32, flags: u32, places: u32): void {
   if (load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED) pushUsedPacked(q, id, length, flags, places);
   else pushUsed(q, id, length);
+}
+
+/** Gives the guest's buffer of a receive slot back, with a frame's `length` bytes, after `written` bytes were written to it. */
+@inline
+export function giveBackFilled(q: usize, book: usize, length: u32, written: u32): void {
+  if (isLogged(q)) logPointer(q, load<u32>(book), written);
+  giveBackOne(q, load<u32>(book, 8), length, VIRTQ_DESC_F_WRITE, load<u32>(book, 12));
 }
 
 /** The guest's last `n` buffers that were taken and not given back are as if nobody had taken them. All of them are so. */

@@ -15,10 +15,9 @@ import {
   Q_LAST_AVAIL,
   Q_SIZE,
 } from "../../../shared/layout/nic.ts";
-import { VIRTQ_DESC_F_WRITE } from "../../../shared/layout/virtio.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_FRAME } from "../schedule/cost.ts";
-import { giveBackOne, isWritable, repost, rxBook, stateOf } from "./books.ts";
+import { giveBackFilled, isWritable, repost, rxBook, stateOf } from "./books.ts";
 import { apartOf, doneAt, lengthOf } from "./host.ts";
 import { offered } from "./offer.ts";
 import { place } from "./place.ts";
@@ -62,7 +61,8 @@ function deliverOne(rx: usize, q: usize, slot: u32, done: u64): bool {
   if (!place(rx, slot, done)) return false;
   const counter = state + (isDirectOne(done) ? DIRECT_RX_FRAMES : DIRECT_RX_COPIED);
   store<u64>(counter, load<u64>(counter) + 1);
-  giveBackOne(q, load<u32>(book, 8), min(lengthOf(done), bytes), VIRTQ_DESC_F_WRITE, load<u32>(book, 12));
+  const length = min(lengthOf(done), bytes);
+  giveBackFilled(q, book, length, length);
   store<u32>(book, 0);
   return true;
 }

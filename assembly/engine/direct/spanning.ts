@@ -20,24 +20,26 @@ import {
   DIRECT_OFFERED,
   DIRECT_RX_COPIED,
   DIRECT_RX_FRAMES,
+  DIRECT_RX_QUEUE,
   Q_FLAGS,
   Q_LAST_AVAIL,
   Q_POOL,
   Q_SIZE,
   QUEUE_F_MRG_RXBUF,
 } from "../../../shared/layout/nic.ts";
-import { VIRTIO_NET_HDR_NUM_BUFFERS, VIRTQ_DESC_F_WRITE } from "../../../shared/layout/virtio.ts";
+import { VIRTIO_NET_HDR_NUM_BUFFERS } from "../../../shared/layout/virtio.ts";
 import { copyBytes } from "../../lib/copy.ts";
 import { put, rewindOut } from "../batch/segments.ts";
 import { batch, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { putVirtioHeader } from "../deliver/virtio_header.ts";
+import { isLogged, logPointer } from "../queue/dirty_log.ts";
 import { failQueue } from "../queue/interrupts.ts";
 import { giveBack, reserve } from "../queue/receive_chains.ts";
 import { lookAgain } from "../schedule/again.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { FRONT } from "../queue/direct_receive.ts";
-import { giveBackOne, hostBuffer, isWritable, postedBytes, repost, rxBook, stateOf } from "./books.ts";
+import { giveBackFilled, hostBuffer, isWritable, postedBytes, repost, rxBook, stateOf } from "./books.ts";
 import { doneAt, isSound, lengthOf } from "./host.ts";
 import { place } from "./place.ts";
 
@@ -83,6 +85,11 @@ export function deliverSpanning(rx: usize, q: usize, own: u32): u32 {
 /** Drops the frame in the next slots if the NIC has put part of it into some of the `own` buffers of the guest's there. */
 export function dropSpanning(rx: usize, own: u32): bool {
   if (!measure(rx, own) || marked == 0) return false;
+  const state = stateOf(rx);
+  const q: usize = load<u32>(state, DIRECT_RX_QUEUE);
+  for (let i: u32 = 0; isLogged(q) && i < min(slots, own); i++) {
+    logPointer(q, load<u32>(rxBook(state, slotAt(rx, i))), writtenBy(rx, i));
+  }
   count(poolAt(load<u32>(rx, Q_POOL)), C_RX_NO_BUFFER, 1);
   close(rx);
   return true;
@@ -91,6 +98,13 @@ export function dropSpanning(rx: usize, own: u32): bool {
 @inline
 function slotAt(rx: usize, i: u32): u32 {
   return (load<u32>(rx, Q_LAST_AVAIL) + i) & (load<u32>(rx, Q_SIZE) - 1);
+}
+
+/** Bytes that the NIC has written into the guest's buffer of the frame's slot `i`. */
+@inline
+function writtenBy(rx: usize, i: u32): u32 {
+  const done = doneAt(rx, slotAt(rx, i));
+  return (<u32> done & ADV_DIRECT_STAT_MARK) != 0 ? lengthOf(done) : 0;
 }
 
 /** Looks at the frame's slots, `own` of which have a buffer of the guest's. False if it is not all there. */
@@ -127,7 +141,7 @@ function merge(rx: usize, q: usize, theirs: u32, chains: u32): bool {
   for (let i: u32 = 0; i < theirs; i++) {
     const book = rxBook(state, slotAt(rx, i));
     const length = min(lengthOf(doneAt(rx, slotAt(rx, i))), load<u32>(book, 4));
-    giveBackOne(q, load<u32>(book, 8), length, VIRTQ_DESC_F_WRITE, load<u32>(book, 12));
+    giveBackFilled(q, book, length, length);
   }
   if (rest != 0) {
     rewindOut();
@@ -159,7 +173,7 @@ function gatherInFirst(rx: usize, q: usize): bool {
     at += lengthOf(done);
   }
   store<u16>(buffer, 1, VIRTIO_NET_HDR_NUM_BUFFERS);
-  giveBackOne(q, load<u32>(book, 8), bytes, VIRTQ_DESC_F_WRITE, load<u32>(book, 12));
+  giveBackFilled(q, book, bytes, bytes);
   spend(bytes >> UNITS_BYTES_SHIFT);
   store<u64>(state, load<u64>(state, DIRECT_RX_COPIED) + 1, DIRECT_RX_COPIED);
   return true;
@@ -171,7 +185,7 @@ function giveBackEmpty(rx: usize, q: usize, from: u32, end: u32): void {
   for (let i = from; i < end; i++) {
     const book = rxBook(stateOf(rx), slotAt(rx, i));
     putVirtioHeader(load<u32>(book), FRONT, 1);
-    giveBackOne(q, load<u32>(book, 8), FRONT, VIRTQ_DESC_F_WRITE, load<u32>(book, 12));
+    giveBackFilled(q, book, FRONT, max(FRONT, writtenBy(rx, i)));
   }
 }
 

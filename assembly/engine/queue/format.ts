@@ -46,6 +46,7 @@ import {
   publishDriverTx,
   scatterDriver,
 } from "./driver.ts";
+import { isLogged, logEvents } from "./dirty_log.ts";
 import { isDirect } from "./direct_receive.ts";
 import { scatterDirect } from "./direct_scatter.ts";
 import { armSent, pendingSent } from "./driver_sent.ts";
@@ -195,6 +196,12 @@ export function publishDirty(): void {
 
 /** Asks the other side for a kick; true if there is work already. */
 export function arm(q: usize): bool {
+  const hasWork = armAny(q);
+  if (isLogged(q)) logEvents(q);
+  return hasWork;
+}
+
+function armAny(q: usize): bool {
   const flavour = load<u32>(q, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) return armSplit(q);
   if (flavour == FLAVOUR_PACKED) return armPacked(q);
@@ -209,4 +216,5 @@ export function disarm(q: usize): void {
   else if (flavour == FLAVOUR_PACKED) disarmPacked(q);
   else if (flavour == FLAVOUR_ADVANCED) disarmAdvanced(q);
   else disarmDriver(q);
+  if (isLogged(q)) logEvents(q);
 }

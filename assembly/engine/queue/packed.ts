@@ -42,6 +42,7 @@ import {
 import { recordAt } from "../batch/record.ts";
 import { batch, context } from "../context.ts";
 import { interrupt } from "./coalesce.ts";
+import { isLogged, logIndex, logSlot, logUsedSlots } from "./dirty_log.ts";
 import { interruptedPacked, wantedPacked } from "./packed_events.ts";
 
 /** Both flags that say whose a descriptor is. */
@@ -254,6 +255,8 @@ export function publishPacked(q: usize): void {
   store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
   const registers: usize = load<u32>(q, Q_REGISTERS);
   const position = positionPacked(q);
+  const logs = isLogged(q);
+  if (logs) logUsedSlots(q, first);
   // Sequentially consistent: after everything that it publishes, and before the driver's flags are read.
   atomic.store<u64>(
     load<u32>(q, Q_DESC) + first * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN,
@@ -261,6 +264,10 @@ export function publishPacked(q: usize): void {
   );
   if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_KEEP_POSITION) != 0) store<u16>(load<u32>(q, Q_USED), <u16> (position >> 16));
+  if (logs) {
+    logSlot(q, first);
+    logIndex(q);
+  }
   const given = wantedPacked(q);
   if (given != 0 && interrupt(q, given)) interruptedPacked(q);
 }

@@ -29,6 +29,7 @@ import { outLength, putPlain, putTagged } from "../deliver/head.ts";
 import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { putWhole } from "../deliver/whole.ts";
+import { isLogged, logSlotBuffers } from "./dirty_log.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import {
   advanceBoth,
@@ -96,6 +97,7 @@ export function scatterPacked(rx: usize, first: usize, wait: bool): u32 {
     }
     const n = slot - start;
     endStaged(staged);
+    if (n != 0 && isLogged(rx)) logSlotBuffers(rx, start, record - n * RECORD_STRIDE, n, hdrBytes + grows);
     if (n != 0) advanceBoth(rx, n);
     done += n;
     left -= n;

@@ -43,6 +43,7 @@ import { note } from "../deliver/results.ts";
 import { putOffload, putVirtioHeader } from "../deliver/virtio_header.ts";
 import { spendReceive, UNITS_RECEIVE_GROUP, UNITS_RECEIVE_VISIT, UNITS_UNUSUAL } from "../schedule/cost.ts";
 import { walk } from "./chain.ts";
+import { isLogged, logSegments } from "./dirty_log.ts";
 import { failQueue } from "./interrupts.ts";
 import { advanceAvail, isAvailable, positionAfter, pushUsedPacked } from "./packed.ts";
 import { pendingSplit, pushUsed } from "./split.ts";
@@ -78,6 +79,7 @@ function isTooDear(): bool {
 
 /** Gives the reserved chains back, of which the frame fills the first `need` bytes. */
 export function giveBack(rx: usize, chains: u32, need: u32): void {
+  if (isLogged(rx)) logSegments(rx, need);
   const packed = load<u32>(rx, Q_FLAVOUR) == FLAVOUR_PACKED;
   let left = need;
   for (let i: u32 = 0; i < chains; i++) {

@@ -26,6 +26,7 @@ import {
 } from "../../../shared/layout/virtio.ts";
 import { recordAt } from "../batch/record.ts";
 import { interrupt } from "./coalesce.ts";
+import { isLogged, logElements, logIndex } from "./dirty_log.ts";
 
 /** The driver's avail index. An atomic load: a plain one could be hoisted out of a polling loop. */
 @inline
@@ -89,7 +90,10 @@ export function completeSplit(q: usize, n: u32): void {
  * atomic store is sequentially consistent: the driver's flags are read after it.
  */
 export function publishSplit(q: usize): void {
+  const logs = isLogged(q);
+  if (logs) logElements(q);
   atomic.store<u16>(load<u32>(q, Q_USED) + VIRTQ_USED_IDX, <u16> load<u32>(q, Q_USED_IDX));
+  if (logs) logIndex(q);
   const given = wantedSplit(q);
   if (given != 0 && interrupt(q, given)) interruptedSplit(q);
 }

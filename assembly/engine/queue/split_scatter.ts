@@ -40,6 +40,7 @@ import { outLength, putPlain, putTagged } from "../deliver/head.ts";
 import { noteDelivered } from "../deliver/results.ts";
 import { putOneBufferHeader, virtioHeader } from "../deliver/virtio_header.ts";
 import { putWhole } from "../deliver/whole.ts";
+import { isLogged, logUsedBuffers } from "./dirty_log.ts";
 import { inSecond, reachOf } from "./domain.ts";
 import { PREFETCH_BUFFERS, prefetchSplit } from "./prefetch.ts";
 import { receive } from "./receive.ts";
@@ -127,6 +128,7 @@ export function scatterSplit(rx: usize, first: usize, wait: bool): u32 {
       record = load<u32>(at, N_RECORD);
       left = load<u16>(at, N_COUNT);
     }
+    if (n != 0 && isLogged(rx)) logUsedBuffers(rx, last, n);
     done += n;
     last += n;
     usedIdx += n;

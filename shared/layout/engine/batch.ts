@@ -145,6 +145,8 @@ export const B_DONE = 132;
 export const B_TOO_DEAR = 136;
 /** u32: the counter that tells why the last scatter waits. */
 export const B_WAITS_FOR = 144;
+/** u32: written for the order of things alone. */
+export const B_FENCE = 148;
 /** u32: entries of STAGED. */
 export const B_STAGED = 140;
 /** u64: what was wrong: a descriptor's index, or an address. */

@@ -125,3 +125,15 @@ export const COUNTER_COUNT = 32;
 export const P_BLOCKED_QUEUE = 512;
 export const P_BLOCKED_MARK = 516;
 export const P_BLOCKED_GENERATION = 520;
+
+// The dirty log of the pool's guest (queue/dirty_log.ts) ----------------------------------------------------------
+
+/** u32: the bitmap (arena offset), and its bytes; queues with QUEUE_F_LOG have one. */
+export const P_LOG = 528;
+export const P_LOG_BYTES = 532;
+/** u64 × 32, by queue: the address at which its used ring, or its device event area, is logged; NOT_LOGGED: it is not. */
+export const P_LOG_USED = 536;
+/** No place of a ring, since rings are aligned. */
+export const NOT_LOGGED = 1;
+/** A bit stands for 4 KiB. */
+export const LOG_PAGE_SHIFT = 12;

@@ -157,6 +157,8 @@ export const QUEUE_F_UNDEFERRED = 128;
 export const QUEUE_F_HOLD = 16;
 /** Of an advanced queue: its buffers are those of a guest whose rings its driver serves (advanced.ts). */
 export const QUEUE_F_DIRECT = 64;
+/** What is written for the queue is noted in its pool's dirty log (queue/dirty_log.ts). */
+export const QUEUE_F_LOG = 256;
 
 // Why a queue stopped ------------------------------------------------------------------------------------------
 
@@ -173,3 +175,5 @@ export const MEMORY_GONE = 9;
 export const RING_UNMAPPED = 10;
 export const BAD_TAIL = 12;
 export const BAD_DESCRIPTOR = 13;
+export const LOG_TOO_SMALL = 14;
+export const LOG_GONE = 15;
