@@ -15,6 +15,7 @@ import {
   FLOW_LATENCY_MAX,
   FLOW_LATENCY_MIN,
   FLOW_LATENCY_SUM,
+  FLOW_LONGEST_GAP,
   FLOW_NEXT,
   FLOW_RECEIVED,
   FLOW_REORDERED,
@@ -69,6 +70,9 @@ export function noteProbe(at: usize, bytes: u32, from: u32): void {
   const sequence = load<u64>(at, 8);
   const now = load<f64>(GC, GC_NOW_NS);
   const next = load<u64>(flow, FLOW_NEXT);
+  // The first one has none before it.
+  const gap = next == 0 ? 0 : now - load<f64>(flow, FLOW_LAST_NS);
+  store<f64>(flow, max(load<f64>(flow, FLOW_LONGEST_GAP), gap), FLOW_LONGEST_GAP);
   store<f64>(flow, now, FLOW_LAST_NS);
   if (sequence >= next) {
     if (sequence - next > 0xffffffff) return add(flow + FLOW_CORRUPT, 1);

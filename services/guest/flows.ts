@@ -40,6 +40,7 @@ function flowState(view: DataView, at: number): FlowState {
     reordered: u64(L.FLOW_REORDERED),
     bytes: u64(L.FLOW_BYTES),
     rate: seconds > 0 ? Math.round((received - 1) / seconds) : 0,
+    longestGapUs: us(f64(L.FLOW_LONGEST_GAP)),
     latencyUs: received === 0 ? { min: 0, avg: 0, p50: 0, p99: 0, p999: 0, max: 0 } : {
       min: us(f64(L.FLOW_LATENCY_MIN)),
       avg: us(f64(L.FLOW_LATENCY_SUM) / received),

@@ -81,6 +81,7 @@ export const FlowState = z.object({
   reordered: z.int(),
   bytes: z.int(),
   rate: z.number(),
+  longestGapUs: z.number().openapi({ description: "The longest time between two of its frames" }),
   latencyUs: z.object({
     min: z.number(),
     avg: z.number(),

@@ -204,6 +204,7 @@ export const FLOW_LAST_NS = 80;
 export const FLOW_LATENCY_MIN = 88;
 export const FLOW_LATENCY_MAX = 96;
 export const FLOW_LATENCY_SUM = 104;
+export const FLOW_LONGEST_GAP = 112;
 /** 8192 bits: which of the last sequence numbers were seen. */
 export const FLOW_SEEN = 0x400;
 export const FLOW_WINDOW = 8192;

@@ -1,0 +1,103 @@
+/** What a fabric holds at rest, to see that nothing leaks: processes, descriptors, mapped memory files, windows, memory. */
+import { openDescriptors } from "../support/descriptors.ts";
+import { must } from "../support/guests.ts";
+import { childrenOf } from "../support/process.ts";
+import { until } from "../support/wait.ts";
+import { GUESTS, SERVICES, type World } from "./world.ts";
+
+/** A garbage collector may be so late, by MiB; a leak of an hour is more. */
+const HEAP_SLACK_MIB = 192;
+const LET_GO_MS = 20_000;
+/** vhost makes it when it first reads a guest's memory itself, and keeps it. */
+const MADE_ONCE = "vhost: descriptors of /memfd:ringfabric-scratch (deleted)";
+
+/** Amounts by name, such as `nic: mapped memory files`. */
+export type Holdings = ReadonlyMap<string, number>;
+
+/** Memory files that a process has mapped, each counted once. */
+function mappedFiles(pid: number): number {
+  const lines = Deno.readTextFileSync(`/proc/${pid}/maps`).split("\n").filter((line) => line.includes("/memfd:"));
+  return new Set(lines.map((line) => line.split(/\s+/).slice(3, 5).join(" "))).size;
+}
+
+function heapMib(pid: number): number {
+  const [, kib = "0"] = /^RssAnon:\s+(\d+) kB/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`)) ?? [];
+  return Math.round(Number(kib) / 1024);
+}
+
+function descendants(pid: number): number[] {
+  return childrenOf(pid).flatMap((child) => [child, ...descendants(child)]);
+}
+
+/** Reads what the world holds now. */
+async function readHoldings(world: World): Promise<Holdings> {
+  const found = new Map<string, number>();
+  const { fabric } = world;
+  const guests = Array.from({ length: GUESTS }, (_, i) => [`guest ${i}`, fabric.guestPid(i)] as const);
+  const pids = [...SERVICES.map((name) => [name, fabric.pids()[name]] as const), ...guests];
+  for (const [name, pid] of [["up", fabric.process.pid] as const, ...pids]) {
+    if (pid === undefined) continue;
+    for (const [kind, count] of openDescriptors(pid).get(pid) ?? []) {
+      found.set(`${name}: descriptors of ${kind}`, count);
+    }
+    found.set(`${name}: mapped memory files`, mappedFiles(pid));
+    found.set(`${name}: heap in MiB`, heapMib(pid));
+  }
+  found.set("processes", descendants(fabric.process.pid).length);
+  const { engine, vfs } = await must(`${fabric.url("nic")}/api/v1/state`);
+  // Windows that are taken: what is free must not become less.
+  found.set("nic: MiB of windows", -engine.arenaFreeBytes / 1024 ** 2);
+  for (const [i, { memory, limits }] of vfs.entries()) {
+    found.set(`vf ${i}: regions`, memory.regions);
+    found.set(`vf ${i}: bytes mapped`, limits.memory.used);
+  }
+  return found;
+}
+
+function slackOf(name: string): number {
+  if (name === MADE_ONCE) return 1;
+  return name.endsWith("heap in MiB") ? HEAP_SLACK_MIB : 0;
+}
+
+/** What is more than it was, beyond what a collector may be late with. */
+function growth(before: Holdings, now: Holdings): string[] {
+  return [...now].filter(([name, count]) => count > (before.get(name) ?? 0) + slackOf(name)).map(([name, count]) =>
+    `${name}: ${before.get(name) ?? 0} before, ${count} now`
+  );
+}
+
+/** Reads what a world at rest holds in which everything has been made that is made at first use. */
+export async function holdingsOf(world: World): Promise<Holdings> {
+  await world.useUplink();
+  await world.rest();
+  return await readHoldings(world);
+}
+
+/** What a world at rest holds beyond `before`; empty if nothing leaked. */
+export async function leaks(world: World, before: Holdings): Promise<string[]> {
+  await world.rest();
+  let more: string[] = [];
+  await until(
+    "everything to be let go",
+    async () => {
+      more = growth(before, await readHoldings(world));
+      return more.length === 0;
+    },
+    LET_GO_MS,
+    200,
+  ).catch(() => {});
+  return more;
+}
+
+/** Processes that still have something to do with a run directory after its fabric has ended. */
+export function leftBehind(runDir: string): string[] {
+  return [...Deno.readDirSync("/proc")].filter(({ name }) => /^\d+$/.test(name) && Number(name) !== Deno.pid)
+    .flatMap(({ name }) => {
+      try {
+        const command = Deno.readTextFileSync(`/proc/${name}/cmdline`).replaceAll("\0", " ");
+        return command.includes(runDir) ? [`process ${name} is left: ${command}`] : [];
+      } catch {
+        return []; // it has ended since
+      }
+    });
+}
