@@ -38,7 +38,9 @@ async function readHoldings(world: World): Promise<Holdings> {
   for (const [name, pid] of [["up", fabric.process.pid] as const, ...pids]) {
     if (pid === undefined) continue;
     for (const [kind, count] of openDescriptors(pid).get(pid) ?? []) {
-      found.set(`${name}: descriptors of ${kind}`, count);
+      // A successor has threads of other numbers.
+      const file = kind.replace(/\/proc\/\d+\/task\/\d+\//, "/proc/PID/task/TID/");
+      found.set(`${name}: descriptors of ${file}`, count);
     }
     found.set(`${name}: mapped memory files`, mappedFiles(pid));
     found.set(`${name}: heap in MiB`, heapMib(pid));
