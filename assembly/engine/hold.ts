@@ -27,6 +27,7 @@ import {
   P_RX_QUEUES,
   P_NATIVE,
   P_VLAN,
+  P_WATCH,
   POOL_F_FALLBACK_PF,
   POOL_PF,
   Q_AVAIL,
@@ -57,8 +58,10 @@ import { beginGather, recordAt } from "./batch/record.ts";
 import { recordSegments } from "./batch/unusual.ts";
 import { appendSegment } from "./batch/segments.ts";
 import { batch, context, poolAt } from "./context.ts";
-import { bookRefused, bookResults, clearResults, count } from "./deliver/results.ts";
-import { pendingUpTo, publishDirty, scatter } from "./queue/format.ts";
+import { scatterSeen } from "./capture/scatter.ts";
+import { captureDropped } from "./capture/watch.ts";
+import { bookRefused, bookResults, count } from "./deliver/results.ts";
+import { pendingUpTo, publishDirty } from "./queue/format.ts";
 import { markDirty } from "./queue/interrupts.ts";
 import { spend, UNITS_DESCRIPTOR, UNITS_FRAME } from "./schedule/cost.ts";
 import { nativeTag, tagOf } from "./switch/admit.ts";
@@ -115,11 +118,20 @@ export function discardHeld(hold: usize, pool: u32): void {
   while (next != end) {
     beginGather();
     const n = gatherHeld(hold, next, BATCH_FRAMES);
-    for (let i: u32 = 0; i < n; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
-    count(poolAt(pool), C_RX_NO_QUEUE, n);
+    for (let i: u32 = 0; i < n; i++) {
+      next += load<u32>(recordAt(i), R_DESCRIPTORS);
+      lost(pool, recordAt(i));
+    }
   }
   store<u16>(hold, 0, Q_SEGMENTS_DONE);
   release(hold, next);
+}
+
+/** Counts a frame that was held for `pool`, and that no queue of it takes. */
+function lost(pool: u32, record: usize): void {
+  const p = poolAt(pool);
+  count(p, C_RX_NO_QUEUE, 1);
+  if (load<u32>(p, P_WATCH) != 0) captureDropped(pool, record, HEAD_AS_IS, C_RX_NO_QUEUE);
 }
 
 /** The buffers are in use in their own order: those before `next` may be filled again. */
@@ -198,12 +210,12 @@ function hand(pool: u32, n: u32, owner: usize, wait: bool): u32 {
       const tag = tagBehindPf(p, record);
       if (tag != 0) store<u64>(delivery, <u64> HEAD_INSERT | ONE_RECORD | (<u64> tag << 32), N_HEAD);
     }
-    clearResults();
     if (rx == 0) {
-      count(p, C_RX_NO_QUEUE, 1);
+      lost(pool, record);
     } else {
-      const done = scatter(rx, delivery, wait);
-      if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) bookRefused(p);
+      const isHold = (load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0;
+      const done = scatterSeen(pool, rx, delivery, wait, !isHold);
+      if (isHold) bookRefused(p);
       else bookResults(p);
       // Segments of a frame that is not done with, too: their receiver may have no other buffers than those.
       const delivered = load<u32>(batch(), B_DELIVERED);

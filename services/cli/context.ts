@@ -85,6 +85,10 @@ export class Context {
     return new Peer(name, said || url.origin, this.fabric.token);
   }
 
+  get pf(): Peer {
+    return new Peer("the fabric", this.fabric.api, this.fabric.token);
+  }
+
   get vf(): Peer {
     return this.service("the vf service", 2, "RINGFABRIC_VF");
   }

@@ -2,6 +2,7 @@
 import { Command, Option } from "commander";
 import { oneLine } from "../../shared/api/mod.ts";
 import config from "../../deno.json" with { type: "json" };
+import { captureCommand } from "./capture.ts";
 import { completionCommands } from "./completion.ts";
 import { Context, OUTPUTS } from "./context.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -32,6 +33,7 @@ vportCommands(program, context);
 nicCommands(program, context);
 uplinkCommands(program, context);
 netdevCommands(program, context);
+captureCommand(program, context);
 operationCommands(program, context);
 doctorCommand(program, context);
 policyFileCommands(program, context);

@@ -21,7 +21,7 @@ export async function* captureFrames(
   Atomics.store(words, at(L.GC_CAPTURE), 1);
   const end = performance.now() + seconds * 1000;
   try {
-    yield pcapngHeader("eth0");
+    yield pcapngHeader(["eth0"]);
     for (let last = false; !last && !signal.aborted;) {
       last = performance.now() >= end;
       const head = Atomics.load(words, at(L.GC_CAPTURE_HEAD)) >>> 0;

@@ -20,6 +20,7 @@ import {
   UplinkState,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { type CaptureOpener, mountEngineCaptures } from "../../shared/engine/mod.ts";
 import type { Nic } from "./nic.ts";
 import type { Uplinks } from "./uplinks.ts";
 
@@ -38,7 +39,7 @@ const done = { 200: json(z.object({}), "Done"), 404: refused, 409: refused };
 /** The NIC, as its API uses it. */
 export type NicPart =
   & Pick<Nic, "instance" | "program" | "state" | "hold" | "release" | "takeBack" | "leaseOf" | "subscribe">
-  & { pools: Pick<Nic["pools"], "programme" | "filters"> };
+  & { pools: Pick<Nic["pools"], "programme" | "filters" | "vfCount">; captures: CaptureOpener };
 
 /** Its uplinks, as its API uses them. */
 export type UplinksPart = Pick<Uplinks, "states" | "set">;
@@ -87,6 +88,10 @@ export function nicApi(nic: NicPart, uplinks: UplinksPart, access: Access | unde
   mountHolds(app, nic);
   mountLeases(app, nic);
   mountUplinks(app, uplinks);
+  mountEngineCaptures(app, {
+    captures: () => nic.captures,
+    ports: () => ({ kind: "vf", ids: Array.from({ length: nic.pools.vfCount }, (_, id) => id) }),
+  });
   app.get("/api/v1/events", (c) => eventStream<NicEvent>(c, (listener) => nic.subscribe(listener)));
   mountOpenApi(app, { title: "ringfabric NIC", description: "The NIC: what the PF programmes, and what it looks at" });
   return app;

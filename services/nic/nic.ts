@@ -34,7 +34,7 @@ import {
   uplinkMac,
 } from "../../shared/api/nic.ts";
 import { COALESCE_ADAPTIVE, coalesceOf, isLinkUp, MTU_DEFAULT, untaggedVlan } from "../../shared/api/vf.ts";
-import { announce, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
+import { announce, Captures, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
@@ -63,6 +63,7 @@ export class Nic {
   readonly engine: Engine<NicExports>;
   readonly pools: Pools;
   readonly leases: Leases;
+  readonly captures: Captures;
   readonly instance: string = crypto.randomUUID();
   readonly #listeners = new Set<(event: NicEvent) => void>();
   readonly #vfWatchers = new Set<(vfs: VfsEvent) => void>();
@@ -75,6 +76,7 @@ export class Nic {
   constructor(engine: Engine<NicExports>, options: LeaseOptions) {
     this.engine = engine;
     this.pools = new Pools(engine);
+    this.captures = new Captures(engine);
     this.leases = new Leases(engine, options, {
       attached: (pool, owner) => this.tell({ type: "attached", pool: poolName(pool), owner }),
       detached: (pool, reason) => this.tell({ type: "detached", pool: poolName(pool), reason }),
@@ -262,6 +264,7 @@ export class Nic {
   async close(): Promise<void> {
     clearInterval(this.#ageTimer);
     clearInterval(this.#spoofTimer);
+    this.captures.close();
     this.leases.close();
     await this.engine.close();
   }

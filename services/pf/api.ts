@@ -4,6 +4,7 @@ import {
   type Access,
   createApp,
   eventStream,
+  mountCaptures,
   mountOpenApi,
   mountPf,
   mountReadiness,
@@ -31,6 +32,7 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
     return eventStream<PfEvent>(c, (listener) => fabric.subscribe(listener, lastId));
   });
   mountPf(app, fabric);
+  mountCaptures(app, (port, query) => fabric.capture(port, query));
   mountDocs(app);
   mountOpenApi(app, {
     title: "ringfabric PF",

@@ -1,6 +1,8 @@
 /** The PF: what its API asks is done here, with the settings in force, and told to whoever listens. */
 import {
   ApiError,
+  type CapturedPort,
+  type CaptureQuery,
   type FabricStats,
   type Filter,
   type LinkPatch,
@@ -27,6 +29,7 @@ import {
   type VportRequest,
   type VportView,
 } from "../../shared/api/mod.ts";
+import { openCapture } from "./captures.ts";
 import { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { difference, findVf, findVport, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
@@ -199,6 +202,11 @@ export class Fabric implements PfHandlers {
 
   async listFilters(): Promise<Filter[]> {
     return await this.#links.nic.filters();
+  }
+
+  /** Opens a capture; the answer goes on while it is read. */
+  capture(port: CapturedPort, query: CaptureQuery): Promise<Response> {
+    return openCapture(this.settings, this.#links, port, query);
   }
 
   // Vports ---------------------------------------------------------------------------------------------------

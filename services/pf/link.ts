@@ -25,6 +25,11 @@ export class Link<Event> {
     this.peer = new Peer(name, url, token, { timeoutMs: TIMEOUT_MS });
   }
 
+  /** Opens a capture of what its engine has; `search`: of what. */
+  capture(search: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+    return this.peer.open(`/api/v1/captures${search}`);
+  }
+
   /** Drops the line, so that the service is programmed anew when the line is back. */
   reconnect(): void {
     this.#attempt.abort();

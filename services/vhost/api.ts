@@ -17,6 +17,7 @@ import {
   WishAnswer,
 } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { type CaptureOpener, mountEngineCaptures } from "../../shared/engine/mod.ts";
 import type { PortName } from "./port_context.ts";
 import type { Ports } from "./ports.ts";
 import type { SoftwareSwitch } from "./software_switch.ts";
@@ -38,7 +39,7 @@ const params = z.object({
 /** The ports, as the routes use them. */
 export type PortsPart = Pick<Ports, "unreadiness" | "states" | "state" | "configure" | "setDataPath">;
 /** The software switch, as the routes use it. */
-export type SwitchPart = Pick<SoftwareSwitch, "apply" | "states">;
+export type SwitchPart = Pick<SoftwareSwitch, "apply" | "states" | "ids"> & { captures: CaptureOpener };
 
 /** What guests wish, as the routes use it. */
 export type WishesPart = Pick<Wishes, "subscribe" | "answer">;
@@ -57,6 +58,7 @@ export function vhostApi({ ports, software, wishes }: VhostParts, access: Access
   mountPorts(app, ports);
   mountVports(app, software);
   mountWishes(app, wishes);
+  mountEngineCaptures(app, { captures: () => software.captures, ports: () => ({ kind: "vport", ids: software.ids }) });
   // That the stream ends is how the PF learns that the switch has to be programmed anew.
   app.get("/api/v1/events", (c) => {
     // Guests' drivers wait for the answer of whoever listens: one that can only look has none.

@@ -4,7 +4,7 @@
  */
 import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
-import { Pools } from "../../shared/engine/mod.ts";
+import { Captures, Pools } from "../../shared/engine/mod.ts";
 import { coalesceOf, isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
 import type { Emulation, UplinkOptions } from "./emulation.ts";
 
@@ -15,6 +15,7 @@ export class SoftwareSwitch {
   readonly #emulation: Emulation;
   readonly #uplink: UplinkOptions;
   readonly #pools: Pools;
+  readonly captures: Captures;
   readonly #ager: ReturnType<typeof setInterval>;
   #programme: SwitchProgramme | undefined;
   /** Told which vports there are. */
@@ -28,7 +29,13 @@ export class SoftwareSwitch {
     this.#emulation = emulation;
     this.#uplink = uplink;
     this.#pools = new Pools(emulation.engine);
+    this.captures = new Captures(emulation.engine);
     this.#ager = setInterval(() => this.#pools.age(monotonicNs()), AGE_PERIOD_MS);
+  }
+
+  /** Which vports there are. */
+  get ids(): number[] {
+    return (this.#programme?.vports ?? []).map(({ id }) => id);
   }
 
   /** Puts the PF's programme in force. */
@@ -54,7 +61,7 @@ export class SoftwareSwitch {
   }
 
   get states(): VportState[] {
-    return (this.#programme?.vports ?? []).map(({ id }) => ({
+    return this.ids.map((id) => ({
       id,
       attached: this.#emulation.tenants.has(id),
       counters: this.#pools.counters(id),
@@ -62,6 +69,7 @@ export class SoftwareSwitch {
   }
 
   close(): void {
+    this.captures.close();
     clearInterval(this.#ager);
   }
 }

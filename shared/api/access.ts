@@ -12,7 +12,7 @@ export const Role = z.discriminatedUnion("role", [
   z.strictObject({ role: z.literal("operator") }),
   /** A service of the fabric, asking another one. */
   z.strictObject({ role: z.literal("service") }),
-  /** Looks, and changes nothing. */
+  /** Looks, and changes nothing; what others send to each other is not shown to it. */
   z.strictObject({ role: z.literal("read") }),
   /** One VF: its state, its counters, and its policy. */
   z.strictObject({ role: z.literal("vf"), vf: z.int().min(0).max(255) }),
@@ -75,7 +75,8 @@ export class Access {
   }
 }
 
-const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink)?$/;
+const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink|\/capture)?$/;
+const CAPTURE_PATH = /\/captures?$/;
 
 /** Whether a role may send a request: reads have no effects, whatever their path. */
 export function isAllowed(role: Role, method: string, path: string): boolean {
@@ -85,7 +86,7 @@ export function isAllowed(role: Role, method: string, path: string): boolean {
     case "service":
       return true;
     case "read":
-      return isRead;
+      return isRead && !CAPTURE_PATH.test(path);
     case "vf": {
       const [, vf, part] = OWN_PATH.exec(path) ?? [];
       return vf === String(role.vf) && (isRead || (method === "PATCH" && part === undefined));

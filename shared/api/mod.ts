@@ -2,6 +2,7 @@
 export * from "./access.ts";
 export * from "./app.ts";
 export * from "./attach.ts";
+export * from "./capture.ts";
 export * from "./deadline.ts";
 export * from "./emulated_path.ts";
 export * from "./events.ts";
@@ -19,6 +20,7 @@ export * from "./limits.ts";
 export * from "./options.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";
+export * from "./pf_captures.ts";
 export * from "./pf_uplinks.ts";
 export * from "./pf_views.ts";
 export * from "./problem.ts";

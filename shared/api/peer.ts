@@ -96,8 +96,7 @@ export class Peer {
       });
       answer = JSON.parse(await limitedText(response, this.#answerBytesMax));
     } catch (error) {
-      const said = (error as Error).message.split("\n")[0];
-      throw new Unanswered(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
+      throw this.#unanswered(error);
     }
     if (response.ok) return answer as T;
     throw this.refusal(response.status, answer);
@@ -112,6 +111,27 @@ export class Peer {
     } catch {
       return `${this.#name} does not answer`;
     }
+  }
+
+  /** As `ask`, with GET, for an answer that goes on: its body, once it has begun. */
+  async open(path: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new Error("it takes too long")), Math.min(this.#timeoutMs, msLeft()));
+    try {
+      const init = { headers: this.#headers({}), signal: late.signal, redirect: "error" } as const;
+      const response = await fetch(this.url + path, init).catch((error) => {
+        throw this.#unanswered(error);
+      });
+      if (response.ok && response.body) return response.body;
+      throw this.refusal(response.status, await response.json().catch(() => undefined));
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #unanswered(error: unknown): Unanswered {
+    const said = (error as Error).message.split("\n")[0];
+    return new Unanswered(503, `${this.#name} at ${this.url} does not answer (${said})`, undefined, "unreachable");
   }
 
   /** What it has refused with a status and a problem document, as a refusal of this service. */

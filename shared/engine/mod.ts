@@ -1,6 +1,8 @@
 /** An engine and what it needs around it: arena and worker, memory tables, queues. The NIC is one, emulated mode another. */
 export * from "./announce.ts";
 export * from "./budget.ts";
+export * from "./capture_route.ts";
+export * from "./captures.ts";
 export * from "./domain.ts";
 export * from "./engine.ts";
 export type { EngineExports } from "./engine_worker.ts";

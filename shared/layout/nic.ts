@@ -6,3 +6,4 @@ export * from "./engine/pool.ts";
 export * from "./engine/tables.ts";
 export * from "./engine/batch.ts";
 export * from "./engine/direct.ts";
+export * from "./engine/capture.ts";

@@ -38,7 +38,7 @@ export class CaptureCalls extends LocalCalls {
     this.#tell = tell;
     const { replay, record } = drive;
     if (replay !== undefined) this.#reader = new CaptureReader((into, offset) => readAt(replay, into, offset));
-    if (record !== undefined) writeAll(record, pcapngHeader("uplink"));
+    if (record !== undefined) writeAll(record, pcapngHeader(["uplink"]));
   }
 
   protected override do(entry: number, id: number, isRead: boolean): number {

@@ -7,9 +7,12 @@ import {
   ENHANCED_PACKET,
   INTERFACE,
   LINKTYPE_ETHERNET,
+  OPT_COMMENT,
   OPT_END,
   OPT_IF_TSRESOL,
+  OPT_ISB_IFDROP,
   SECTION_HEADER,
+  STATISTICS,
 } from "./blocks.ts";
 
 const OPT_IF_NAME = 2;
@@ -31,8 +34,24 @@ function option(code: number, value: Uint8Array): number[] {
   return [...head, ...value, ...new Array((4 - value.length % 4) % 4).fill(0)];
 }
 
-/** The blocks that a capture of interface `name` begins with. */
-export function pcapngHeader(name: string): Uint8Array<ArrayBuffer> {
+/** A comment, as an option of a block. */
+export function commentOption(text: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(option(OPT_COMMENT, new TextEncoder().encode(text)));
+}
+
+/** What an interface has lost until `ns` nanoseconds since 1970: a statistics block. */
+export function statisticsBlock(id: number, ns: bigint, lost: bigint): Uint8Array<ArrayBuffer> {
+  const fixed = new Uint8Array(12);
+  const view = new DataView(fixed.buffer);
+  view.setUint32(0, id, true);
+  view.setUint32(4, Number(ns >> 32n), true);
+  view.setUint32(8, Number(ns & 0xffffffffn), true);
+  const count = new Uint8Array(new BigUint64Array([lost]).buffer);
+  return block(STATISTICS, Uint8Array.from([...fixed, ...option(OPT_ISB_IFDROP, count), 0, 0, 0, 0]));
+}
+
+/** The blocks that a capture of these interfaces, of which up to `snapBytes` of each frame are kept, begins with. */
+export function pcapngHeader(names: readonly string[], snapBytes = 0): Uint8Array<ArrayBuffer> {
   const section = new Uint8Array(16);
   const view = new DataView(section.buffer);
   view.setUint32(0, BYTE_ORDER_MAGIC, true);
@@ -40,13 +59,19 @@ export function pcapngHeader(name: string): Uint8Array<ArrayBuffer> {
   view.setBigInt64(8, -1n, true);
   const fixed = new Uint8Array(8);
   new DataView(fixed.buffer).setUint16(0, LINKTYPE_ETHERNET, true);
-  const options = [
-    ...option(OPT_IF_NAME, new TextEncoder().encode(name)),
-    ...option(OPT_IF_TSRESOL, Uint8Array.of(9)),
-    ...option(OPT_END, new Uint8Array()),
-  ];
-  const parts = [block(SECTION_HEADER, section), block(INTERFACE, Uint8Array.from([...fixed, ...options]))];
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
+  new DataView(fixed.buffer).setUint32(4, snapBytes, true);
+  const interfaces = names.map((name) =>
+    block(
+      INTERFACE,
+      Uint8Array.from([
+        ...fixed,
+        ...option(OPT_IF_NAME, new TextEncoder().encode(name)),
+        ...option(OPT_IF_TSRESOL, Uint8Array.of(9)),
+        ...option(OPT_END, new Uint8Array()),
+      ]),
+    )
+  );
+  return Uint8Array.from([block(SECTION_HEADER, section), ...interfaces].flatMap((part) => [...part]));
 }
 
 /** Bytes of a frame's block beside the frame itself and what fills it up. */

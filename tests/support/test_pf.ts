@@ -28,6 +28,7 @@ import { pfApi } from "../../services/pf/api.ts";
 import { Fabric } from "../../services/pf/fabric.ts";
 import type { Links } from "../../services/pf/links.ts";
 import { Store } from "../../services/pf/store.ts";
+import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { type Answer, ask } from "./app.ts";
 import { UNUSED } from "./limits.ts";
 
@@ -52,6 +53,8 @@ class FakeLink<Programme, Event> {
   readonly refusals: Error[] = [];
   /** How often the PF has dropped the line, to have the service programmed anew. */
   reconnects = 0;
+  /** What captures were asked for, as searches of a URL. */
+  readonly captures: string[] = [];
   connected = false;
   trouble: string | undefined;
   readonly #up = Promise.withResolvers<void>();
@@ -99,6 +102,12 @@ class FakeLink<Programme, Event> {
 
   reconnect(): void {
     this.reconnects++;
+  }
+
+  /** A capture without frames. */
+  capture(search: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+    this.captures.push(search);
+    return Promise.resolve(new Blob([pcapngHeader(["vf0"])]).stream());
   }
 
   close(): void {

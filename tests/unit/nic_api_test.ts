@@ -2,13 +2,24 @@
 import { assertEquals } from "@std/assert";
 import type { HoldGrant, LeaseView, Programme, TakenBack } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import type { CaptureRequest } from "../../shared/engine/mod.ts";
+import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { nicApi, type NicPart, type UplinksPart } from "../../services/nic/api.ts";
 import { ask, refusalOf } from "../support/app.ts";
 
 /** A NIC that has VF 0 and nothing behind it. */
 class FakeNic implements NicPart {
   readonly instance = "nic-1";
-  readonly pools: NicPart["pools"] = { programme: undefined, filters: () => [] };
+  readonly pools: NicPart["pools"] = { programme: undefined, filters: () => [], vfCount: 2 };
+  /** What was to be captured. */
+  readonly captured: CaptureRequest[] = [];
+  readonly captures = {
+    open: (request: CaptureRequest) => {
+      if (this.trouble) throw this.trouble;
+      this.captured.push(request);
+      return { stream: () => new Blob([pcapngHeader(["vf0"])]).stream() };
+    },
+  };
   /** What it was asked for, in order. */
   readonly calls: unknown[] = [];
   trouble: DeviceRefusal | undefined;
@@ -124,4 +135,28 @@ Deno.test("a pool is given an uplink by its name, and a spec that cannot be is r
     assertEquals((await put("uplink", body)).status, 422);
   }
   assertEquals(asked.length, 3);
+});
+
+Deno.test("ports are captured by their names; what cannot be is refused, and a HEAD opens nothing", async () => {
+  const nic = new FakeNic();
+  const app = nicApi(nic, NO_UPLINKS, undefined);
+  const path = "/api/v1/captures";
+  const answer = await app.request(`${path}?ports=1,uplink&snap=128&filter=tcp&dropped=true`);
+  assertEquals([answer.status, answer.headers.get("content-type")], [200, "application/x-pcapng"]);
+  assertEquals(new Uint8Array(await answer.arrayBuffer()), pcapngHeader(["vf0"]));
+  await (await app.request(path)).body?.cancel();
+  assertEquals((await app.request(path, { method: "HEAD" })).status, 200);
+  const [one, all] = nic.captured;
+  assertEquals(one?.interfaces.map(({ name }) => name), ["vf1", "uplink"]);
+  assertEquals([one?.snapBytes, one?.isDroppedOnly, (one?.filter.length ?? 0) > 0], [128, true, true]);
+  assertEquals(all?.interfaces.map(({ name }) => name), ["vf0", "vf1", "pf", "uplink"]);
+  assertEquals([all?.snapBytes, all?.isDroppedOnly, all?.filter.length], [262_144, false, 0]);
+  assertEquals(nic.captured.length, 2);
+
+  const refused = async (search: string) => refusalOf(await ask(app, "GET", path + search));
+  assertEquals(await refused("?ports=2"), "404 ports: there is no vf 2");
+  assertEquals((await refused("?filter=frob")).slice(0, 34), "422 filter: filter: at character 1");
+  assertEquals((await refused("?snap=31")).slice(0, 9), "422 snap:");
+  nic.trouble = new DeviceRefusal("capture-limit", "8 captures are open already: end one first");
+  assertEquals(await refused(""), "409 (capture-limit): 8 captures are open already: end one first");
 });

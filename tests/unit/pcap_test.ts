@@ -41,7 +41,7 @@ Deno.test("what is written as pcapng is read again, as often as it is wanted", (
   const at = putPcapngPacket(view, 0, first);
   assertEquals(at, pcapngPacketBytes(5));
   putPcapngPacket(view, at, { bytes: Uint8Array.of(6, 7, 8, 9), length: 60, ns: 2_000_000_000n, sent: false });
-  const bytes = bytesOf(pcapngHeader("eth0"), new Uint8Array(view.buffer));
+  const bytes = bytesOf(pcapngHeader(["eth0"]), new Uint8Array(view.buffer));
   assertEquals(all(bytes), [
     [[1, 2, 3, 4, 5], 5, 1_000_000_123, true],
     [[6, 7, 8, 9], 60, 2_000_000_000, true],

@@ -41,8 +41,9 @@ function allowed(from: string, to: string): boolean {
   }
   if (from.startsWith("shared/layout/")) return to.startsWith("shared/layout/");
   if (top === "shared") {
-    // An engine's control side takes policy in the API's words, queues in the device socket's, and loads the Wasm.
-    if (second === "engine" && /^shared\/(api|device|wasm)\//.test(to)) return true;
+    // An engine's control side takes policy in the API's words, queues in the device socket's, loads the Wasm, and hands
+    // out captures as files are.
+    if (second === "engine" && /^shared\/(api|device|pcap|wasm)\//.test(to)) return true;
     // A netdev port attaches by the device socket, loads the Wasm, and may have capture files behind it.
     if (second === "netdev" && /^shared\/(device|pcap|wasm)\//.test(to)) return true;
     // The build signs the plugins it has built.
@@ -198,6 +199,9 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
     section(layout.ADDRESS_TABLES, layout.POOL_COUNT, layout.ADDRESS_TABLE_STRIDE),
     section(layout.OFFLOAD_CONTEXTS, layout.POOL_COUNT * layout.QUEUES_PER_POOL, layout.OFFLOAD_CONTEXT_STRIDE),
+    section(layout.CAPTURES, layout.CAPTURES_MAX, layout.CAPTURE_STRIDE),
+    section(layout.CAPTURE_STATE, layout.XS_HEAD + layout.CAPTURE_HEAD_BYTES + 64, 1),
+    section(layout.CAPTURE_OPTIONS, layout.CAPTURE_OPTION_COUNT, layout.CAPTURE_OPTION_STRIDE),
     section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
   ];
   sections.forEach(([, end], i) => {

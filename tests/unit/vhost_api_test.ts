@@ -2,6 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { ApiError, type DataPathChange, type PortState, type SwitchProgramme } from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/api.ts";
 import type { PortName } from "../../services/vhost/port_context.ts";
 import { Wishes } from "../../services/vhost/wishes.ts";
@@ -45,7 +46,9 @@ class FakePorts implements PortsPart {
 /** The switch: what it was programmed with. */
 class FakeSwitch implements SwitchPart {
   readonly programmes: SwitchProgramme[] = [];
+  readonly ids = [0];
   readonly states = [{ id: 0, attached: true, counters: { rx_frames: 3 } }];
+  readonly captures = { open: () => ({ stream: () => new Blob([pcapngHeader(["vport0"])]).stream() }) };
 
   apply(programme: SwitchProgramme): Promise<void> {
     this.programmes.push(programme);

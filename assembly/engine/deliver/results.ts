@@ -23,7 +23,10 @@ import {
   N_COUNT,
   N_HEAD,
   N_NEXT,
+  N_RECORD,
   P_COUNTERS,
+  R_DROP,
+  RECORD_STRIDE,
 } from "../../../shared/layout/nic.ts";
 import { batch } from "../context.ts";
 
@@ -32,6 +35,31 @@ import { batch } from "../context.ts";
 export function count(p: usize, offset: u32, n: u64): void {
   const at = p + P_COUNTERS + offset;
   store<u64>(at, load<u64>(at) + n);
+}
+
+/** Whether frames that are refused are marked, each in its record, since somebody captures their pool; how many were. */
+let marks: bool = false;
+let marked: u32 = 0;
+
+/** Has frames that are refused marked from now on. */
+export function beginMarks(): void {
+  marks = true;
+  marked = 0;
+}
+
+/** Ends that; answers how many frames were marked. */
+export function endMarks(): u32 {
+  marks = false;
+  return marked;
+}
+
+/** Marks the last `here` records of delivery `at`, or the first `n` of them, as refused. */
+function mark(at: usize, here: u32, n: u32, refused: u32): void {
+  if (!marks) return;
+  marked += n;
+  const count: u32 = load<u16>(at, N_COUNT);
+  let record: usize = load<u32>(at, N_RECORD) + (count - here) * RECORD_STRIDE;
+  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) store<u32>(record, refused, R_DROP);
 }
 
 /** Begins a group: nothing has become of its frames. */
@@ -70,7 +98,16 @@ export function settle(refused: u32, at: usize, here: u32, length: u32, wait: bo
     noteReceived(at, length);
     return true;
   }
-  noteRefused(refused, 1);
+  return refuse(refused, 1, at, here);
+}
+
+/**
+ * Notes that the counter at `refused` refuses a frame, or `n` segments of it; `at` and `here` as for `settle`. False if the
+ * scatter ends with it.
+ */
+export function refuse(refused: u32, n: u32, at: usize, here: u32): bool {
+  note(resultOf(refused), n);
+  mark(at, here, 1, refused);
   if (refused != C_RX_QUEUE_ERROR) return true;
   note(B_DONE, failRest(at, here - 1));
   return false;
@@ -92,12 +129,6 @@ export function noteReceived(at: usize, length: u32): void {
   else if (head & HEAD_F_MULTICAST) note(B_MULTICAST, 1);
 }
 
-/** Notes `n` frames that the counter at `refused` refuses. */
-@inline
-export function noteRefused(refused: u32, n: u32): void {
-  note(resultOf(refused), n);
-}
-
 /** Where a frame is noted that this counter refuses. */
 function resultOf(refused: u32): u32 {
   if (refused == C_RX_NO_BUFFER) return B_NO_BUFFER;
@@ -111,8 +142,11 @@ function resultOf(refused: u32): u32 {
  */
 export function failRest(at: usize, here: u32): u32 {
   let n = here;
+  mark(at, here, here, C_RX_QUEUE_ERROR);
   for (let delivery: usize = load<u32>(at, N_NEXT); delivery != 0; delivery = load<u32>(delivery, N_NEXT)) {
-    n += load<u16>(delivery, N_COUNT);
+    const count: u32 = load<u16>(delivery, N_COUNT);
+    mark(delivery, count, count, C_RX_QUEUE_ERROR);
+    n += count;
   }
   note(B_QUEUE_ERROR, n);
   return n;

@@ -4,7 +4,6 @@
  */
 import {
   B_DONE,
-  C_RX_QUEUE_ERROR,
   FLAVOUR_ADVANCED,
   FLAVOUR_DRIVER_TX,
   N_HEAD,
@@ -19,7 +18,7 @@ import { isToBeCut, takesAsIs } from "../batch/offload.ts";
 import { headCopyAt } from "../batch/record.ts";
 import { finishChecksum } from "../deliver/finish.ts";
 import { outLength } from "../deliver/head.ts";
-import { failRest, note, noteReceived, noteRefused, settle, waitsFor } from "../deliver/results.ts";
+import { note, noteReceived, refuse, settle, waitsFor } from "../deliver/results.ts";
 import { beginSegments, nextSegment } from "../deliver/segment.ts";
 import { isDirect, receiveDirect } from "./direct_receive.ts";
 import { receiveAdvanced } from "./advanced_receive.ts";
@@ -77,8 +76,5 @@ function receiveSegments(rx: usize, at: usize, record: usize, here: u32, wait: b
   // A flooded frame has other receivers, who get it from its beginning on.
   store<u32>(area, 0, O_DONE);
   if (refused == 0) return true;
-  noteRefused(refused, segments - i);
-  if (refused != C_RX_QUEUE_ERROR) return true;
-  note(B_DONE, failRest(at, here - 1));
-  return false;
+  return refuse(refused, segments - i, at, here);
 }

@@ -101,6 +101,13 @@ function drop(entry: usize, pool: u32, counter: u32, sent: bool): void {
   store<u8>(entry, <u8> (counter >> 3), D_COUNTER);
   store<u8>(entry, sent ? D_F_SENT : 0, D_FLAGS);
   store<u32>(entry, 0, D_QUEUE);
+  store<u8>(entry, HEAD_AS_IS, D_HEAD);
+}
+
+/** The same of a frame for pool `to`, with its head as it would have got it. */
+function dropAt(entry: usize, to: u32, counter: u32): void {
+  drop(entry, to, counter, true);
+  setHead(entry, poolAt(to));
 }
 
 /** Makes `entry` a delivery to many. */
@@ -164,7 +171,7 @@ export function deliver(entry: usize, from: u32, to: u32): void {
   const p = poolAt(to);
   const flags = load<u32>(p, P_FLAGS);
   if ((flags & (POOL_F_ENABLED | POOL_F_LINK_UP)) != (POOL_F_ENABLED | POOL_F_LINK_UP)) {
-    drop(entry, to, C_RX_LINK_DOWN, true);
+    dropAt(entry, to, C_RX_LINK_DOWN);
     return;
   }
   const queues = load<u32>(p, P_RX_COUNT);
@@ -172,17 +179,22 @@ export function deliver(entry: usize, from: u32, to: u32): void {
     // Not back to where they came from; and a group's frames have been there by themselves.
     const other: u32 = flags & POOL_F_FALLBACK_PF ? POOL_PF : flags & POOL_F_FALLBACK_UPLINK ? POOL_UPLINK : to;
     if (other != to && other != from && !isMulticast(dst)) deliver(entry, from, other);
-    else drop(entry, to, C_RX_NO_QUEUE, true);
+    else dropAt(entry, to, C_RX_NO_QUEUE);
     return;
   }
-  const tagged = seesTag(p);
-  const head: u32 = tagInFrame ? (tagged ? HEAD_AS_IS : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
+  setHead(entry, p);
   store<u16>(entry, <u16> to, D_POOL);
   store<u8>(entry, DECIDED_DELIVER, D_KIND);
-  store<u8>(entry, <u8> (head | groupOf(dst)), D_HEAD);
-  store<u32>(entry, tag, D_OUT_TAG);
   store<u8>(entry, D_F_SENT, D_FLAGS);
   store<u32>(entry, queues == 1 ? load<u32>(p, P_RX_QUEUES) : 0, D_QUEUE);
+}
+
+/** Notes what becomes of the head of a frame for pool `p`. */
+function setHead(entry: usize, p: usize): void {
+  const tagged = seesTag(p);
+  const head: u32 = tagInFrame ? (tagged ? HEAD_AS_IS : HEAD_STRIP) : tagged ? HEAD_INSERT : HEAD_AS_IS;
+  store<u8>(entry, <u8> (head | groupOf(dst)), D_HEAD);
+  store<u32>(entry, tag, D_OUT_TAG);
 }
 
 /** Whether pool `p` gets the frame with its tag: not where the PF sets the VLAN, nor in its native VLAN. */

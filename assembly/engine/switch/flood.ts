@@ -18,10 +18,13 @@ import {
   POOL_F_PROMISC,
   POOL_PF,
   POOL_UPLINK,
+  P_WATCH,
+  R_DROP,
   R_LENGTH,
   R_SEGMENTS,
 } from "../../../shared/layout/nic.ts";
 import { MAC_BROADCAST } from "../../lib/ethernet.ts";
+import { captureDropped } from "../capture/watch.ts";
 import { context, control, poolAt } from "../context.ts";
 import { count } from "../deliver/results.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FLOOD_POOL, UNITS_FRAME } from "../schedule/cost.ts";
@@ -62,7 +65,13 @@ export function floodUnknown(from: u32, record: usize): void {
       sent = true;
     }
   }
-  if (!sent) count(poolAt(from), C_TX_NO_DESTINATION, 1);
+  if (!sent) refuse(from, record, C_TX_NO_DESTINATION);
+}
+
+/** Counts a frame that its sender's pool refuses, and says so in its record. */
+export function refuse(from: u32, record: usize, counter: u32): void {
+  count(poolAt(from), counter, 1);
+  store<u32>(record, counter, R_DROP);
 }
 
 /**
@@ -71,7 +80,7 @@ export function floodUnknown(from: u32, record: usize): void {
  */
 function isTooMany(from: u32, record: usize): bool {
   if (segmentsOf(record) <= <u32> FLOOD_SEGMENTS_MAX) return false;
-  count(poolAt(from), C_TX_BAD_OFFLOAD, 1);
+  refuse(from, record, C_TX_BAD_OFFLOAD);
   return true;
 }
 
@@ -85,6 +94,14 @@ function wantsGroup(pool: u32): bool {
   return ((<u32> load<u8>(table + (bit >> 3)) >> (bit & 7)) & 1) != 0;
 }
 
+/** Counts a frame for pool `to` that `entry` drops. */
+export function countDrop(to: u32, record: usize, entry: usize): void {
+  const p = poolAt(to);
+  const counter = <u32> load<u8>(entry, D_COUNTER) << 3;
+  count(p, counter, 1);
+  if (load<u32>(p, P_WATCH) != 0) captureDropped(to, record, headAndTag(entry), counter);
+}
+
 /** One copy of the frame to `pool`, tagged as its side of the switch wants it. */
 function sendTo(from: u32, pool: u32, record: usize): void {
   const entry = context + ONE_DECISION;
@@ -93,7 +110,7 @@ function sendTo(from: u32, pool: u32, record: usize): void {
   deliver(entry, from, pool);
   const to: u32 = load<u16>(entry, D_POOL);
   if (load<u8>(entry, D_KIND) != DECIDED_DELIVER) {
-    count(poolAt(to), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
+    countDrop(to, record, entry);
     return;
   }
   const rx = steer(to, load<u32>(poolAt(to), P_RX_COUNT) > 1 ? hashOf(record) : 0);

@@ -21,6 +21,7 @@ import {
   N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
+  P_WATCH,
   Q_POOL,
   R_DELIVERY,
   R_DROP,
@@ -35,10 +36,11 @@ import { isMulticast, MAC_BROADCAST, MAC_MASK } from "../../lib/ethernet.ts";
 import { kindOf } from "../deliver/head.ts";
 import { noHead, recordAt, SAME } from "../batch/record.ts";
 import { batch, context, poolAt } from "../context.ts";
+import { captureSent } from "../capture/watch.ts";
 import { count } from "../deliver/results.ts";
 import { decide, headAndTag } from "./decide.ts";
 import { isSame, keyOf } from "./decisions.ts";
-import { flood, floodUnknown } from "./flood.ts";
+import { countDrop, flood, floodUnknown, refuse } from "./flood.ts";
 import { append, flush } from "./group.ts";
 import { spendFinish } from "../batch/offload.ts";
 import { guard, isGuarded } from "./guard.ts";
@@ -69,7 +71,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     let fault = load<u32>(record, R_DROP);
     if (fault == 0 && guarded) fault = guard(pool, record);
     if (fault != 0) {
-      count(p, fault, 1);
+      refuse(pool, record, fault);
       continue;
     }
     const next = keyOf(record);
@@ -81,8 +83,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       key2 = key;
       key = next;
     }
-    const isSent = (load<u8>(entry, D_FLAGS) & D_F_SENT) != 0;
-    if (isSent) {
+    if ((load<u8>(entry, D_FLAGS) & D_F_SENT) != 0) {
       sent++;
       bytes += load<u32>(record, R_LENGTH);
       if (manyQueues) noteFlow(pool, hashOf(record), q);
@@ -110,6 +111,8 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     store<u16>(first, <u16> (more + 1), R_DELIVERY + N_COUNT);
     sent += more;
   }
+  // Before they are delivered: what was sent stands before what was received of it.
+  if (load<u32>(p, P_WATCH) != 0) captureSent(pool, i);
   flush();
   if (sent != 0) {
     count(p, C_TX_FRAMES, sent);
@@ -128,7 +131,9 @@ function headOfDelivery(record: usize, entry: usize): u64 {
 function unusual(from: u32, record: usize, entry: usize): void {
   const kind: u32 = load<u8>(entry, D_KIND);
   if (kind == DECIDED_DROP) {
-    count(poolAt(load<u16>(entry, D_POOL)), <u32> load<u8>(entry, D_COUNTER) << 3, 1);
+    const pool: u32 = load<u16>(entry, D_POOL);
+    if (pool == from) refuse(from, record, <u32> load<u8>(entry, D_COUNTER) << 3);
+    else countDrop(pool, record, entry);
   } else if (kind == DECIDED_DELIVER) {
     const rx = steer(load<u16>(entry, D_POOL), hashOf(record));
     if (rx == 0) return;

@@ -36,8 +36,8 @@ import {
   QUEUE_F_HOLD,
 } from "../../../shared/layout/nic.ts";
 import { batch, context, control, poolAt } from "../context.ts";
-import { bookRefused, bookResults, clearResults, note } from "../deliver/results.ts";
-import { scatter } from "../queue/format.ts";
+import { scatterSeen } from "../capture/scatter.ts";
+import { bookRefused, bookResults, note } from "../deliver/results.ts";
 import { isBufferEmpty, noteBuffered, noteOverrun } from "../queue/packet_buffer.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { spend, UNITS_GROUP } from "../schedule/cost.ts";
@@ -99,7 +99,8 @@ export function flush(): void {
 
 /** Puts a group's deliveries from `first` on into receive queue `rx`; what it has no buffers for into its pool's packet buffer. */
 function putGroup(rx: usize, first: usize): void {
-  const p = poolAt(load<u32>(rx, Q_POOL));
+  const pool = load<u32>(rx, Q_POOL);
+  const p = poolAt(pool);
   const buffer: usize = load<u32>(p, P_BUFFER);
   if (buffer == 0) return putOrDrop(rx, p, first);
   let rest = first;
@@ -108,8 +109,7 @@ function putGroup(rx: usize, first: usize): void {
     if (load<u32>(p, P_RX_COUNT) > 1 && load<u32>(p, P_BUFFER_QUEUE) != <u32> rx) return putOrDrop(rx, p, first);
   } else {
     if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return putOrDrop(rx, p, first);
-    clearResults();
-    rest = behind(first, scatter(rx, first, true));
+    rest = behind(first, scatterSeen(pool, rx, first, true, true));
     if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, load<u32>(batch(), B_DELIVERED));
     bookResults(p);
     if (rest == 0) return;
@@ -117,19 +117,18 @@ function putGroup(rx: usize, first: usize): void {
   }
   store<u32>(p, <u32> rx, P_BUFFER_QUEUE);
   // What it takes is booked when it is handed on.
-  clearResults();
-  scatter(buffer, rest, false);
+  scatterSeen(pool, buffer, rest, false, false);
   bookRefused(p);
-  noteBuffered(p, load<u32>(rx, Q_POOL));
+  noteBuffered(p, pool);
 }
 
 /** Puts a group's deliveries from `first` on into `rx`, and drops those that do not go in. */
 function putOrDrop(rx: usize, p: usize, first: usize): void {
-  clearResults();
-  scatter(rx, first, false);
+  const isHold = (load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0;
+  scatterSeen(load<u32>(rx, Q_POOL), rx, first, false, !isHold);
   if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(rx, load<u32>(batch(), B_DELIVERED));
   // What a hold takes is booked when it is handed on.
-  if ((load<u32>(rx, Q_FLAGS) & QUEUE_F_HOLD) != 0) return bookRefused(p);
+  if (isHold) return bookRefused(p);
   bookResults(p);
   if (load<u32>(batch(), B_NO_BUFFER) != 0 && load<u32>(p, P_BUFFER) == 0) noteOverrun(p);
 }

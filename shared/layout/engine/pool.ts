@@ -125,6 +125,10 @@ export const COUNTER_COUNT = 32;
 export const P_BLOCKED_QUEUE = 512;
 export const P_BLOCKED_MARK = 516;
 export const P_BLOCKED_GENERATION = 520;
+/** u32: who looks at the pool's frames: a bit for each capture of all of them, and, higher, of the dropped ones alone. */
+export const P_WATCH = 524;
+export const WATCH_ALL = 0xff;
+export const WATCH_DROPPED_SHIFT = 8;
 
 // The dirty log of the pool's guest (queue/dirty_log.ts) ----------------------------------------------------------
 

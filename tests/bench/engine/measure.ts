@@ -30,10 +30,12 @@ function clockNs(): number {
 }
 
 /** The engine's time for one pass, in nanoseconds. */
-function passOnce({ rig }: World, overheadNs: number): number {
+function passOnce(world: World, overheadNs: number): number {
   const begin = performance.now();
-  rig.wasm.run(begin * 1e6, 1);
-  return Math.max(0, (performance.now() - begin) * 1e6 - overheadNs);
+  world.rig.wasm.run(world.ranNs, 1);
+  const ns = Math.max(0, (performance.now() - begin) * 1e6 - overheadNs);
+  world.ranNs += ns;
+  return ns;
 }
 
 /** The engine's time until it has taken everything. A pass a time: what finds nothing would count as the frames' time. */

@@ -3,6 +3,7 @@
  * engine is best at, one flow between two virtqueues. Warm caches, 64 B unless the name says otherwise.
  */
 import { checksumRows } from "./checksums.ts";
+import { captured } from "./capture.ts";
 import { besideHostile } from "./hostile.ts";
 import { measure } from "./measure.ts";
 import { patchPause } from "./patch.ts";
@@ -158,6 +159,7 @@ export const ROWS: readonly Row[] = [
   mixed("advanced", "packed"),
   mixed("packed", "advanced"),
   ...checksumRows(ONE_FLOW),
+  captured(ONE_FLOW),
   drained("guest RAM in two regions", 1.1, twoRegions),
   drained("one flow, 1514 B", undefined, (kit) => {
     const world = new World(kit, 2);

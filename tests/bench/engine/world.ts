@@ -78,6 +78,8 @@ export class World {
   readonly rig: Rig.EngineRig;
   readonly ports: Port[] = [];
   readonly senders: Port[] = [];
+  /** The engine's clock, in ns: it stands still while the engine does not run. */
+  ranNs = 1e9;
 
   constructor(kit: Kit, vfs: number, policies: Record<number, Partial<VfPolicy>> = {}) {
     this.kit = kit;
