@@ -6,6 +6,8 @@
 import {
   B_BYTES,
   B_CHAIN_SEGMENTS,
+  B_COMMIT_BUFFER,
+  B_COMMIT_RELEASED,
   B_DELIVERED,
   B_RECEIVE_SPENT,
   B_RECEIVE_UNITS,
@@ -104,7 +106,11 @@ export function handOn(hold: usize, pool: u32, most: u32, unitLimit: u32, last: 
     noteInFrame(hold, done, n);
     for (let i: u32 = 0; i < done; i++) next += load<u32>(recordAt(i), R_DESCRIPTORS);
     frames += done;
+    // Handed on is handed on: this goes with the publication.
+    store<u32>(batch(), next, B_COMMIT_RELEASED);
+    store<u32>(batch(), <u32> hold, B_COMMIT_BUFFER);
     publishDirty();
+    store<u32>(batch(), 0, B_COMMIT_BUFFER);
     if (done < n) break;
   }
   release(hold, next);

@@ -8,6 +8,7 @@ export { setContext } from "./context.ts";
 export { fillDirect } from "./direct/host.ts";
 export { settleReceived, settleSent, withdrawOffered } from "./direct/recall.ts";
 export { discardHeld, hasRoom, releaseHeld } from "./hold.ts";
+export { adoptQueue, endAdoption } from "./queue/adopt.ts";
 export { logRings, logWritten } from "./queue/dirty_log.ts";
 export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";

@@ -26,6 +26,8 @@ import { type Candidate, checkFile, checkTable, type DomainLimits, hex, mapFile 
 export interface MappedRegion extends MemoryRegion {
   device: bigint;
   inode: bigint;
+  /** The file, for whoever stands by for this engine. */
+  file: Fd;
   window: Window;
   /** Arena offset of the region's first byte. */
   pointer: number;
@@ -41,6 +43,9 @@ interface StagedRegion {
   mapped: MappedRegion;
 }
 
+/** What a region holds of the process: a range of the arena, and the file over it. */
+type Backing = Pick<MappedRegion, "window" | "file">;
+
 /**
  * A table that is checked and mapped and waits to come into force. `commit` puts it in force. At its end the windows
  * that are not in force are given back: those of the table before, or its own if it was not committed.
@@ -48,17 +53,17 @@ interface StagedRegion {
 export class StagedTable implements Disposable {
   readonly #arena: Arena;
   readonly #commit: () => void;
-  readonly #replaced: readonly Window[];
-  #unused: readonly Window[];
+  readonly #replaced: readonly Backing[];
+  #unused: readonly Backing[];
   /** Arena offsets of its regions, in the order in which they were given. */
   readonly pointers: readonly number[];
 
-  /** `fresh`: the windows that the table would bring; `replaced`: those that it would leave. */
+  /** `fresh`: the backing that the table would bring; `replaced`: what it would leave. */
   constructor(
     arena: Arena,
     { fresh, replaced, pointers }: {
-      fresh: readonly Window[];
-      replaced: readonly Window[];
+      fresh: readonly Backing[];
+      replaced: readonly Backing[];
       pointers: readonly number[];
     },
     commit: () => void,
@@ -77,9 +82,16 @@ export class StagedTable implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    const windows = this.#unused;
+    const unused = this.#unused;
     this.#unused = [];
-    for (const window of windows) this.#arena.release(window);
+    giveBack(this.#arena, unused);
+  }
+}
+
+function giveBack(arena: Arena, backing: readonly Backing[]): void {
+  for (const { window, file } of backing) {
+    arena.release(window);
+    file.close();
   }
 }
 
@@ -163,20 +175,20 @@ export class Domain {
   /** Maps what is new; if it does not all fit, nothing of it stays mapped. */
   #stage(lines: readonly (StagedRegion | Candidate)[]): StagedTable {
     const before = this.#regions;
-    const fresh: Window[] = [];
+    const fresh: Backing[] = [];
     try {
       const staged = lines.map((line) => "mapped" in line ? line : this.#map(line, fresh));
       const stays = new Set(staged.map(({ mapped }) => mapped));
-      const replaced = before.filter((region) => !stays.has(region)).map(({ window }) => window);
+      const replaced = before.filter((region) => !stays.has(region));
       const pointers = staged.map(({ mapped }) => mapped.pointer);
       return new StagedTable(this.#arena, { fresh, replaced, pointers }, () => {
         if (this.#regions !== before) throw new Error("Cannot commit a memory table: another one came into force");
         // What stays is the same object: a fault that was attributed to it since it was staged is not forgotten.
         this.#regions = staged.map(({ region, mapped }) => Object.assign(mapped, region));
-        this.#write();
+        this.write();
       });
     } catch (error) {
-      for (const window of fresh) this.#arena.release(window);
+      giveBack(this.#arena, fresh);
       if (error instanceof ArenaFullError) {
         throw new DeviceRefusal("arena-full", `the guest's memory: ${error.message}`);
       }
@@ -184,15 +196,16 @@ export class Domain {
     }
   }
 
-  #map(candidate: Candidate, fresh: Window[]): StagedRegion {
-    const { region, device, inode, sealed } = candidate;
+  #map(candidate: Candidate, fresh: Backing[]): StagedRegion {
+    const { region, device, inode, sealed, fd } = candidate;
     const { window, pointer } = mapFile(this.#arena, candidate);
-    fresh.push(window);
-    return { region, mapped: { ...region, device, inode, window, pointer, sealed, poisoned: false } };
+    const file = fd.duplicate();
+    fresh.push({ window, file });
+    return { region, mapped: { ...region, device, inode, file, window, pointer, sealed, poisoned: false } };
   }
 
-  /** Writes the table where the engine reads it. */
-  #write(): void {
+  /** Writes the table where the engine reads it. The engine stands still. */
+  write(): void {
     const base = DOMAINS + this.#pool * DOMAIN_STRIDE;
     // The engine searches them by address.
     const sorted = [...this.#regions].sort((a, b) => a.iova < b.iova ? -1 : 1);

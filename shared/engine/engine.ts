@@ -4,39 +4,40 @@
  * module is instantiated here too, over the same memory, so that both threads use one filter table and one ring code.
  */
 import {
-  ACTIVE_LIST,
   CALL_LIST,
   CTL,
-  CTL_ACTIVE_COUNT,
   CTL_CALL_COUNT,
-  CTL_COLD_COUNT,
   CTL_COOL_NS,
   CTL_FAULTS,
   CTL_GENERATION,
-  CTL_HOT_COUNT,
   CTL_PARKED,
   CTL_PAUSE,
-  HEAT_COLD,
-  HEAT_HOT,
-  HEAT_NONE,
-  HOT_LIST,
+  FAULTS_BYTES,
   PAUSE_END,
   Q_CALL_PENDING,
-  Q_HEAT,
   WINDOWS,
 } from "../layout/nic.ts";
 import {
   Arena,
   createEventFd,
+  createMemfd,
   Epoll,
   EPOLLIN,
+  type Fd,
+  holdForLife,
   installSigbusGuard,
+  Life,
   monotonicNs,
+  sealSize,
   signalEventFd,
   takeFaults,
 } from "../os/mod.ts";
 import { loadWasm, type WasmModuleName } from "../wasm/load.ts";
+import { writeActive } from "./active_list.ts";
 import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.ts";
+
+/** Threads that touch the rings: the control thread and the worker. */
+export const ENGINE_THREADS = 2;
 
 /** How long the worker may take to stand still before it counts as dead. */
 const PARK_DEADLINE_MS = 5000;
@@ -52,26 +53,8 @@ export interface EngineOptions {
   cpus: number[];
   /** How long it polls without work before it sleeps; adaptive if it is not said (`spin.ts`). */
   spinUs?: number | undefined;
-}
-
-/** Writes the lists of queues that send, and of those that are polled. */
-export function writeActive(view: DataView, queues: readonly number[]): void {
-  const before = Array.from(
-    { length: view.getUint32(CTL + CTL_ACTIVE_COUNT, true) },
-    (_, i) => view.getUint32(ACTIVE_LIST + i * 4, true),
-  );
-  const now = new Set(queues);
-  for (const queue of before) if (!now.has(queue)) view.setUint32(queue + Q_HEAT, HEAT_NONE, true);
-  let hot = 0;
-  queues.forEach((queue, i) => {
-    view.setUint32(ACTIVE_LIST + i * 4, queue, true);
-    if (view.getUint32(queue + Q_HEAT, true) === HEAT_COLD) return;
-    view.setUint32(queue + Q_HEAT, HEAT_HOT, true);
-    view.setUint32(HOT_LIST + 4 * hot++, queue, true);
-  });
-  view.setUint32(CTL + CTL_ACTIVE_COUNT, queues.length, true);
-  view.setUint32(CTL + CTL_HOT_COUNT, hot, true);
-  view.setUint32(CTL + CTL_COLD_COUNT, queues.length - hot, true);
+  /** It stands still from the start, until it takes over from another one (`takeOver`). */
+  standsBy?: boolean;
 }
 
 /** The engine as the control thread sees it; `Exports` are its functions. */
@@ -93,12 +76,21 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   readonly #wasm: Exports;
   readonly #wake = createEventFd();
   readonly #worker: Worker;
+  /** The memory file of its own state, all that lies below the windows: it outlives the process. */
+  #state: Fd;
+  /** By which others see the threads die that touch the rings: this one and the worker. */
+  readonly #life = new Life(ENGINE_THREADS);
+  #standsBy = false;
   #paused = false;
   /** Odd while the worker is to stand still, even while it may run. */
   #ticket = 0;
 
   private constructor(module: WebAssembly.Module, worker: Worker, arena: Arena) {
     this.arena = arena;
+    holdForLife(this.#life.lock(0));
+    this.#state = createMemfd("ringfabric-engine-state", WINDOWS);
+    sealSize(this.#state.number);
+    arena.mapOwn(0, this.#state.number, WINDOWS);
     this.view = new DataView(arena.buffer);
     this.#words = new Int32Array(arena.buffer);
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
@@ -129,12 +121,66 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       module,
       epollFd: engine.epoll.number,
       wakeFd: engine.#wake.number,
+      life: engine.#life.lock(1),
       cpus: options.cpus,
       spinNs: options.spinUs === undefined ? undefined : options.spinUs * 1000,
     };
     worker.postMessage(start);
     await ready.promise;
+    if (options.standsBy) engine.#pause();
+    engine.#standsBy = options.standsBy === true;
     return engine;
+  }
+
+  /** Whether it waits to take over from another engine, which uses the same rings: it must not touch them. */
+  get standsBy(): boolean {
+    return this.#standsBy;
+  }
+
+  /** The memory file of its own state, for whoever stands by for it. It stays the engine's. */
+  get state(): Fd {
+    return this.#state;
+  }
+
+  /** The memory by which others see its threads die (`whenDead`). It stays the engine's. */
+  get life(): Fd {
+    return this.#life.file;
+  }
+
+  /**
+   * Takes over from an engine that has ended or stands still for good, whose state is in the file `state`: it goes on with
+   * the same queues. `restore` finds again what lies elsewhere in this arena; it is told whether the other one ended while
+   * its tables were being changed.
+   */
+  takeOver(state: Fd, restore: (wasChanging: boolean) => void): void {
+    this.arena.mapOwn(0, state.number, WINDOWS);
+    this.#state.close();
+    this.#state = state;
+    const [pause, parked] = [(CTL + CTL_PAUSE) / 4, (CTL + CTL_PARKED) / 4];
+    const wasChanging = (Atomics.load(this.#words, pause) & 1) === 1;
+    Atomics.store(this.#words, parked, this.#ticket);
+    Atomics.store(this.#words, pause, this.#ticket);
+    // Faults of another arena are nobody's here: whose memory is gone has this process fault anew.
+    new Uint8Array(this.arena.buffer, CTL + CTL_FAULTS, FAULTS_BYTES).fill(0);
+    this.#standsBy = false;
+    try {
+      restore(wasChanging);
+      this.#wasm.endAdoption();
+    } finally {
+      this.#goOn();
+    }
+  }
+
+  /** Stands still for good, between two bursts, for whoever takes over; answers how to go on after all. */
+  standStill(): () => void {
+    this.#pause();
+    return () => this.#goOn();
+  }
+
+  #goOn(): void {
+    const generation = this.view.getUint32(CTL + CTL_GENERATION, true);
+    this.view.setUint32(CTL + CTL_GENERATION, generation + 1, true);
+    this.#resume();
   }
 
   /** The engine's functions. Those that change state may only be called inside `between`. */
@@ -154,9 +200,7 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       this.#attributeFaults();
       return change();
     } finally {
-      const generation = this.view.getUint32(CTL + CTL_GENERATION, true);
-      this.view.setUint32(CTL + CTL_GENERATION, generation + 1, true);
-      this.#resume();
+      this.#goOn();
     }
   }
 
@@ -230,12 +274,14 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.#worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
       if (event.data === "ended") ended.resolve();
     });
-    this.#pause();
+    if (!this.#paused) this.#pause();
     Atomics.store(this.#words, (CTL + CTL_PAUSE) / 4, PAUSE_END);
     Atomics.notify(this.#words, (CTL + CTL_PAUSE) / 4);
     await ended.promise;
     this.#worker.terminate();
     this.epoll.close();
     this.#wake.close();
+    this.#state.close();
+    this.#life.file.close();
   }
 }

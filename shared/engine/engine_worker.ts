@@ -36,6 +36,7 @@ import {
 } from "../layout/nic.ts";
 import { eventData, eventRoom, waitBlocking, waitPrecisely, wakePunctually } from "../os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity } from "../os/fd.ts";
+import { holdForLife } from "../os/life.ts";
 import { Notifier } from "../os/notifier.ts";
 import { ThreadTimes } from "../os/thread_times.ts";
 import { Quarantine } from "./quarantine.ts";
@@ -47,6 +48,8 @@ export interface WorkerStart {
   module: WebAssembly.Module;
   epollFd: number;
   wakeFd: number;
+  /** The lock that it holds for as long as it lives. */
+  life: bigint;
   cpus: number[];
   /** How long it polls without work before it sleeps; adaptive if it is not said. */
   spinNs: number | undefined;
@@ -74,6 +77,10 @@ export interface EngineExports {
   startQueue(queue: number, base: number): number;
   continueQueue(queue: number, position: number, next: number): number;
   resumeQueue(queue: number, base: number, kept: number): number;
+  /** Has a queue of an engine that has ended go on; answers OK, or why it cannot. */
+  adoptQueue(queue: number): number;
+  /** Forgets the batch in which that engine ended. */
+  endAdoption(): void;
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;
@@ -267,6 +274,7 @@ if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScop
     const start = (event as MessageEvent<WorkerStart>).data;
     if (start.cpus.length > 0) setAffinity(start.cpus);
     wakePunctually();
+    holdForLife(start.life);
     const loop = new EngineLoop(start);
     report("ready");
     loop.run();

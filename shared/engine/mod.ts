@@ -1,4 +1,5 @@
 /** An engine and what it needs around it: arena and worker, memory tables, queues. The NIC is one, emulated mode another. */
+export * from "./active_list.ts";
 export * from "./announce.ts";
 export * from "./budget.ts";
 export * from "./capture_route.ts";
@@ -13,6 +14,7 @@ export * from "./queues.ts";
 export * from "./limits.ts";
 export type { LogRequest } from "./log_requests.ts";
 export type { DomainLimits } from "./regions.ts";
+export { lastBatch } from "./take_over.ts";
 export * from "./tenants.ts";
 export type { FilterExports } from "./filter_plan.ts";
 export * from "./names.ts";

@@ -4,25 +4,34 @@
  * long as it has a receive queue, and a hold on a pool is one, while the pool's driver changes hands.
  */
 import {
+  BUFFERED_LIST,
+  CTL,
+  CTL_BUFFERED_COUNT,
   FLAVOUR_SPLIT,
   OFFLOADS_ALL,
   P_BUFFER,
+  P_BUFFERED,
   P_OVERRUN,
   POOL_STRIDE,
   POOLS,
   Q_AVAIL,
   Q_CALL_FD,
+  Q_CALL_PENDING,
   Q_DESC,
+  Q_DIRTY,
   Q_FLAGS,
   Q_FLAVOUR,
+  Q_GROUP,
   Q_HDR_BYTES,
   Q_KICK_FD,
+  Q_LAST_AVAIL,
   Q_OFFLOADS,
   Q_POOL,
   Q_REGION_IOVA,
   Q_REGION_SIZE,
   Q_REGION_WINDOW,
   Q_RELEASED,
+  Q_SIGNALLED,
   Q_SIZE,
   Q_STATE,
   Q_USED,
@@ -40,9 +49,10 @@ import {
   VIRTQ_DESC_BYTES,
   VIRTQ_DESC_F_WRITE,
   VIRTQ_USED_ELEM_BYTES,
+  VIRTQ_USED_IDX,
   VIRTQ_USED_RING,
 } from "../layout/virtio.ts";
-import { type Arena, ArenaFullError, type Window, WINDOW_BYTES } from "../os/mod.ts";
+import { type Arena, ArenaFullError, type Fd, type OwnWindow, WINDOW_BYTES } from "../os/mod.ts";
 import { DeviceRefusal } from "../device/mod.ts";
 import type { Engine } from "./engine.ts";
 
@@ -74,29 +84,56 @@ export function bufferWindowBytes(count: number): number {
   return Math.ceil(placesOf(count).bytes / WINDOW_BYTES) * WINDOW_BYTES;
 }
 
+/** What takes over a packet buffer of an engine that has ended: its memory, and what of the last batch is in force. */
+export interface BufferTakeOver {
+  file: Fd;
+  /** Whether that engine ended while it was publishing a batch. */
+  isCommitted: boolean;
+  /** The buffer (offset in that engine's arena) that the batch was handed on from, and how far that got. */
+  commit: { buffer: number; released: number };
+}
+
 /** One pool's packet buffer. */
 export class PacketBuffer {
   readonly pool: number;
   /** The ring, as the engine's queue. */
   readonly queue: number;
-  readonly #window: Window;
+  /** Its buffers. */
+  readonly count: number;
+  readonly #window: OwnWindow;
   readonly #arena: Arena;
   readonly #view: DataView;
 
-  /** `count`: its buffers, a power of two. Throws DeviceRefusal `arena-full`. */
-  constructor(arena: Arena, view: DataView, pool: number, count = PACKET_BUFFERS) {
+  /** `count`: its buffers, a power of two. `before`: it goes on with another engine's. Throws DeviceRefusal `arena-full`. */
+  constructor(arena: Arena, view: DataView, pool: number, count = PACKET_BUFFERS, before?: BufferTakeOver) {
     this.pool = pool;
+    this.count = count;
     this.#arena = arena;
     this.#view = view;
     const places = placesOf(count);
     try {
-      this.#window = arena.allocate(places.bytes);
+      this.#window = arena.allocateOwn(places.bytes, "ringfabric-packet-buffer", before?.file);
     } catch (error) {
       if (!(error instanceof ArenaFullError)) throw error;
       throw new DeviceRefusal("arena-full", `no room for the pool's frames: ${error.message}`);
     }
     const at = this.#window.offset;
     this.queue = at;
+    if (before) this.#takeOver(places.desc, before);
+    view.setUint32(at + Q_DESC, at + places.desc, true);
+    view.setUint32(at + Q_AVAIL, at + places.avail, true);
+    view.setUint32(at + Q_USED, at + places.used, true);
+    // Its buffers are addressed by their offset in the window, which is the one region that it ever sees.
+    view.setUint32(at + Q_REGION_WINDOW, at, true);
+    if (!before) this.#fill();
+  }
+
+  /** Describes an empty ring. */
+  #fill(): void {
+    const { pool, count } = this;
+    const view = this.#view;
+    const places = placesOf(count);
+    const at = this.queue;
     view.setUint32(at + Q_STATE, QUEUE_RUNNING, true);
     view.setUint32(at + Q_FLAVOUR, FLAVOUR_SPLIT, true);
     view.setUint32(at + Q_SIZE, count, true);
@@ -104,15 +141,10 @@ export class PacketBuffer {
     view.setUint32(at + Q_HDR_BYTES, VIRTIO_NET_HDR_BYTES, true);
     view.setUint16(at + Q_OFFLOADS, OFFLOADS_ALL, true);
     view.setUint32(at + Q_POOL, pool, true);
-    view.setUint32(at + Q_DESC, at + places.desc, true);
-    view.setUint32(at + Q_AVAIL, at + places.avail, true);
-    view.setUint32(at + Q_USED, at + places.used, true);
     view.setInt32(at + Q_CALL_FD, -1, true);
     view.setInt32(at + Q_KICK_FD, -1, true);
-    // Its buffers are addressed by their offset in the window, which is the one region that it ever sees.
     view.setBigUint64(at + Q_REGION_IOVA, 0n, true);
     view.setBigUint64(at + Q_REGION_SIZE, BigInt(this.#window.bytes), true);
-    view.setUint32(at + Q_REGION_WINDOW, at, true);
     const avail = at + places.avail;
     for (let i = 0; i < count; i++) {
       const descriptor = at + places.desc + i * VIRTQ_DESC_BYTES;
@@ -123,6 +155,31 @@ export class PacketBuffer {
     }
     view.setUint16(avail, VIRTQ_AVAIL_F_NO_INTERRUPT, true);
     view.setUint16(avail + VIRTQ_AVAIL_IDX, count, true);
+  }
+
+  /** Goes on where another engine's ring got to, as `adoptQueue` does with a guest's. */
+  #takeOver(desc: number, { isCommitted, commit }: BufferTakeOver): void {
+    const view = this.#view;
+    const at = this.queue;
+    const places = placesOf(this.count);
+    const word = at + places.used + VIRTQ_USED_IDX;
+    const taken = view.getUint32(at + Q_USED_IDX, true);
+    const published = isCommitted && view.getUint32(at + Q_DIRTY, true) !== 0
+      ? taken
+      : (taken - ((taken - view.getUint16(word, true)) & 0xffff)) >>> 0;
+    view.setUint16(word, published & 0xffff, true);
+    for (const field of [Q_USED_IDX, Q_LAST_AVAIL, Q_SIGNALLED]) view.setUint32(at + field, published, true);
+    for (const field of [Q_DIRTY, Q_GROUP, Q_CALL_PENDING]) view.setUint32(at + field, 0, true);
+    if (isCommitted && view.getUint32(at + Q_DESC, true) === commit.buffer + desc) {
+      view.setUint32(at + Q_RELEASED, commit.released, true);
+    }
+    const released = view.getUint32(at + Q_RELEASED, true);
+    view.setUint16(at + places.avail + VIRTQ_AVAIL_IDX, (released + this.count) & 0xffff, true);
+  }
+
+  /** The file of its memory, for whoever stands by for this engine. It stays the buffer's. */
+  get file(): Fd {
+    return this.#window.file;
   }
 
   /** Bytes of the arena that it takes. */
@@ -139,7 +196,7 @@ export class PacketBuffer {
 
   /** Gives the memory back; the engine no longer knows the ring. */
   release(): void {
-    this.#arena.release(this.#window);
+    this.#arena.releaseOwn(this.#window);
   }
 }
 
@@ -152,6 +209,8 @@ export class PoolBuffer {
   readonly #pool: number;
   readonly #poolAt: number;
   #buffer: PacketBuffer | undefined;
+  /** Told of a new one, before the first frame goes there. */
+  onGiven: (buffer: PacketBuffer) => void = () => {};
 
   constructor(engine: BufferParts, pool: number) {
     this.#engine = engine;
@@ -162,6 +221,23 @@ export class PoolBuffer {
   /** Whether there is one. */
   get isThere(): boolean {
     return this.#buffer !== undefined;
+  }
+
+  /** The packet buffer, for whoever stands by for this engine. */
+  get there(): PacketBuffer | undefined {
+    return this.#buffer;
+  }
+
+  /** Goes on with the packet buffer of an engine that has ended. The engine stands still. */
+  takeOver(count: number, before: BufferTakeOver): void {
+    const { arena, view } = this.#engine;
+    this.#buffer = new PacketBuffer(arena, view, this.#pool, count, before);
+    view.setUint32(this.#poolAt + P_BUFFER, this.#buffer.queue, true);
+    if (this.#buffer.heldBytes === 0) return;
+    const held = view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
+    view.setUint32(BUFFERED_LIST + held * 4, this.#pool, true);
+    view.setUint32(CTL + CTL_BUFFERED_COUNT, held + 1, true);
+    view.setUint32(this.#poolAt + P_BUFFERED, 1, true);
   }
 
   /** Whether there is none, and the pool's driver was overrun: there was no room for it before, and there may be now. */
@@ -193,6 +269,7 @@ export class PoolBuffer {
       throw error;
     }
     this.#buffer = made;
+    this.onGiven(made);
     this.#engine.between(() => {
       view.setUint32(this.#poolAt + P_BUFFER, made.queue, true);
       view.setUint32(this.#poolAt + P_OVERRUN, 0, true);

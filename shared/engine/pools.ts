@@ -43,11 +43,10 @@ export class Pools {
     this.#engine = engine;
     this.#view = engine.view;
     this.#bytes = new Uint8Array(engine.arena.buffer);
-    const patches = [...pfPatches(), ...uplinkPatches(undefined, {}), coalescePatch(L.POOL_UPLINK, COALESCE_ADAPTIVE)];
     engine.between(() => {
       this.#view.setBigUint64(L.CTL + L.CTL_FILTER_SEED, seed, true);
       engine.wasm.clearFilters();
-      this.#write(patches);
+      this.#write(firstPatches());
     });
   }
 
@@ -76,6 +75,25 @@ export class Pools {
     }
     this.#filters = filters.next;
     this.#programme = next;
+  }
+
+  /**
+   * Goes on with the tables of an engine that has ended, whose programme is the one in force here. The engine stands
+   * still. `wasChanging`: it ended while they were being changed, so they are written anew; what was learned is learned
+   * again.
+   */
+  takeOver(wasChanging: boolean): void {
+    const programme = this.#programme;
+    if (wasChanging) {
+      this.#engine.wasm.clearFilters();
+      this.#write(firstPatches());
+      this.#programme = undefined;
+    }
+    // The table has a seed of its own, so that an entry's place is another one.
+    this.#filters = new Map();
+    if (!programme) return;
+    if (wasChanging) this.apply(programme);
+    else this.#filters = planFilters(this.#filters, programme, this.#engine.wasm).next;
   }
 
   #plan(next: PoolProgramme): Plan {
@@ -136,6 +154,11 @@ export class Pools {
       ...ENGINE_TIMES.map(([name, , offset]) => [name, Math.round(this.#view.getFloat64(at + offset, true))]),
     ]);
   }
+}
+
+/** What there is before any programme. */
+function firstPatches(): Patch[] {
+  return [...pfPatches(), ...uplinkPatches(undefined, {}), coalescePatch(L.POOL_UPLINK, COALESCE_ADAPTIVE)];
 }
 
 function randomSeed(): bigint {

@@ -9,6 +9,7 @@ import {
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from "../layout/virtio.ts";
+import type { Fd } from "../os/mod.ts";
 import { advancedOffloads, offloadsOf } from "./offloads.ts";
 import { has, type StartRequest } from "./queue_request.ts";
 
@@ -80,4 +81,28 @@ export function writeOffloads(
   const offloads = offloadsOf(features, index);
   const believed = pool === L.POOL_UPLINK && offloads !== 0 ? L.OFFLOAD_F_VALID : 0;
   view.setUint16(at + L.Q_OFFLOADS, offloads | believed, true);
+}
+
+/** Writes which descriptors the queue at `at` is kicked by, and calls its driver by. */
+export function writeDescriptors(view: DataView, at: number, kick: Fd | undefined, call: Fd | undefined): void {
+  view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);
+  writeCall(view, at, call);
+}
+
+/** Writes the call descriptor of the queue at `at`. */
+export function writeCall(view: DataView, at: number, call: Fd | undefined): void {
+  view.setInt32(at + L.Q_CALL_FD, call?.number ?? -1, true);
+  view.setUint32(at + L.Q_CALL_KIND, call?.kind === "socket" ? L.CALL_SOCKET : L.CALL_EVENTFD, true);
+}
+
+/**
+ * Has the worker raise one interrupt for the queue at `at`: what was added before a ring or its descriptor was handed
+ * over may have gone unannounced.
+ */
+export function raiseOnce(view: DataView, at: number): void {
+  if (view.getInt32(at + L.Q_CALL_FD, true) < 0 || view.getUint32(at + L.Q_CALL_PENDING, true)) return;
+  const count = view.getUint32(L.CTL + L.CTL_CALL_COUNT, true);
+  view.setUint32(L.CALL_LIST + count * 4, at, true);
+  view.setUint32(L.CTL + L.CTL_CALL_COUNT, count + 1, true);
+  view.setUint32(at + L.Q_CALL_PENDING, 1, true);
 }

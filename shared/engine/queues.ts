@@ -10,16 +10,19 @@ import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Engine } from "./engine.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
-import { writeOffloads, writeQueue } from "./queue_entry.ts";
+import { raiseOnce, writeCall, writeDescriptors, writeOffloads, writeQueue } from "./queue_entry.ts";
 import type { Quota, RingQuotas } from "./limits.ts";
 import { PoolBuffer } from "./packet_buffer.ts";
 import { checkDescriptors, checkSize, type StartRequest } from "./queue_request.ts";
 import { flavourOf, QUEUE_REASONS, type QueueState, queueState } from "./queue_state.ts";
 
-interface Running {
-  pointer: number;
-  index: number;
-  kick: Fd | undefined;
+/** A queue that runs. */
+export interface RunningQueue {
+  readonly pointer: number;
+  readonly index: number;
+  /** With what it was started, less what only its start needed. */
+  readonly request: StartRequest;
+  readonly kick: Fd | undefined;
   call: Fd | undefined;
 }
 
@@ -33,7 +36,7 @@ export class Queues {
   readonly #engine: Engine;
   readonly #view: DataView;
   readonly #pool: number;
-  readonly #running = new Map<number, Running>();
+  readonly #running = new Map<number, RunningQueue>();
   /** The pool's register page is mapped: advanced queues have their doorbells there, packed ones keep their position. */
   hasRegisters = false;
   /** Whether interrupts of its queues may be deferred, if the pool's policy says so. */
@@ -63,7 +66,12 @@ export class Queues {
   /** Has the switch deliver to another queue instead (its arena offset), or to the receive queues again. */
   divert(queue: number | undefined): void {
     this.#diverted = queue;
-    this.#writeLists();
+    this.writeLists();
+  }
+
+  /** Those that run, in their order, for whoever stands by for this engine. */
+  get running(): readonly RunningQueue[] {
+    return this.#sorted();
   }
 
   /** Arena offsets of running queues: of all, of those that receive, of those that send. */
@@ -81,7 +89,7 @@ export class Queues {
     return this.#receivers.length > 0;
   }
 
-  #sorted(): Running[] {
+  #sorted(): RunningQueue[] {
     return [...this.#running.values()].sort((a, b) => a.index - b.index);
   }
 
@@ -119,12 +127,12 @@ export class Queues {
   #start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
     const { index, base, next } = request;
     const at = this.#pointer(index);
+    if (this.#engine.standsBy) return this.#add({ pointer: at, index, request, kick, call });
     const registers = this.hasRegisters ? this.#registers(index) : 0;
     const isLogged = this.#log?.isOn === true;
     this.#log?.setUsed(index, request.log);
     writeQueue(this.#view, at, { pool: this.#pool, registers, areDeferred: this.areDeferred, isLogged }, request);
-    this.#writeCall(at, call);
-    this.#view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);
+    writeDescriptors(this.#view, at, kick, call);
     const record = this.#records.get(index);
     if (record) keepKickRecord(this.#view, at, record, monotonicNs());
     const { wasm } = this.#engine;
@@ -139,34 +147,21 @@ export class Queues {
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
     }
     if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
-    this.#running.set(index, { pointer: at, index, kick, call });
+    this.#add({ pointer: at, index, request, kick, call });
     if (isLogged) wasm.logRings(at);
-    this.#writeLists();
-    this.#call(at);
+    raiseOnce(this.#view, at);
+  }
+
+  #add(queue: RunningQueue): void {
+    this.#running.set(queue.index, queue);
+    this.writeLists();
   }
 
   #registers(index: number): number {
     return L.REGISTER_PAGES + this.#pool * ADV_PAGE_BYTES + index * ADV_REGISTER_STRIDE;
   }
 
-  #writeCall(at: number, call: Fd | undefined): void {
-    this.#view.setInt32(at + L.Q_CALL_FD, call?.number ?? -1, true);
-    this.#view.setUint32(at + L.Q_CALL_KIND, call?.kind === "socket" ? L.CALL_SOCKET : L.CALL_EVENTFD, true);
-  }
-
-  /**
-   * Has the worker raise one interrupt: what was added before a ring or its descriptor was handed over may have gone
-   * unannounced.
-   */
-  #call(at: number): void {
-    if (this.#view.getInt32(at + L.Q_CALL_FD, true) < 0 || this.#view.getUint32(at + L.Q_CALL_PENDING, true)) return;
-    const count = this.#view.getUint32(L.CTL + L.CTL_CALL_COUNT, true);
-    this.#view.setUint32(L.CALL_LIST + count * 4, at, true);
-    this.#view.setUint32(L.CTL + L.CTL_CALL_COUNT, count + 1, true);
-    this.#view.setUint32(at + L.Q_CALL_PENDING, 1, true);
-  }
-
-  #runningAt(index: number): Running {
+  #runningAt(index: number): RunningQueue {
     const queue = this.#running.get(index);
     if (!queue) throw new DeviceRefusal("not-running", `queue ${index} does not run`);
     return queue;
@@ -176,6 +171,7 @@ export class Queues {
   stop(index: number): number {
     const queue = this.#runningAt(index);
     const at = queue.pointer;
+    if (this.#engine.standsBy) return this.#forget(queue);
     // Whoever drives the rings next polls or arms them for himself; he must not find our "do not kick" in them.
     if (this.#view.getUint32(at + L.Q_STATE, true) !== L.QUEUE_ERROR) this.#askForKicks(at);
     this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
@@ -184,12 +180,7 @@ export class Queues {
     this.#engine.forgetCall(at);
     this.#view.setInt32(at + L.Q_KICK_FD, -1, true);
     this.#view.setInt32(at + L.Q_CALL_FD, -1, true);
-    queue.kick?.close();
-    queue.call?.close();
-    this.#running.delete(index);
-    this.#quotaOf(index)?.give(this.#view.getUint32(at + L.Q_SIZE, true));
-    this.#writeLists();
-    if (!this.isReceiving) this.buffer.take();
+    this.#forget(queue);
     return this.#engine.wasm.positionOf(at) >>> 0;
   }
 
@@ -199,6 +190,16 @@ export class Queues {
     if (flavour === "split") this.#view.setUint16(used, 0, true);
     if (flavour === "packed") this.#view.setUint16(used + VIRTQ_EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE, true);
     if (this.#log?.isOn) this.#engine.wasm.logRings(at);
+  }
+
+  #forget({ index, request, kick, call }: RunningQueue): number {
+    kick?.close();
+    call?.close();
+    this.#running.delete(index);
+    this.#quotaOf(index)?.give(request.size);
+    this.writeLists();
+    if (!this.isReceiving) this.buffer.take();
+    return 0;
   }
 
   /** Stops all queues, and notes in `left` where they go on. */
@@ -223,8 +224,8 @@ export class Queues {
     checkDescriptors(index, undefined, call);
     queue.call?.close();
     queue.call = call;
-    this.#writeCall(queue.pointer, call);
-    this.#call(queue.pointer);
+    writeCall(this.#view, queue.pointer, call);
+    raiseOnce(this.#view, queue.pointer);
   }
 
   /** The driver of a running virtqueue accepts what these features say from now on. */
@@ -253,13 +254,13 @@ export class Queues {
       // It may have gone cold while it did not run; what its driver offered meanwhile nobody has seen.
       this.#engine.wasm.heat(pointer);
     }
-    this.#writeLists();
+    this.writeLists();
   }
 
   /** Stops all queues in place, with a reason that the API shows. */
   failAll(reason: number): void {
     for (const { pointer } of this.#running.values()) this.#fail(pointer, reason);
-    this.#writeLists();
+    this.writeLists();
   }
 
   #fail(at: number, reason: number): void {
@@ -267,8 +268,8 @@ export class Queues {
     this.#view.setUint32(at + L.Q_ERROR, reason, true);
   }
 
-  /** Writes the list of RX queues that the switch delivers to. */
-  #writeLists(): void {
+  /** Writes the list of RX queues that the switch delivers to. The engine stands still. */
+  writeLists(): void {
     const at = this.#poolAt;
     const receivers = this.#diverted === undefined ? this.#receivers : [this.#diverted];
     receivers.forEach((pointer, i) => this.#view.setUint32(at + L.P_RX_QUEUES + i * 4, pointer, true));

@@ -15,6 +15,7 @@ import { Refusals, type RingQuotas, ringQuotas, type TenantLimits } from "./limi
 import { type LogRequest, serveLog } from "./log_requests.ts";
 import { BUFFER_BYTES, buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
 import { windowBytes } from "./regions.ts";
+import { adoptQueues, clearPlaces, lastBatch } from "./take_over.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
@@ -99,6 +100,26 @@ export class Tenants {
     afterwards?.();
   }
 
+  /**
+   * Goes on with the tenants of an engine that has ended, which this one was told of while it stood by. `buffers`: their
+   * packet buffers, by pool. Answers those whose driver has to begin anew. The engine stands still.
+   */
+  takeOver(buffers: ReadonlyMap<number, { count: number; file: Fd }>): Tenant[] {
+    const { view } = this.#engine;
+    clearPlaces(view);
+    const batch = lastBatch(view);
+    const broken: Tenant[] = [];
+    for (const tenant of this.#tenants.values()) {
+      tenant.domain.write();
+      if (!adoptQueues(this.#engine, tenant.queues.running)) broken.push(tenant);
+      tenant.queues.writeLists();
+      const buffer = buffers.get(tenant.pool);
+      if (buffer) tenant.queues.buffer.takeOver(buffer.count, { ...batch, file: buffer.file });
+    }
+    this.writeActive();
+    return broken;
+  }
+
   /** Writes the list of polled queues. Inside `between`. */
   writeActive(): void {
     const tenants = [...this.#tenants.values()].sort((a, b) => a.pool - b.pool);
@@ -111,6 +132,8 @@ export class Tenants {
    */
   #giveBuffer(tenant: Tenant): void {
     const { queues: { buffer, isReceiving }, limits } = tenant;
+    // One that stands by goes on with the other engine's.
+    if (this.#engine.standsBy) return;
     const count = buffersOf(limits.bufferBytesMax, this.poolsMax());
     if (buffer.isThere || !isReceiving || count === 0 || this.#shortage(tenant, bufferWindowBytes(count))) return;
     buffer.give(count);

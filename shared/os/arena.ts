@@ -6,8 +6,8 @@
  * Windows begin on a 2 MiB boundary *of their address* (hugetlbfs wants that) and are whole multiples of 2 MiB, so one
  * rule serves every kind of file, and a fault in one window can be repaired without touching its neighbour.
  */
-import { addressOf, libc, OsError } from "./libc.ts";
-import { errno } from "./libc.ts";
+import { createMemfd, type Fd } from "./fd.ts";
+import { addressOf, errno, libc, OsError } from "./libc.ts";
 
 // sys/mman.h
 export const PROT_READ = 1;
@@ -28,6 +28,11 @@ export const WINDOW_BYTES = 2 * 1024 ** 2;
 export interface Window {
   offset: number;
   bytes: number;
+}
+
+/** A window with memory of this process's own over it, in a file that outlives the process if somebody else has it too. */
+export interface OwnWindow extends Window {
+  file: Fd;
 }
 
 /** No range of the arena is large enough. */
@@ -90,6 +95,23 @@ export class Arena {
     throw new ArenaFullError(
       `no room for a window of ${size} bytes: ${this.freeBytes} of ${ARENA_BYTES} bytes are free`,
     );
+  }
+
+  /**
+   * Reserves a window with a file over it: `file`, whose owner the window becomes, or a new one called `name`. Throws
+   * ArenaFullError if there is no such range.
+   */
+  allocateOwn(bytes: number, name: string, file?: Fd): OwnWindow {
+    const window = this.allocate(bytes);
+    const own = { ...window, file: file ?? createMemfd(name, window.bytes) };
+    this.map(own, own.file.number, 0, own.bytes);
+    return own;
+  }
+
+  /** Gives a window with a file over it back, and closes the file. */
+  releaseOwn(window: OwnWindow): void {
+    this.release({ offset: window.offset, bytes: window.bytes });
+    window.file.close();
   }
 
   /** Maps `bytes` bytes of `fd` from `fileOffset` over the window. */

@@ -27,6 +27,7 @@ const SO_DOMAIN = 39;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SHUT_RD = 0;
+const SHUT_RDWR = 2;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 // asm-generic/ioctls.h
@@ -72,6 +73,12 @@ export function disarmLinger(fd: number): void {
 /** Ends a socket's direction to us: nothing more can be put into its queue. False if it has none. */
 export function shutDownReceiving(fd: number): boolean {
   return libc().shutdown(fd, SHUT_RD) === 0;
+}
+
+/** Ends a connection for whoever has it: its peer sees its end, also if other processes hold the same socket. */
+export function shutDown(fd: number): void {
+  // A peer that has gone already is as good.
+  libc().shutdown(fd, SHUT_RDWR);
 }
 
 /**

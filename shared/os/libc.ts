@@ -59,6 +59,12 @@ const SYMBOLS = {
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "isize" },
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "isize" },
+  pthread_mutex_init: { parameters: ["u64", "buffer"], result: "i32" },
+  pthread_mutex_lock: { parameters: ["u64"], result: "i32" },
+  pthread_mutex_lock_async: { name: "pthread_mutex_lock", parameters: ["u64"], result: "i32", nonblocking: true },
+  pthread_mutexattr_init: { parameters: ["buffer"], result: "i32" },
+  pthread_mutexattr_setpshared: { parameters: ["buffer", "i32"], result: "i32" },
+  pthread_mutexattr_setrobust: { parameters: ["buffer", "i32"], result: "i32" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   // Memory that is named by its address.

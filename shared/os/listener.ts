@@ -43,6 +43,16 @@ export class UnixListener implements Disposable {
     }
   }
 
+  /** Goes on with the listening socket `fd` of a process that has ended, whose file at `path` it is. */
+  static adopt(path: string, fd: Fd, reactor: Reactor): UnixListener {
+    return new UnixListener(path, fd, reactor);
+  }
+
+  /** The listening socket, for whoever is to go on with it. It stays the listener's. */
+  get fd(): Fd {
+    return this.#fd;
+  }
+
   /** The next connection; `undefined` once the listener is closed. */
   async accept(): Promise<UnixSocket | undefined> {
     while (!this.#closed) {

@@ -6,6 +6,7 @@ export * from "./files.ts";
 export * from "./interfaces.ts";
 export * from "./io_uring.ts";
 export * from "./kinds.ts";
+export * from "./life.ts";
 export * from "./listener.ts";
 export { check, errno, libc, OsError } from "./libc.ts";
 export * from "./memory_io.ts";

@@ -192,6 +192,11 @@ export class UnixSocket implements Disposable {
    * for: that is an error, since control messages are few and small.
    */
   send(bytes: Uint8Array<ArrayBuffer>, fds: readonly number[] = []): void {
+    if (!this.trySend(bytes, fds)) throw new OsError("sendmsg", `fd ${this.fd.number}`, EAGAIN);
+  }
+
+  /** As `send`; false, with nothing sent, if the peer's queue is full. */
+  trySend(bytes: Uint8Array<ArrayBuffer>, fds: readonly number[] = []): boolean {
     const controlBytes = fds.length === 0 ? 0 : CMSG_HEADER_BYTES + Math.ceil(fds.length / 2) * 8;
     if (fds.length > 0) {
       this.#controlView.setBigUint64(0, BigInt(CMSG_HEADER_BYTES + fds.length * 4), true);
@@ -201,8 +206,13 @@ export class UnixSocket implements Disposable {
     }
     this.#prepare(bytes, controlBytes);
     const n = Number(libc().sendmsg(this.fd.number, this.#header, MSG_DONTWAIT | MSG_NOSIGNAL));
-    if (n < 0) throw new OsError("sendmsg", `fd ${this.fd.number}`, errno());
+    if (n < 0) {
+      const code = errno();
+      if (code === EAGAIN) return false;
+      throw new OsError("sendmsg", `fd ${this.fd.number}`, code);
+    }
     if (n !== bytes.byteLength) throw new SocketError("the peer does not read its messages");
+    return true;
   }
 
   /**

@@ -24,7 +24,7 @@ export function rigBuffer(
   const window = EngineRig.guestOffset(SLOT);
   new Uint8Array(rig.view.buffer, window, STATE_BYTES).fill(0);
   let released = 0;
-  const arena = { allocate: (bytes: number) => ({ offset: window, bytes }), release: () => released++ };
+  const arena = { allocateOwn: (bytes: number) => ({ offset: window, bytes }), releaseOwn: () => released++ };
   const engine = {
     arena: arena as unknown as Arena,
     view: rig.view,

@@ -152,7 +152,7 @@ for (const format of FORMATS) {
       rig.view.setUint16(receiver.queuePointer(0) + Q_OFFLOADS, accepts, true);
       const at = EngineRig.guestOffset(16);
       new Uint8Array(rig.view.buffer, at, 0x40000).fill(0);
-      const arena = { allocate: (bytes: number) => ({ offset: at, bytes }), release: () => {} };
+      const arena = { allocateOwn: (bytes: number) => ({ offset: at, bytes }), releaseOwn: () => {} };
       const buffer = new PacketBuffer(arena as unknown as Arena, rig.view, 1);
       rig.view.setUint32(POOLS + POOL_STRIDE + P_BUFFER, buffer.queue, true);
       const sent = addressed({ payloadBytes: 9000 }, rigMac(1));

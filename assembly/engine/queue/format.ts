@@ -3,7 +3,11 @@
  * publish, wake me. The format is looked at once a batch, so that each format's own loops stay plain.
  */
 import {
+  B_COMMIT,
+  B_COMMIT_BUFFER,
+  B_COMMIT_RELEASED,
   B_DIRTY,
+  B_WRITING,
   BAD_AVAIL_IDX,
   BAD_TAIL,
   CTL_NOW_NS,
@@ -17,6 +21,7 @@ import {
   Q_FLAVOUR,
   Q_FRAMES,
   Q_PUBLISHED_NS,
+  Q_RELEASED,
   Q_SIZE,
   Q_STATE,
   QUEUE_RUNNING,
@@ -134,8 +139,24 @@ export function complete(q: usize, n: u32): void {
   const flavour = load<u32>(q, Q_FLAVOUR);
   if (flavour == FLAVOUR_SPLIT) completeSplit(q, n);
   else if (flavour == FLAVOUR_PACKED) completePacked(q, n);
-  else if (flavour == FLAVOUR_ADVANCED) completeAdvanced(q, n);
+  else if (flavour == FLAVOUR_ADVANCED) completeVisibly(q, n);
   else completeDriver(q, n);
+}
+
+/** An advanced ring's driver sees each descriptor at once: what the batch has put in is to be seen too, come what may. */
+function completeVisibly(q: usize, n: u32): void {
+  store<u32>(batch(), 1, B_COMMIT);
+  store<u32>(batch(), <u32> q, B_WRITING);
+  completeAdvanced(q, n);
+  store<u32>(batch(), 0, B_WRITING);
+}
+
+/** As `scatter`, into an advanced ring, whose driver sees each descriptor at once. */
+function scatterVisibly(rx: usize, first: usize, wait: bool): u32 {
+  store<u32>(batch(), <u32> rx, B_WRITING);
+  const done = isDirect(rx) ? scatterDirect(rx, first, wait) : scatterAdvanced(rx, first, wait);
+  store<u32>(batch(), 0, B_WRITING);
+  return done;
 }
 
 /**
@@ -148,7 +169,7 @@ export function scatter(rx: usize, first: usize, wait: bool): u32 {
   if (flavour == FLAVOUR_SPLIT) return scatterSplit(rx, first, wait);
   if (flavour == FLAVOUR_PACKED) return scatterPacked(rx, first, wait);
   if (flavour != FLAVOUR_ADVANCED) return scatterDriver(rx, first, wait);
-  return isDirect(rx) ? scatterDirect(rx, first, wait) : scatterAdvanced(rx, first, wait);
+  return scatterVisibly(rx, first, wait);
 }
 
 /** Makes what was given back, or put in, visible to the other side, and interrupts or kicks it if it asked. */
@@ -176,9 +197,14 @@ export function interrupted(q: usize): void {
   else interruptedAdvanced(q);
 }
 
-/** Publishes every queue that was marked dirty: once, and with at most one interrupt. */
+/**
+ * Publishes every queue that was marked dirty: once, and with at most one interrupt. From the mark B_COMMIT on, whoever
+ * takes over from this engine finishes that; before it, nothing of the batch has happened.
+ */
 export function publishDirty(): void {
   const count = load<u32>(batch(), B_DIRTY);
+  if (count == 0) return;
+  store<u32>(batch(), 1, B_COMMIT);
   for (let i: u32 = 0; i < count; i++) {
     const q: usize = load<u32>(context + DIRTY_LIST + i * 4);
     if (load<u32>(q, Q_FLAVOUR) == FLAVOUR_PACKED) announcePacked(q);
@@ -192,6 +218,9 @@ export function publishDirty(): void {
     store<f64>(q, load<f64>(control(), CTL_NOW_NS), Q_PUBLISHED_NS);
   }
   store<u32>(batch(), 0, B_DIRTY);
+  const buffer: usize = load<u32>(batch(), B_COMMIT_BUFFER);
+  if (buffer != 0) store<u32>(buffer, load<u32>(batch(), B_COMMIT_RELEASED), Q_RELEASED);
+  store<u32>(batch(), 0, B_COMMIT);
 }
 
 /** Asks the other side for a kick; true if there is work already. */

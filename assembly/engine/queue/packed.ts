@@ -252,7 +252,6 @@ function completeEach(q: usize, n: u32): void {
 export function publishPacked(q: usize): void {
   const first = load<u32>(q, Q_FIRST_SLOT);
   if (first == NO_SLOT) return;
-  store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
   const registers: usize = load<u32>(q, Q_REGISTERS);
   const position = positionPacked(q);
   const logs = isLogged(q);
@@ -262,6 +261,7 @@ export function publishPacked(q: usize): void {
     load<u32>(q, Q_DESC) + first * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_LEN,
     load<u64>(q, Q_FIRST_USED),
   );
+  store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
   if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_KEEP_POSITION) != 0) store<u16>(load<u32>(q, Q_USED), <u16> (position >> 16));
   if (logs) {

@@ -118,6 +118,8 @@ function putGroup(rx: usize, first: usize): void {
   store<u32>(p, <u32> rx, P_BUFFER_QUEUE);
   // What it takes is booked when it is handed on.
   scatterSeen(pool, buffer, rest, false, false);
+  // Its index is published too: that is what says which frames of a batch are in it for good.
+  if (load<u32>(batch(), B_DELIVERED) != 0) markDirty(buffer, load<u32>(batch(), B_DELIVERED));
   bookRefused(p);
   noteBuffered(p, pool);
 }

@@ -164,3 +164,12 @@ export const B_CHAINS = 88;
 export const B_CHAIN_WALKED = 92;
 /** u64: the sum of what was read ahead, so that no compiler leaves the reading out. */
 export const B_READ_AHEAD = 96;
+
+// How far a batch is, for whoever takes over from an engine that died in the middle of it (queue/adopt.ts).
+/** u32: 1: all that the batch does is in its queues' own state, and is being made visible to the other sides. */
+export const B_COMMIT = 152;
+/** u32: the packet buffer (arena offset) that the batch is handed on from, 0: none; and what Q_RELEASED is behind it. */
+export const B_COMMIT_BUFFER = 156;
+export const B_COMMIT_RELEASED = 160;
+/** u32: the advanced queue (arena offset) whose descriptors are being written back: they are visible one by one. */
+export const B_WRITING = 164;

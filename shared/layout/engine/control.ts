@@ -61,6 +61,8 @@ export const CTL_DEFERRED_COUNT = 576;
 export const CTL_DEFERRED_UNTIL_NS = 584;
 /** u32: pools whose packet buffers hold frames, in BUFFERED_LIST. */
 export const CTL_BUFFERED_COUNT = 592;
+/** u32: the number of the process that takes over if this engine's dies; 0: none does. */
+export const CTL_HEIR = 596;
 
 export const PAUSE_END = -1;
 
