@@ -62,6 +62,12 @@ function portWords({ socket, attached }: NicView["uplink"]): string {
   return attached ? `a front-end at ${socket}` : `a front-end may attach at ${socket}`;
 }
 
+/** Whether another process takes over if the NIC's dies. */
+function standbyWords({ state, pid }: NonNullable<NicView["standby"]>): string {
+  if (state === "none") return "none: if the NIC's process dies, its guests wait for a new one";
+  return state === "ready" ? `ready (process ${pid})` : `process ${pid} is being told what there is`;
+}
+
 /** The NIC. */
 export function nicDetail(nic: NicView): string {
   const { numVfs, switchMode, link, carrier, uplinkTrunk, uplinkNativeVlan, pfMac, reachable, uplink, engine } = nic;
@@ -74,6 +80,7 @@ export function nicDetail(nic: NicView): string {
     ["pf mac", pfMac],
     ["state", reachable ? "running" : "does not answer"],
     ["uplink", uplink.spec.kind === "none" ? `none; ${portWords(uplink)}` : uplinkWords(uplink)],
+    ...(nic.standby ? [["standby", standbyWords(nic.standby)] as [string, string]] : []),
     ...(engine
       ? [
         ["engine busy", `${(engine.busyRatio * 100).toFixed(1)} % since it started`],

@@ -1,65 +1,65 @@
 /** The serving side of the device socket: one connection is one lease, or a watcher. */
 import { z } from "zod";
 import { Pace } from "../../shared/async/mod.ts";
-import { Channel, closeAll, type DeviceEvent, DeviceRefusal, Request } from "../../shared/device/mod.ts";
-import { type Fd, peerPid, type Reactor, UnixListener } from "../../shared/os/mod.ts";
-import { ALL_GUESTS_PACE, GUEST_PACE, isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
+import { Channel, closeAll, type DeviceEvent, DeviceRefusal, type Reply, Request } from "../../shared/device/mod.ts";
+import { type Fd, peerPid, type Reactor, shutDown, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
+import { GUEST_PACE, isMemoryLost, LOST_MEMORY_COST, requestCost } from "../../shared/engine/mod.ts";
+import { GuestBudget } from "./guest_budget.ts";
 import type { Lease } from "./lease.ts";
 import type { Nic } from "./nic.ts";
+import { noteLease } from "./standby/notes.ts";
 
 const Envelope = z.looseObject({ id: z.number().int() });
 /** Connections at a time; each VF needs one, and each service one to watch. */
 const CONNECTIONS_MAX = 600;
-
-/** Of them, those of one guest's process that have no VF yet: each comes for one. */
-const WITHOUT_VF_MAX = 64;
 
 /** Messages answered in a row before other connections have their turn. */
 const TURN_MESSAGES = 16;
 /** How long a guest may be connected without a VF. */
 const ATTACH_DEADLINE_MS = 5000;
 
-/**
- * What all guests' connections share. Those that have no VF yet cannot make the engine stand still, so they have a
- * budget of their own: however many of them flood, guests with a VF do not wait for them.
- */
-class GuestBudget {
-  readonly withVf = new Pace(ALL_GUESTS_PACE);
-  readonly withoutVf = new Pace(ALL_GUESTS_PACE);
-  /** Connections without a VF, by the process that has made them. */
-  readonly #waiting = new Map<number, number>();
-
-  /** Counts a connection of `pid` until it has a VF or ends, which it says by what is answered. None: it has enough. */
-  enter(pid: number): (() => void) | undefined {
-    const count = this.#waiting.get(pid) ?? 0;
-    // Processes of other containers cannot be told apart: all of them are 0.
-    if (pid !== 0 && count >= WITHOUT_VF_MAX) return undefined;
-    this.#waiting.set(pid, count + 1);
-    let isCounted = true;
-    return () => {
-      if (!isCounted) return;
-      isCounted = false;
-      const left = (this.#waiting.get(pid) ?? 0) - 1;
-      if (left > 0) this.#waiting.set(pid, left);
-      else this.#waiting.delete(pid);
-    };
-  }
+/** A connection of a process that has ended, which this one goes on with. */
+export interface InheritedConnection {
+  id: string;
+  fd: Fd;
+  lease: Lease | undefined;
+  watches: boolean;
+  /** What was answered lately. */
+  answers: readonly Reply[];
 }
+
+/** Answers that are kept for peers that ask again after a take-over: none has more requests at a time. */
+export const ANSWERS_KEPT = 32;
 
 /** Serves `nic.sock`, or the socket for guests. */
 export class DeviceServer {
   readonly #listener: UnixListener;
+  readonly #reactor: Reactor;
   readonly #nic: Nic;
   readonly #open = new Set<Channel>();
   readonly #done: Promise<void>;
   readonly #budget: GuestBudget | undefined;
 
   /** `guests`: its clients are guests, which attach with a token and see nothing but their VF. */
-  constructor(nic: Nic, path: string, reactor: Reactor, guests: boolean) {
+  constructor(nic: Nic, at: string | UnixListener, reactor: Reactor, guests: boolean) {
     this.#nic = nic;
     if (guests) this.#budget = new GuestBudget();
-    this.#listener = UnixListener.listen(path, "seqpacket", reactor);
+    this.#listener = typeof at === "string" ? UnixListener.listen(at, "seqpacket", reactor) : at;
+    this.#reactor = reactor;
     this.#done = this.#accept();
+  }
+
+  /** The listening socket, for whoever stands by. It stays the server's. */
+  get listener(): UnixListener {
+    return this.#listener;
+  }
+
+  /** Goes on with a connection of a process that has ended. */
+  adopt(inherited: InheritedConnection): void {
+    const channel = new Channel(new UnixSocket(inherited.fd, this.#reactor));
+    const connection = new Connection(this.#nic, channel, this.#open, this.#budget, () => {});
+    connection.takeOver(inherited);
+    void connection.serve();
   }
 
   async #accept(): Promise<void> {
@@ -75,7 +75,10 @@ export class DeviceServer {
 
   async close(): Promise<void> {
     this.#listener.close();
-    for (const channel of this.#open) channel.close();
+    for (const channel of this.#open) {
+      if (!channel.socket.fd.closed) shutDown(channel.socket.fd.number);
+      channel.close();
+    }
     await this.#done;
   }
 }
@@ -93,6 +96,11 @@ class Connection {
   /** What a guest may ask; the hypervisor's own services ask what they like. */
   #pace: Pace | undefined;
 
+  /** By what name a standby knows it: only one that has a VF, or watches, is worth keeping. */
+  #id: string | undefined;
+  /** What was answered lately, by the process before or by this one since. */
+  #answers: Reply[] | undefined;
+
   /** It does not wait for a VF any more. */
   readonly #leave: () => void;
 
@@ -104,6 +112,15 @@ class Connection {
     this.#nic = nic;
     this.#channel = channel;
     this.#open = open;
+  }
+
+  /** Goes on with a connection of a process that has ended, whose peer asks again what is unanswered. */
+  takeOver({ id, lease, watches, answers }: InheritedConnection): void {
+    this.#id = id;
+    this.#answers = [...answers];
+    if (lease) this.#take(lease);
+    if (watches) this.#watch();
+    this.#event({ event: "tookOver" });
   }
 
   async serve(): Promise<void> {
@@ -125,11 +142,22 @@ class Connection {
       clearTimeout(idle);
       this.#leave();
       this.#unwatch();
-      this.#channel.close();
+      this.#end();
       if (this.#lease) this.#nic.leases.orphan(this.#lease);
       // It counts as long as there is something of it.
       void this.#channel.socket.settled().then(() => this.#open.delete(this.#channel));
     }
+  }
+
+  /** Its peer sees the end, also while a standby has the socket too. */
+  #end(): void {
+    const { fd } = this.#channel.socket;
+    if (this.#id !== undefined && !fd.closed) {
+      shutDown(fd.number);
+      this.#nic.mirror.note({ kind: "closed", connection: this.#id });
+    }
+    this.#id = undefined;
+    this.#channel.close();
   }
 
   async #answer(message: unknown, fds: Fd[]): Promise<void> {
@@ -139,6 +167,12 @@ class Connection {
       throw new Error("Cannot answer a device message without an id");
     }
     const { id, ...body } = envelope.data;
+    // Asked again after a take-over. A page is answered anew: its descriptor is not among what was kept.
+    const before = body.op === "region" ? undefined : this.#answers?.find((reply) => reply.id === id);
+    if (before) {
+      closeAll(fds);
+      return this.#channel.send(before);
+    }
     // Descriptors that a request does not take over are closed when it has been answered.
     const pending = [...fds];
     try {
@@ -147,13 +181,22 @@ class Connection {
       if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
       const reply: number[] = [];
       const value = await this.#handle(request.data, pending, reply);
-      this.#channel.send({ id, ok: true, value }, reply);
+      await this.#reply({ id, ok: true, value }, reply);
     } catch (error) {
       const code = error instanceof DeviceRefusal ? error.code : "failed";
-      this.#channel.send({ id, ok: false, code, message: error instanceof Error ? error.message : String(error) });
+      await this.#reply({ id, ok: false, code, message: error instanceof Error ? error.message : String(error) }, []);
     } finally {
       closeAll(pending);
     }
+  }
+
+  /** Answers once a standby knows what was done, and how it is answered. */
+  async #reply(reply: Reply, fds: readonly number[]): Promise<void> {
+    const { mirror } = this.#nic;
+    if (this.#answers?.push(reply) === ANSWERS_KEPT) this.#answers.shift();
+    mirror.commit(this.#id === undefined ? undefined : { connection: this.#id, reply });
+    if (mirror.told) await mirror.told;
+    this.#channel.send(reply, fds);
   }
 
   /** Waits until the guest's budget has what the request costs, whether it will be granted or refused. */
@@ -183,8 +226,7 @@ class Connection {
         if (this.#guest) {
           throw new DeviceRefusal("not-allowed", "a guest attaches to its VF and does nothing else here");
         }
-        this.#unwatch();
-        this.#unwatch = this.#nic.watchVfs((vfs) => this.#event(vfs));
+        this.#watch();
         return {};
       case "announce":
         if (this.#guest) throw new DeviceRefusal("not-allowed", "a guest sends its announcements by itself");
@@ -205,6 +247,19 @@ class Connection {
     }
   }
 
+  #watch(): void {
+    this.#unwatch();
+    const connection = { id: this.#name(), guest: false };
+    const { fd } = this.#channel.socket;
+    const stop = this.#nic.watchVfs((vfs) => this.#event(vfs), { ...connection, fd });
+    this.#unwatch = stop;
+    this.#nic.mirror.note({ kind: "watch", connection }, [fd]);
+  }
+
+  #name(): string {
+    return this.#id ??= this.#nic.mirror.nextConnection();
+  }
+
   /** It has no VF any more. A guest comes anew for another one: connections without a VF would keep others out. */
   #forgetLease(): void {
     this.#lease = undefined;
@@ -216,17 +271,25 @@ class Connection {
     // A guest could call itself whatever it likes: who it is, is said here.
     const owner = this.#guest ? `guest (pid ${peerPid(this.#channel.socket.fd.number)})` : request.owner;
     const { lease, attached } = this.#nic.attach({ ...request, owner }, this.#guest);
+    lease.isOwn = peerPid(this.#channel.socket.fd.number) === Deno.pid;
+    this.#take(lease);
+    noteLease(this.#nic.mirror, lease);
+    return { ...attached };
+  }
+
+  /** Has the lease from now on. */
+  #take(lease: Lease): void {
     this.#lease = lease;
+    if (!lease.isOwn) lease.connection = { id: this.#name(), fd: this.#channel.socket.fd, guest: this.#guest };
     this.#leave();
     if (this.#budget) this.#pace = new Pace(GUEST_PACE, this.#budget.withVf);
     lease.onEnded = (reason) => {
       this.#event({ event: "revoked", reason });
-      this.#channel.close();
+      this.#end();
     };
     lease.onQueueError = (index, reason) => {
       if (isMemoryLost(reason)) this.#pace?.exhaust(LOST_MEMORY_COST);
       this.#event({ event: "queueError", index, reason });
     };
-    return { ...attached };
   }
 }

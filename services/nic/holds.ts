@@ -6,9 +6,11 @@
 import { encodeHex } from "@std/encoding/hex";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { HoldGrant } from "../../shared/api/nic.ts";
-import { type Engine, PACKET_BUFFERS, poolName } from "../../shared/engine/mod.ts";
+import { type BufferTakeOver, type Engine, PACKET_BUFFERS, poolName } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
-import { Hold } from "./hold.ts";
+import { Hold, type HoldTerms } from "./hold.ts";
+import type { Mirror } from "./standby/mirror.ts";
+import { noteHold } from "./standby/notes.ts";
 
 const TOKEN_BYTES = 16;
 /** Frames of a hold that are handed on in one pause of the engine. */
@@ -22,6 +24,7 @@ const RELEASE_DEADLINE_MS = 1000;
 /** What holds need of the rest of the NIC. */
 export interface HoldParts {
   engine: Engine<NicExports>;
+  mirror: Mirror;
   /** Has the switch deliver a pool's frames to a hold's queue, or to the pool's driver again. */
   divert(pool: number, queue: number | undefined): void;
   /** Queues may have stopped by themselves. */
@@ -48,26 +51,49 @@ export class Holds {
       const detail = `vf ${poolName(pool)} is changing hands already: try again in a moment`;
       throw new DeviceRefusal("held", detail);
     }
-    const { engine, divert } = this.#parts;
+    const { engine, mirror, divert } = this.#parts;
     const token = encodeHex(crypto.getRandomValues(new Uint8Array(TOKEN_BYTES)));
-    const hold = new Hold(engine.arena, engine.view, pool, token);
+    const hold = new Hold(engine, pool, { id: crypto.randomUUID(), token, endsAtMs: Date.now() + deadlineMs });
     this.#holds.set(pool, hold);
+    // A standby knows it before the first frame goes there.
+    noteHold(mirror, hold);
+    mirror.commit();
     engine.between(() => divert(pool, hold.queue));
     hold.timer = setTimeout(() => void this.end(pool), deadlineMs);
     return { token, id: hold.id };
   }
 
+  /** All of them. */
+  get all(): Iterable<Hold> {
+    return this.#holds.values();
+  }
+
+  /** Goes on with a hold of a NIC that has ended. The engine stands still. */
+  takeOver(pool: number, terms: HoldTerms & { isEnding: boolean }, before: BufferTakeOver): void {
+    const { engine, divert } = this.#parts;
+    const hold = new Hold(engine, pool, terms, before);
+    this.#holds.set(pool, hold);
+    divert(pool, hold.queue);
+    const leftMs = terms.isEnding ? 0 : Math.max(0, terms.endsAtMs - Date.now());
+    hold.timer = setTimeout(() => void this.end(pool), leftMs);
+  }
+
   /** Uses a token up, whatever the answer: the hold that gave it, if that was for `pool`. */
   redeem(token: string, pool: number): Hold | undefined {
     const hold = [...this.#holds.values()].find((hold) => hold.token === token);
-    if (hold) hold.token = undefined;
+    if (hold) this.#void(hold);
     return hold?.pool === pool ? hold : undefined;
   }
 
   /** From now on nobody can attach with the token of a pool's hold. */
   voidToken(pool: number): void {
     const hold = this.#holds.get(pool);
-    if (hold) hold.token = undefined;
+    if (hold) this.#void(hold);
+  }
+
+  #void(hold: Hold): void {
+    hold.token = undefined;
+    noteHold(this.#parts.mirror, hold);
   }
 
   /** Ends the hold on a pool at once: what it holds was for an owner that is no longer there, and is dropped. */
@@ -80,7 +106,12 @@ export class Holds {
       divert(pool, undefined);
       engine.wasm.releaseHeld(hold.queue, pool, PACKET_BUFFERS, 1);
     });
+    this.#close(hold);
+  }
+
+  #close(hold: Hold): void {
     hold.close();
+    this.#parts.mirror.note({ kind: "holdEnded", pool: hold.pool });
   }
 
   /** Drops what a pool's hold has taken so far: it came in a VLAN that the pool has left. */
@@ -96,7 +127,9 @@ export class Holds {
     if (!hold) return;
     hold.token = undefined;
     clearTimeout(hold.timer);
-    await (hold.released ??= this.#release(hold));
+    hold.released ??= this.#release(hold);
+    if (!hold.closed) noteHold(this.#parts.mirror, hold);
+    await hold.released;
   }
 
   /**
@@ -132,7 +165,7 @@ export class Holds {
     }
     if (hold.closed) return;
     this.#holds.delete(pool);
-    hold.close();
+    this.#close(hold);
   }
 
   /** The NIC stops: nothing is delivered any more. */

@@ -2,6 +2,7 @@
 import type { Request } from "../../shared/device/mod.ts";
 import { RING_ENTRIES_MAX } from "../../shared/api/limits.ts";
 import { type Engine, Tenant, type TenantLimits } from "../../shared/engine/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import type { Hold } from "./hold.ts";
 import { RegisterPage } from "./registers.ts";
 
@@ -13,9 +14,17 @@ const OWN_BYTES_MAX = 16 * 1024 ** 2;
 /** Whose a lease is, and how it came to it. */
 export interface LeaseTerms {
   /** The hold with whose token a guest came; `undefined` for the hypervisor's own services, which need none. */
-  hold: Hold | undefined;
+  hold: Pick<Hold, "id"> | undefined;
   /** How long the queues go on after the owner's death; a guest that drives its VF itself has no successor. */
   graceMs: number;
+}
+
+/** A connection of the device socket, for whoever stands by for this process. */
+export interface LeaseConnection {
+  /** Its name: no other has it. */
+  id: string;
+  fd: Fd;
+  guest: boolean;
 }
 
 /** One VF's lease. */
@@ -25,7 +34,7 @@ export class Lease extends Tenant {
   readonly plugin: string | undefined;
   /** In emulated mode, how frames go. */
   readonly dataPath: AttachRequest["dataPath"];
-  readonly hold: Hold | undefined;
+  readonly hold: Pick<Hold, "id"> | undefined;
   readonly graceMs: number;
   /** The rings that ran when the lease was taken over from a dead owner, and where packed ones go on. */
   readonly inherited = new Map<string, number>();
@@ -33,6 +42,12 @@ export class Lease extends Tenant {
   orphanTimer: ReturnType<typeof setTimeout> | undefined;
   /** Told why, when the NIC ends the lease: its connection ends with it. */
   onEnded: (reason: string) => void = () => {};
+  /** With what it was asked for. */
+  readonly request: AttachRequest;
+  /** Its owner's connection, while there is one. */
+  connection: LeaseConnection | undefined;
+  /** Its owner is in this process and ends with it: an uplink. */
+  isOwn = false;
   readonly #engine: Engine;
   #registers: RegisterPage | undefined;
 
@@ -44,6 +59,7 @@ export class Lease extends Tenant {
     const own = { bytesMax, receivesMax: RING_ENTRIES_MAX, submissionsMax: RING_ENTRIES_MAX };
     super(engine, pool, mode === "emulated" ? { ...limits, ...own } : limits);
     this.#engine = engine;
+    this.request = request;
     this.owner = request.owner;
     this.mode = mode;
     // The guest behind that engine is interrupted by the policy there: two waits would add up.
@@ -61,9 +77,28 @@ export class Lease extends Tenant {
 
   /** The descriptor of the page with the lease's doorbells; it stays the NIC's. */
   registers(): number {
-    this.#registers ??= new RegisterPage(this.#engine.arena, this.pool);
+    return (this.#registers ?? this.#takeRegisters()).fd.number;
+  }
+
+  #takeRegisters(before?: Fd): RegisterPage {
     this.queues.hasRegisters = true;
-    return this.#registers.fd.number;
+    return this.#registers = new RegisterPage(this.#engine.arena, this.pool, before);
+  }
+
+  /** Has the page of the engine for which this process stands by, which becomes the lease's. */
+  learnRegisters(page: Fd): void {
+    if (this.#registers) page.close();
+    else this.#takeRegisters(page);
+  }
+
+  /** The page with the doorbells, if there is one. It stays the lease's. */
+  get registerPage(): Fd | undefined {
+    return this.#registers?.fd;
+  }
+
+  /** Finds the page again after the engine's whole state was replaced. */
+  mapRegisters(): void {
+    this.#registers?.map();
   }
 
   /** Takes the doorbells away. No queue uses them any more. */

@@ -9,17 +9,20 @@ import type { Fd } from "../../shared/os/mod.ts";
 import type { Limits, Programme, TakenBack } from "../../shared/api/nic.ts";
 import {
   type Engine,
-  type LogRequest,
+  lastBatch,
   poolName,
   QUEUE_FEATURES,
   Queues,
-  ringName,
   type TenantLimits,
   Tenants,
 } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Holds } from "./holds.ts";
-import { Lease } from "./lease.ts";
+import { Lease, type LeaseTerms } from "./lease.ts";
+import { serveLog, startQueue } from "./lease_requests.ts";
+import type { Inherited } from "./standby/inherited.ts";
+import type { Mirror } from "./standby/mirror.ts";
+import { noteBuffer, noteRequest } from "./standby/notes.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 /** What a lease's owner may ask. */
@@ -47,19 +50,22 @@ export class Leases {
   readonly #options: LeaseOptions;
   readonly #events: LeaseEvents;
   readonly #leases = new Map<number, Lease>();
-  readonly #tenants: Tenants;
+  /** Whom a lease is one of. */
+  readonly tenants: Tenants;
+  readonly #mirror: Mirror;
   readonly #lastDetach = new Map<number, string>();
 
-  constructor(engine: Engine<NicExports>, options: LeaseOptions, events: LeaseEvents) {
+  constructor(engine: Engine<NicExports>, options: LeaseOptions, events: LeaseEvents, mirror: Mirror) {
     this.#engine = engine;
+    this.#mirror = mirror;
     this.#options = options;
     this.#events = events;
-    this.#tenants = new Tenants(engine, ({ pool }, index, reason) => events.queueError(pool, index, reason));
-    this.#tenants.poolsMax = () => this.policies.length;
+    this.tenants = new Tenants(engine, ({ pool }, index, reason) => events.queueError(pool, index, reason));
+    this.tenants.poolsMax = () => this.policies.length;
     this.holds = new Holds({
-      engine,
+      ...{ engine, mirror },
       divert: (pool, queue) => (this.#leases.get(pool)?.queues ?? new Queues(engine, pool)).divert(queue),
-      reportErrors: () => this.#tenants.reportErrors(),
+      reportErrors: () => this.tenants.reportErrors(),
     });
   }
 
@@ -68,9 +74,14 @@ export class Leases {
     return this.#leases.get(pool);
   }
 
+  /** All of them. */
+  get all(): Iterable<Lease> {
+    return this.#leases.values();
+  }
+
   /** What a pool's guest has, and may have at most; frames that a hold keeps for it are buffered too. */
   usage(pool: number): Limits {
-    const usage = this.#tenants.usage(pool, this.#options);
+    const usage = this.tenants.usage(pool, this.#options);
     const held = this.holds.of(pool)?.heldBytes ?? 0;
     return { ...usage, buffered: { ...usage.buffered, used: usage.buffered.used + held } };
   }
@@ -115,31 +126,60 @@ export class Leases {
     if (before && before.orphanTimer === undefined) {
       throw new DeviceRefusal("vf-in-use", `${name} is driven by ${before.owner}`);
     }
-    if (before) this.#end(before, "taken over");
+    if (before) this.end(before, "taken over");
     const isDirect = request.dataPath !== undefined && request.dataPath !== "copy";
     const graceMs = fromGuest || isDirect ? 0 : this.#options.graceMs;
-    const lease = new Lease(this.#engine, pool, this.#options, request, { hold, graceMs });
+    const lease = this.#make(pool, request, { hold, graceMs });
     for (const [ring, position] of before?.queues.left ?? []) lease.inherited.set(ring, position);
     lease.queues.divert(this.holds.of(pool)?.queue);
-    this.#leases.set(pool, lease);
-    this.#tenants.add(lease);
     this.#events.attached(pool, lease.owner);
     return { lease, attached: { maxQueuePairs: QUEUE_PAIRS_MAX, features: QUEUE_FEATURES } };
+  }
+
+  #make(pool: number, request: Ask<"attach">, terms: LeaseTerms): Lease {
+    const lease = new Lease(this.#engine, pool, this.#options, request, terms);
+    lease.queues.buffer.onGiven = (buffer) => {
+      if (!lease.isOwn) noteBuffer(this.#mirror, buffer);
+      this.#mirror.commit();
+    };
+    this.#leases.set(pool, lease);
+    this.tenants.add(lease);
+    return lease;
+  }
+
+  // Standing by ----------------------------------------------------------------------------------------------
+
+  /** Knows a lease of the NIC's process for which this one stands by. */
+  learn(pool: number, request: Ask<"attach">, terms: LeaseTerms): Lease {
+    return this.#make(pool, request, terms);
+  }
+
+  /**
+   * Goes on where that process has ended, in a pause of the engine. Answers the leases whose drivers have to begin anew,
+   * to be ended when the engine goes on.
+   */
+  takeOver({ holds, buffers }: Inherited): Lease[] {
+    for (const lease of this.#leases.values()) lease.mapRegisters();
+    const batch = lastBatch(this.#engine.view);
+    const broken = new Set(this.tenants.takeOver(buffers));
+    for (const [pool, hold] of holds) this.holds.takeOver(pool, hold, { ...batch, file: hold.file });
+    return [...this.#leases.values()].filter((lease) => broken.has(lease));
   }
 
   // Going ----------------------------------------------------------------------------------------------------
 
   /** Ends a lease; all ways to lose a VF lead here. Answers what a guest had offered and the NIC not fetched. */
-  #end(lease: Lease, reason: string): number {
+  end(lease: Lease, reason: string): number {
     if (this.#leases.get(lease.pool) !== lease) return 0;
     clearTimeout(lease.orphanTimer);
     this.#leases.delete(lease.pool);
     let unfetched = 0;
-    this.#tenants.remove(lease, {
+    this.tenants.remove(lease, {
       before: () => unfetched = lease.byGuest ? lease.queues.countUnfetched() : 0,
       afterwards: () => lease.closeRegisters(),
     });
     this.#lastDetach.set(lease.pool, reason);
+    if (!lease.isOwn) this.#mirror.note({ kind: "ended", pool: lease.pool, reason });
     this.#events.detached(lease.pool, reason);
     lease.onEnded(reason);
     return unfetched;
@@ -150,11 +190,12 @@ export class Leases {
     if (this.#leases.get(lease.pool) !== lease) return;
     lease.onEnded = () => {};
     lease.onQueueError = () => {};
+    lease.connection = undefined;
     if (lease.graceMs === 0) {
-      this.#end(lease, "its owner died");
+      this.end(lease, "its owner died");
       return;
     }
-    lease.orphanTimer = setTimeout(() => this.#end(lease, "its owner died"), lease.graceMs);
+    lease.orphanTimer = setTimeout(() => this.end(lease, "its owner died"), lease.graceMs);
   }
 
   /**
@@ -166,7 +207,7 @@ export class Leases {
     this.holds.voidToken(pool);
     const lease = this.#leases.get(pool);
     const byGuest = lease?.byGuest === true;
-    const unfetched = byGuest ? this.#end(lease, reason) : 0;
+    const unfetched = byGuest ? this.end(lease, reason) : 0;
     if (final) this.holds.drop(pool);
     return { takenBack: byGuest, unfetched };
   }
@@ -174,7 +215,7 @@ export class Leases {
   /** Ends all leases: the NIC stops. */
   close(): void {
     this.holds.close();
-    for (const lease of [...this.#leases.values()]) this.#end(lease, "the NIC stops");
+    for (const lease of [...this.#leases.values()]) this.end(lease, "the NIC stops");
   }
 
   // What a lease's owner asks --------------------------------------------------------------------------------
@@ -192,10 +233,21 @@ export class Leases {
     if (this.#leases.get(lease.pool) !== lease) {
       throw new DeviceRefusal("revoked", `vf ${poolName(lease.pool)} is no longer yours`);
     }
+    const value = this.#serve(lease, request, fds, reply);
+    noteRequest(this.#mirror, lease, request);
+    return value;
+  }
+
+  #serve(
+    lease: Lease,
+    request: LeaseRequest,
+    fds: Fd[],
+    reply: number[],
+  ): Record<string, unknown> | Promise<Record<string, unknown>> {
     switch (request.op) {
       case "detach":
         lease.onEnded = () => {};
-        this.#end(lease, request.reason);
+        this.end(lease, request.reason);
         return {};
       case "region":
         reply.push(lease.registers());
@@ -206,81 +258,38 @@ export class Leases {
         this.#engine.between(() => {});
         return {};
       case "dmaSet":
-        this.#tenants.setMemory(lease, request, fds);
+        this.tenants.setMemory(lease, request, fds);
         return {};
       case "dmaMap":
         if (!fds[0]) throw new DeviceRefusal("fd-count", "dmaMap needs a descriptor");
-        this.#tenants.mapMemory(lease, request, fds[0]);
+        this.tenants.mapMemory(lease, request, fds[0]);
         return {};
       case "dmaUnmap":
-        this.#tenants.unmapMemory(lease, request);
+        this.tenants.unmapMemory(lease, request);
         return {};
       case "queueStart":
-        this.#startQueue(lease, request, fds);
+        startQueue({ tenants: this.tenants, policies: this.policies }, lease, request, fds);
         return {};
       case "queueStop":
-        return { base: this.#tenants.stopQueue(lease, request.index) };
+        return { base: this.tenants.stopQueue(lease, request.index) };
       case "queueCall":
-        this.#tenants.setCall(lease, request.index, request.call ? fds[0] : undefined);
+        this.tenants.setCall(lease, request.index, request.call ? fds[0] : undefined);
         if (request.call) fds.shift();
         return {};
       case "queueOffloads":
-        this.#tenants.setOffloads(lease, request.index, request.features);
+        this.tenants.setOffloads(lease, request.index, request.features);
         return {};
       case "logStart":
       case "logStop":
       case "logWritten":
       case "queueLog":
-        return this.#serveLog(lease, request, fds);
+        return serveLog(this.tenants, lease, request, fds);
     }
-  }
-
-  /** The dirty log is for those who move the guest; one that drives its VF itself leaves it before it moves. */
-  #serveLog(
-    lease: Lease,
-    request: LogRequest,
-    fds: readonly Fd[],
-  ): Record<string, unknown> {
-    if (lease.byGuest) throw new DeviceRefusal("not-allowed", "a guest leaves its VF before it moves");
-    return this.#tenants.serveLog(lease, request, fds);
   }
 
   /** Ends the hold with which the VF came to this owner; a guest has no say in any other. */
   async #endHold({ pool, byGuest, hold }: Lease): Promise<Record<string, unknown>> {
-    if (!byGuest || this.holds.of(pool) === hold) await this.holds.end(pool);
+    if (!byGuest || this.holds.of(pool)?.id === hold?.id) await this.holds.end(pool);
     return {};
-  }
-
-  /**
-   * Starts a queue. After a take-over it goes on where it was, whatever the new owner believes: the queue went on after
-   * the old one had died.
-   */
-  #startQueue(lease: Lease, request: Ask<"queueStart">, fds: Fd[]): void {
-    const wanted = [request.kick, request.call].filter((there) => there).length;
-    if (fds.length !== wanted) {
-      throw new DeviceRefusal("fd-count", `queueStart announced ${wanted} descriptors and brought ${fds.length}`);
-    }
-    if (request.flavour === "advanced" && !lease.queues.hasRegisters) {
-      throw new DeviceRefusal("no-registers", "an advanced queue needs doorbells: ask for region registers first");
-    }
-    if (request.flavour === "advanced" && lease.log.isOn) {
-      throw new DeviceRefusal("not-logged", "the guest moves, and writes into advanced rings are not logged");
-    }
-    // Emulated mode is the hypervisor's own driver; a guest finds the hardware that the PF presents to it.
-    const hardware = this.policies[lease.pool]?.hardware ?? "any";
-    const flavour = request.flavour === "advanced" ? "advanced" : "virtio";
-    if (lease.mode === "passthrough" && hardware !== "any" && hardware !== flavour) {
-      throw new DeviceRefusal("wrong-hardware", `vf ${lease.pool} presents ${hardware} rings, not ${flavour} ones`);
-    }
-    const ring = ringName(request.index, request.desc);
-    // A split ring says itself where it is, and an advanced one's driver has died with its memory.
-    const kept = request.flavour === "packed" ? lease.inherited.get(ring) : undefined;
-    const kick = request.kick ? fds[0] : undefined;
-    const call = request.call ? fds[request.kick ? 1 : 0] : undefined;
-    // It may be another guest's, or its driver may have begun it anew: then it does not bear the old position out.
-    this.#tenants.startQueue(lease, { ...request, ...(kept === undefined ? {} : { kept }) }, [kick, call]);
-    // The queue owns them now.
-    fds.length = 0;
-    lease.inherited.delete(ring);
   }
 }

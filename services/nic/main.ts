@@ -11,17 +11,19 @@ import {
   log,
   parseListen,
   runService,
-  serve,
   shareSocket,
+  tell,
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
-import { Reactor } from "../../shared/os/mod.ts";
+import type { Channel } from "../../shared/device/mod.ts";
+import { Reactor, UnixListener } from "../../shared/os/mod.ts";
 import { nicApi } from "./api.ts";
-import { DeviceServer } from "./device.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
+import { NicProcess } from "./process.ts";
+import { findActive } from "./standby/follower.ts";
 import { Uplinks } from "./uplinks.ts";
 
 const options = limitCommand(accessCommand(new Command("nic")), true)
@@ -29,6 +31,7 @@ const options = limitCommand(accessCommand(new Command("nic")), true)
   .option("--listen <host:port>", "control API", parseListen, parseListen("127.0.0.1:8083"))
   .requiredOption("--socket <path>", "device socket to serve, for the hypervisor's own services")
   .option("--guest-socket <path>", "device socket for guests, which attach with one-time tokens")
+  .option("--standby-socket <path>", "where two processes of the NIC meet: who comes second stands by for the first")
   .option("--socket-group <gid>", "group that may connect to the sockets", wholeNumber(0, 2 ** 32 - 2))
   .option("--engine-cpus <list>", "CPUs of the engine's worker", cpuList, [])
   .option("--spin-us <n>", "poll this long without work before sleeping (default: adaptive)", wholeNumber(0, 1_000_000))
@@ -38,6 +41,7 @@ const options = limitCommand(accessCommand(new Command("nic")), true)
     AccessOptions & Required<LimitOptions> & {
       socket: string;
       guestSocket?: string;
+      standbySocket?: string;
       socketGroup?: number;
       engineCpus: number[];
       spinUs?: number;
@@ -45,41 +49,43 @@ const options = limitCommand(accessCommand(new Command("nic")), true)
     }
   >();
 
+/** The process of the NIC that runs, if one does; else the place where those come who stand by for this one. */
+function claim(path: string | undefined, reactor: Reactor): { active?: Channel; standbys?: UnixListener } {
+  if (path === undefined) return {};
+  const active = findActive(path, reactor);
+  return active ? { active } : { standbys: UnixListener.listen(path, "seqpacket", reactor) };
+}
+
 await runService("nic", async () => {
   const access = accessOf(options);
   const reactor = new Reactor();
-  const engine = await Engine.start<NicExports>({ module: "engine", cpus: options.engineCpus, spinUs: options.spinUs });
+  const { active, standbys } = claim(options.standbySocket, reactor);
+  const { engineCpus: cpus, spinUs, socket, guestSocket, standbySocket, socketGroup, listen } = options;
+  const engine = await Engine.start<NicExports>({ module: "engine", cpus, spinUs, standsBy: active !== undefined });
+  const nic = new Nic(engine, { ...limitsOf(options), graceMs: options.graceMs });
   const died = Promise.withResolvers<void>();
-  engine.onDeath = (reason) => died.reject(new Error(`the engine died: ${reason}`));
-  const nic = new Nic(engine, {
-    ...limitsOf(options),
-    graceMs: options.graceMs,
-  });
+  engine.onDeath = (reason) => {
+    tell("error", `nic: the engine died: ${reason}`);
+    // Nothing here is worth keeping: whoever stands by goes on.
+    if (nic.standby.state === "ready") Deno.exit(1);
+    died.reject(new Error("the engine died"));
+  };
   nic.subscribe((event) => {
     if (event.type === "queue-error") log("warn", "nic", `vf ${event.pool} queue ${event.index}: ${event.reason}`);
   });
-  const uplinks = new Uplinks({ nic, deviceSocket: options.socket, reactor });
-  const server = serve(nicApi(nic, uplinks, access), options.listen);
-  const devices = [new DeviceServer(nic, options.socket, reactor, false)];
-  if (options.guestSocket) devices.push(new DeviceServer(nic, options.guestSocket, reactor, true));
-  const { socketGroup } = options;
-  if (socketGroup !== undefined) {
-    shareSocket(options.socket, socketGroup);
-    if (options.guestSocket) shareSocket(options.guestSocket, socketGroup);
+  const uplinks = new Uplinks({ nic, deviceSocket: socket, reactor });
+  const api = nicApi(nic, uplinks, access);
+  const process = new NicProcess({ nic, uplinks, api, reactor, listen, socket, guestSocket, standbySocket });
+  let following: Promise<void> | undefined;
+  if (active) ({ ended: following } = await process.standBy(active));
+  else process.drive(standbys);
+  if (socketGroup !== undefined && !active) {
+    shareSocket(socket, socketGroup);
+    if (guestSocket) shareSocket(guestSocket, socketGroup);
   }
   return {
-    info: {
-      api: urlOf(server.addr),
-      socket: options.socket,
-      guarded: engine.guarded,
-    },
-    ended: died.promise,
-    async close() {
-      await uplinks.close();
-      await Promise.all(devices.map((device) => device.close()));
-      await nic.close();
-      await reactor.close();
-      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
-    },
+    info: { api: urlOf(process.address), socket, guarded: engine.guarded, standsBy: active !== undefined },
+    ended: Promise.race([died.promise, ...(following ? [following] : [])]),
+    close: () => process.close(),
   };
 });

@@ -14,14 +14,8 @@ import {
   POOL_PF,
   POOL_UPLINK,
 } from "../../shared/layout/nic.ts";
-import {
-  type Attached,
-  type DeviceEvent,
-  DeviceRefusal,
-  type PoolName,
-  type Request,
-} from "../../shared/device/mod.ts";
-import { monotonicNs } from "../../shared/os/mod.ts";
+import { type Attached, DeviceRefusal, type PoolName, type Request } from "../../shared/device/mod.ts";
+import { type Fd, monotonicNs } from "../../shared/os/mod.ts";
 import {
   type EngineState,
   type HoldGrant,
@@ -33,30 +27,19 @@ import {
   type TakenBack,
   uplinkMac,
 } from "../../shared/api/nic.ts";
-import { COALESCE_ADAPTIVE, coalesceOf, isLinkUp, MTU_DEFAULT, untaggedVlan } from "../../shared/api/vf.ts";
+import { untaggedVlan } from "../../shared/api/vf.ts";
 import { announce, Captures, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
-import type { Lease } from "./lease.ts";
+import type { Lease, LeaseConnection } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
+import { Mirror } from "./standby/mirror.ts";
+import type { Inherited } from "./standby/inherited.ts";
+import { noteProgramme } from "./standby/notes.ts";
+import { type VfsEvent, vfsEvent } from "./vfs_event.ts";
 
 const AGE_PERIOD_MS = 30_000;
 /** How often spoofed frames are told of, as PF drivers do: a flood of them is one event. */
 const SPOOF_PERIOD_MS = 2000;
-
-type VfsEvent = Extract<DeviceEvent, { event: "vfs" }>;
-
-/** What of a programme the VFs' guests see beside frames. */
-function vfsEvent(programme: Programme | undefined): VfsEvent {
-  const { vfs = [], link = "down", pfMac = "00:00:00:00:00:00" } = programme ?? {};
-  return {
-    event: "vfs",
-    links: vfs.map((policy) => ({
-      ...{ mac: policy.mac, mtu: policy.mtu, coalesce: coalesceOf(policy) },
-      up: isLinkUp(policy.linkState, link),
-    })),
-    uplink: { mac: uplinkMac(pfMac), up: link === "up", mtu: MTU_DEFAULT, coalesce: COALESCE_ADAPTIVE },
-  };
-}
 
 /** Everything the NIC knows and can do. */
 export class Nic {
@@ -64,9 +47,12 @@ export class Nic {
   readonly pools: Pools;
   readonly leases: Leases;
   readonly captures: Captures;
-  readonly instance: string = crypto.randomUUID();
+  /** What a standby is told. */
+  readonly mirror: Mirror;
+  #instance: string = crypto.randomUUID();
+  #programme: Programme | undefined;
   readonly #listeners = new Set<(event: NicEvent) => void>();
-  readonly #vfWatchers = new Set<(vfs: VfsEvent) => void>();
+  readonly #vfWatchers = new Map<(vfs: VfsEvent) => void, LeaseConnection>();
   #vfs: VfsEvent = vfsEvent(undefined);
   readonly #ageTimer: ReturnType<typeof setInterval>;
   readonly #spoofTimer: ReturnType<typeof setInterval>;
@@ -77,11 +63,12 @@ export class Nic {
     this.engine = engine;
     this.pools = new Pools(engine);
     this.captures = new Captures(engine);
+    this.mirror = new Mirror(engine.view);
     this.leases = new Leases(engine, options, {
       attached: (pool, owner) => this.tell({ type: "attached", pool: poolName(pool), owner }),
       detached: (pool, reason) => this.tell({ type: "detached", pool: poolName(pool), reason }),
       queueError: (pool, index, reason) => this.tell({ type: "queue-error", pool: poolName(pool), index, reason }),
-    });
+    }, this.mirror);
     this.#ageTimer = setInterval(() => this.pools.age(monotonicNs()), AGE_PERIOD_MS);
     this.#spoofTimer = setInterval(() => this.#tellSpoofed(), SPOOF_PERIOD_MS);
   }
@@ -94,11 +81,19 @@ export class Nic {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Calls `watcher` with the VFs' links, now and at every change, until the returned function is called. */
-  watchVfs(watcher: (vfs: VfsEvent) => void): () => void {
-    this.#vfWatchers.add(watcher);
+  /**
+   * Calls `watcher` with the VFs' links, now and at every change, until the returned function is called. `connection`:
+   * whose it is.
+   */
+  watchVfs(watcher: (vfs: VfsEvent) => void, connection: LeaseConnection): () => void {
+    this.#vfWatchers.set(watcher, connection);
     watcher(this.#vfs);
     return () => this.#vfWatchers.delete(watcher);
+  }
+
+  /** The connections of those who watch the VFs. */
+  get watchers(): Iterable<LeaseConnection> {
+    return this.#vfWatchers.values();
   }
 
   /** Tells which VFs have spoofed since it was last told, at most once a period each. */
@@ -136,10 +131,41 @@ export class Nic {
       if (old && untaggedVlan(old) !== untaggedVlan(policy)) this.leases.discardWaiting(vf);
     }
     this.leases.policies = next.vfs;
+    this.#programme = next;
+    noteProgramme(this.mirror, next);
     const vfs = vfsEvent(next);
     if (JSON.stringify(vfs) === JSON.stringify(this.#vfs)) return;
     this.#vfs = vfs;
-    for (const watcher of this.#vfWatchers) watcher(vfs);
+    for (const watcher of this.#vfWatchers.keys()) watcher(vfs);
+  }
+
+  /** What the PF has set, `undefined` before it has spoken. */
+  get programme(): Programme | undefined {
+    return this.#programme;
+  }
+
+  /** Changes when the NIC has to be programmed anew. */
+  get instance(): string {
+    return this.#instance;
+  }
+
+  /** Whether a standby stands ready. */
+  get standby(): NicState["standby"] {
+    return this.mirror.standby;
+  }
+
+  /**
+   * Goes on in place of the process for which this one stood by, whose engine's state is in the file `state`: with the
+   * same queues, where they are.
+   */
+  takeOver(instance: string, state: Fd, inherited: Inherited): void {
+    this.#instance = instance;
+    let broken: Lease[] = [];
+    this.engine.takeOver(state, (wasChanging) => {
+      this.pools.takeOver(wasChanging);
+      broken = this.leases.takeOver(inherited);
+    });
+    for (const lease of broken) this.leases.end(lease, "the NIC died while it wrote to the VF's ring");
   }
 
   /** The address of whoever drives a pool, if the PF has set one. */
@@ -252,6 +278,7 @@ export class Nic {
   state(): Omit<NicState, "uplinks"> {
     return {
       instance: this.instance,
+      standby: this.standby,
       programmed: this.pools.programme !== undefined,
       engine: this.#engineState(),
       vfs: Array.from({ length: this.pools.vfCount }, (_, vf) => this.#poolState(vf)),

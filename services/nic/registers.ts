@@ -12,12 +12,18 @@ export class RegisterPage {
   readonly #arena: Arena;
   readonly #offset: number;
 
-  constructor(arena: Arena, pool: number) {
+  /** `before`: the page of an engine for which this process stands by, in place of a new one. */
+  constructor(arena: Arena, pool: number, before?: Fd) {
     this.#arena = arena;
     this.#offset = REGISTER_PAGES + pool * ADV_PAGE_BYTES;
-    this.fd = createMemfd(`ringfabric-registers-${pool}`, ADV_PAGE_BYTES);
-    sealSize(this.fd.number);
-    arena.mapOwn(this.#offset, this.fd.number, ADV_PAGE_BYTES);
+    this.fd = before ?? createMemfd(`ringfabric-registers-${pool}`, ADV_PAGE_BYTES);
+    if (!before) sealSize(this.fd.number);
+    this.map();
+  }
+
+  /** Maps the page over the arena: once more, when the engine's whole state has been replaced. */
+  map(): void {
+    this.#arena.mapOwn(this.#offset, this.fd.number, ADV_PAGE_BYTES);
   }
 
   /** Takes the page out of the arena; no queue uses it any more. */

@@ -17,7 +17,7 @@ const HOLD_MS = 3000;
 
 /** What uplinks need. */
 export interface UplinksParts {
-  nic: Pick<Nic, "hold" | "release" | "macOf" | "tell">;
+  nic: Pick<Nic, "hold" | "release" | "macOf" | "tell" | "mirror">;
   deviceSocket: string;
   reactor: Reactor;
   /** One call of the kernel for each frame, whether there is io_uring or not. */
@@ -65,9 +65,31 @@ export class Uplinks {
       const { state } = uplink;
       if (state.spec.kind === "none") this.#uplinks.delete(pool);
       else this.#uplinks.set(pool, uplink);
+      this.#parts.nic.mirror.note({ kind: "uplink", pool, spec: state.spec });
       this.#tell();
       return state;
     });
+  }
+
+  /** What is wanted behind each pool. */
+  get specs(): [PoolName, UplinkSpec][] {
+    return [...this.#uplinks].map(([pool, uplink]) => [pool, uplink.state.spec]);
+  }
+
+  /**
+   * Puts behind the pools what was there in a process that has ended, and tries it until it can be. What comes for a pool
+   * meanwhile is held.
+   */
+  async takeOver(specs: Iterable<[PoolName, UplinkSpec]>): Promise<void> {
+    const { nic } = this.#parts;
+    await Promise.all([...specs].map(async ([pool, spec]) => {
+      nic.hold(pool, HOLD_MS);
+      try {
+        await this.set(pool, spec, true);
+      } finally {
+        await nic.release(pool);
+      }
+    }));
   }
 
   #make(pool: PoolName): Uplink {

@@ -106,6 +106,11 @@ export class Metrics {
       new Counter({ name: `ringfabric_${name}`, help, registers }).inc(read(state.engine));
     }
     gauge("engine_busy_ratio", "Share of time spent on frames since the scrape before", this.#busyRatio(state));
+    gauge(
+      "nic_standby_ready",
+      "Whether a process takes over if the NIC's dies",
+      state.standby.state === "ready" ? 1 : 0,
+    );
     gauge("filters", "Entries of the filter table", state.engine.filters);
     gauge("arena_free_bytes", "Room for more guest memory", state.engine.arenaFreeBytes);
 

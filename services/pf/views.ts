@@ -80,6 +80,6 @@ export function nicView(settings: Settings, carrier: NicView["carrier"], seen: S
       attached: state?.uplink.attached ?? null,
       counters: state?.uplink.counters ?? null,
     },
-    ...(state ? { engine: state.engine } : {}),
+    ...(state ? { engine: state.engine, standby: state.standby } : {}),
   };
 }

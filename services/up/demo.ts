@@ -128,6 +128,7 @@ try {
     trust: [],
     sealedOnly: false,
     json: true,
+    standby: true,
     token: true,
   };
   await new Supervisor(options).run(async (fabric) => {

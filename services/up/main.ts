@@ -119,6 +119,10 @@ const command = limitCommand(new Command("up"), false)
     "µs that the engines poll without work before they sleep (default: the NIC adapts; 0 with more guests than CPUs)",
     wholeNumber(0, 1_000_000),
   )
+  .option(
+    "--no-standby",
+    "no second process that takes over when the NIC's dies: its guests wait for a new one instead",
+  )
   .option("--no-token", "let everybody in who reaches an API: every user and web page of this machine")
   .option("--json", "one line of JSON when ready, for programs", false)
   .parse();

@@ -23,6 +23,8 @@ export interface Options extends LimitOptions {
   engineCpus?: string;
   spinUs?: number;
   json: boolean;
+  /** False: no second process stands by for the NIC. */
+  standby: boolean;
   /** False: everybody who reaches an API may ask everything. */
   token: boolean;
 }

@@ -14,7 +14,7 @@ export const GUESTS = 10;
 const UPS_FILES = ["token", "access.json", "fabric.json", "up.lock"];
 /** What each service has in the run directory, beside ports' sockets. */
 const OWN_FILES = {
-  nic: ["nic.sock", "passthrough.sock"],
+  nic: ["nic.sock", "passthrough.sock", "nic-standby.sock"],
   pf: ["pf.sqlite", "pf.sqlite-journal"],
   vhost: ["vhost-ports.json"],
   vf: ["plugins"],

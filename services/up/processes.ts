@@ -32,6 +32,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
         ...access,
         ...["--listen", places.listen(NIC), "--socket", `${runDir}/nic.sock`],
         ...["--guest-socket", `${runDir}/passthrough.sock`],
+        ...optional("--standby-socket", options.standby ? `${runDir}/nic-standby.sock` : undefined),
         ...optional("--engine-cpus", options.engineCpus),
         ...optional("--spin-us", spinUs),
         ...limitArguments(options),

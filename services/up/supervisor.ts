@@ -103,6 +103,7 @@ export class Supervisor {
         this.#progress.stop();
         await onReady({ ...fabric, tookMs: performance.now() - started });
         await tellSystemd("--ready", `--status=${fabric.vfs.length} VFs, ${fabric.api}`);
+        if (this.#options.standby) this.#startStandby();
         for (const child of this.#children) child.failed.catch((error) => failed.reject(error));
         await stop.promise;
       };
@@ -154,6 +155,16 @@ export class Supervisor {
     return { api, vfs, guests, uplink, token };
   }
 
+  /** Starts a second process of the NIC. Which of both drives the fabric is theirs to settle: whoever comes second waits. */
+  #startStandby(): void {
+    const [nic] = this.#children;
+    if (!nic) return;
+    const standby = this.#child(nic.spec);
+    this.#children.push(standby);
+    standby.tell();
+    standby.ready.catch((error) => log("warn", "up", `no process stands by for the NIC: ${error.message}`));
+  }
+
   /** Puts behind the fabric what was asked for, if anything was; answers what is there. */
   async #setUplink(client: Client): Promise<UplinkView> {
     const { uplink } = client.api.v1.nic;
@@ -191,10 +202,11 @@ export class Supervisor {
   /** Guests go first and the NIC last: nobody is to see go what it needs. */
   async #stopAll(): Promise<void> {
     const isGuest = ({ spec }: Child) => spec.name.startsWith("guest ");
-    const [nic, ...others] = this.#children;
-    await Promise.all(others.filter(isGuest).map((guest) => guest.stop()));
-    await Promise.all(others.filter((child) => !isGuest(child)).map((child) => child.stop()));
-    await nic?.stop();
+    const isNic = ({ spec }: Child) => spec.name === "nic";
+    const all = this.#children;
+    await Promise.all(all.filter(isGuest).map((guest) => guest.stop()));
+    await Promise.all(all.filter((child) => !isGuest(child) && !isNic(child)).map((child) => child.stop()));
+    await Promise.all(all.filter(isNic).map((nic) => nic.stop()));
   }
 }
 

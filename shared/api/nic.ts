@@ -126,10 +126,20 @@ export const EngineState = z.object({
 }).openapi("EngineState");
 export type EngineState = z.output<typeof EngineState>;
 
+/** Whether another process takes over if the NIC's dies. */
+export const StandbyState = z.object({
+  state: z.enum(["none", "syncing", "ready"]).openapi({
+    description: "none: no process stands by; syncing: one is being told what there is; ready: it takes over at once",
+  }),
+  pid: z.int().optional().openapi({ description: "The process that stands by, as it names itself" }),
+}).openapi("Standby");
+export type StandbyState = z.output<typeof StandbyState>;
+
 /** What `GET /api/v1/state` answers. */
 export const NicState = z.object({
   /** Changes when the NIC restarts and has to be programmed anew. */
   instance: z.string(),
+  standby: StandbyState,
   programmed: z.boolean(),
   engine: EngineState,
   vfs: z.array(PoolState),

@@ -1,6 +1,6 @@
 /** What the PF's API shows and takes: VFs, vports, the NIC. */
 import { z } from "@hono/zod-openapi";
-import { EngineState, Filter, Limits, QueueState, uplinkVlansShape } from "./nic.ts";
+import { EngineState, Filter, Limits, QueueState, StandbyState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
 import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
@@ -84,6 +84,7 @@ export const NicView = z.object({
     counters: z.record(z.string(), z.int()).nullable(),
   }),
   engine: EngineState.optional(),
+  standby: StandbyState.optional().openapi({ description: "Whether another process takes over if the NIC's dies" }),
 }).openapi("Nic");
 export type NicView = z.output<typeof NicView>;
 

@@ -56,7 +56,7 @@ export async function runService(name: string, start: () => Promise<RunningServi
     tell("error", `${name}: ${oneLine(error)}`);
     Deno.exit(1);
   }
-  service.ended?.catch((error) => {
+  service.ended?.then(() => stop.resolve(0), (error) => {
     tell("error", `${name}: ${oneLine(error)}`);
     stop.resolve(1);
   });

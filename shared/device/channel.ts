@@ -31,8 +31,17 @@ export class Channel implements Disposable {
 
   /** The next message; `undefined` at the end of the connection. Throws on a message that is not msgpack. */
   async receive(): Promise<Packet | undefined> {
-    let got = this.socket.tryReceive(BUFFER);
-    for (; !got; got = this.socket.tryReceive(BUFFER)) await this.socket.readable();
+    for (;;) {
+      const got = this.tryReceive();
+      if (got !== "nothing") return got;
+      await this.socket.readable();
+    }
+  }
+
+  /** As `receive`, without waiting. */
+  tryReceive(): Packet | undefined | "nothing" {
+    const got = this.socket.tryReceive(BUFFER);
+    if (!got) return "nothing";
     const { bytes, fds } = got;
     if (bytes === 0) {
       // An empty packet may bring descriptors too.
@@ -49,11 +58,12 @@ export class Channel implements Disposable {
 
   /** Sends one message; the descriptors stay the caller's. */
   send(message: unknown, fds: readonly number[] = []): void {
-    const bytes = new Uint8Array(packr.pack(message));
-    if (bytes.byteLength > MESSAGE_BYTES_MAX) {
-      throw new Error(`Cannot send a device message of ${bytes.byteLength} bytes: at most ${MESSAGE_BYTES_MAX}`);
-    }
-    this.socket.send(bytes, fds);
+    this.socket.send(packed(message), fds);
+  }
+
+  /** As `send`; false, with nothing sent, if the other end has not read what came before. */
+  trySend(message: unknown, fds: readonly number[] = []): boolean {
+    return this.socket.trySend(packed(message), fds);
   }
 
   close(): void {
@@ -63,4 +73,12 @@ export class Channel implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+function packed(message: unknown): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(packr.pack(message));
+  if (bytes.byteLength > MESSAGE_BYTES_MAX) {
+    throw new Error(`Cannot send a device message of ${bytes.byteLength} bytes: at most ${MESSAGE_BYTES_MAX}`);
+  }
+  return bytes;
 }

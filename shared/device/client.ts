@@ -9,13 +9,19 @@ interface Answer {
   fds: Fd[];
 }
 
+/** A request that has not been answered. */
+interface Waiter extends PromiseWithResolvers<Answer> {
+  message: Record<string, unknown>;
+  fds: readonly number[];
+}
+
 /** A connection to the NIC: one VF's lease, or a watcher. */
 export class DeviceClient implements Disposable {
   onEvent: (event: DeviceEvent) => void = () => {};
   /** Resolves when the connection has ended, whoever ended it. */
   readonly closed: Promise<void>;
   readonly #channel: Channel;
-  readonly #waiting = new Map<number, PromiseWithResolvers<Answer>>();
+  readonly #waiting = new Map<number, Waiter>();
   #next = 1;
 
   private constructor(channel: Channel) {
@@ -36,6 +42,7 @@ export class DeviceClient implements Disposable {
         const message = packet.message as Reply | DeviceEvent;
         if ("event" in message) {
           closeAll(packet.fds);
+          if (message.event === "tookOver") this.#askAgain();
           this.onEvent(message);
         } else this.#settle(message, packet.fds);
       }
@@ -78,15 +85,27 @@ export class DeviceClient implements Disposable {
 
   #ask(body: RequestInput, fds: readonly number[]): Promise<Answer> {
     const id = this.#next++;
-    const waiter = Promise.withResolvers<Answer>();
+    const waiter = { ...Promise.withResolvers<Answer>(), message: { id, ...body }, fds };
     this.#waiting.set(id, waiter);
+    this.#send(id, waiter);
+    return waiter.promise;
+  }
+
+  #send(id: number, { message, fds, reject }: Waiter): void {
     try {
-      this.#channel.send({ id, ...body }, fds);
+      this.#channel.send(message, fds);
     } catch (cause) {
       this.#waiting.delete(id);
-      waiter.reject(new DeviceRefusal("nic-gone", `the NIC cannot be reached: ${(cause as Error).message}`));
+      reject(new DeviceRefusal("nic-gone", `the NIC cannot be reached: ${(cause as Error).message}`));
     }
-    return waiter.promise;
+  }
+
+  /**
+   * The process that answered has ended, and another one has its connections. It answers what was asked last once more if
+   * that was done, and does what was not; a number that it has answered already it answers the same way.
+   */
+  #askAgain(): void {
+    for (const [id, waiter] of this.#waiting) this.#send(id, waiter);
   }
 
   close(): void {

@@ -163,7 +163,9 @@ export interface VfLink {
 export type DeviceEvent =
   | { event: "vfs"; links: VfLink[]; uplink: VfLink }
   | { event: "queueError"; index: number; reason: string }
-  | { event: "revoked"; reason: string };
+  | { event: "revoked"; reason: string }
+  /** The NIC's process has died, and the one that stood by for it serves this connection: ask again what is unanswered. */
+  | { event: "tookOver" };
 
 /** Reply to `attach`. */
 export interface Attached {

@@ -21,11 +21,29 @@ export class DirtyLog {
   readonly #view: DataView;
   readonly #at: number;
   #mapped: (MappedFile & { size: number }) | undefined;
+  /** Where it is, for whoever stands by for this engine. */
+  #there: (LogPlace & { file: Fd }) | undefined;
 
   constructor(arena: Arena, pool: number) {
     this.#arena = arena;
     this.#view = new DataView(arena.buffer);
     this.#at = POOLS + pool * POOL_STRIDE;
+  }
+
+  /** The file that it is in, and where there. It stays the log's. */
+  get there(): (LogPlace & { file: Fd }) | undefined {
+    return this.#there;
+  }
+
+  /** Says where its file is, which is kept; or that there is none. */
+  keep(place: LogPlace | undefined, file: Fd | undefined): void {
+    this.#there?.file.close();
+    this.#there = place && file && { offset: place.offset, size: place.size, file: file.duplicate() };
+  }
+
+  /** Writes where it is, in the memory of an engine with which this one goes on. The engine stands still. */
+  write(): void {
+    this.put(this.#mapped, this.#mapped?.size ?? 0);
   }
 
   get isOn(): boolean {

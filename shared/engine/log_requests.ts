@@ -13,7 +13,7 @@ import { flavourOf } from "./queue_state.ts";
 export type LogRequest = Extract<Request, { op: "logStart" | "logStop" | "logWritten" | "queueLog" }>;
 
 /** A pool, as its dirty log needs it. */
-interface LoggedPool {
+export interface LoggedPool {
   readonly pool: number;
   readonly domain: Domain;
   readonly log: DirtyLog;
@@ -33,6 +33,7 @@ export function serveLog(engine: Engine, tenant: LoggedPool, request: LogRequest
         setLogged(engine, queues, false);
         return log.put(undefined, 0);
       });
+      log.keep(undefined, undefined);
       if (window) engine.arena.release(window);
       return;
     }
@@ -64,10 +65,13 @@ function startLog(
     return window;
   });
   if (before) engine.arena.release(before);
+  log.keep(request, fd);
 }
 
 /** Has what is written for all running queues logged from now on, or no longer. The engine stands still. */
-function setLogged({ view, wasm }: Engine, { pointers }: Queues, on: boolean): void {
+export function setLogged({ view, wasm, standsBy }: Engine, { pointers }: Queues, on: boolean): void {
+  // The other engine does.
+  if (standsBy) return;
   for (const at of pointers) {
     view.setUint32(at + Q_FLAGS, view.getUint32(at + Q_FLAGS, true) & ~QUEUE_F_LOG | (on ? QUEUE_F_LOG : 0), true);
     if (on) wasm.logRings(at);

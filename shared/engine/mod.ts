@@ -12,6 +12,7 @@ export { QUEUE_FEATURES } from "./queue_request.ts";
 export { QUEUE_REASONS, type QueueState } from "./queue_state.ts";
 export * from "./queues.ts";
 export * from "./limits.ts";
+export type { LogPlace } from "./dirty_log.ts";
 export type { LogRequest } from "./log_requests.ts";
 export type { DomainLimits } from "./regions.ts";
 export { lastBatch } from "./take_over.ts";

@@ -69,11 +69,10 @@ export class Queues {
     this.writeLists();
   }
 
-  /** Those that run, in their order, for whoever stands by for this engine. */
+  /** Those that run, in their order. */
   get running(): readonly RunningQueue[] {
     return this.#sorted();
   }
-
   /** Arena offsets of running queues: of all, of those that receive, of those that send. */
   get pointers(): number[] {
     return this.#sorted().map(({ pointer }) => pointer);

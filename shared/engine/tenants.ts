@@ -15,7 +15,7 @@ import { Refusals, type RingQuotas, ringQuotas, type TenantLimits } from "./limi
 import { type LogRequest, serveLog } from "./log_requests.ts";
 import { BUFFER_BYTES, buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
 import { windowBytes } from "./regions.ts";
-import { adoptQueues, clearPlaces, lastBatch } from "./take_over.ts";
+import { adoptPools, type PoolBuffers } from "./take_over.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
 
@@ -96,6 +96,7 @@ export class Tenants {
       return tenant.log.put(undefined, 0);
     });
     if (log) this.#engine.arena.release(log);
+    tenant.log.keep(undefined, undefined);
     for (const key of this.#reported) if (key.startsWith(`${tenant.pool}.`)) this.#reported.delete(key);
     afterwards?.();
   }
@@ -104,18 +105,8 @@ export class Tenants {
    * Goes on with the tenants of an engine that has ended, which this one was told of while it stood by. `buffers`: their
    * packet buffers, by pool. Answers those whose driver has to begin anew. The engine stands still.
    */
-  takeOver(buffers: ReadonlyMap<number, { count: number; file: Fd }>): Tenant[] {
-    const { view } = this.#engine;
-    clearPlaces(view);
-    const batch = lastBatch(view);
-    const broken: Tenant[] = [];
-    for (const tenant of this.#tenants.values()) {
-      tenant.domain.write();
-      if (!adoptQueues(this.#engine, tenant.queues.running)) broken.push(tenant);
-      tenant.queues.writeLists();
-      const buffer = buffers.get(tenant.pool);
-      if (buffer) tenant.queues.buffer.takeOver(buffer.count, { ...batch, file: buffer.file });
-    }
+  takeOver(buffers: PoolBuffers): Tenant[] {
+    const broken = adoptPools(this.#engine, [...this.#tenants.values()], buffers);
     this.writeActive();
     return broken;
   }

@@ -25,7 +25,7 @@ for (const within of ["elsewhere", "in the checkout"] as const) {
     const runDir = await Deno.makeTempDir({ prefix: "ringfabric-", ...(dir ? { dir } : {}) });
     const places = new Places({
       ...{ runDir, host: "127.0.0.1", port: 8080, trust: [], guests: 0, guestArgs: [], shells: [] },
-      ...{ sealedOnly: false, json: false, token: true },
+      ...{ sealedOnly: false, json: false, standby: true, token: true },
     });
     try {
       for (const [name, { write, readOnly = [] }] of Object.entries(EXPECTED)) {

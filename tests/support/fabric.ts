@@ -45,7 +45,8 @@ export class TestFabric implements AsyncDisposable {
     this.port = port;
   }
 
-  /** Starts one and waits until it is ready; `root` is the checkout that it is started from, `env` adds to its environment. */
+  /** Starts one and waits until it is ready; `root` is the checkout that it is started from, `env` adds to its environment. With
+   * `--standby` among the arguments, a second process of the NIC stands by. */
   static async start(
     vfs: number,
     args: string[] = [],
@@ -61,7 +62,9 @@ export class TestFabric implements AsyncDisposable {
       "services/up/main.ts",
       "--json",
       ...["--vfs", String(vfs), "--port", String(port), "--run-dir", runDir],
-      ...args,
+      // A second process of the NIC is a matter of its own tests.
+      ...(args.includes("--standby") ? [] : ["--no-standby"]),
+      ...args.filter((arg) => arg !== "--standby"),
     ], { cwd: root, env });
     try {
       const [line] = await process.expect(/^\{.*\}$/m, 30_000);

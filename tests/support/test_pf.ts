@@ -160,7 +160,15 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     const vfs = Array.from({ length: count }, (_, vf) => ({ ...IDLE_POOL, ...this.pools.get(vf) }));
     const pool = (name: "pf" | "uplink") => ({ ...IDLE_POOL, ...this.pools.get(name) });
     return Promise.resolve({
-      ...{ instance: "test", programmed: true, engine: ENGINE, vfs, pf: pool("pf"), uplink: pool("uplink") },
+      ...{
+        instance: "test",
+        standby: { state: "none" as const },
+        programmed: true,
+        engine: ENGINE,
+        vfs,
+        pf: pool("pf"),
+        uplink: pool("uplink"),
+      },
       uplinks: this.uplinks,
     });
   }

@@ -16,9 +16,11 @@ function held(attach: (rig: EngineRig) => AnyRigGuest) {
   const rig = new EngineRig(2);
   const sender = rig.attach(0, { queueSize: 64 });
   const receiver = attach(rig);
-  const arena = { allocate: (bytes: number) => ({ offset: WINDOW, bytes }), release: () => {} };
+  const arena = { allocateOwn: (bytes: number) => ({ offset: WINDOW, bytes }), releaseOwn: () => {} };
   new Uint8Array(rig.view.buffer, WINDOW, 0x40000).fill(0);
-  const hold = new Hold(arena as unknown as Arena, rig.view, 1, undefined);
+  const hold = new Hold({ arena: arena as unknown as Arena, view: rig.view }, 1, {
+    ...{ id: "hold", token: undefined, endsAtMs: 0 },
+  });
   const pool = POOLS + POOL_STRIDE;
   const divert = (on: boolean) => {
     rig.view.setUint32(pool + P_RX_QUEUES, on ? hold.queue : receiver.queuePointer(0), true);

@@ -1,0 +1,141 @@
+/**
+ * The NIC as a process: it drives the fabric, or stands by for the process that does and goes on in its place when that
+ * dies. Both are the same program with the same options; whoever comes second stands by.
+ */
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { log, serve } from "../../shared/api/mod.ts";
+import type { Channel } from "../../shared/device/mod.ts";
+import { UnixListener } from "../../shared/os/mod.ts";
+import type { Reactor } from "../../shared/os/mod.ts";
+import { DeviceServer } from "./device.ts";
+import type { Nic } from "./nic.ts";
+import { Follower } from "./standby/follower.ts";
+import { noteEverything } from "./standby/notes.ts";
+import type { Uplinks } from "./uplinks.ts";
+
+/** How long the API's address may still belong to the process that has died. */
+const ADDRESS_DEADLINE_MS = 5000;
+const ADDRESS_LOOK_MS = 2;
+
+/** What a process of the NIC is made of. */
+export interface ProcessParts {
+  nic: Nic;
+  uplinks: Uplinks;
+  api: OpenAPIHono;
+  reactor: Reactor;
+  listen: { hostname: string; port: number };
+  /** Device sockets: the hypervisor's, and the guests' if there is one; and where standbys come, if any may. */
+  socket: string;
+  guestSocket: string | undefined;
+  standbySocket: string | undefined;
+}
+
+type HttpServer = ReturnType<typeof serve>;
+
+/** A process of the NIC. */
+export class NicProcess {
+  readonly #parts: ProcessParts;
+  #servers: DeviceServer[] = [];
+  #standbys: UnixListener | undefined;
+  #http: HttpServer | undefined;
+
+  constructor(parts: ProcessParts) {
+    this.#parts = parts;
+  }
+
+  /** Drives the fabric from the start. `standbys`: where those come who stand by. */
+  drive(standbys: UnixListener | undefined): void {
+    const { api, listen, socket, guestSocket } = this.#parts;
+    this.#http = serve(api, listen);
+    this.#serve([socket, ...(guestSocket === undefined ? [] : [guestSocket])]);
+    if (standbys) this.#takeStandbys(standbys);
+  }
+
+  #serve(sockets: readonly (string | UnixListener)[]): void {
+    const { nic, reactor } = this.#parts;
+    this.#servers = sockets.map((at, i) => new DeviceServer(nic, at, reactor, i > 0));
+  }
+
+  #takeStandbys(listener: UnixListener): void {
+    const { nic, uplinks } = this.#parts;
+    this.#standbys = listener;
+    nic.mirror.onJoin = (heir) =>
+      noteEverything(nic.mirror, {
+        ...{ instance: nic.instance, heir, state: nic.engine.state, life: nic.engine.life, programme: nic.programme },
+        listeners: [...this.#servers.map(({ listener }) => listener), listener],
+        ...{ uplinks: uplinks.specs, leases: nic.leases.all, holds: nic.leases.holds.all, watchers: nic.watchers },
+      });
+    void nic.mirror.serve(listener);
+  }
+
+  /**
+   * Stands by for the process at the other end of `channel`; resolves when it knows everything. What is answered resolves
+   * when that process has ended on purpose, and rejects if this one cannot go on in its place.
+   */
+  async standBy(channel: Channel): Promise<{ ended: Promise<void> }> {
+    const { nic, reactor } = this.#parts;
+    const follower = new Follower(nic, channel, reactor);
+    await follower.join();
+    return { ended: this.#follow(follower) };
+  }
+
+  async #follow(follower: Follower): Promise<void> {
+    if (!await follower.follow()) return;
+    const started = performance.now();
+    follower.takeOver();
+    this.#adopt(follower);
+    log("warn", "nic", `took over from a process that died: ${(performance.now() - started).toFixed(1)} ms`);
+    await follower.gone();
+    const { uplinks } = this.#parts;
+    void uplinks.takeOver(follower.uplinks).catch((error) =>
+      log("warn", "nic", `an uplink: ${(error as Error).message}`)
+    );
+    await this.#listen();
+    // From now on this process drives the fabric: it ends only when it is told to.
+    await new Promise<never>(() => {});
+  }
+
+  /** Goes on with the sockets and the connections. */
+  #adopt({ sockets, connections }: Follower): void {
+    const { nic, socket, guestSocket, standbySocket } = this.#parts;
+    const listeners = [socket, guestSocket].flatMap((path) => sockets.get(path ?? "") ?? []);
+    this.#serve(listeners);
+    for (const connection of connections.values()) this.#servers[connection.guest ? 1 : 0]?.adopt(connection);
+    // Their owners died before the NIC did.
+    for (const lease of nic.leases.all) if (!lease.connection) nic.leases.orphan(lease);
+    const standbys = sockets.get(standbySocket ?? "");
+    if (standbys) this.#takeStandbys(standbys);
+  }
+
+  /** Listens at the API's address as soon as the kernel has taken it from the process that has died. */
+  async #listen(): Promise<void> {
+    const { api, listen } = this.#parts;
+    const deadline = performance.now() + ADDRESS_DEADLINE_MS;
+    for (;;) {
+      try {
+        this.#http = serve(api, listen);
+        return;
+      } catch (error) {
+        if (!((error as Error).cause instanceof Deno.errors.AddrInUse) || performance.now() > deadline) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, ADDRESS_LOOK_MS));
+    }
+  }
+
+  /** Where the API listens: at once, or after a take-over. */
+  get address(): { hostname: string; port: number } {
+    return this.#http ? this.#http.addr as Deno.NetAddr : this.#parts.listen;
+  }
+
+  /** Ends on purpose: nobody goes on in its place. */
+  async close(): Promise<void> {
+    const { nic, uplinks, reactor } = this.#parts;
+    nic.mirror.close();
+    this.#standbys?.close();
+    await uplinks.close();
+    await Promise.all(this.#servers.map((server) => server.close()));
+    await nic.close();
+    await reactor.close();
+    await Promise.race([this.#http?.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+  }
+}

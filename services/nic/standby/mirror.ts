@@ -1,0 +1,173 @@
+/**
+ * The side of the NIC that has a standby: it tells it of every change before anybody is answered. Without a standby
+ * nothing of this costs anything. A standby that does not keep up is let go, and has to begin anew.
+ *
+ * Only one process may ever drive the rings. CTL_HEIR, in the memory that both have, names the standby that takes over if
+ * this process dies. It is cleared before a standby is let go, and before this process ends on purpose.
+ */
+import { log } from "../../../shared/api/mod.ts";
+import { Channel } from "../../../shared/device/mod.ts";
+import { CTL, CTL_HEIR } from "../../../shared/layout/nic.ts";
+import { duplicateFd, type Fd, type UnixListener, type UnixSocket } from "../../../shared/os/mod.ts";
+import type { StandbyState } from "../../../shared/api/nic.ts";
+import { type Change, type Complete, type Entry, type FromStandby, STANDBY_VERSION } from "./messages.ts";
+
+/** How long a standby may take to read what it is told. */
+const STALL_MS_MAX = 2000;
+const STALL_LOOK_MS = 1;
+/** Descriptors that one message may carry. */
+const FDS_MAX = 64;
+
+interface Waiting {
+  message: Entry | Complete;
+  fds: Fd[];
+}
+
+/** What a NIC's process tells whoever stands by for it. */
+export class Mirror {
+  readonly #view: DataView;
+  #channel: Channel | undefined;
+  #state: StandbyState["state"] = "none";
+  #pid = 0;
+  #changes: Change[] = [];
+  #fds: Fd[] = [];
+  #waiting: Waiting[] = [];
+  #sending: Promise<void> | undefined;
+  #connections = 0;
+  #closed = false;
+  /** Tells everything that there is, as changes, to a standby that has come. `heir`: its number. */
+  onJoin: (heir: number) => void = () => {};
+
+  /** `view`: the engine's memory. */
+  constructor(view: DataView) {
+    this.#view = view;
+  }
+
+  /** Whether a standby stands ready, and which process it is. */
+  get standby(): StandbyState {
+    return { state: this.#state, ...(this.#state === "none" ? {} : { pid: this.#pid }) };
+  }
+
+  /** Whether there is one that has to be told. */
+  get isThere(): boolean {
+    return this.#channel !== undefined;
+  }
+
+  /** A name for a connection that no other has, in this process or in the one before. */
+  nextConnection(): string {
+    return `${Deno.pid}.${++this.#connections}`;
+  }
+
+  /** Notes a change and its descriptors, which stay the caller's. It goes with the next `commit`, at the end of this turn. */
+  note(change: Change, fds: readonly Fd[] = []): void {
+    if (!this.#channel) return;
+    if (this.#fds.length + fds.length > FDS_MAX) this.commit();
+    if (this.#changes.length === 0) queueMicrotask(() => this.commit());
+    this.#changes.push(change);
+    this.#fds.push(...fds.map(({ number }) => duplicateFd(number)));
+  }
+
+  /** Tells what was noted, and how the request that did it is answered. */
+  commit(answered?: Entry["answered"]): void {
+    if (!this.#channel || (this.#changes.length === 0 && !answered)) return;
+    const [changes, fds] = [this.#changes, this.#fds];
+    [this.#changes, this.#fds] = [[], []];
+    this.#send({ message: { changes, ...(answered ? { answered } : {}) }, fds });
+  }
+
+  /** Pending while the standby has not been told of everything: nobody is answered before. */
+  get told(): Promise<void> | undefined {
+    return this.#sending;
+  }
+
+  #send(waiting: Waiting): void {
+    this.#waiting.push(waiting);
+    if (this.#sending || this.#sendSome()) return;
+    this.#sending = this.#sendRest().finally(() => this.#sending = undefined);
+  }
+
+  /** Sends what the socket takes; true if that was all. */
+  #sendSome(): boolean {
+    try {
+      for (let first = this.#waiting[0]; first; first = this.#waiting[0]) {
+        if (!this.#channel?.trySend(first.message, first.fds.map(({ number }) => number))) return false;
+        this.#waiting.shift();
+        for (const fd of first.fds) fd.close();
+      }
+    } catch (error) {
+      this.#letGo((error as Error).message);
+    }
+    return true;
+  }
+
+  async #sendRest(): Promise<void> {
+    let since = performance.now();
+    for (;;) {
+      const before = this.#waiting.length;
+      await new Promise((resolve) => setTimeout(resolve, STALL_LOOK_MS));
+      if (this.#sendSome()) return;
+      if (this.#waiting.length < before) since = performance.now();
+      else if (performance.now() - since > STALL_MS_MAX) return this.#letGo("it does not read what it is told");
+    }
+  }
+
+  /** From now on nobody takes over. */
+  #letGo(reason: string): void {
+    this.#view.setUint32(CTL + CTL_HEIR, 0, true);
+    if (!this.#channel) return;
+    if (!this.#closed) log("warn", "nic", `process ${this.#pid} no longer stands by: ${reason}`);
+    this.#channel.close();
+    this.#channel = undefined;
+    this.#state = "none";
+    this.#changes = [];
+    for (const fd of [...this.#fds, ...this.#waiting.flatMap(({ fds }) => fds)]) fd.close();
+    [this.#fds, this.#waiting] = [[], []];
+  }
+
+  /** Serves those who come to stand by, one at a time; the others wait at the door. */
+  async serve(listener: UnixListener): Promise<void> {
+    for (;;) {
+      const socket = await listener.accept();
+      if (!socket) return;
+      await this.#serveOne(socket).catch((error) => this.#letGo((error as Error).message));
+      this.#letGo("it has ended");
+      socket.close();
+    }
+  }
+
+  async #serveOne(socket: UnixSocket): Promise<void> {
+    const channel = new Channel(socket);
+    const hello = (await channel.receive())?.message as FromStandby | undefined;
+    if (!hello || !("standsBy" in hello)) return;
+    if (hello.standsBy !== STANDBY_VERSION) {
+      log(
+        "warn",
+        "nic",
+        `process ${hello.pid} cannot stand by: it speaks version ${hello.standsBy}, not ${STANDBY_VERSION}`,
+      );
+      return;
+    }
+    if (this.#closed) return;
+    this.#channel = channel;
+    this.#state = "syncing";
+    this.#pid = hello.pid;
+    const heir = crypto.getRandomValues(new Uint32Array(1))[0] || 1;
+    this.onJoin(heir);
+    this.commit();
+    this.#send({ message: { complete: true }, fds: [] });
+    for (;;) {
+      const packet = await channel.receive();
+      if (!packet || this.#channel !== channel) return;
+      if (!("ready" in (packet.message as FromStandby))) continue;
+      this.#state = "ready";
+      this.#view.setUint32(CTL + CTL_HEIR, heir, true);
+      log("info", "nic", `process ${hello.pid} stands by`);
+    }
+  }
+
+  /** This process ends on purpose: nobody takes over. */
+  close(): void {
+    this.#closed = true;
+    this.#letGo("");
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * The NIC's process killed while another one stands by for it: the rings go on where they were, under a stream of which
+ * nothing may be lost, come twice, or come out of order. No front-end sees anything of it.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
+import { must, setMode } from "../support/guests.ts";
+import { NumberedStream } from "../support/numbered_stream.ts";
+import { childrenOf } from "../support/process.ts";
+import { until } from "../support/wait.ts";
+
+const RUNS = [
+  ["split", undefined],
+  ["packed", undefined],
+  ["packed in-order", undefined],
+  ["split", "copy"],
+  ["packed", "zerocopy"],
+] as const;
+const FRAMES_AFTER = 500;
+const DEADLINE_MS = 20_000;
+const KILLS = Number(Deno.env.get("STANDBY_KILLS") ?? 4);
+
+/** The process of the NIC that drives the fabric, once another one stands by for it. */
+async function activeNic(fabric: TestFabric): Promise<number> {
+  let standby = 0;
+  await until("a process to stand by", async () => {
+    const state = await must(`${fabric.url("nic")}/api/v1/state`).catch(() => undefined);
+    standby = state?.standby.pid ?? 0;
+    return state?.standby.state === "ready";
+  }, 20_000);
+  const nics = childrenOf(fabric.process.pid).filter((pid) =>
+    Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes("services/nic/main.ts")
+  );
+  const active = nics.filter((pid) => pid !== standby);
+  assert(active.length === 1 && nics.includes(standby), `processes ${nics}, of them ${standby} stands by`);
+  return active[0] as number;
+}
+
+/** The longest time without a frame until some hundreds have come, in milliseconds. */
+async function outage(stream: NumberedStream): Promise<number> {
+  const goal = stream.received + FRAMES_AFTER;
+  let [longestMs, seen, sinceMs] = [0, stream.received, performance.now()];
+  const deadline = sinceMs + DEADLINE_MS;
+  while (stream.received < goal) {
+    stream.step();
+    const nowMs = performance.now();
+    if (stream.received > seen) {
+      longestMs = Math.max(longestMs, nowMs - sinceMs);
+      [seen, sinceMs] = [stream.received, nowMs];
+    }
+    if (nowMs > deadline) throw new Error(`no frame came for ${DEADLINE_MS} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  return longestMs;
+}
+
+for (const [format, dataPath] of RUNS) {
+  const how = dataPath === undefined ? format : `${format}, emulated by ${dataPath}`;
+  Deno.test(`${how}: the NIC is killed again and again under a stream, and another process goes on: nothing is lost`, async () => {
+    await using fabric = await TestFabric.start(2, ["--standby"]);
+    for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
+    const options = { queueSize: format === "split" ? 64 : 50 };
+    await using a = await FrontEnd.connectAs(format, fabric.vf(0).socket, options).start();
+    await using b = await FrontEnd.connectAs(format, fabric.vf(1).socket, options).start();
+    const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
+      dst: fabric.vf(1).mac,
+      src: fabric.vf(0).mac,
+    });
+    const outages: number[] = [];
+    for (let kill = 0; kill < KILLS; kill++) {
+      let active = 0;
+      await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
+      await stream.more(300 + Math.floor(Math.random() * 300));
+      Deno.kill(active, "SIGKILL");
+      outages.push(await outage(stream));
+    }
+    await stream.end();
+    console.log(`${how}: ${stream.sent} frames, outages of ${told(outages)}`);
+    assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+    assertEquals(a.guest.room(), options.queueSize);
+    assertEquals(b.guest.rx().free + b.guest.posted(), options.queueSize);
+    assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
+  });
+}
+
+/** Outages as they are looked at: each of a few, the middle and the last of many. */
+function told(outages: readonly number[]): string {
+  const sorted = outages.toSorted((a, b) => a - b).map((ms) => ms.toFixed(1));
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+  return sorted.length < 10 ? `${sorted.join(", ")} ms` : `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;
+}
+
+Deno.test("what the NIC knows goes on with the process that takes over: policy, leases, held frames, uplinks", async () => {
+  await using fabric = await TestFabric.start(3, ["--standby"]);
+  const [nic, api] = [`${fabric.url("nic")}/api/v1`, `${fabric.info.api}/api/v1`];
+  const record = `${fabric.runDir}/record.pcapng`;
+  await must(`${api}/vfs/2/uplink`, "PUT", { kind: "pcap", record });
+  await fabric.patch(1, { trust: true });
+  await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
+  await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
+  await activeNic(fabric);
+  const [state, filters] = await Promise.all([must(`${nic}/state`), must(`${nic}/filters`)]);
+  const { token } = await must(`${nic}/vfs/1/hold`, "POST", { deadlineMs: 20_000 });
+  assert(token);
+  const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+  for (let i = 0; i < 4; i++) stream.step();
+  await until("the frames to be held", async () => (await must(`${nic}/state`)).vfs[1].limits.buffered.used > 0);
+  // What waits for its answer is answered by the process that takes over.
+  Deno.kill(await activeNic(fabric), "SIGKILL");
+  const stopped = a.stopVring(0);
+  await until("the other process to answer", () => must(`${nic}/state`).then(() => true, () => false));
+  const after = await must(`${nic}/state`);
+  assertEquals(after.instance, state.instance);
+  assertEquals(await must(`${nic}/filters`), filters);
+  for (const vf of [0, 1]) assertEquals(after.vfs[vf].owner, state.vfs[vf].owner);
+  assertEquals([after.vfs[1].held, stream.received], [true, 0]);
+  await must(`${nic}/vfs/1/hold`, "DELETE");
+  await stream.end();
+  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
+  assertEquals(await a.startVring(0, await stopped), 0n);
+  const back = new NumberedStream(b, a, { dst: fabric.vf(0).mac, src: fabric.vf(1).mac });
+  await back.more(300);
+  await back.end();
+  await until("the uplink to be there again", async () => (await must(`${nic}/state`)).uplinks["2"]?.state === "up");
+  await fabric.patch(1, { trust: false });
+  await activeNic(fabric);
+  assertEquals((await fabric.get("/api/v1/nic")).standby.state, "ready");
+  // The one that stands by is started again too.
+  const { pid } = (await must(`${nic}/state`)).standby;
+  Deno.kill(pid, "SIGKILL");
+  await until("the standby to be missed", async () => (await must(`${nic}/state`)).standby.pid !== pid);
+  await activeNic(fabric);
+  assertEquals((await must(`${nic}/state`)).instance, state.instance);
+});
