@@ -4,21 +4,23 @@ import {
   type Access,
   createApp,
   eventStream,
+  type LiveEvent,
   mountCaptures,
+  mountLive,
   mountOpenApi,
   mountPf,
   mountReadiness,
-  type PfEvent,
+  mountToken,
 } from "../../shared/api/mod.ts";
 import { mountDocs } from "./docs.ts";
 import type { Fabric } from "./fabric.ts";
 import { Metrics } from "./metrics.ts";
+import { mountPage } from "./page.ts";
 
 /** The app over `fabric`. */
 export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
   const app = createApp(access);
   const metrics = new Metrics();
-  app.get("/", (c) => c.redirect("/docs"));
   mountReadiness(app, () => fabric.unreadiness);
   app.get("/metrics", async (c) => {
     const text = await metrics.text(await fabric.nicState(), {
@@ -29,10 +31,15 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
   });
   app.get("/api/v1/events", (c) => {
     const lastId = c.req.header("last-event-id");
-    return eventStream<PfEvent>(c, (listener) => fabric.subscribe(listener, lastId));
+    return eventStream<LiveEvent>(c, (listener) => {
+      return fabric.subscribe((event, id, at = new Date().toISOString()) => listener({ ...event, at }, id), lastId);
+    });
   });
   mountPf(app, fabric);
   mountCaptures(app, (port, query) => fabric.capture(port, query));
+  mountLive(app, fabric);
+  mountToken(app);
+  mountPage(app);
   mountDocs(app);
   mountOpenApi(app, {
     title: "ringfabric PF",

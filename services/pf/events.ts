@@ -1,36 +1,45 @@
 /** What the PF tells whoever listens. */
-import { type Listener, log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
+import { log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
 
 /** Events that are kept for listeners that come back. */
 const KEPT_MAX = 1000;
 
+/** Whom events are told: each with its id, and when it happened, as ISO 8601 has it. */
+export type EventListener = (event: PfEvent, id?: string, at?: string) => void;
+
 /** The PF's event stream. */
 export class Events {
-  readonly #listeners = new Set<Listener<PfEvent>>();
+  readonly #listeners = new Set<EventListener>();
   /** Ids are good for this PF alone. */
   readonly #instance = crypto.randomUUID().slice(0, 8);
-  readonly #kept: { id: string; event: PfEvent }[] = [];
+  readonly #kept: { id: string; event: PfEvent; at: string }[] = [];
   #count = 0;
 
   /**
    * Calls `listener` with every event until the returned function is called. One that says which it has heard last gets
    * those since then first; if some of them are not kept any more, it is told that it has missed some.
    */
-  subscribe(listener: Listener<PfEvent>, lastId?: string): () => void {
+  subscribe(listener: EventListener, lastId?: string): () => void {
     if (lastId !== undefined) {
       const at = this.#kept.findIndex(({ id }) => id === lastId);
       if (at < 0) listener({ type: "missed" });
-      for (const { id, event } of this.#kept.slice(at + 1)) listener(event, id);
+      for (const { id, event, at: time } of this.#kept.slice(at + 1)) listener(event, id, time);
     }
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
+  /** Calls `listener` with the latest `most` events that are kept, oldest first. */
+  tellLatest(most: number, listener: EventListener): void {
+    for (const { event, id, at } of this.#kept.slice(Math.max(0, this.#kept.length - most))) listener(event, id, at);
+  }
+
   emit(event: PfEvent): void {
     const id = `${this.#instance}-${++this.#count}`;
-    this.#kept.push({ id, event });
+    const at = new Date().toISOString();
+    this.#kept.push({ id, event, at });
     if (this.#kept.length > KEPT_MAX) this.#kept.shift();
-    for (const listener of this.#listeners) listener(event, id);
+    for (const listener of this.#listeners) listener(event, id, at);
   }
 
   /** Passes on what the NIC has told. */

@@ -6,7 +6,7 @@ import {
   type FabricStats,
   type Filter,
   type LinkPatch,
-  type Listener,
+  type LiveWish,
   log,
   type ModeEvent,
   type ModeRequest,
@@ -15,7 +15,6 @@ import {
   type NicView,
   type Operation,
   Operations,
-  type PfEvent,
   type PfHandlers,
   type PoolName,
   type Run,
@@ -30,8 +29,9 @@ import {
   type VportView,
 } from "../../shared/api/mod.ts";
 import { openCapture } from "./captures.ts";
-import { Events } from "./events.ts";
+import { type EventListener, Events } from "./events.ts";
 import type { Links } from "./links.ts";
+import { Live } from "./live.ts";
 import { difference, findVf, findVport, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
@@ -52,6 +52,7 @@ export class Fabric implements PfHandlers {
   readonly #uplinks: Uplinks;
   readonly #wishes: GuestWishes;
   readonly #operations = new Operations();
+  readonly #live: Live;
   readonly #following: Promise<void>;
 
   constructor(store: Store, links: Links, { runDir }: { runDir: string }) {
@@ -63,6 +64,7 @@ export class Fabric implements PfHandlers {
     this.#wishes = new GuestWishes(this.#events, (mac) => store.derivedOwner(mac));
     this.#vports = new Vports({ store, settings, links, events: this.#events, wishes: this.#wishes, runDir });
     this.#uplinks = new Uplinks({ settings, links, events: this.#events });
+    this.#live = new Live({ settings, links, events: this.#events, runDir });
     this.#following = links.modeEvents.follow(() => Promise.resolve(), (event) => this.#onMode(event), () => {});
     settings.onWish = (event) => void answerWish(event, this, links.software);
   }
@@ -82,8 +84,13 @@ export class Fabric implements PfHandlers {
     return this.#settings.now;
   }
 
-  subscribe(listener: Listener<PfEvent>, lastId?: string): () => void {
+  subscribe(listener: EventListener, lastId?: string): () => void {
     return this.#events.subscribe(listener, lastId);
+  }
+
+  live(wish: LiveWish): (send: (frame: string) => void) => () => void {
+    if (wish.vf !== undefined) findVf(this.settings, wish.vf);
+    return (send) => this.#live.subscribe(wish, send);
   }
 
   /** The NIC's state; `undefined` while it is away, so that policy can be read all the same. */
@@ -264,6 +271,7 @@ export class Fabric implements PfHandlers {
   }
 
   async close(): Promise<void> {
+    this.#live.close();
     this.#links.modeEvents.close();
     await Promise.all([this.#settings.close(), this.#following]);
   }

@@ -18,6 +18,8 @@ export class Link<Event> {
   connected = false;
   /** Why it has not, as far as that is known. */
   trouble: string | undefined;
+  /** Since when that is so, in milliseconds since 1970. */
+  sinceMs = Date.now();
 
   constructor(name: string, url: string, token: string | undefined) {
     this.#name = name;
@@ -53,7 +55,7 @@ export class Link<Event> {
         const first = events.next();
         await Promise.race([opened.promise, first]);
         await program();
-        this.connected = true;
+        this.#turn(true);
         this.trouble = undefined;
         onChange(true);
         for (let next = await first; !next.done; next = await events.next()) onEvent(next.value);
@@ -65,9 +67,14 @@ export class Link<Event> {
       }
       this.#attempt.abort();
       if (this.connected) onChange(false);
-      this.connected = false;
+      this.#turn(false);
       if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
+  }
+
+  #turn(connected: boolean): void {
+    if (connected !== this.connected) this.sinceMs = Date.now();
+    this.connected = connected;
   }
 
   close(): void {

@@ -83,5 +83,5 @@ export interface Links {
   software: Pick<SwitchLink, keyof SwitchLink>;
   modes: Pick<ModeLink, keyof ModeLink>;
   /** What the vf service tells of modes; it needs no programme. */
-  modeEvents: Pick<Link<ModeEvent>, "follow" | "close">;
+  modeEvents: Pick<Link<ModeEvent>, "follow" | "close" | "connected" | "sinceMs">;
 }

@@ -98,8 +98,9 @@ async function show({ api, guests, token, tookMs }: ReadyFabric): Promise<void> 
 /** Says where the fabric is to be seen, while it runs on. */
 function invite({ api, guests, token }: ReadyFabric, runDir: string): void {
   say(`\nThe fabric is still running:\n`);
-  say(`  API        ${api}/api/v1/vfs`);
-  say(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
+  const key = token ? `#token=${token}` : "";
+  say(`  page       ${api}/${key}`);
+  say(`  API        ${api}/api/v1/vfs, described at ${api}/docs${key}`);
   say(`  metrics    ${api}/metrics`);
   guests.forEach((guest, i) => say(`  guest ${i + 1}    ${guest.api}  (${guest.ip})`));
   say(`\n${tokenHint(runDir)}`);

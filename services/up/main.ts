@@ -27,8 +27,9 @@ function print({ api, vfs, guests, uplink, token, tookMs }: ReadyFabric, options
     return;
   }
   say(`ringfabric is up (${(tookMs / 1000).toFixed(1)} s)\n`);
-  say(`  API        ${api}/api/v1/vfs`);
-  say(`  browse it  ${api}/docs${token ? `#token=${token}` : ""}`);
+  const key = token ? `#token=${token}` : "";
+  say(`  page       ${api}/${key}`);
+  say(`  API        ${api}/api/v1/vfs, described at ${api}/docs${key}`);
   say(`  metrics    ${api}/metrics\n`);
   if (uplink.spec.kind !== "none") {
     const reason = uplink.reason === undefined ? "" : `: ${uplink.reason}`;

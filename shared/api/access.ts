@@ -54,7 +54,7 @@ export class Access {
   }
 
   /** What `token` is good for; `undefined`: nothing. Throws if the file cannot be read: nobody is let in then. */
-  roleOf(token: string): Role | undefined {
+  roleOf(token: string): TokenEntry | undefined {
     this.#refresh();
     const hash = new TextEncoder().encode(hashToken(token));
     let found: TokenEntry | undefined;
@@ -75,8 +75,10 @@ export class Access {
   }
 }
 
-const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink|\/capture)?$/;
+const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink|\/live|\/attach|\/capture)?$/;
 const CAPTURE_PATH = /\/captures?$/;
+/** Where whoever has a token is told what it is good for. */
+const TOKEN_PATH = "/api/v1/token";
 
 /** Whether a role may send a request: reads have no effects, whatever their path. */
 export function isAllowed(role: Role, method: string, path: string): boolean {
@@ -88,6 +90,7 @@ export function isAllowed(role: Role, method: string, path: string): boolean {
     case "read":
       return isRead && !CAPTURE_PATH.test(path);
     case "vf": {
+      if (path === TOKEN_PATH) return isRead;
       const [, vf, part] = OWN_PATH.exec(path) ?? [];
       return vf === String(role.vf) && (isRead || (method === "PATCH" && part === undefined));
     }

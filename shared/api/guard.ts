@@ -10,7 +10,7 @@ import { type Access, isAllowed } from "./access.ts";
 import { ApiError, problem } from "./problem.ts";
 
 /** Readable without a token: they say nothing about this fabric. */
-const OPEN_PATHS = /^\/($|healthz$|readyz$|openapi\.json$|favicon\.ico$|docs($|\/))/;
+const OPEN_PATHS = /^\/($|healthz$|readyz$|openapi\.json$|favicon\.ico$|docs($|\/)|page\/)/;
 const IPV4 = /^\d{1,3}(\.\d{1,3}){3}$/;
 
 /**
@@ -42,20 +42,28 @@ export const checkOrigin: MiddlewareHandler = async (c, next) => {
   return problem(c, 403, "requests of other sites' pages are not served", { field: "origin" });
 };
 
-/** Headers that keep pages from embedding and running what is not theirs. */
-export const browserRules: MiddlewareHandler = secureHeaders({
-  strictTransportSecurity: false,
-  contentSecurityPolicy: {
-    defaultSrc: ["'none'"],
-    scriptSrc: ["'self'"],
-    styleSrc: ["'self'", "'unsafe-inline'"],
-    imgSrc: ["'self'", "data:"],
-    connectSrc: ["'self'"],
-    baseUri: ["'none'"],
-    formAction: ["'none'"],
-    frameAncestors: ["'none'"],
-  },
-});
+/** Headers that keep pages from embedding and running what is not theirs, and from leaving anything with others. */
+const rulesFor = (styles: string[], images: string[]) =>
+  secureHeaders({
+    strictTransportSecurity: false,
+    contentSecurityPolicy: {
+      defaultSrc: ["'none'"],
+      scriptSrc: ["'self'"],
+      styleSrc: styles,
+      imgSrc: images,
+      connectSrc: ["'self'"],
+      baseUri: ["'none'"],
+      formAction: ["'none'"],
+      frameAncestors: ["'none'"],
+    },
+  });
+const strictRules = rulesFor(["'self'"], ["'self'"]);
+/** Swagger UI writes styles into its page, and has pictures in its style sheet. */
+const documentationRules = rulesFor(["'self'", "'unsafe-inline'"], ["'self'", "data:"]);
+
+/** The rules of what is asked for. */
+export const browserRules: MiddlewareHandler = (c, next) =>
+  (c.req.path === "/docs" ? documentationRules : strictRules)(c, next);
 
 /** Tokens that are good on some paths only, such as a guest's on its own. */
 export type AlsoGood = (token: string, path: string) => boolean;
@@ -83,6 +91,7 @@ function verify(access: Access, alsoGood: AlsoGood, token: string, c: Context): 
   const role = access.roleOf(token);
   if (!role) return false;
   c.set("role", role.role);
+  c.set("token", role);
   if (isAllowed(role, method, path)) return true;
   const what = role.role === "vf" ? `looks at vf ${role.vf} and changes its policy` : "looks, and changes nothing";
   throw new ApiError(403, `this token ${what}: ${method} ${path} is for another one`, "authorization", "not-allowed");

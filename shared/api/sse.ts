@@ -16,8 +16,22 @@ let streams = 0;
 /** Whom events are told, each with the id by which a listener that comes back says what it has heard. */
 export type Listener<E> = (event: E, id?: string) => void;
 
+/** Has frames sent until the returned function is called. */
+type Subscribe = (send: (frame: string) => void) => () => void;
+
 /** Streams everything `subscribe` tells to one listener until it goes away. Throws ApiError if there are too many. */
 export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) => () => void): Response {
+  return frameStream(c, (send) => subscribe((event, id) => send(frame(event, { id }))), BACKLOG_MAX);
+}
+
+/** One event as text: its data, and the name and id that it may have. What it says once is written to many listeners. */
+export function frame(data: unknown, { event, id }: { event?: string; id?: string | undefined } = {}): string {
+  const name = event === undefined ? "" : `event: ${event}\n`;
+  return `${name}data: ${JSON.stringify(data)}\n${id === undefined ? "" : `id: ${id}\n`}\n`;
+}
+
+/** Sends the frames that `subscribe` gives to one listener; it is cut off if `backlogMax` of them wait. */
+export function frameStream(c: Context, subscribe: Subscribe, backlogMax: number): Response {
   if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream" });
   const role = c.get("role");
   const counts = role === undefined || role === "service" ? 0 : 1;
@@ -27,20 +41,20 @@ export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) =>
   streams += counts;
   return streamSSE(c, async (stream) => {
     try {
-      await tell(stream, subscribe);
+      await tell(stream, subscribe, backlogMax);
     } finally {
       streams -= counts;
     }
   });
 }
 
-async function tell<E>(stream: SSEStreamingApi, subscribe: (listener: Listener<E>) => () => void): Promise<void> {
-  const backlog: { event: E; id: string | undefined }[] = [];
+async function tell(stream: SSEStreamingApi, subscribe: Subscribe, backlogMax: number): Promise<void> {
+  const backlog: string[] = [];
   const gone = Promise.withResolvers<undefined>();
   let wake: () => void = () => {};
-  const unsubscribe = subscribe((event, id) => {
-    backlog.push({ event, id });
-    if (backlog.length > BACKLOG_MAX) stream.abort();
+  const unsubscribe = subscribe((text) => {
+    backlog.push(text);
+    if (backlog.length > backlogMax) stream.abort();
     wake();
   });
   stream.onAbort(() => {
@@ -53,9 +67,8 @@ async function tell<E>(stream: SSEStreamingApi, subscribe: (listener: Listener<E
   await write(stream.write(": subscribed\n\n"));
   while (!stream.aborted) {
     const next = backlog.shift();
-    if (next) {
-      const { event, id } = next;
-      await write(stream.writeSSE({ data: JSON.stringify(event), ...(id === undefined ? {} : { id }) }));
+    if (next !== undefined) {
+      await write(stream.write(next));
       continue;
     }
     const { promise, resolve } = Promise.withResolvers<boolean>();

@@ -57,6 +57,7 @@ class FakeLink<Programme, Event> {
   readonly captures: string[] = [];
   connected = false;
   trouble: string | undefined;
+  readonly sinceMs = Date.now();
   readonly #up = Promise.withResolvers<void>();
   /** Resolves when the PF has programmed it for the first time. */
   readonly up = this.#up.promise;

@@ -20,7 +20,7 @@ const LINE_BYTES_MAX = 140;
 function files(folder: string): string[] {
   return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap((entry) => {
     if (entry.isDirectory) return files(`${folder}${entry.name}/`);
-    return entry.name.endsWith(".ts") ? [folder + entry.name] : [];
+    return /\.(ts|js)$/.test(entry.name) ? [folder + entry.name] : [];
   });
 }
 
@@ -132,7 +132,7 @@ Deno.test("what a module exports, another one reads", () => {
 });
 
 Deno.test("every file opens with what it is", () => {
-  const bare = sources.filter((path) => !Deno.readTextFileSync(new URL(path, ROOT)).trimStart().startsWith("/*"));
+  const bare = sources.filter((path) => !/^\s*\/[*/]/.test(Deno.readTextFileSync(new URL(path, ROOT))));
   assertEquals(bare, []);
 });
 

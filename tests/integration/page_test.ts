@@ -1,0 +1,199 @@
+/**
+ * The fabric's page in a real Chromium: who may log in, figures that are the API's, forms good and refused, a change of
+ * mode, services that go and come back, many VFs, dark and light, a phone's width, and a checker for accessibility.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { changeTokens, hashToken } from "../../shared/api/mod.ts";
+import { startBrowser } from "../support/browser.ts";
+import { TestFabric } from "../support/fabric.ts";
+import { must, TestGuest } from "../support/guests.ts";
+import { judgedTest } from "../support/judges.ts";
+import { FabricPage } from "../support/page.ts";
+import { TEST_TOKEN } from "../support/token.ts";
+import { until } from "../support/wait.ts";
+
+/** Logs in by hand: refused first, then let in; the token is nowhere but in the tab. */
+async function logsIn(page: FabricPage): Promise<void> {
+  await page.see("h1", "ringfabric");
+  assertEquals(await page.barriers(), []);
+  await page.fill("#token", "somebody-else's");
+  await page.click("button[type=submit]");
+  await page.see("#token-refused", /token/);
+  await page.fill("#token", TEST_TOKEN);
+  await page.click("button[type=submit]");
+  await page.see("h1", "Fabric");
+  const kept = "[JSON.stringify(localStorage), document.cookie, location.href]";
+  for (const text of await page.find<string[]>(kept)) assert(!text.includes(TEST_TOKEN), text);
+}
+
+/** The picture and the table show what the guests do; totals are those of the API once nothing moves. */
+async function showsTraffic(page: FabricPage, fabric: TestFabric): Promise<void> {
+  const [a, b] = [TestGuest.of(fabric, 0), TestGuest.of(fabric, 1)];
+  await a.reaches(b.ip);
+  const { id } = await a.send(b.ip, { rate: 5000, size: 500 });
+  await page.see('a[href="#/vf/0"] title', /sends (4\.[5-9]\d|5\.[0-5]\d)\u202fk/);
+  assert(await page.page.$("g.flow.passthrough:not(.idle), g.flow.emulated:not(.idle)"), "no line moves");
+  assertEquals(await page.barriers(), []);
+  for (const scheme of ["light", "dark"] as const) {
+    await page.turn(scheme);
+    await page.shoot(`fabric-${scheme}`);
+    assertEquals(await page.barriers(), [], scheme);
+  }
+  await page.go("#/vf/0", "VF 0");
+  await a.stop(id);
+  await until("the page to show what the API says", async () => {
+    const counters = await fabric.counters(0);
+    const names = await page.texts("tr:has([data-counter]) th");
+    const figures = await page.texts("[data-counter]");
+    const shown = names.map((name, i) => [name, Number(figures[i]?.replaceAll("\u202f", ""))]);
+    const said = Object.entries(counters).filter(([, n]) => n !== 0);
+    return JSON.stringify(shown.sort()) === JSON.stringify(said.sort());
+  });
+  assertEquals(await page.barriers(), []);
+  await page.shoot("vf-dark");
+  await page.turn("light");
+  await page.shoot("vf-light");
+}
+
+/** The form: what is refused is said at its field and changes nothing; what is good is in force. */
+async function changesPolicy(page: FabricPage, fabric: TestFabric): Promise<void> {
+  const fields = await page.texts(".policy .field label");
+  const { components } = await fabric.get("/openapi.json");
+  assertEquals(fields.sort(), Object.keys(components.schemas.VfPatch.properties).sort());
+  await page.fill("#policy-vlan", "4095");
+  await page.fill("#policy-mac", "01:00:00:00:00:01");
+  await page.click(".policy button[type=submit]");
+  await page.see("#policy-vlan-error", "VLAN ids are 0–4094");
+  await page.see("#policy-mac-error", "is a multicast address");
+  assertEquals(await page.find("document.activeElement.id"), "policy-mac", "the first one has the focus");
+  assertEquals(await page.barriers(), []);
+  assertEquals((await fabric.get("/api/v1/vfs/0")).vlan, 0);
+  await page.click(".policy button[type=button]");
+  await page.fill("#policy-vlan", "100");
+  await page.fill("#policy-allowedIps", "10.0.0.0/8 192.0.2.1");
+  await page.page.select("#policy-linkState", "enable");
+  await page.click("#policy-spoofCheck");
+  await page.click(".policy button[type=submit]");
+  await page.see(".policy .done", "In force.");
+  const { vlan, allowedIps, linkState, spoofCheck } = await fabric.get("/api/v1/vfs/0");
+  assertEquals({ vlan, allowedIps, linkState, spoofCheck }, {
+    ...{ vlan: 100, allowedIps: ["10.0.0.0/8", "192.0.2.1"], linkState: "enable", spoofCheck: false },
+  });
+  await page.see(".chips", "VLAN 100");
+  // Somebody else changes it meanwhile: what is shown follows.
+  await fabric.patch(0, { vlan: 0 });
+  await page.awaits(`document.querySelector("#policy-vlan").value === "0"`);
+}
+
+/** A change of mode is watched step by step; one that cannot be says why. */
+async function changesMode(page: FabricPage, fabric: TestFabric): Promise<void> {
+  const before = (await fabric.get("/api/v1/vfs/0")).mode;
+  await page.page.select("#mode-mode", "passthrough");
+  await page.fill("#mode-plugin", "nobody's");
+  await page.click("form:has(#mode-mode) button[type=submit]");
+  await page.see("form:has(#mode-mode) .refused", /plugin/);
+  assertEquals((await fabric.get("/api/v1/vfs/0")).mode, before);
+  await page.fill("#mode-plugin", "advanced");
+  await page.click("form:has(#mode-mode) button[type=submit]");
+  await page.see("form:has(#mode-mode) .done", "The mode is in force.");
+  await page.see(".timeline li", /\d ms/);
+  await page.see(".chips", "passthrough, plugin advanced");
+  const { plugin } = await fabric.get("/api/v1/vfs/0");
+  assert(plugin.startsWith("advanced"), plugin);
+}
+
+/** A service that is killed is said to be away while all else stays, and that it is back is seen. */
+async function outlivesServices(page: FabricPage, fabric: TestFabric): Promise<void> {
+  await page.go("#/nic", "NIC");
+  assertEquals(await page.barriers(), []);
+  for (const [name, said] of [["nic", "The NIC does not answer"], ["pf", "The PF does not answer"]] as const) {
+    const seen = page.see(".away [role=alert]", said);
+    Deno.kill(fabric.pid(name), "SIGKILL");
+    await seen;
+    await page.see("h1", "NIC");
+    await page.awaits(`document.querySelector(".away p") === null`);
+    await page.see("table tr", new RegExp(`^${name}.*up`));
+  }
+  await page.go("#/events", "Events");
+  await page.see(".events li", "nic-up");
+  await page.page.select("#event-type", "vf-changed");
+  await page.see(".events li", "VF 0");
+  assertEquals(await page.barriers(), []);
+}
+
+/** Whoever only looks has no buttons to change something with; whoever has one VF sees that one. */
+async function respectsRoles(page: FabricPage, fabric: TestFabric): Promise<void> {
+  changeTokens(fabric.runDir, (tokens) => [
+    ...tokens,
+    { name: "looks", role: "read", sha256: hashToken("looks") },
+    { name: "bob", role: "vf", vf: 1, sha256: hashToken("bob") },
+  ]);
+  const enter = async (token: string) => {
+    await page.click(".tools button:last-child");
+    await page.fill("#token", token);
+    await page.click("button[type=submit]");
+    await page.see(".tools button:last-child", "Log out");
+  };
+  await enter("looks");
+  await page.go("#/vf/1", "VF 1");
+  await page.see("output", "02:");
+  assertEquals(await page.page.$$("form button[type=submit]"), []);
+  assertEquals(await page.barriers(), []);
+  await enter("bob");
+  await page.see("h1", "VF 1");
+  assertEquals(await page.page.$$(".head nav"), []);
+  await page.fill("#policy-mtu", "1400");
+  await page.click(".policy button[type=submit]");
+  await page.see(".policy .done", "In force.");
+  assertEquals((await fabric.get("/api/v1/vfs/1")).mtu, 1400);
+}
+
+judgedTest(["chromium"], "the page: log-in, figures, forms, modes, services that come back, roles", async (t) => {
+  await using fabric = await TestFabric.start(3, ["--guests", "2"]);
+  const browser = await startBrowser();
+  try {
+    const page = await FabricPage.open(browser, fabric, "");
+    await t.step("log-in", () => logsIn(page));
+    await t.step("figures", () => showsTraffic(page, fabric));
+    await t.step("forms", () => changesPolicy(page, fabric));
+    await t.step("modes", () => changesMode(page, fabric));
+    await t.step("services", () => outlivesServices(page, fabric));
+    await t.step("roles", () => respectsRoles(page, fabric));
+    assertEquals(page.complaints, []);
+  } finally {
+    await browser.close();
+  }
+});
+
+judgedTest(["chromium"], "the page with 250 VFs: all of them at a glance, by keyboard, on a phone", async () => {
+  await using fabric = await TestFabric.start(250, ["--guests", "2"]);
+  const browser = await startBrowser();
+  try {
+    const page = await FabricPage.open(browser, fabric);
+    await page.see("h1", "Fabric");
+    await page.page.waitForSelector('a[href="#/vf/249"]');
+    assertEquals(await page.barriers(), []);
+    await page.shoot("many");
+    await page.find(`document.querySelector('a[href="#/vf/249"]').focus()`);
+    await page.page.keyboard.press("Enter");
+    await page.see("h1", "VF 249");
+    assertEquals(await page.find("document.activeElement.tagName"), "H1", "a reader goes on from there");
+    await page.page.setViewport({ width: 390, height: 844 });
+    for (const [hash, heading] of [["#/", "Fabric"], ["#/vf/0", "VF 0"], ["#/nic", "NIC"], ["#/events", "Events"]]) {
+      await page.go(hash as string, heading as string);
+      await page.shoot(`phone-${(heading as string).toLowerCase().replace(" ", "")}`);
+      const wide = await page.find<number>("document.documentElement.scrollWidth");
+      assert(wide <= 390, `${heading} is ${wide} pixels wide on a phone of 390`);
+      assertEquals(await page.barriers(), [], heading);
+    }
+    await page.go("#/", "Fabric");
+    await page.click(".title .segments button:last-child");
+    await page.fill("#port-text", "VF 24");
+    await page.see(".count", "11 of 250");
+    assertEquals(page.complaints, []);
+    await must(`${page.api}/api/v1/nic`, "PATCH", { numVfs: 2 });
+    await page.see(".count", "of 2");
+  } finally {
+    await browser.close();
+  }
+});
