@@ -4,7 +4,8 @@
  */
 import { bearer, log, oneLine, Peer, readEvents } from "../../shared/api/mod.ts";
 
-const RETRY_MS = 200;
+/** Short: a service that was killed is back within half a second, and its traffic waits for the programme. */
+const RETRY_MS = 50;
 const TIMEOUT_MS = 5000;
 
 /** A service that is programmed, and whose events are followed. */

@@ -13,7 +13,10 @@ export interface ChildSpec {
   env?: Record<string, string>;
 }
 
+/** How long a signal to the whole group may take to reach its supervisor too. */
 const SETTLE_MS = 100;
+/** Signals that end a whole group: whoever sends another one to a service means it alone. */
+const GROUP_SIGNALS: readonly (Deno.Signal | null)[] = ["SIGINT", "SIGTERM", "SIGHUP"];
 const STOP_DEADLINE_MS = 5000;
 
 /** Lines of a stream. */
@@ -33,6 +36,8 @@ interface End {
   how: string;
   /** For how long it was ready; 0 if it never was. */
   readyMs: number;
+  /** Whether the whole fabric may be ending with it. */
+  mayBeAll: boolean;
 }
 
 /** What a service's supervisor does for it. */
@@ -106,9 +111,9 @@ export class Child {
   async #keep(): Promise<void> {
     const { name } = this.spec;
     while (!this.#stopping) {
-      const { how, readyMs } = await this.#runOnce();
+      const { how, readyMs, mayBeAll } = await this.#runOnce();
       // A signal to the whole group may have reached the child before its supervisor.
-      if (this.#started) await this.#pause(SETTLE_MS);
+      if (this.#started && mayBeAll) await this.#pause(SETTLE_MS);
       if (this.#stopping) return;
       if (!this.#started) {
         this.#ready.reject(new Error(this.#lastLine || `${name} ${how}`));
@@ -161,7 +166,7 @@ export class Child {
     try {
       this.#process = this.#spawn();
     } catch (error) {
-      return { how: `cannot be started (${oneLine(error)})`, readyMs: 0 };
+      return { how: `cannot be started (${oneLine(error)})`, readyMs: 0, mayBeAll: false };
     }
     const reading = [this.#readOutput(this.#process.stdout), this.#readErrors(this.#process.stderr)];
     const { code, signal } = await this.#process.status;
@@ -171,8 +176,10 @@ export class Child {
     await this.#process.stdin.close().catch(() => {});
     const how = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
     const seconds = ((endedAt - startedAt) / 1000).toFixed(1);
-    if (this.#readyAt === undefined) return { how: `${how} before it was ready`, readyMs: 0 };
-    return { how: `${how} after ${seconds} s`, readyMs: Math.max(1, endedAt - this.#readyAt) };
+    // One that was told to end by a signal may say so by its code.
+    const mayBeAll = signal === null || GROUP_SIGNALS.includes(signal);
+    if (this.#readyAt === undefined) return { how: `${how} before it was ready`, readyMs: 0, mayBeAll };
+    return { how: `${how} after ${seconds} s`, readyMs: Math.max(1, endedAt - this.#readyAt), mayBeAll };
   }
 
   async #readOutput(stream: ReadableStream<Uint8Array>): Promise<void> {

@@ -31,7 +31,7 @@ import type { SwitchExports } from "./exports.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
 import { describePair, PAIR_BYTES, PAIR_RING_BYTES, PAIR_SHARED_BYTES, PAIR_SIZE, RX, TX } from "./pair_layout.ts";
 
-const REATTACH_PAUSE_MS = 100;
+const REATTACH_PAUSE_MS = 50;
 const DRAIN_DEADLINE_MS = 2000;
 const RECEIVE_DRAIN_DEADLINE_MS = 300;
 const DRAIN_PAUSE_MS = 1;

@@ -10,7 +10,7 @@ import { poolOf, type PortContext } from "./port_context.ts";
 import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
-const REATTACH_PAUSE_MS = 100;
+const REATTACH_PAUSE_MS = 50;
 
 /** A session's end of one VF's lease. */
 export class NicClient implements RingBackend {
