@@ -72,3 +72,24 @@ export function findFabric(options: FindOptions): FoundFabric {
   const token = Deno.env.get("RINGFABRIC_TOKEN") || (runDir === undefined ? undefined : read(tokenFile(runDir)));
   return { api: api ?? (runDir === undefined ? undefined : apiOf(runDir)) ?? API_DEFAULT, token, runDir };
 }
+
+/**
+ * Finds another fabric, to which something is to be moved: at `to`, with the token in RINGFABRIC_TO_TOKEN, or in a run
+ * directory, where its address and its token are. A token of this fabric is never sent there.
+ */
+export function findTarget({ to, toRunDir }: { to?: string; toRunDir?: string }): FoundFabric {
+  if (to !== undefined && !URL.canParse(to)) throw new UsageError(`--to ${to}: it is a URL such as ${API_DEFAULT}`);
+  const api = to ?? (toRunDir === undefined ? undefined : apiOf(toRunDir));
+  if (api === undefined) {
+    throw new UsageError(
+      toRunDir === undefined
+        ? "say where it is to go: --to http://HOST:8080, or --to-run-dir DIR"
+        : `no fabric runs in ${toRunDir}`,
+    );
+  }
+  const token = Deno.env.get("RINGFABRIC_TO_TOKEN") || (toRunDir === undefined ? undefined : read(tokenFile(toRunDir)));
+  if (token === undefined) {
+    throw new UsageError(`set RINGFABRIC_TO_TOKEN to a token of the fabric at ${api}, or name its --to-run-dir`);
+  }
+  return { api: api.replace(/\/$/, ""), token, runDir: toRunDir };
+}

@@ -1,0 +1,72 @@
+/** `fabric migrate`: the target is made ready, the address changes hands when the guest runs there, or nothing changes. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { fabricCli } from "../support/cli.ts";
+import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd } from "../support/front_end.ts";
+import { TEST_TOKEN } from "../support/token.ts";
+import { until } from "../support/wait.ts";
+
+const POLICY = { vlan: 100, qos: 3, maxTxRate: 500, trust: true, mtu: 1400 };
+const DEFAULTS = { vlan: 0, qos: 0, maxTxRate: 0, trust: false, mtu: 1500 };
+
+function migrate(from: TestFabric, ...args: string[]) {
+  return fabricCli(["--run-dir", from.runDir, "migrate", ...args], { RINGFABRIC_TO_TOKEN: TEST_TOKEN });
+}
+
+async function policyOf(fabric: TestFabric, vf: number): Promise<[string, Record<string, unknown>]> {
+  const view = await fabric.get(`/api/v1/vfs/${vf}`);
+  return [view.mac, Object.fromEntries(Object.keys(POLICY).map((field) => [field, view[field]]))];
+}
+
+Deno.test("fabric migrate: policy first, the address when the guest runs there; back again; what cannot be is refused", async (t) => {
+  await using near = await TestFabric.start(2);
+  await using far = await TestFabric.start(2);
+  const [own, other] = [near.vf(1).mac, far.vf(0).mac];
+  await near.patch(1, POLICY);
+  const toFar = ["--to", far.info.api, "--to-vf", "0"];
+
+  await t.step("no guest comes: the target is as it was, and the source has not changed", async () => {
+    const { code, err } = await migrate(near, "1", ...toFar, "--timeout", "1");
+    assertEquals([code, err.trim()], [
+      1,
+      "fabric: no guest ran at the target within 1 s (--timeout): it goes on where it is",
+    ]);
+    assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[own, POLICY], [other, DEFAULTS]]);
+  });
+  await t.step("a guest comes", async () => {
+    const moving = migrate(near, "1", ...toFar);
+    await until("the target's policy", async () => (await policyOf(far, 0))[1].vlan === 100);
+    assertEquals([(await policyOf(near, 1))[0], (await policyOf(far, 0))[0]], [own, other], "nobody runs there yet");
+    await using guest = await FrontEnd.connect(far.vf(0).socket).start();
+    const { code, out, err } = await moving;
+    assertEquals([code, out.trim()], [0, `vf 1 has moved: ${own} is vf 0 of ${far.info.api} now`], err);
+    assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[other, DEFAULTS], [own, POLICY]]);
+    const refused = await migrate(near, "1", ...toFar);
+    assertStringIncludes(refused.err, "a guest runs on the target's vf 0: say a free one by --to-vf");
+    void guest;
+  });
+  await t.step("and back, where the VF has no address of its own left but the one that it had", async () => {
+    const moving = migrate(far, "0", "--to", near.info.api, "--to-vf", "1");
+    await until("the target's policy", async () => (await policyOf(near, 1))[1].vlan === 100);
+    await using guest = await FrontEnd.connect(near.vf(1).socket).start();
+    const { code, err } = await moving;
+    assertEquals(code, 0, err);
+    assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[own, POLICY], [other, DEFAULTS]]);
+    void guest;
+  });
+  await t.step("what cannot be", async () => {
+    await far.patch(1, { mac: own });
+    const cases: [string[], string][] = [
+      [["1", ...toFar], `both fabrics have the address ${own}: give vf 1 another one`],
+      [["1", "--to", far.info.api, "--to-vf", "7"], "the target has no vf 7: it has 2; say another by --to-vf"],
+      [["5", ...toFar], "there is no vf 5: the fabric has 2"],
+      [["1"], "say where it is to go: --to http://HOST:8080, or --to-run-dir DIR"],
+      [["1", "--to", "far"], "--to far: it is a URL such as http://127.0.0.1:8080"],
+      [["1", "--to-run-dir", "/nowhere"], "no fabric runs in /nowhere"],
+    ];
+    for (const [args, said] of cases) {
+      const { code, err } = await migrate(near, ...args);
+      assertEquals([code, err.trim()], [1, `fabric: ${said}`]);
+    }
+  });
+});
