@@ -24,6 +24,7 @@ import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 import { NicProcess } from "./process.ts";
 import { findActive } from "./standby/follower.ts";
+import { mountUpgrade } from "./standby/upgrade_route.ts";
 import { Uplinks } from "./uplinks.ts";
 
 const options = limitCommand(accessCommand(new Command("nic")), true)
@@ -76,6 +77,7 @@ await runService("nic", async () => {
   const uplinks = new Uplinks({ nic, deviceSocket: socket, reactor });
   const api = nicApi(nic, uplinks, access);
   const process = new NicProcess({ nic, uplinks, api, reactor, listen, socket, guestSocket, standbySocket });
+  mountUpgrade(api, () => process.upgrade());
   let following: Promise<void> | undefined;
   if (active) ({ ended: following } = await process.standBy(active));
   else process.drive(standbys);

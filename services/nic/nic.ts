@@ -278,7 +278,7 @@ export class Nic {
   state(): Omit<NicState, "uplinks"> {
     return {
       instance: this.instance,
-      standby: this.standby,
+      ...{ pid: Deno.pid, standby: this.standby },
       programmed: this.pools.programme !== undefined,
       engine: this.#engineState(),
       vfs: Array.from({ length: this.pools.vfCount }, (_, vf) => this.#poolState(vf)),

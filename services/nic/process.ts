@@ -3,7 +3,7 @@
  * dies. Both are the same program with the same options; whoever comes second stands by.
  */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { log, serve } from "../../shared/api/mod.ts";
+import { ApiError, log, type NicUpgrade, serve } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { UnixListener } from "../../shared/os/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
@@ -16,6 +16,8 @@ import type { Uplinks } from "./uplinks.ts";
 /** How long the API's address may still belong to the process that has died. */
 const ADDRESS_DEADLINE_MS = 5000;
 const ADDRESS_LOOK_MS = 2;
+/** How long the answer to an upgrade may take to get out. */
+const ANSWER_MS = 50;
 
 /** What a process of the NIC is made of. */
 export interface ProcessParts {
@@ -38,6 +40,7 @@ export class NicProcess {
   #servers: DeviceServer[] = [];
   #standbys: UnixListener | undefined;
   #http: HttpServer | undefined;
+  #isHandingOver = false;
 
   constructor(parts: ProcessParts) {
     this.#parts = parts;
@@ -120,6 +123,33 @@ export class NicProcess {
       }
       await new Promise((resolve) => setTimeout(resolve, ADDRESS_LOOK_MS));
     }
+  }
+
+  /**
+   * Has a new process of the program as it is now take over, between two bursts; answers which one, a moment before this
+   * one ends. Throws ApiError why it cannot be: then this one goes on.
+   */
+  async upgrade(): Promise<NicUpgrade> {
+    if (this.#isHandingOver) throw new ApiError(409, "the NIC is being upgraded already", "nic", "upgrading");
+    this.#isHandingOver = true;
+    try {
+      const pid = await this.#parts.nic.mirror.renew();
+      setTimeout(() => void this.#handOver(), ANSWER_MS);
+      return { pid, before: Deno.pid };
+    } catch (error) {
+      this.#isHandingOver = false;
+      throw new ApiError(409, `the NIC goes on as it was: ${(error as Error).message}`, "nic", "not-upgraded");
+    }
+  }
+
+  /** Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. */
+  async #handOver(): Promise<void> {
+    const { nic, uplinks } = this.#parts;
+    await uplinks.handOver();
+    nic.engine.standStill();
+    nic.mirror.commit();
+    await nic.mirror.told;
+    Deno.exit(0);
   }
 
   /** Where the API listens: at once, or after a take-over. */

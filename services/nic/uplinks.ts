@@ -83,13 +83,28 @@ export class Uplinks {
   async takeOver(specs: Iterable<[PoolName, UplinkSpec]>): Promise<void> {
     const { nic } = this.#parts;
     await Promise.all([...specs].map(async ([pool, spec]) => {
-      nic.hold(pool, HOLD_MS);
+      this.#hold(pool);
       try {
         await this.set(pool, spec, true);
       } finally {
         await nic.release(pool);
       }
     }));
+  }
+
+  /** Holds a pool's frames, unless they are held already: the process before was about to hand its uplink over. */
+  #hold(pool: PoolName): void {
+    try {
+      this.#parts.nic.hold(pool, HOLD_MS);
+    } catch (error) {
+      if (!(error instanceof DeviceRefusal) || error.code !== "held") throw error;
+    }
+  }
+
+  /** Holds the pools' frames, finishes what is outstanding and closes all: another process opens them again. */
+  async handOver(): Promise<void> {
+    for (const pool of this.#uplinks.keys()) this.#hold(pool);
+    await this.close();
   }
 
   #make(pool: PoolName): Uplink {

@@ -12,6 +12,7 @@ import {
   type ModeRequest,
   type NicPatch,
   type NicState,
+  type NicUpgrade,
   type NicView,
   type Operation,
   Operations,
@@ -96,6 +97,13 @@ export class Fabric implements PfHandlers {
   /** The NIC's state; `undefined` while it is away, so that policy can be read all the same. */
   async nicState(): Promise<NicState | undefined> {
     return await this.#links.nic.state().catch(() => undefined);
+  }
+
+  /** Has a new process of the NIC take over from the one that runs. */
+  async upgradeNic(): Promise<NicUpgrade> {
+    const upgrade = await this.#links.nic.upgrade();
+    log("info", "pf", `the NIC is process ${upgrade.pid} now, in place of ${upgrade.before}`);
+    return upgrade;
   }
 
   async #look(): Promise<Seen> {

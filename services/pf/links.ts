@@ -1,9 +1,11 @@
 /** What the PF asks of the services that it programmes. */
 import {
+  ApiError,
   Filter,
   type ModeEvent,
   type NicEvent,
   NicState,
+  NicUpgrade,
   type PoolName,
   type PortState,
   type Programme,
@@ -17,6 +19,10 @@ import {
 import { z } from "zod";
 import { Link } from "./link.ts";
 import type { ModeLink } from "./mode_link.ts";
+
+/** A new process starts, learns everything and takes over. */
+const UPGRADE_MS = 25_000;
+const LOOK_MS = 20;
 
 /** The NIC. */
 export class NicLink extends Link<NicEvent> {
@@ -40,6 +46,17 @@ export class NicLink extends Link<NicEvent> {
    */
   async putUplink(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<UplinkState> {
     return UplinkState.parse(await this.peer.ask("PUT", `/api/v1/uplinks/${pool}${keep ? "?keep=true" : ""}`, spec));
+  }
+
+  /** Has a new process take over; answers once that has. Throws why it cannot be. */
+  async upgrade(): Promise<NicUpgrade> {
+    const upgrade = NicUpgrade.parse(await this.peer.ask("POST", "/api/v1/upgrade", {}, UPGRADE_MS));
+    const deadline = performance.now() + UPGRADE_MS;
+    while ((await this.state().catch(() => undefined))?.pid !== upgrade.pid) {
+      if (performance.now() > deadline) throw new ApiError(503, "the new process of the NIC does not answer");
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+    return upgrade;
   }
 
   async state(): Promise<NicState> {

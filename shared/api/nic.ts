@@ -135,10 +135,19 @@ export const StandbyState = z.object({
 }).openapi("Standby");
 export type StandbyState = z.output<typeof StandbyState>;
 
+/** The process that drives the fabric after an upgrade. */
+export const NicUpgrade = z.object({
+  pid: z.int().openapi({ description: "The process that drives the fabric now" }),
+  before: z.int().openapi({ description: "The process that did" }),
+}).openapi("NicUpgrade");
+export type NicUpgrade = z.output<typeof NicUpgrade>;
+
 /** What `GET /api/v1/state` answers. */
 export const NicState = z.object({
   /** Changes when the NIC restarts and has to be programmed anew. */
   instance: z.string(),
+  /** The process that drives the fabric. */
+  pid: z.int(),
   standby: StandbyState,
   programmed: z.boolean(),
   engine: EngineState,

@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
-import { must, setMode } from "../support/guests.ts";
+import { ask, must, setMode } from "../support/guests.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { childrenOf } from "../support/process.ts";
 import { until } from "../support/wait.ts";
@@ -19,6 +19,7 @@ const RUNS = [
 ] as const;
 const FRAMES_AFTER = 500;
 const DEADLINE_MS = 20_000;
+const UPGRADES = Number(Deno.env.get("UPGRADES") ?? 2);
 const KILLS = Number(Deno.env.get("STANDBY_KILLS") ?? 4);
 
 /** The process of the NIC that drives the fabric, once another one stands by for it. */
@@ -132,4 +133,34 @@ Deno.test("what the NIC knows goes on with the process that takes over: policy, 
   await until("the standby to be missed", async () => (await must(`${nic}/state`)).standby.pid !== pid);
   await activeNic(fabric);
   assertEquals((await must(`${nic}/state`)).instance, state.instance);
+});
+
+Deno.test("an upgrade of the NIC under a stream: another process goes on between two bursts, and nothing is lost", async () => {
+  await using fabric = await TestFabric.start(2, ["--standby"]);
+  await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
+  await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
+  const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+  let active = 0;
+  for (let upgrade = 0; upgrade < UPGRADES; upgrade++) {
+    await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
+    let isOver = false;
+    const asked = must(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {}).finally(() => isOver = true);
+    asked.catch(() => {});
+    await stream.during("the upgrade", () => isOver, 30_000);
+    const answer = await asked;
+    assertEquals(answer.before, active);
+    assertEquals((await must(`${fabric.url("nic")}/api/v1/state`)).pid, answer.pid);
+    await stream.more(300);
+  }
+  await stream.end();
+  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
+});
+
+Deno.test("an upgrade is refused where nobody stands by, and everything is as it was", async () => {
+  await using fabric = await TestFabric.start(1);
+  const before = await must(`${fabric.url("nic")}/api/v1/state`);
+  assertEquals(before.standby, { state: "none" });
+  const { status, body } = await ask(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {});
+  assertEquals([status, body.detail.includes("--no-standby")], [409, true], JSON.stringify(body));
+  assertEquals((await must(`${fabric.url("nic")}/api/v1/state`)).pid, before.pid);
 });

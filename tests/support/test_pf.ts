@@ -9,6 +9,7 @@ import {
   type ModeEvent,
   type NicEvent,
   type NicState,
+  type NicUpgrade,
   type PfEvent,
   type PoolName,
   type PortState,
@@ -155,6 +156,10 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     return Promise.resolve();
   }
 
+  upgrade(): Promise<NicUpgrade> {
+    return Promise.resolve({ pid: 2, before: 1 });
+  }
+
   state(): Promise<NicState> {
     if (this.isAway) return Promise.reject(new ApiError(503, "the NIC does not answer", undefined, "unreachable"));
     const count = this.programmes.at(-1)?.vfs.length ?? 0;
@@ -163,6 +168,7 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     return Promise.resolve({
       ...{
         instance: "test",
+        pid: 1,
         standby: { state: "none" as const },
         programmed: true,
         engine: ENGINE,

@@ -15,6 +15,9 @@ import { type Change, type Complete, type Entry, type FromStandby, STANDBY_VERSI
 /** How long a standby may take to read what it is told. */
 const STALL_MS_MAX = 2000;
 const STALL_LOOK_MS = 1;
+/** How long a new process may take to start and to learn everything. */
+const RENEW_MS_MAX = 20_000;
+const RENEW_LOOK_MS = 10;
 /** Descriptors that one message may carry. */
 const FDS_MAX = 64;
 
@@ -34,6 +37,8 @@ export class Mirror {
   #waiting: Waiting[] = [];
   #sending: Promise<void> | undefined;
   #connections = 0;
+  /** Why the last one that came was turned away. */
+  #refusal: string | undefined;
   #closed = false;
   /** Tells everything that there is, as changes, to a standby that has come. `heir`: its number. */
   onJoin: (heir: number) => void = () => {};
@@ -111,6 +116,24 @@ export class Mirror {
     }
   }
 
+  /**
+   * Lets the standby go and waits for another one, which is a new process of the program as it is now; answers its pid.
+   * Throws why there is none: then everything is as it was, without a standby.
+   */
+  async renew(): Promise<number> {
+    if (!this.#channel) throw new Error("no process stands by: start the fabric without --no-standby");
+    const before = this.#pid;
+    this.#refusal = undefined;
+    this.#letGo("it is replaced");
+    const deadline = performance.now() + RENEW_MS_MAX;
+    while (this.#state !== "ready" || this.#pid === before) {
+      if (this.#refusal !== undefined) throw new Error(this.#refusal);
+      if (performance.now() > deadline) throw new Error(`no new process was ready within ${RENEW_MS_MAX / 1000} s`);
+      await new Promise((resolve) => setTimeout(resolve, RENEW_LOOK_MS));
+    }
+    return this.#pid;
+  }
+
   /** From now on nobody takes over. */
   #letGo(reason: string): void {
     this.#view.setUint32(CTL + CTL_HEIR, 0, true);
@@ -140,12 +163,9 @@ export class Mirror {
     const hello = (await channel.receive())?.message as FromStandby | undefined;
     if (!hello || !("standsBy" in hello)) return;
     if (hello.standsBy !== STANDBY_VERSION) {
-      log(
-        "warn",
-        "nic",
-        `process ${hello.pid} cannot stand by: it speaks version ${hello.standsBy}, not ${STANDBY_VERSION}`,
-      );
-      return;
+      this.#refusal =
+        `process ${hello.pid} cannot stand by: it speaks version ${hello.standsBy}, not ${STANDBY_VERSION}`;
+      return log("warn", "nic", this.#refusal);
     }
     if (this.#closed) return;
     this.#channel = channel;
