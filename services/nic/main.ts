@@ -88,6 +88,6 @@ await runService("nic", async () => {
   return {
     info: { api: urlOf(process.address), socket, guarded: engine.guarded, standsBy: active !== undefined },
     ended: Promise.race([died.promise, ...(following ? [following] : [])]),
-    close: () => process.close(),
+    close: (isAlone) => process.close(isAlone),
   };
 });

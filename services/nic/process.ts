@@ -157,9 +157,10 @@ export class NicProcess {
     return this.#http ? this.#http.addr as Deno.NetAddr : this.#parts.listen;
   }
 
-  /** Ends on purpose: nobody goes on in its place. */
-  async close(): Promise<void> {
+  /** Ends on purpose. Nobody goes on in its place, unless `isAlone`: its fabric goes on. */
+  async close(isAlone: boolean): Promise<void> {
     const { nic, uplinks, reactor } = this.#parts;
+    if (isAlone && nic.standby.state === "ready") await this.#handOver();
     nic.mirror.close();
     this.#standbys?.close();
     await uplinks.close();

@@ -11,7 +11,8 @@ export interface RunningService {
   info: Record<string, unknown>;
   /** Resolves or rejects if it ends by itself. */
   ended?: Promise<void>;
-  close(): Promise<void> | void;
+  /** Stops it; `isAlone`: a signal ends this service, and its fabric goes on. */
+  close(isAlone: boolean): Promise<void> | void;
 }
 
 /** Prefix of the line on standard output that says a service is ready. */
@@ -38,10 +39,16 @@ export async function runService(name: string, start: () => Promise<RunningServi
   const stop = Promise.withResolvers<number>();
   const supervised = Deno.env.has("RINGFABRIC_SUPERVISED");
   let allEnd = false;
+  let isAlone = false;
+  const endAlone = () => {
+    if (allEnd) return;
+    isAlone = true;
+    stop.resolve(0);
+  };
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     Deno.addSignalListener(signal, () => {
       if (!supervised) stop.resolve(0);
-      else if (signal === "SIGTERM") setTimeout(() => allEnd || stop.resolve(0), SUPERVISOR_MS);
+      else if (signal === "SIGTERM") setTimeout(endAlone, SUPERVISOR_MS);
     });
   }
   if (supervised) {
@@ -63,7 +70,7 @@ export async function runService(name: string, start: () => Promise<RunningServi
   say(READY_PREFIX + JSON.stringify(service.info));
   const code = await stop.promise;
   try {
-    await service.close();
+    await service.close(isAlone);
   } catch (error) {
     tell("error", `${name}: while stopping: ${oneLine(error)}`);
   }

@@ -152,8 +152,15 @@ Deno.test("an upgrade of the NIC under a stream: another process goes on between
     assertEquals((await must(`${fabric.url("nic")}/api/v1/state`)).pid, answer.pid);
     await stream.more(300);
   }
+  // Whoever ends that process alone gets the same.
+  await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
+  Deno.kill(active, "SIGTERM");
+  const pid = async () => (await must(`${fabric.url("nic")}/api/v1/state`).catch(() => undefined))?.pid ?? active;
+  await stream.during("another process to go on", async () => await pid() !== active);
+  await stream.more(300);
   await stream.end();
   assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
+  assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
 });
 
 Deno.test("an upgrade is refused where nobody stands by, and everything is as it was", async () => {
