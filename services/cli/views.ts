@@ -212,6 +212,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
   const lines = factLines([
     ...policyFacts(vf),
     ["hardware", vf.hardware],
+    ["mirror", vf.mirror ?? "none"],
     [
       "mode",
       vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.dataPath ? `${vf.mode}, ${vf.dataPath}` : vf.mode ?? UNKNOWN,

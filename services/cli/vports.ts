@@ -8,7 +8,7 @@ import { vportDetail, vportTable } from "./views.ts";
 
 /** Adds `vport`. */
 export function vportCommands(program: Command, context: Context): void {
-  const { hardware: _, ...policy } = defaultPolicy("");
+  const { hardware: _, mirror: _none, ...policy } = defaultPolicy("");
   const vport = program.command("vport").description("guests without a VF");
   const body = <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer);
   const all = () => body<VportView[]>(context.client.api.v1.vports.$get());

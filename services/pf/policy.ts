@@ -16,6 +16,7 @@ import {
   type VportPatch,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
+import { isMirrored, mustKeepMirrors, mustMirrorLawfully } from "./mirror_rules.ts";
 import { mustHaveSwitch, mustKeepBound } from "./uplink_rules.ts";
 
 /** A patch whose address is one. */
@@ -135,6 +136,7 @@ export function patchVf(settings: Settings, vf: number, patch: OwnPatch<VfPatch>
   }
   const mine = patchedPolicy<VfPolicy>(`vf ${vf}`, before, patch as Partial<VfPolicy>);
   const next = { ...settings, vfs: settings.vfs.with(vf, mine) };
+  mustMirrorLawfully(next, vf);
   checkAddresses(next, mine, `vf ${vf}`);
   return next;
 }
@@ -160,7 +162,9 @@ export function allotVf(settings: Settings, id: number, isFree: (vf: number) => 
   const vport = findVport(settings, id);
   if (vport.vf !== null) return settings;
   const taken = new Set(settings.vports.map(({ vf }) => vf));
-  const vf = settings.vfs.findLastIndex((_, vf) => !taken.has(vf) && settings.uplinks[vf] === undefined && isFree(vf));
+  const vf = settings.vfs.findLastIndex((_, vf) =>
+    !taken.has(vf) && settings.uplinks[vf] === undefined && !isMirrored(settings, vf) && isFree(vf)
+  );
   if (vf < 0) {
     const detail = `no VF is left for the guest of vport ${id}: all ${settings.vfs.length} are in use`;
     throw new ApiError(409, detail, "mode", "no-vf-left");
@@ -196,6 +200,7 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
     );
   }
   mustKeepBound(settings, count);
+  mustKeepMirrors(settings, count);
   const next: Settings = {
     ...settings,
     switchMode: patch.switchMode ?? settings.switchMode,

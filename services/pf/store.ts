@@ -106,7 +106,7 @@ export class Store implements Disposable {
 
   /** A vport before anyone sets it. */
   initialVport(id: number): Vport {
-    const { hardware: _, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
+    const { hardware: _, mirror: _none, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
     return { id, ...policy, vf: null };
   }
 

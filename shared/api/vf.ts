@@ -139,10 +139,27 @@ export const vfPolicyShape = {
 /** Which hardware a VF presents to a guest that drives it itself. */
 const VfHardware = z.enum(["any", "advanced", "virtio"], { error: "is any, advanced or virtio" });
 
+const Mirror = z.string({ error: "is such as both:3, in:3 or out:uplink, or null" })
+  .regex(/^(in|out|both):(uplink|\d{1,3})$/, "is such as both:3, in:3 or out:uplink, or null");
+
+/** Who gets copies of which frames. */
+export function mirrorOf(
+  mirror: string | null | undefined,
+): { to: number | "uplink"; in: boolean; out: boolean } | undefined {
+  const [way, to] = mirror?.split(":") ?? [];
+  if (way === undefined || to === undefined) return undefined;
+  return { to: to === "uplink" ? to : Number(to), in: way !== "out", out: way !== "in" };
+}
+
 /** What a VF has beside the policy that a vport has too. */
 export const vfShape = {
   ...vfPolicyShape,
   hardware: VfHardware.openapi({ description: "Which rings a plugin may drive the VF with; any: as it asks" }),
+  mirror: Mirror.nullable().openapi({
+    example: "both:3",
+    description:
+      "Who gets copies of the VF's frames, of those in to it, out of it, or both: a VF or uplink; null: nobody",
+  }),
 } as const;
 
 /** A VF's whole policy. */
@@ -207,6 +224,7 @@ export function defaultPolicy(mac: string): VfPolicy {
     ...COALESCE_ADAPTIVE,
     macFixed: false,
     hardware: "any",
+    mirror: null,
   };
 }
 

@@ -4,7 +4,7 @@
  */
 import * as L from "../layout/nic.ts";
 import { prefixBytes } from "../api/ip.ts";
-import { type Coalesce, coalesceOf, isLinkUp, vlanKey } from "../api/vf.ts";
+import { type Coalesce, coalesceOf, isLinkUp, mirrorOf, vlanKey } from "../api/vf.ts";
 import { macToNumber } from "./names.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 
@@ -47,6 +47,7 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
   if (!old || nativeVlan(old) !== nativeVlan(policy)) {
     patches.push({ at: at + L.P_NATIVE, bytes: numbers(nativeVlan(policy)) });
   }
+  if (mirrorWord(old) !== mirrorWord(policy)) patches.push({ at: at + L.P_MIRROR, bytes: numbers(mirrorWord(policy)) });
   if (!old || !isSameList(old.allowedIps, policy.allowedIps)) {
     patches.push({ at: L.ADDRESS_TABLES + pool * L.ADDRESS_TABLE_STRIDE, bytes: addressTable(policy) });
     patches.push({ at: at + L.P_ADDRESS_COUNT, bytes: numbers(policy.allowedIps.length) });
@@ -144,6 +145,7 @@ function isSameCoalesce(a: Coalesce, b: Coalesce): boolean {
 function disabledPool(pool: number): Patch[] {
   return [
     { at: L.POOLS + pool * L.POOL_STRIDE + L.P_FLAGS, bytes: numbers(0) },
+    { at: L.POOLS + pool * L.POOL_STRIDE + L.P_MIRROR, bytes: numbers(0) },
     { at: L.VLAN_BITMAPS + pool * L.VLAN_BITMAP_STRIDE, bytes: new Uint8Array(L.VLAN_BITMAP_STRIDE) },
   ];
 }
@@ -174,6 +176,14 @@ function rateBytes({ maxTxRate }: PoolPolicy, nowNs: number): Uint8Array {
 function broadcastBytes({ maxBroadcastRate }: PoolPolicy, nowNs: number): Uint8Array {
   const burst = Math.max(BROADCAST_BURST_MIN, maxBroadcastRate * BROADCAST_BURST_SECONDS);
   return bucketBytes(maxBroadcastRate / 1e9, burst, nowNs);
+}
+
+/** P_MIRROR. */
+function mirrorWord(policy: PoolPolicy | undefined): number {
+  const mirror = mirrorOf(policy?.mirror);
+  if (!mirror) return 0;
+  const ways = (mirror.in ? L.MIRROR_IN : 0) | (mirror.out ? L.MIRROR_OUT : 0);
+  return ways | (mirror.to === "uplink" ? L.POOL_UPLINK : mirror.to);
 }
 
 /** The VLAN of a pool's untagged frames, where the pool sees tags. */

@@ -37,6 +37,8 @@ Deno.test("the words of ip link become fields of the API", () => {
     { adaptiveRx: false, rxUsecs: 50, rxFrames: 32, adaptiveTx: true, txUsecs: 0 },
   );
   assertEquals(parsePairs(["trunk", "none"]), { trunk: [] });
+  assertEquals(parsePairs(["mirror", "both:3"]), { mirror: "both:3" });
+  assertEquals(parsePairs(["mirror", "none"]), { mirror: null });
   assertEquals(parsePairs(["native_vlan", "10", "allowed_macs", "a,b", "allowed_ips", "all"]), {
     nativeVlan: 10,
     allowedMacs: ["a", "b"],

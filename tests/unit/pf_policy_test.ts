@@ -5,6 +5,7 @@
 import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
 import type { Vf } from "../../shared/api/mod.ts";
+import { allotVf } from "../../services/pf/policy.ts";
 import { TestPf } from "../support/test_pf.ts";
 
 type Body = Record<string, unknown>;
@@ -306,4 +307,26 @@ Deno.test("VFs that are not there: what there is, is said", async () => {
   assertEquals(await missing("PUT", "vfs/2/mode", { mode: "emulated" }), says);
   await pf.set("nic", { numVfs: 0 });
   assertEquals(await missing("GET", "vfs/0"), [404, "id", "there is no vf 0: there are none"]);
+});
+
+refuses("copies go to another VF that is there, or to the uplink", [
+  { set: { mirror: "both:1" }, field: "mirror", says: "cannot mirror vf 1 to itself" },
+  { set: { mirror: "in:9" }, field: "mirror", says: "cannot mirror vf 1 to vf 9: there is none" },
+  { set: { mirror: "both:pf" }, field: "mirror", says: "mirror: is such as both:3, in:3 or out:uplink, or null" },
+  { set: { mirror: { to: 0 } }, field: "mirror", says: "mirror: is such as both:3, in:3 or out:uplink, or null" },
+]);
+
+Deno.test("a VF that copies go to is kept, and neither it nor the one that is mirrored is allotted to a guest", async () => {
+  await using pf = await TestPf.start(3);
+  await pf.set("vfs/0", { mirror: "both:2" });
+  assertEquals(pf.nic.programmes.at(-1)?.vfs[0]?.mirror, "both:2");
+  const answer = await pf.ask("PATCH", "nic", { numVfs: 2 });
+  assertEquals([answer.status, answer.body.detail], [
+    409,
+    "vf 2 cannot be removed: vf 0 is mirrored to it; set mirror first",
+  ]);
+  await pf.addVport({ id: 0 });
+  assertEquals(allotVf(pf.fabric.settings, 0, () => true).vports[0]?.vf, 1);
+  await pf.set("vfs/0", { mirror: null });
+  await pf.set("nic", { numVfs: 2 });
 });

@@ -202,6 +202,7 @@ Deno.test("the layout's sections do not overlap, and the counters have their nam
     section(layout.CAPTURES, layout.CAPTURES_MAX, layout.CAPTURE_STRIDE),
     section(layout.CAPTURE_STATE, layout.XS_HEAD + layout.CAPTURE_HEAD_BYTES + 64, 1),
     section(layout.CAPTURE_OPTIONS, layout.CAPTURE_OPTION_COUNT, layout.CAPTURE_OPTION_STRIDE),
+    section(layout.MIRROR_DELIVERIES, layout.MIRROR_DELIVERY_COUNT, layout.DELIVERY_STRIDE),
     section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
   ];
   sections.forEach(([, end], i) => {

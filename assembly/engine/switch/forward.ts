@@ -3,7 +3,6 @@
  * its receive queue. Neighbours between the same two addresses share their decision without a look into the cache.
  */
 import {
-  B_GROUPS,
   B_UNITS,
   C_TX_BROADCAST,
   C_TX_BYTES,
@@ -41,9 +40,10 @@ import { count } from "../deliver/results.ts";
 import { decide, headAndTag } from "./decide.ts";
 import { isSame, keyOf } from "./decisions.ts";
 import { countDrop, flood, floodUnknown, refuse } from "./flood.ts";
-import { append, flush } from "./group.ts";
+import { append, beginGroups, flush } from "./group.ts";
 import { spendFinish } from "../batch/offload.ts";
 import { guard, isGuarded } from "./guard.ts";
+import { mirrorSent } from "./mirror.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
 
 /**
@@ -66,7 +66,7 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   let record = recordAt(0);
   let i: u32 = 0;
   const end = load<u32>(batch(), B_UNITS) + unitLimit;
-  store<u64>(batch(), 0, B_GROUPS);
+  beginGroups(pool);
   for (; i < n; i++, record += RECORD_STRIDE) {
     let fault = load<u32>(record, R_DROP);
     if (fault == 0 && guarded) fault = guard(pool, record);
@@ -112,13 +112,19 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     sent += more;
   }
   // Before they are delivered: what was sent stands before what was received of it.
-  if (load<u32>(p, P_WATCH) != 0) captureSent(pool, i);
+  if (load<u64>(p, P_WATCH) != 0) seeSent(pool, i);
   flush();
   if (sent != 0) {
     count(p, C_TX_FRAMES, sent);
     count(p, C_TX_BYTES, bytes);
   }
   return i;
+}
+
+/** The batch's first `n` records, seen by who captures the pool, and by its mirror. */
+function seeSent(pool: u32, n: u32): void {
+  captureSent(pool, n);
+  mirrorSent(pool, n);
 }
 
 /** A delivery's HEAD_* and tag << 32, as decided, and whether it may be written as it is. */

@@ -50,6 +50,9 @@ export const STAGED_STRIDE = 16;
 export const RECORDS = 0xa12000;
 /** Deliveries beside those that lie in the records themselves: a flooded frame has one for each receiver. */
 export const DELIVERIES = 0xa18000;
+/** Deliveries of a mirror's copies. */
+export const MIRROR_DELIVERIES = 0xd43000;
+export const MIRROR_DELIVERY_COUNT = 64;
 /** Groups: the deliveries of one receive queue. */
 export const GROUPS = 0xa1c000;
 

@@ -25,6 +25,7 @@
  *      0x00ce_0000  address tables     512 B   each: 16 IP prefixes that a pool may send from
  *      0x00d1_0000  offload contexts   16 B   each: what an advanced queue's driver has set for its offloads
  *      0x00d4_0000  captures            13 KiB   who wants which frames copied, and where to (capture.ts)
+ *      0x00d4_3000  mirrors              1 KiB   deliveries of copies (batch.ts)
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0160_0000  windows                      guests' memory is mapped from here up
  */

@@ -125,10 +125,6 @@ export const COUNTER_COUNT = 32;
 export const P_BLOCKED_QUEUE = 512;
 export const P_BLOCKED_MARK = 516;
 export const P_BLOCKED_GENERATION = 520;
-/** u32: who looks at the pool's frames: a bit for each capture of all of them, and, higher, of the dropped ones alone. */
-export const P_WATCH = 524;
-export const WATCH_ALL = 0xff;
-export const WATCH_DROPPED_SHIFT = 8;
 
 // The dirty log of the pool's guest (queue/dirty_log.ts) ----------------------------------------------------------
 
@@ -141,3 +137,15 @@ export const P_LOG_USED = 536;
 export const NOT_LOGGED = 1;
 /** A bit stands for 4 KiB. */
 export const LOG_PAGE_SHIFT = 12;
+
+// Who looks at the pool's frames: one word of 64 bits says whether anybody does --------------------------------------
+
+/** u32: a bit for each capture of all of them, and, higher, of the dropped ones alone. */
+export const P_WATCH = 792;
+export const WATCH_ALL = 0xff;
+export const WATCH_DROPPED_SHIFT = 8;
+/** u32, behind P_WATCH: MIRROR_IN, MIRROR_OUT and the pool that gets copies; 0: there is no mirror. */
+export const P_MIRROR = 796;
+export const MIRROR_POOL = 0xffff;
+export const MIRROR_IN = 0x10000;
+export const MIRROR_OUT = 0x20000;
