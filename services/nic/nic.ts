@@ -28,7 +28,7 @@ import {
   uplinkMac,
 } from "../../shared/api/nic.ts";
 import { untaggedVlan } from "../../shared/api/vf.ts";
-import { announce, Captures, type Engine, poolName, Pools } from "../../shared/engine/mod.ts";
+import { announce, Captures, type Engine, latencyOf, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease, LeaseConnection } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
@@ -248,6 +248,7 @@ export class Nic {
       ...(lastDetach === undefined ? {} : { lastDetach }),
       learnedMacs: this.pools.learned(pool),
       counters: this.pools.counters(pool),
+      latency: latencyOf(this.engine.view, pool),
     };
   }
 

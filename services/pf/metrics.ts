@@ -1,7 +1,7 @@
 /** Prometheus metrics of the NIC and its VFs, read from the NIC at each scrape. */
 import { Counter, Gauge, Registry } from "prom-client";
 import { COUNTERS, ENGINE_TIMES } from "../../shared/layout/counter_names.ts";
-import type { EngineState, Limits, NicState } from "../../shared/api/mod.ts";
+import { type EngineState, LATENCY_LIMITS_US, type Limits, type NicState } from "../../shared/api/mod.ts";
 
 const NS = 1e-9;
 
@@ -85,6 +85,22 @@ function limitMetrics({ vfs }: NicState, registers: Registry[]): void {
   });
 }
 
+const LATENCY = "ringfabric_vf_latency_seconds";
+
+/** The pools' latency, as Prometheus has histograms: each bucket counts those below it too. */
+function latencyText(pools: readonly [string, NicState["pf"]][]): string {
+  const lines = pools.flatMap(([vf, { latency: { counts, sumNs } }]) => {
+    let sum = 0;
+    const buckets = counts.map((count, i) => {
+      const us = LATENCY_LIMITS_US[i];
+      return `${LATENCY}_bucket{vf="${vf}",le="${us === undefined ? "+Inf" : us / 1e6}"} ${sum += count}`;
+    });
+    return [...buckets, `${LATENCY}_sum{vf="${vf}"} ${sumNs * NS}`, `${LATENCY}_count{vf="${vf}"} ${sum}`];
+  });
+  const help = "From when a frame that the VF sent is seen in its ring until it is delivered, sampled";
+  return [`# HELP ${LATENCY} ${help}`, `# TYPE ${LATENCY} histogram`, ...lines, ""].join("\n");
+}
+
 /** The last scrape's busy and up time, for the ratio between two scrapes. */
 export class Metrics {
   #busyNs = 0;
@@ -145,7 +161,7 @@ export class Metrics {
       for (const [vf, pool] of pools) counter.inc({ vf }, (pool.counters[name] ?? 0) * NS);
     }
     countUplinks(state, registry);
-    return await registry.metrics();
+    return `${await registry.metrics()}\n${latencyText(pools)}`;
   }
 
   #busyRatio({ instance, engine }: NicState): number {

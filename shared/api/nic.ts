@@ -86,6 +86,16 @@ export const Limits = z.object({
 }).openapi("Limits");
 export type Limits = z.output<typeof Limits>;
 
+/** Limits of a latency histogram's buckets but the last one, in µs. */
+export const LATENCY_LIMITS_US: readonly number[] = Array.from({ length: 16 }, (_, i) => 2 ** i);
+
+/** A histogram of times. */
+export const Latency = z.object({
+  counts: z.array(z.int()).openapi({ description: "Samples up to 1, 2, 4, … 32768 µs, and above; each counts once" }),
+  sumNs: z.number().openapi({ description: "Their sum, in ns" }),
+}).openapi("Latency");
+export type Latency = z.output<typeof Latency>;
+
 /** State of one pool. */
 export const PoolState = z.object({
   attached: z.boolean(),
@@ -104,6 +114,9 @@ export const PoolState = z.object({
   lastDetach: z.string().optional().openapi({ description: "Why the last guest's connection ended" }),
   learnedMacs: z.int(),
   counters: z.record(z.string(), z.int()),
+  latency: Latency.openapi({
+    description: "How long what the pool's guest sent waited in its ring until it was delivered, sampled",
+  }),
 }).openapi("PoolState");
 export type PoolState = z.output<typeof PoolState>;
 

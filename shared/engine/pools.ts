@@ -6,7 +6,7 @@
  */
 import * as L from "../layout/nic.ts";
 import { type CounterName, COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
-import type { Filter } from "../api/nic.ts";
+import type { Filter, Latency } from "../api/nic.ts";
 import { COALESCE_ADAPTIVE, vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";
@@ -159,6 +159,18 @@ export class Pools {
 /** What there is before any programme. */
 function firstPatches(): Patch[] {
   return [...pfPatches(), ...uplinkPatches(undefined, {}), coalescePatch(L.POOL_UPLINK, COALESCE_ADAPTIVE)];
+}
+
+/** How long a pool's frames waited in their rings, as far as was sampled. */
+export function latencyOf(view: DataView, pool: number): Latency {
+  const at = L.POOLS + pool * L.POOL_STRIDE;
+  return {
+    counts: Array.from(
+      { length: L.LATENCY_BUCKETS },
+      (_, i) => Number(view.getBigUint64(at + L.P_LATENCY + i * 8, true)),
+    ),
+    sumNs: Math.round(view.getFloat64(at + L.P_LATENCY_SUM, true)),
+  };
 }
 
 function randomSeed(): bigint {

@@ -42,6 +42,7 @@ const ENGINE: EngineState = {
 /** A pool that nobody drives. */
 const IDLE_POOL: NicState["pf"] = {
   ...{ attached: false, held: false, queues: [], learnedMacs: 0, counters: {} },
+  latency: { counts: new Array(17).fill(0), sumNs: 0 },
   memory: { bytes: 0, regions: 0, sealed: true },
   limits: UNUSED,
 };

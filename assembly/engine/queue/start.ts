@@ -9,6 +9,7 @@ import {
   ADV_REG_NEXT,
   ADV_REG_POSITION,
 } from "../../../shared/layout/advanced.ts";
+import { forgetLatency } from "../schedule/latency.ts";
 import {
   BAD_AVAIL_IDX,
   BAD_TAIL,
@@ -95,6 +96,7 @@ export function bindRings(q: usize): u32 {
  * packed ring's position is always given, as SET_VRING_BASE has it.
  */
 export function startQueue(q: usize, position: i32): u32 {
+  forgetLatency(q);
   const verdict = bindRings(q);
   if (verdict != OK) return verdict;
   const flavour = load<u32>(q, Q_FLAVOUR);

@@ -25,6 +25,7 @@ import { markDirty } from "../queue/interrupts.ts";
 import { forward } from "../switch/forward.ts";
 import { lookAgain } from "./again.ts";
 import { UNITS_VISIT } from "./cost.ts";
+import { beginLatency, endLatency } from "./latency.ts";
 import { allowance, takeTokens } from "./rate.ts";
 import { charge, shareOf } from "./share.ts";
 
@@ -45,6 +46,7 @@ export function visit(q: usize, pass: u32): u32 {
   if (waiting == 0 || load<u32>(q, Q_STATE) != QUEUE_RUNNING || !checkPending(q, waiting)) return 0;
   store<f64>(q, load<f64>(control(), CTL_NOW_NS), Q_WORKED_NS);
   const p = poolAt(load<u32>(q, Q_POOL));
+  beginLatency(p, q);
   const byteLimit = allowance(p);
   if (byteLimit == 0) {
     lookAgain();
@@ -56,6 +58,7 @@ export function visit(q: usize, pass: u32): u32 {
   store<u32>(batch(), 0, B_RECEIVE_SPENT);
   const taken = load<u32>(q, Q_CARRY_TO) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
   publishDirty();
+  endLatency(p, q, taken);
   visitUnits = load<u32>(batch(), B_UNITS);
   charge(p, visitUnits);
   return taken;

@@ -149,3 +149,17 @@ export const P_MIRROR = 796;
 export const MIRROR_POOL = 0xffff;
 export const MIRROR_IN = 0x10000;
 export const MIRROR_OUT = 0x20000;
+
+// How long the pool's frames wait in their rings (schedule/latency.ts) -----------------------------------------------
+
+/** u64 each: samples up to 2^i µs, and in the last one the rest; f64, ns: their sum. */
+export const P_LATENCY = 800;
+export const LATENCY_BUCKETS = 17;
+export const P_LATENCY_SUM = 936;
+/** u32: the queue of which a sample is taken (0: none), where it stood, descriptors that are waited for; visits until one. */
+export const P_SAMPLE_QUEUE = 944;
+export const P_SAMPLE_FROM = 948;
+export const P_SAMPLE_LEFT = 952;
+export const P_SAMPLE_AFTER = 956;
+/** f64, ns: when it began. */
+export const P_SAMPLE_NS = 960;
