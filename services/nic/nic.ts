@@ -163,6 +163,7 @@ export class Nic {
     let broken: Lease[] = [];
     this.engine.takeOver(state, (wasChanging) => {
       this.pools.takeOver(wasChanging);
+      this.captures.takeOver();
       broken = this.leases.takeOver(inherited);
     });
     for (const lease of broken) this.leases.end(lease, "the NIC died while it wrote to the VF's ring");

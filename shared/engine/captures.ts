@@ -70,6 +70,16 @@ export class Captures {
     return capture;
   }
 
+  /**
+   * Goes on in an engine's state that another process has left, while the engine stands still: nobody reads that one's
+   * captures any more, and their rings are gone.
+   */
+  takeOver(): void {
+    for (let pool = 0; pool < L.POOL_COUNT; pool++) {
+      this.#engine.view.setUint32(L.POOLS + pool * L.POOL_STRIDE + L.P_WATCH, 0, true);
+    }
+  }
+
   /** Ends all. */
   close(): void {
     for (const capture of [...this.#open.values()]) capture.close();

@@ -236,6 +236,9 @@ Deno.test("eight captures may be open; each gives its memory back, and the engin
   assertEquals(watch(), 0x8f7);
   captures.close();
   assertEquals([watch(), captures.count], [0, 0]);
+  captures.open(asked("", 2));
+  rigCaptures(rig).captures.takeOver();
+  assertEquals(watch(), 0, "a successor has none of its predecessor's captures");
 });
 
 Deno.test("a stream begins with its interfaces, says what was lost, and ends with its reader or its service", async () => {
