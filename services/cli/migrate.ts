@@ -12,8 +12,8 @@ import { oneId, UsageError } from "./values.ts";
 
 /** How often the target VF is looked at. */
 const LOOK_MS = 5;
-/** Whose an address is says the VF that has it. */
-const KEPT_FIELDS = ["mac", "macFixed"];
+/** Whose an address is says the VF that has it; a mirror names a VF of its own fabric. */
+const KEPT_FIELDS = ["mac", "macFixed", "mirror"];
 const MOVED_FIELDS = Object.keys(VfPolicy.shape).filter((field) => !KEPT_FIELDS.includes(field));
 
 interface MigrateOptions {
