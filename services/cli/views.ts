@@ -272,9 +272,9 @@ export function vportDetail(vport: VportView): string {
 }
 
 /** One event in a line. */
-export function eventLine({ type, ...rest }: Record<string, unknown>): string {
+export function eventLine({ type, at, ...rest }: Record<string, unknown>): string {
   const said = Object.entries(rest).map(([name, value]) =>
     `${name} ${typeof value === "string" ? value : JSON.stringify(value)}`
   );
-  return `${new Date().toISOString()} ${type} ${said.join(" ")}`.trimEnd();
+  return `${at} ${type} ${said.join(" ")}`.trimEnd();
 }

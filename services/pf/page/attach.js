@@ -6,7 +6,7 @@ const quoted = (word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replace
 const line = (program, args) => [program, ...args].map(quoted).join(" ");
 
 /** The card. */
-export function AttachCard({ path, socket }) {
+export function AttachCard({ path, port, socket, canCapture }) {
   const [attach, setAttach] = useState(undefined);
   const [chosen, setChosen] = useState("QEMU");
   useEffect(() => {
@@ -34,6 +34,11 @@ export function AttachCard({ path, socket }) {
         <${Copyable} text=${texts[chosen]} label=${`Arguments for ${chosen}`} />
       `}
       <p class="help">Its socket: <code>${socket}</code></p>
+      ${canCapture && html`
+        <h3>Look at its frames</h3>
+        <${Copyable} text=${`fabric capture ${port} | wireshark -k -i -`} label="A command that captures its frames" />
+        <p class="help">Frames that were dropped are there too, each with the reason in its comment.</p>
+      `}
     </section>
   `;
 }

@@ -39,7 +39,7 @@ export function PortView({ live, who, kind, id }) {
         <${EventList} events=${mine.slice(0, 12)} />
       </section>
       <${Counters} live=${live} port=${port} counters=${of.counters} />
-      <${AttachCard} path=${path} socket=${of.socket} />
+      <${AttachCard} path=${path} port=${port} socket=${of.socket} canCapture=${who.role !== "read"} />
     </div>
   `;
 }
