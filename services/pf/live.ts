@@ -2,7 +2,14 @@
  * The live stream: NIC and software switch are read once a second, for all listeners together, and not at all while
  * nobody listens. What has changed is worked out and written once for all who want the same.
  */
-import { frame, type LiveState, type LiveWish, type NicState, type PortState } from "../../shared/api/mod.ts";
+import {
+  frame,
+  type LiveState,
+  type LiveWish,
+  type NicState,
+  type PortState,
+  withDeadline,
+} from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { fabricDocument, queuesDocument, type Reading, vfDocument } from "./live_views.ts";
@@ -10,6 +17,8 @@ import { mergePatch } from "./merge_patch.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
 
 const PERIOD_MS = 1000;
+/** A service that takes longer to answer is shown as it was. */
+const ANSWER_MS = 2000;
 
 /** What the stream is made of. */
 export interface LiveParts {
@@ -137,11 +146,12 @@ export class Live {
   async #read(): Promise<Reading> {
     const { links: { nic, software }, settings, runDir } = this.#parts;
     const needsVports = settings.now.vports.length > 0;
-    const [state, vports, ports] = await Promise.all([
-      nic.state().catch(() => undefined),
-      needsVports ? software.vports().catch(() => []) : [],
-      this.#ports(),
-    ]);
+    const [state, vports, ports] = await withDeadline({ endsMs: performance.now() + ANSWER_MS }, () =>
+      Promise.all([
+        nic.state().catch(() => undefined),
+        needsVports ? software.vports().catch(() => []) : [],
+        this.#ports(),
+      ]));
     const atMs = Date.now();
     if (state) [this.#state, this.#readAtMs] = [state, atMs];
     return {

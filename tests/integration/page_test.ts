@@ -102,18 +102,36 @@ async function changesMode(page: FabricPage, fabric: TestFabric): Promise<void> 
   assert(plugin.startsWith("advanced"), plugin);
 }
 
-/** A service that is killed is said to be away while all else stays, and that it is back is seen. */
+/** A service that stands still or is killed is said to be away while all else stays, and that it is back is seen. */
 async function outlivesServices(page: FabricPage, fabric: TestFabric): Promise<void> {
   await page.go("#/nic", "NIC");
   assertEquals(await page.barriers(), []);
-  for (const [name, said] of [["nic", "The NIC does not answer"], ["pf", "The PF does not answer"]] as const) {
-    const seen = page.see(".away [role=alert]", said);
-    Deno.kill(fabric.pid(name), "SIGKILL");
-    await seen;
+  const goesOn = async (name: string) => {
     await page.see("h1", "NIC");
     await page.awaits(`document.querySelector(".away p") === null`);
     await page.see("table tr", new RegExp(`^${name}.*up`));
+  };
+  const nic = fabric.pid("nic");
+  Deno.kill(nic, "SIGSTOP");
+  try {
+    await page.see(".away [role=alert]", /The NIC (is slow to|does not) answer/);
+    await page.awaits(`document.querySelector("main").className === "stale"`);
+    await page.shoot("away");
+  } finally {
+    Deno.kill(nic, "SIGCONT");
   }
+  await goesOn("nic");
+  Deno.kill(fabric.pid("pf"), "SIGKILL");
+  await page.see(".away [role=alert]", "The PF does not answer");
+  await goesOn("pf");
+  const row = async () => (await page.texts("tr")).find((text) => text.startsWith("nic"));
+  const before = await row();
+  Deno.kill(nic, "SIGKILL");
+  await until("another NIC to be told of", async () => {
+    const now = await row();
+    return now !== before && now?.includes("up");
+  }, 20_000);
+  await goesOn("nic");
   await page.go("#/events", "Events");
   await page.see(".events li", "nic-up");
   await page.page.select("#event-type", "vf-changed");

@@ -148,6 +148,7 @@ function Head({ live, who, place, onLogOut }) {
               <a href=${href} aria-current=${here === href ? "page" : undefined}>${name}</a>
             `
           )}
+          <a href="/docs">API</a>
         </nav>
       `}
       <dl class="figures">
@@ -206,9 +207,9 @@ function troubles({ state, line, lostSince }) {
 function Away({ live }) {
   const found = troubles(live);
   return html`
-    <div class="away">
+    <section class="away" aria-label="What does not answer">
       <div role="alert">${found.map(([text]) => html`<p key=${text}>${text}</p>`)}</div>
       <div>${found.map(([text, age]) => html`<p key=${text}>${age}</p>`)}</div>
-    </div>
+    </section>
   `;
 }

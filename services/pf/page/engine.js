@@ -130,8 +130,11 @@ function Shares({ live }) {
   `;
 }
 
+/** Whether another process of the NIC takes over if this one dies. */
+const STANDBY = { none: "no standby", syncing: "a standby is being told", ready: "a standby is ready" };
+
 function Services({ live }) {
-  const { services } = live.state;
+  const { services, nic: { standby } } = live.state;
   const all = { pf: { state: live.line === "lost" ? "away" : "up", since: live.lostSince }, ...services };
   return html`
     <section class="card" aria-labelledby="services-title">
@@ -148,7 +151,9 @@ function Services({ live }) {
           html`
             <tr key=${name} class=${state === "away" ? "bad" : ""}>
               <th scope="row">${name}</th>
-              <td><i class=${`lamp ${state === "up" ? "up" : "down"}`}></i>${state}</td>
+              <td><i class=${`lamp ${state === "up" ? "up" : "down"}`}></i>${state}${name === "nic" && standby
+                ? `, ${STANDBY[standby.state]}`
+                : ""}</td>
               <td>${since === undefined ? "–" : clock(since)}</td>
             </tr>
           `

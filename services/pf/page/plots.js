@@ -26,14 +26,14 @@ function options(width, series, format, least) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 5 }, drag: { x: false, y: false } },
-    padding: [8, 6, 0, 0],
+    padding: [8, 22, 0, 0],
     scales: {
       x: { time: true, range: (_, min, max) => [Math.min(min, max - SECONDS_MIN), max] },
       y: { range: (_, __, max) => [0, Math.max(max * 1.1, least)] },
     },
     axes: [
       { ...axis, size: 22, space: 80, values: times, grid: { show: false } },
-      { ...axis, size: 62, space: 34, gap: 6, values: (_, ticks) => ticks.map((n) => format(n)) },
+      { ...axis, size: 72, space: 34, gap: 6, values: (_, ticks) => ticks.map((n) => format(n)) },
     ],
     series: [
       {},
