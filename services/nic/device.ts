@@ -180,7 +180,9 @@ class Connection {
       await this.#pay(request.data, pending);
       if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
       const reply: number[] = [];
-      const value = await this.#handle(request.data, pending, reply);
+      const handled = this.#handle(request.data, pending, reply);
+      // What is done at once goes to a standby together with its answer: nothing may come between.
+      const value = handled instanceof Promise ? await handled : handled;
       await this.#reply({ id, ok: true, value }, reply);
     } catch (error) {
       const code = error instanceof DeviceRefusal ? error.code : "failed";
