@@ -6,6 +6,7 @@ import { qemuArguments } from "../../shared/api/mod.ts";
 import { TestProcess } from "./process.ts";
 import { run } from "./judges.ts";
 import { QemuMonitor } from "./qmp.ts";
+import { until } from "./wait.ts";
 import { udpEchoProgram } from "./udp_echo.ts";
 
 const MODULES = [
@@ -84,6 +85,10 @@ async function build(): Promise<{ kernel: string; initrd: string }> {
 }
 
 const BOOT_MS = 90_000;
+const MIGRATE_MS = 120_000;
+/** How much of a guest's memory is sent in a second, while it runs and while it does not. */
+const SLOW_BYTES = 10;
+const QUICK_BYTES = 4 * 1024 ** 3;
 /** Without KVM a microvm has no clock by which Linux can tell its own speed: three boots of four would stand still. */
 const MICROVM_KERNEL = "tsc_early_khz=2000000";
 
@@ -119,6 +124,27 @@ function hardwareArguments(args: readonly string[], { machine = "pc", device }: 
   return [...own.toSpliced(numa, 2), "-machine", "microvm,isa-serial=on,rtc=on,memory-backend=mem"];
 }
 
+/** Starts a machine. */
+async function start(vf: BootTarget, options: BootOptions): Promise<TestProcess> {
+  const { kernel, initrd } = await guestImage();
+  const { monitor, machine, memory = "256M", queuePairs = 1 } = options;
+  const hardware = hardwareArguments(qemuArguments(vf, { memory, queuePairs }), options);
+  return new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
+    ...hardware,
+    ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],
+    ...[
+      "-kernel",
+      kernel,
+      "-initrd",
+      initrd,
+      "-append",
+      `console=ttyS0 quiet panic=-1 ${machine === "microvm" ? MICROVM_KERNEL : ""}`,
+    ],
+    ...(monitor === undefined ? [] : ["-qmp", `unix:${monitor},server=on,wait=off`]),
+    ...(options.extra ?? []),
+  ]);
+}
+
 /** A running QEMU guest. */
 export class QemuGuest implements AsyncDisposable {
   readonly process: TestProcess;
@@ -131,32 +157,49 @@ export class QemuGuest implements AsyncDisposable {
 
   /** Boots a guest on a VF and waits for its shell. */
   static async boot(vf: BootTarget, options: BootOptions = {}): Promise<QemuGuest> {
-    const { kernel, initrd } = await guestImage();
-    const { monitor, machine, memory = "256M", queuePairs = 1 } = options;
-    const hardware = hardwareArguments(qemuArguments(vf, { memory, queuePairs }), options);
-    const process = new TestProcess(`qemu on vf ${vf.id}`, "qemu-system-x86_64", [
-      ...hardware,
-      ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"],
-      ...[
-        "-kernel",
-        kernel,
-        "-initrd",
-        initrd,
-        "-append",
-        `console=ttyS0 quiet panic=-1 ${machine === "microvm" ? MICROVM_KERNEL : ""}`,
-      ],
-      ...(monitor === undefined ? [] : ["-qmp", `unix:${monitor},server=on,wait=off`]),
-      ...(options.extra ?? []),
-    ]);
-    const guest = new QemuGuest(process);
+    const guest = new QemuGuest(await start(vf, options));
     try {
-      await process.expect(/GUEST-READY/, BOOT_MS);
-      if (monitor !== undefined) guest.#monitor = await QemuMonitor.connect(monitor);
+      await guest.process.expect(/GUEST-READY/, BOOT_MS);
+      if (options.monitor !== undefined) guest.#monitor = await QemuMonitor.connect(options.monitor);
     } catch (error) {
-      await process.end("SIGKILL");
+      await guest.process.end("SIGKILL");
       throw error;
     }
     return guest;
+  }
+
+  /** A machine on a VF into which a guest is to be moved: it waits for it at `from`. Its MAC is the guest's. */
+  static async incoming(vf: BootTarget, from: string, options: BootOptions & { monitor: string }): Promise<QemuGuest> {
+    const guest = new QemuGuest(await start(vf, { ...options, extra: [...options.extra ?? [], "-incoming", from] }));
+    try {
+      guest.#monitor = await until(
+        "the monitor of the machine that waits",
+        () => QemuMonitor.connect(options.monitor).catch(() => undefined),
+      );
+    } catch (error) {
+      await guest.process.end("SIGKILL");
+      throw error;
+    }
+    return guest;
+  }
+
+  /**
+   * Moves the guest to `next`, which waits for it at `to`. The migration begins while the guest runs; `meanwhile` ends that.
+   * Its memory is sent when it stands still: without KVM, QEMU 7.2 loses writes of a guest that runs, whatever its devices.
+   */
+  async migrate(to: string, next: QemuGuest, meanwhile: () => Promise<void>): Promise<void> {
+    const limit = (bytes: number) => this.monitor.execute("migrate-set-parameters", { "max-bandwidth": bytes });
+    await limit(SLOW_BYTES);
+    await this.monitor.execute("migrate", { uri: to });
+    await meanwhile();
+    await this.monitor.execute("stop");
+    await limit(QUICK_BYTES);
+    await until("the guest to be moved", async () => {
+      const { status } = await this.monitor.execute("query-migrate") as { status: string };
+      if (status === "failed") throw new Error(`QEMU could not move its guest:\n${this.process.output.slice(-1000)}`);
+      return status === "completed";
+    }, MIGRATE_MS);
+    await next.monitor.execute("cont");
   }
 
   /** Runs a command in the guest; answers its output and exit code. */
@@ -195,6 +238,7 @@ export class QemuGuest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#monitor?.[Symbol.dispose]();
+    this.#monitor = undefined;
     await this.process.end("SIGKILL");
   }
 }
