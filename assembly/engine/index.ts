@@ -14,7 +14,7 @@ export { forgetRegions } from "./queue/domain.ts";
 export { fillDriverRx, isDriverTxEmpty } from "./queue/driver.ts";
 export { forgetDeferral } from "./queue/coalesce.ts";
 export { raiseBeforeSleep } from "./queue/deferred.ts";
-export { continueQueue, resumeQueue } from "./queue/continue.ts";
+export { continueQueue, resumeInflight, resumeQueue } from "./queue/continue.ts";
 export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
 export { coolAll, hasWork, heat } from "./schedule/heat.ts";

@@ -7,6 +7,7 @@ import {
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
   VHOST_USER_PROTOCOL_F_LOG_SHMFD,
   VHOST_USER_PROTOCOL_F_MQ,
   VHOST_USER_PROTOCOL_F_NET_MTU,
@@ -46,6 +47,7 @@ export const PROTOCOL_FEATURES = bits(
   VHOST_USER_PROTOCOL_F_NET_MTU,
   VHOST_USER_PROTOCOL_F_BACKEND_REQ,
   VHOST_USER_PROTOCOL_F_CONFIG,
+  VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
   VHOST_USER_PROTOCOL_F_RESET_DEVICE,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_STATUS,
@@ -81,7 +83,8 @@ export function controlIndexOf(features: bigint): number | undefined {
   return hasBit(features, V.VIRTIO_NET_F_MQ) ? 2 * QUEUE_PAIRS_MAX : 2;
 }
 
-const VRING_SIZE_MAX = 32768;
+/** Entries of a ring. */
+export const VRING_SIZE_MAX = 32768;
 
 /** Throws unless a ring can be so large. A packed one may have any size (virtio 1.2 §2.8.10.1). */
 export function checkRingSize(index: number, size: number, packed: boolean): void {

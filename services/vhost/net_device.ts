@@ -4,7 +4,7 @@
  */
 import { type LinkPatch, MacAddress, type Multicast, MULTICAST_GROUPS_MAX } from "../../shared/api/mod.ts";
 import type { VfLink } from "../../shared/device/mod.ts";
-import { VHOST_USER_MAX_CONFIG_SIZE } from "../../shared/vhost_user/mod.ts";
+import { CONFIG_HEADER_BYTES, VHOST_USER_MAX_CONFIG_SIZE } from "../../shared/vhost_user/mod.ts";
 import {
   VIRTIO_NET_CONFIG_MAC,
   VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS,
@@ -74,6 +74,14 @@ export class NetDevice {
   set features(features: bigint) {
     this.#features = features;
     if (hasBit(features, VIRTIO_NET_F_MTU)) this.#mtu ??= this.#link.mtu;
+  }
+
+  /** The answer to GET_CONFIG: the request's header and what it asks for; nothing at all if that cannot be had. */
+  configAnswer(payload: DataView<ArrayBuffer>, isNegotiated: boolean): Uint8Array {
+    if (!isNegotiated || payload.byteLength < CONFIG_HEADER_BYTES) return new Uint8Array();
+    const config = this.config(payload.getUint32(0, true), payload.getUint32(4, true));
+    if (!config) return new Uint8Array();
+    return new Uint8Array([...new Uint8Array(payload.buffer, 0, CONFIG_HEADER_BYTES), ...config]);
   }
 
   /** `bytes` bytes of the configuration space from `offset` on; `undefined` if there are none. */

@@ -2,6 +2,7 @@
 import type { Fd } from "../../shared/os/mod.ts";
 import type { VhostRegion } from "../../shared/vhost_user/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
+import type { Inflight } from "./inflight.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
 import type { Ask } from "./ring_backend.ts";
 import { isMapped } from "./ring_start.ts";
@@ -20,6 +21,8 @@ export class RingMemory {
   readonly #rings: RingsInMemory;
   readonly #slot: Pick<BackendSlot, "ask">;
   #table = new MemoryTable();
+  /** Where the front-end keeps the rings' positions, if it does. */
+  #inflight: Inflight | undefined;
 
   constructor(rings: RingsInMemory, slot: Pick<BackendSlot, "ask">) {
     this.#rings = rings;
@@ -31,14 +34,40 @@ export class RingMemory {
     return this.#table;
   }
 
+  get inflight(): Inflight | undefined {
+    return this.#inflight;
+  }
+
   /** Gives a backend that knows nothing all of it. */
   async tell(ask: Ask): Promise<void> {
-    if (this.#table.size > 0) await ask({ op: "dmaSet", regions: this.#table.regions }, this.#table.fds);
+    if (this.#table.size > 0 || this.#inflight) await this.#give(ask, this.#table);
+  }
+
+  async #give(ask: Ask, table: MemoryTable): Promise<void> {
+    const [regions, fds] = this.#inflight ? [[this.#inflight.region], [this.#inflight.fd.number]] : [[], []];
+    await ask({ op: "dmaSet", regions: [...table.regions, ...regions] }, [...table.fds, ...fds]);
+  }
+
+  /** Has the rings' positions kept in `inflight` from now on, which is taken over. No ring runs. */
+  async keepIn(inflight: Inflight): Promise<void> {
+    const { fd, region } = inflight;
+    await this.#dropInflight();
+    await this.#slot.ask({ op: "dmaMap", region }, [fd.number]);
+    this.#inflight = inflight;
+  }
+
+  async #dropInflight(): Promise<void> {
+    const before = this.#inflight;
+    if (!before) return;
+    this.#inflight = undefined;
+    before.fd.close();
+    const { iova, size } = before.region;
+    await this.#slot.ask({ op: "dmaUnmap", iova, size });
   }
 
   /** Replaces the table; takes the new one over if it is accepted. */
   async set(table: MemoryTable): Promise<void> {
-    await this.#leaving(table, () => this.#slot.ask({ op: "dmaSet", regions: table.regions }, table.fds));
+    await this.#leaving(table, () => this.#give((body, fds) => this.#slot.ask(body, fds), table));
     this.#table.close();
     this.#table = table;
     await this.#rings.settleAll();
@@ -75,6 +104,7 @@ export class RingMemory {
   }
 
   close(): void {
+    this.#inflight?.fd.close();
     this.#table.close();
   }
 }

@@ -5,6 +5,7 @@ import { GUEST_OFFLOADS, isMemoryLost, LOST_MEMORY_COST } from "../../shared/eng
 import type { BackendSlot } from "./backend_slot.ts";
 import type { ControlQueue } from "./control/queue.ts";
 import type { GuestLog } from "./guest_log.ts";
+import type { Inflight } from "./inflight.ts";
 import type { MemoryTable } from "./memory.ts";
 import type { SessionContext } from "./port_context.ts";
 import type { Ask } from "./ring_backend.ts";
@@ -13,7 +14,7 @@ import type { Vring } from "./vring.ts";
 
 /** What of the session's rings their starts depend on. */
 export interface RingsPart {
-  readonly memory: { readonly table: MemoryTable };
+  readonly memory: { readonly table: MemoryTable; readonly inflight: Inflight | undefined };
   readonly log: Pick<GuestLog, "written" | "settled">;
   readonly features: bigint;
   readonly isPacked: boolean;
@@ -64,10 +65,10 @@ export class RingRunner {
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
-    const { memory: { table: memory }, isPacked: packed } = this.#rings;
-    const features = this.#features;
+    const { memory: { table: memory, inflight }, isPacked: packed } = this.#rings;
+    const [features, at] = [this.#features, inflight?.iovaOf(ring.index, ring.size, packed)];
     const fds = [ring.kick, ring.call].filter((fd) => fd !== undefined).map((fd) => fd.number);
-    await ask(startRequest(ring, { memory, features, packed, base }), fds);
+    await ask(startRequest(ring, { memory, features, packed, base, inflight: at }), fds);
     ring.started();
   }
 

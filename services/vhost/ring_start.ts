@@ -22,6 +22,8 @@ export interface RingStart {
   packed: boolean;
   /** Where the ring goes on. */
   base: number;
+  /** Where its position is kept, if that is said. */
+  inflight: bigint | undefined;
 }
 
 /** The guest addresses of a ring's three areas. */
@@ -67,7 +69,7 @@ export function baseOf(ring: Vring, memory: MemoryTable, features: bigint): numb
 }
 
 /** Where a control queue runs. Throws ProtocolError. */
-export function controlPlace(ring: Vring, { memory, features, packed, base }: RingStart): RingPlace {
+export function controlPlace(ring: Vring, { memory, features, packed, base }: Omit<RingStart, "inflight">): RingPlace {
   checkRingSize(ring.index, ring.size, packed);
   return {
     ...mappedAreas(ring, memory),
@@ -83,7 +85,7 @@ export function controlPlace(ring: Vring, { memory, features, packed, base }: Ri
  * its front-end has said: what an engine takes it gives back in order, so nothing is in flight where nobody serves the
  * ring. Front-ends that come back say their avail index (Cloud Hypervisor) or 0 (DPDK's in server mode).
  */
-export function startRequest(ring: Vring, { memory, features, packed, base }: RingStart): RequestInput {
+export function startRequest(ring: Vring, { memory, features, packed, base, inflight }: RingStart): RequestInput {
   checkRingSize(ring.index, ring.size, packed);
   checkBase(ring.index, base, packed);
   return {
@@ -96,6 +98,7 @@ export function startRequest(ring: Vring, { memory, features, packed, base }: Ri
     resume: packed && !ring.hasRun,
     features,
     ...(ring.usedLog === undefined ? {} : { log: ring.usedLog }),
+    ...(inflight === undefined ? {} : { inflight }),
     kick: ring.kick !== undefined,
     call: ring.call !== undefined,
   };

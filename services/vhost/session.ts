@@ -20,6 +20,7 @@ import {
 import { MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
 import { BackChannel } from "./back_channel.ts";
 import { ControlQueue } from "./control/queue.ts";
+import { INFLIGHT_COST, inflightMessage } from "./inflight_messages.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
 import * as N from "./negotiation.ts";
 import { macText } from "./mac_text.ts";
@@ -207,7 +208,14 @@ export class Session {
     const { name, payload } = message;
     switch (name) {
       case "VHOST_USER_GET_CONFIG":
-        return this.#connection.reply(name, this.#config(payload));
+        return this.#connection.reply(
+          name,
+          this.#device.configAnswer(payload, this.#has(VHOST_USER_PROTOCOL_F_CONFIG)),
+        );
+      case "VHOST_USER_GET_INFLIGHT_FD":
+      case "VHOST_USER_SET_INFLIGHT_FD":
+        await this.#context.pace.step(INFLIGHT_COST);
+        return await inflightMessage(this.#rings, this.#connection, message);
       case "VHOST_USER_SET_CONFIG":
         return await this.#setConfig(payload);
       case "VHOST_USER_SET_BACKEND_REQ_FD":
@@ -263,15 +271,6 @@ export class Session {
     await this.#rings.reset();
     this.#device.reset();
     this.#status = 0;
-  }
-
-  /** The answer to GET_CONFIG: the request's header and what it asks for; nothing at all if that cannot be had. */
-  #config(payload: DataView<ArrayBuffer>): Uint8Array {
-    if (!this.#has(VHOST_USER_PROTOCOL_F_CONFIG) || payload.byteLength < CONFIG_HEADER_BYTES) return new Uint8Array();
-    const [offset, bytes] = [payload.getUint32(0, true), payload.getUint32(4, true)];
-    const config = this.#device.config(offset, bytes);
-    if (!config) return new Uint8Array();
-    return new Uint8Array([...new Uint8Array(payload.buffer, 0, CONFIG_HEADER_BYTES), ...config]);
   }
 
   async #setConfig(payload: DataView<ArrayBuffer>): Promise<void> {

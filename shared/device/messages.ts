@@ -84,6 +84,8 @@ export const Request = z.discriminatedUnion("op", [
     /** A packed queue whose driver may have gone past `base`: where it was is looked up, if the ring bears it out. */
     resume: z.boolean().default(false),
     features: iova.default(0n),
+    /** A virtqueue's part of its front-end's inflight memory (shared/layout/inflight.ts), if it has one. */
+    inflight: iova.optional(),
     /** Advanced receive queues: size of a packet buffer, and of a header buffer (0: frames are not split). */
     packetBytes: z.number().int().min(0).default(2048),
     headerBytes: z.number().int().min(0).default(0),

@@ -81,6 +81,7 @@ export interface EngineExports {
   adoptQueue(queue: number): number;
   /** Forgets the batch in which that engine ended. */
   endAdoption(): void;
+  resumeInflight(queue: number, base: number, kept: number): number;
   positionOf(queue: number): number;
   unfetched(queue: number): number;
   forgetRegions(queue: number): void;

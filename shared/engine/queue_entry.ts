@@ -57,9 +57,10 @@ function flagsOf(features: bigint): number {
     (has(features, VIRTIO_F_IN_ORDER) ? L.QUEUE_F_IN_ORDER : 0);
 }
 
-function writeVirtqueue(view: DataView, at: number, pool: number, { index, features }: StartRequest): void {
+function writeVirtqueue(view: DataView, at: number, pool: number, { index, features, inflight }: StartRequest): void {
   const longHeader = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
   view.setUint32(at + L.Q_HDR_BYTES, longHeader ? VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_LEGACY_BYTES, true);
+  view.setBigUint64(at + L.Q_INFLIGHT_IOVA, inflight ?? 0n, true);
   writeOffloads(view, at, { pool, index, features });
 }
 

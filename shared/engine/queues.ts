@@ -9,6 +9,7 @@ import { DeviceRefusal } from "../device/mod.ts";
 import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Engine } from "./engine.ts";
+import { beginQueue } from "./queue_begin.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
 import { raiseOnce, writeCall, writeDescriptors, writeOffloads, writeQueue } from "./queue_entry.ts";
 import type { Quota, RingQuotas } from "./limits.ts";
@@ -25,9 +26,6 @@ export interface RunningQueue {
   readonly kick: Fd | undefined;
   call: Fd | undefined;
 }
-
-/** `resumeQueue` looks for the position in the ring itself. */
-const POSITION_IN_RING = -1;
 
 /** A queue on its ring, by name. */
 export const ringName = (index: number, desc: bigint) => `${index} at 0x${desc.toString(16)}`;
@@ -124,7 +122,8 @@ export class Queues {
   }
 
   #start(request: StartRequest, kick: Fd | undefined, call: Fd | undefined): void {
-    const { index, base, next } = request;
+    const { index } = request;
+    const { wasm } = this.#engine;
     const at = this.#pointer(index);
     if (this.#engine.standsBy) return this.#add({ pointer: at, index, request, kick, call });
     const registers = this.hasRegisters ? this.#registers(index) : 0;
@@ -134,13 +133,7 @@ export class Queues {
     writeDescriptors(this.#view, at, kick, call);
     const record = this.#records.get(index);
     if (record) keepKickRecord(this.#view, at, record, monotonicNs());
-    const { wasm } = this.#engine;
-    const kept = request.kept ?? (request.resume && !this.hasRegisters ? POSITION_IN_RING : undefined);
-    const verdict = request.flavour !== "packed" || (next === undefined && kept === undefined)
-      ? wasm.startQueue(at, base)
-      : next !== undefined
-      ? wasm.continueQueue(at, base, next)
-      : wasm.resumeQueue(at, base, kept ?? 0);
+    const verdict = beginQueue(wasm, at, request, this.hasRegisters);
     if (verdict !== L.OK) {
       this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);

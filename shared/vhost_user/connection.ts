@@ -114,15 +114,15 @@ export class VhostUserConnection {
     }
   }
 
-  /** Answers a request. */
-  reply(name: RequestName, payload: Uint8Array): void {
+  /** Answers a request; descriptors go along, and stay the caller's. */
+  reply(name: RequestName, payload: Uint8Array, fds: number[] = []): void {
     const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
     const view = new DataView(bytes.buffer);
     view.setUint32(0, REQUESTS[name].number, true);
     view.setUint32(4, VHOST_USER_VERSION | VHOST_USER_REPLY_MASK, true);
     view.setUint32(8, payload.byteLength, true);
     bytes.set(payload, HEADER_BYTES);
-    this.#socket.send(bytes);
+    this.#socket.send(bytes, fds);
   }
 
   /** Answers with one u64. */

@@ -24,6 +24,7 @@ export const VHOST_USER_PROTOCOL_F_REPLY_ACK = 3;
 export const VHOST_USER_PROTOCOL_F_NET_MTU = 4;
 export const VHOST_USER_PROTOCOL_F_BACKEND_REQ = 5;
 export const VHOST_USER_PROTOCOL_F_CONFIG = 9;
+export const VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD = 12;
 export const VHOST_USER_PROTOCOL_F_RESET_DEVICE = 13;
 export const VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
 export const VHOST_USER_PROTOCOL_F_STATUS = 16;
@@ -50,6 +51,14 @@ const LOG_BYTES = 16;
 const MEM_REG_BYTES = [40, 36];
 const u64Request = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 0 });
 const fdRequest = (number: number): RequestRule => ({ number, bytes: [8], fdsMax: 1 });
+
+/** Payload of the inflight messages: size and offset u64, queues and their size u16, padding that some leave out. */
+export const INFLIGHT_BYTES = 24;
+const inflightRequest = (number: number) => ({
+  number,
+  bytes: [INFLIGHT_BYTES, 20],
+  needs: VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD,
+});
 
 /**
  * Every request that this back-end knows: what it may look like, when it is lawful, and whether it is answered
@@ -89,6 +98,8 @@ export const REQUESTS = {
   // crosvm asks whether or not CONFIG was agreed on.
   VHOST_USER_GET_CONFIG: { number: 24, fdsMax: 0, answered: true },
   VHOST_USER_SET_CONFIG: { number: 25, fdsMax: 0, needs: VHOST_USER_PROTOCOL_F_CONFIG },
+  VHOST_USER_GET_INFLIGHT_FD: { ...inflightRequest(31), fdsMax: 0, answered: true },
+  VHOST_USER_SET_INFLIGHT_FD: { ...inflightRequest(32), fdsMax: 1 },
   VHOST_USER_RESET_DEVICE: { number: 34, bytes: [0], fdsMax: 0, needs: VHOST_USER_PROTOCOL_F_RESET_DEVICE },
   VHOST_USER_GET_MAX_MEM_SLOTS: {
     number: 36,

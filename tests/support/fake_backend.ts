@@ -43,7 +43,7 @@ export class FakeBackend implements RingBackend {
     for (const fd of fds) fileStatus(fd);
     switch (body.op) {
       case "queueStart": {
-        const with_ = [body.kick && "kick", body.call && "call"].filter((part) => part);
+        const with_ = [body.kick && "kick", body.call && "call", body.inflight && "inflight"].filter((part) => part);
         const position = body.base === -1 ? this.#world.used.get(body.index) ?? 0 : body.base;
         const logged = body.log === undefined ? [] : [`logged at 0x${body.log.toString(16)}`];
         const told = [`start ${body.index} at ${position}`, ...with_, ...logged].join(" ");

@@ -41,6 +41,8 @@ export function region(n: number): VhostRegion {
 class FakeConnection implements Connection {
   /** What was answered: request, and payload. */
   readonly replies: [RequestName, DataView][] = [];
+  /** Descriptors that came with answers. */
+  readonly fds: Fd[] = [];
   isClosed = false;
   #wanted = Promise.withResolvers<Message | undefined>();
   #idle = Promise.withResolvers<void>();
@@ -62,7 +64,8 @@ class FakeConnection implements Connection {
     this.#wanted.resolve(message);
   }
 
-  reply(name: RequestName, payload: Uint8Array): void {
+  reply(name: RequestName, payload: Uint8Array, fds: number[] = []): void {
+    this.fds.push(...fds.map(duplicateFd));
     this.replies.push([name, new DataView(payload.slice().buffer)]);
   }
 
@@ -257,6 +260,7 @@ export class TestSession implements AsyncDisposable {
     this.session.close();
     await this.ended;
     await this.#reactor.close();
+    for (const fd of this.connection.fds) fd.close();
     const own = this.#files.filter(({ closed }) => !closed);
     const files = new Set(own.map(({ number }) => openFileOf(number)));
     await until("every descriptor to be closed", () => descriptorsOf(files) <= own.length);

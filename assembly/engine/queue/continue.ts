@@ -2,14 +2,17 @@
  * Packed queues after the death of the engine that served them. Their position lies in the register page, which outlives
  * it: POSITION is where the driver looks next, NEXT where the burst ends that was being published.
  */
-import { BAD_AVAIL_IDX, OK, Q_DESC, Q_HDR_BYTES, Q_SIZE, Q_USED } from "../../../shared/layout/nic.ts";
+import { BAD_AVAIL_IDX, OK, Q_DESC, Q_HDR_BYTES, Q_INFLIGHT, Q_SIZE, Q_USED } from "../../../shared/layout/nic.ts";
 import {
   VIRTQ_DESC_BYTES,
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
+  VIRTQ_PACKED_BASE_INITIAL,
   VIRTQ_PACKED_DESC_F_USED,
   VIRTQ_PACKED_DESC_LEN,
 } from "../../../shared/layout/virtio.ts";
+import { INFLIGHT_PACKED_POSITION } from "../../../shared/layout/inflight.ts";
+import { hasPosition } from "./inflight.ts";
 import { isUsedAt, metaOf, OWNER_FLAGS, positionAfter } from "./packed.ts";
 import { bindRings, startPacked } from "./start.ts";
 
@@ -47,6 +50,30 @@ export function resumeQueue(q: usize, base: u32, kept: i32): u32 {
   const given = base >> 16 == 0 && (base & 0x8000) != 0 ? base & 0xffff : base >> 16;
   const half: u32 = kept == -1 ? <u32> load<u16>(load<u32>(q, Q_USED)) : <u32> kept >> 16;
   return startPacked(q, !isLikely(q, given) && isPossible(q, half) ? half | (half << 16) : base);
+}
+
+/**
+ * As `resumeQueue`, for a front-end that has kept inflight memory: the last engine has left in it where the ring stood
+ * before the burst that it was publishing, and behind it. Each is in force if the ring can be there.
+ */
+export function resumeInflight(q: usize, base: u32, kept: i32): u32 {
+  const verdict = bindRings(q);
+  if (verdict != OK) return verdict;
+  const inflight: usize = load<u32>(q, Q_INFLIGHT);
+  if (!hasPosition(inflight)) return resumeQueue(q, base, kept);
+  // At its beginning: the driver has begun it anew, or this is the end of an even lap, which is the same position.
+  if (!hasUsedBit(q, 0, load<u32>(q, Q_SIZE))) return startPacked(q, <u32> VIRTQ_PACKED_BASE_INITIAL);
+  const position = load<u64>(inflight, INFLIGHT_PACKED_POSITION);
+  const before = halfOf(<u32> (position >> 16) & 0xffff, <u32> (position >> 40) & 0xff);
+  const behind = halfOf(<u32> position & 0xffff, <u32> (position >> 32) & 0xff);
+  if (isPossible(q, before)) return continueQueue(q, before | (before << 16), behind | (behind << 16));
+  if (isPossible(q, behind)) return startPacked(q, behind | (behind << 16));
+  return resumeQueue(q, base, kept);
+}
+
+/** A slot, which may be none, and its wrap counter in bit 15. */
+function halfOf(slot: u32, wrap: u32): u32 {
+  return (slot & 0x7fff) | (wrap != 0 ? 0x8000 : 0);
 }
 
 /** Whether a descriptor from slot `from` to `end` has its USED bit. */

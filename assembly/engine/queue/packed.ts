@@ -43,6 +43,7 @@ import { recordAt } from "../batch/record.ts";
 import { batch, context } from "../context.ts";
 import { interrupt } from "./coalesce.ts";
 import { isLogged, logIndex, logSlot, logUsedSlots } from "./dirty_log.ts";
+import { announceInflight, keepPacked } from "./inflight.ts";
 import { interruptedPacked, wantedPacked } from "./packed_events.ts";
 
 /** Both flags that say whose a descriptor is. */
@@ -183,6 +184,7 @@ export function writeStaged(): void {
 export function announcePacked(q: usize): void {
   const registers: usize = load<u32>(q, Q_REGISTERS);
   if (registers != 0) store<u32>(registers, positionPacked(q), ADV_REG_NEXT);
+  announceInflight(q);
 }
 
 /**
@@ -263,6 +265,7 @@ export function publishPacked(q: usize): void {
   );
   store<u32>(q, NO_SLOT, Q_FIRST_SLOT);
   if (registers != 0) store<u32>(registers, position, ADV_REG_POSITION);
+  keepPacked(q);
   if ((load<u32>(q, Q_FLAGS) & QUEUE_F_KEEP_POSITION) != 0) store<u16>(load<u32>(q, Q_USED), <u16> (position >> 16));
   if (logs) {
     logSlot(q, first);

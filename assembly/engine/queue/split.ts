@@ -27,6 +27,7 @@ import {
 import { recordAt } from "../batch/record.ts";
 import { interrupt } from "./coalesce.ts";
 import { isLogged, logElements, logIndex } from "./dirty_log.ts";
+import { keepSplit } from "./inflight.ts";
 
 /** The driver's avail index. An atomic load: a plain one could be hoisted out of a polling loop. */
 @inline
@@ -94,6 +95,7 @@ export function publishSplit(q: usize): void {
   if (logs) logElements(q);
   atomic.store<u16>(load<u32>(q, Q_USED) + VIRTQ_USED_IDX, <u16> load<u32>(q, Q_USED_IDX));
   if (logs) logIndex(q);
+  keepSplit(q);
   const given = wantedSplit(q);
   if (given != 0 && interrupt(q, given)) interruptedSplit(q);
 }

@@ -27,6 +27,8 @@ import {
   Q_FIRST_SLOT,
   Q_FLAVOUR,
   Q_FLAGS,
+  Q_INFLIGHT,
+  Q_INFLIGHT_IOVA,
   Q_LAST_AVAIL,
   Q_REGISTERS,
   Q_SIGNALLED,
@@ -41,6 +43,7 @@ import {
   WRAP_SIGNALLED,
   WRAP_USED,
 } from "../../../shared/layout/nic.ts";
+import { INFLIGHT_PACKED_HEADER_BYTES, INFLIGHT_SPLIT_HEADER_BYTES } from "../../../shared/layout/inflight.ts";
 import {
   VIRTQ_AVAIL_ALIGN,
   VIRTQ_AVAIL_RING,
@@ -57,6 +60,7 @@ import { disarmAdvanced, pendingAdvanced } from "./advanced.ts";
 import { clearContexts } from "./advanced_context.ts";
 import { translateWhole } from "./domain.ts";
 import { pending, pendingUpTo } from "./format.ts";
+import { beginPacked, beginSplit } from "./inflight.ts";
 import { disarmPacked, NO_SLOT, positionPacked } from "./packed.ts";
 import { availIdx, disarmSplitAtStart } from "./split.ts";
 
@@ -81,10 +85,15 @@ export function bindRings(q: usize): u32 {
   if (desc == 0 || avail == 0 || used == 0) return RING_UNMAPPED;
   const availAlign = packed ? VIRTQ_EVENT_ALIGN : VIRTQ_AVAIL_ALIGN;
   const usedAlign = packed ? VIRTQ_EVENT_ALIGN : VIRTQ_USED_ALIGN;
+  const inflightIova = load<u64>(q, Q_INFLIGHT_IOVA);
+  const inflightBytes = packed ? INFLIGHT_PACKED_HEADER_BYTES : INFLIGHT_SPLIT_HEADER_BYTES;
+  const inflight = inflightIova == 0 ? 0 : translateWhole(q, inflightIova, inflightBytes, PERM_READ | PERM_WRITE);
+  if (inflightIova != 0 && inflight == 0) return RING_UNMAPPED;
   if (desc % VIRTQ_DESC_ALIGN != 0 || avail % availAlign != 0 || used % usedAlign != 0) return RING_UNMAPPED;
   store<u32>(q, <u32> desc, Q_DESC);
   store<u32>(q, <u32> avail, Q_AVAIL);
   store<u32>(q, <u32> used, Q_USED);
+  store<u32>(q, <u32> inflight, Q_INFLIGHT);
   return OK;
 }
 
@@ -110,6 +119,7 @@ function startSplit(q: usize, position: i32): u32 {
   store<u32>(q, base & 0xffff, Q_LAST_AVAIL);
   store<u32>(q, usedIdx, Q_USED_IDX);
   store<u32>(q, usedIdx, Q_SIGNALLED);
+  beginSplit(q);
   if (((availIdx(q) - base) & 0xffff) > load<u32>(q, Q_SIZE)) return BAD_AVAIL_IDX;
   disarmSplitAtStart(q);
   atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
@@ -137,6 +147,7 @@ export function startPacked(q: usize, position: u32): u32 {
     store<u32>(registers, positionPacked(q), ADV_REG_NEXT);
     store<u32>(registers, positionPacked(q), ADV_REG_POSITION);
   }
+  beginPacked(q);
   disarmPacked(q);
   atomic.store<u32>(q + Q_STATE, QUEUE_RUNNING);
   return OK;
