@@ -30,7 +30,9 @@ export class World implements AsyncDisposable {
   }
 
   static async start(): Promise<World> {
-    const world = new World(await TestFabric.start(GUESTS + SPARE_VFS.length, ["--guests", String(GUESTS)]));
+    const world = new World(
+      await TestFabric.start(GUESTS + SPARE_VFS.length, ["--guests", String(GUESTS), "--no-standby"]),
+    );
     try {
       await world.recovered();
       return world;
