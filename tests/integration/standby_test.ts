@@ -171,3 +171,29 @@ Deno.test("an upgrade is refused where nobody stands by, and everything is as it
   assertEquals([status, body.detail.includes("--no-standby")], [409, true], JSON.stringify(body));
   assertEquals((await must(`${fabric.url("nic")}/api/v1/state`)).pid, before.pid);
 });
+
+Deno.test("the NIC is killed while a front-end stops and starts a ring all the time: each request is done once", async () => {
+  await using fabric = await TestFabric.start(2, ["--standby"]);
+  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
+  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
+  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
+    dst: fabric.vf(1).mac,
+    src: fabric.vf(0).mac,
+  });
+  let isOver = false;
+  const asking = (async () => {
+    while (!isOver) await b.startVring(1, await b.stopVring(1));
+  })();
+  asking.catch(() => {});
+  for (let kill = 0; kill < KILLS; kill++) {
+    let active = 0;
+    await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
+    await stream.more(300);
+    Deno.kill(active, "SIGKILL");
+    await stream.more(300);
+  }
+  isOver = true;
+  await asking;
+  await stream.end();
+  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+});
