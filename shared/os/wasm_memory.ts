@@ -37,9 +37,9 @@ export class WasmMemory {
     this.#mmap(offset, bytes, MAP_SHARED, fd, fileOffset);
   }
 
-  /** Puts zero pages of its own where anything was mapped, and where anything was written. */
-  clear(): void {
-    this.#mmap(0, this.buffer.byteLength, MAP_PRIVATE_ANONYMOUS, -1, 0);
+  /** Puts zero pages of its own where anything was mapped, and where anything was written: everywhere, or in a range. */
+  clear(offset = 0, bytes = this.buffer.byteLength): void {
+    this.#mmap(offset, bytes, MAP_PRIVATE_ANONYMOUS, -1, 0);
   }
 
   #mmap(offset: number, bytes: number, flags: number, fd: number, fileOffset: number): void {

@@ -1,5 +1,5 @@
 /**
- * The engine in the test's own thread over a plain arena: no worker, no FFI, no sockets. Pools are programmed by the
+ * The engine in the test's own thread over a plain arena: no worker, no sockets. Pools are programmed by the
  * NIC's own code, guests are mocks, and `run` polls once. Between the guests' memories lie canaries.
  */
 import {
@@ -35,9 +35,11 @@ import {
   REGISTER_PAGES,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
+import { Buffer } from "node:buffer";
 import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
+import { ARENA_BYTES, WasmMemory } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { Pools, writeActive } from "../../shared/engine/mod.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
@@ -58,12 +60,20 @@ const GUEST_STRIDE = 16 * 1024 ** 2;
 const GUEST_BYTES = 4 * 1024 ** 2;
 const CANARY_BYTES = 64 * 1024;
 const CANARY = 0xa5;
+const CANARIES = new Uint8Array(CANARY_BYTES).fill(CANARY);
 /** How long an idle queue is polled, where many are. */
 const COOL_NS = 200_000;
 
 const module = await loadWasm("engine");
-// One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back.
-const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
+// One memory for all rigs of a test process: a Wasm memory of 4 GiB is quickly reserved and slowly given back. What a rig
+// begins with is new pages, of which most are never touched: to write zeros over them costs more than most tests.
+const arena = new WasmMemory(ARENA_BYTES);
+const { memory } = arena;
+
+/** Where the canaries of a guest lie whose memory is at `offset`. */
+function canariesOf(offset: number): [number, number] {
+  return [offset - CANARY_BYTES, offset + GUEST_BYTES];
+}
 
 /** Where a guest's queues are in the engine's tables. */
 interface Attached {
@@ -109,7 +119,7 @@ export class EngineRig {
   /** `firstSlot`: where its guests' memory begins, for rigs beside each other. */
   constructor(vfs: number, policies: Record<number, Partial<VfPolicy>> = {}, firstSlot = 0) {
     this.#firstSlot = firstSlot;
-    new Uint8Array(memory.buffer, 0x10000, WINDOWS - 0x10000).fill(0);
+    arena.clear(CTL, WINDOWS - CTL);
     this.wasm = engineInstance(() => this.#now());
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     const access = {
@@ -236,10 +246,8 @@ export class EngineRig {
   /** Memory for one more guest, with canaries around it. Different guests use the same addresses, as real ones do. */
   #memory(): { offset: number; bytes: number; iova: bigint } {
     const offset = EngineRig.guestOffset(this.#firstSlot + this.guests.size);
-    const arena = new Uint8Array(memory.buffer);
-    arena.fill(0, offset, offset + GUEST_BYTES);
-    arena.fill(CANARY, offset - CANARY_BYTES, offset);
-    arena.fill(CANARY, offset + GUEST_BYTES, offset + GUEST_BYTES + CANARY_BYTES);
+    arena.clear(offset, GUEST_BYTES);
+    for (const at of canariesOf(offset)) new Uint8Array(arena.buffer, at, CANARY_BYTES).set(CANARIES);
     return { offset, bytes: GUEST_BYTES, iova: 0x4000_0000n };
   }
 
@@ -328,10 +336,11 @@ export class EngineRig {
   checkCanaries(): void {
     for (let slot = 0; slot < this.guests.size; slot++) {
       const offset = EngineRig.guestOffset(this.#firstSlot + slot);
-      for (const at of [offset - CANARY_BYTES, offset + GUEST_BYTES]) {
-        const bytes = new Uint8Array(memory.buffer, at, CANARY_BYTES);
+      for (const at of canariesOf(offset)) {
+        const bytes = new Uint8Array(arena.buffer, at, CANARY_BYTES);
+        if (Buffer.compare(bytes, CANARIES) === 0) continue;
         const bad = bytes.findIndex((byte) => byte !== CANARY);
-        if (bad >= 0) throw new Error(`guest ${slot}: the byte at arena offset ${at + bad} was overwritten`);
+        throw new Error(`guest ${slot}: the byte at arena offset ${at + bad} was overwritten`);
       }
     }
   }
