@@ -35,7 +35,6 @@ import {
   REGISTER_PAGES,
   WINDOWS,
 } from "../../shared/layout/nic.ts";
-import { Buffer } from "node:buffer";
 import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
 import { defaultPolicy } from "../../shared/api/mod.ts";
@@ -54,6 +53,7 @@ import {
 } from "./formats.ts";
 import type { MockGuest } from "./mock_guest.ts";
 import type { PackedGuest, PackedGuestOptions } from "./packed_guest.ts";
+import { sameBytes } from "./same_bytes.ts";
 import type { GuestOptions } from "./virtio_guest.ts";
 
 const GUEST_STRIDE = 16 * 1024 ** 2;
@@ -338,7 +338,7 @@ export class EngineRig {
       const offset = EngineRig.guestOffset(this.#firstSlot + slot);
       for (const at of canariesOf(offset)) {
         const bytes = new Uint8Array(arena.buffer, at, CANARY_BYTES);
-        if (Buffer.compare(bytes, CANARIES) === 0) continue;
+        if (sameBytes(bytes, CANARIES)) continue;
         const bad = bytes.findIndex((byte) => byte !== CANARY);
         throw new Error(`guest ${slot}: the byte at arena offset ${at + bad} was overwritten`);
       }

@@ -10,11 +10,12 @@ import type { Arena } from "../../shared/os/mod.ts";
 import { DirtyLog } from "../../shared/engine/dirty_log.ts";
 import type { EngineRig, VirtioRigGuest } from "./engine_rig.ts";
 import { PackedGuest } from "./packed_guest.ts";
+import { sameBytes } from "./same_bytes.ts";
 
 /** No byte of frames that `payload` has made, nor of a virtio-net header, is this one. */
 const UNWRITTEN = 0xee;
-const UNWRITTEN_WORD = 0xeeee_eeee_eeee_eeeen;
 const PAGE_BYTES = 1 << LOG_PAGE_SHIFT;
+const UNWRITTEN_PAGE = new Uint8Array(PAGE_BYTES).fill(UNWRITTEN);
 /** Logs lie far above the guests' memory. */
 const LOGS_AT = WINDOWS + 768 * 1024 ** 2;
 const LOG_STRIDE = 1024 ** 2;
@@ -96,6 +97,7 @@ export class LogWatch {
     work();
     this.#parts.forEach(({ at, bytes, logged }, i) => {
       const [then, now] = [before[i] ?? new Uint8Array(), this.guest.bytes(at, bytes)];
+      if (sameBytes(then, now)) return;
       for (let offset = 0; offset < bytes; offset++) {
         if (then[offset] !== now[offset]) this.#changed.add(pageOf(logged + BigInt(offset)));
       }
@@ -118,8 +120,7 @@ export class LogWatch {
     const first = this.guest.iova(this.guest.heap) >> BigInt(LOG_PAGE_SHIFT);
     const buffers = this.#buffers;
     for (let at = 0; at < buffers.byteLength; at += PAGE_BYTES) {
-      const words = new BigUint64Array(buffers.buffer, buffers.byteOffset + at, PAGE_BYTES / 8);
-      if (words.some((word) => word !== UNWRITTEN_WORD)) pages.add(first + BigInt(at / PAGE_BYTES));
+      if (!sameBytes(buffers.subarray(at, at + PAGE_BYTES), UNWRITTEN_PAGE)) pages.add(first + BigInt(at / PAGE_BYTES));
     }
     return pages;
   }

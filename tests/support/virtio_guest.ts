@@ -82,6 +82,8 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
   /** By queue: the next slot of buffer memory, and where the buffers lie that the device has. */
   readonly #next: number[];
   readonly #posted: Map<number, { at: number; len: number }[]>[];
+  /** What `view` looks at, as bytes. */
+  readonly #memory: Uint8Array;
 
   constructor(
     view: DataView,
@@ -89,6 +91,7 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
     makeQueue: (offset: number, size: number, driver: DriverOptions) => Q,
   ) {
     this.view = view;
+    this.#memory = new Uint8Array(view.buffer, view.byteOffset);
     const defaults = { queueSize: 64, queuePairs: 1, bufferBytes: 2048, hdrBytes: VIRTIO_NET_HDR_BYTES };
     this.options = { ...defaults, inOrder: false, eventIdx: false, ...options };
     let at = options.offset;
@@ -115,7 +118,7 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
   }
 
   bytes(at: number, length: number): Uint8Array {
-    return new Uint8Array(this.view.buffer, this.view.byteOffset + at, length).slice();
+    return this.#memory.slice(at, at + length);
   }
 
   /** Memory for the next buffer of a queue: it comes round when the ring has. Behind all slots lie their tables. */
@@ -156,10 +159,9 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
 
   writeFrame(at: number, frame: Uint8Array, header?: Uint8Array): number {
     const { hdrBytes } = this.options;
-    const bytes = new Uint8Array(this.view.buffer, this.view.byteOffset);
-    bytes.fill(0, at, at + hdrBytes);
-    if (header) bytes.set(header, at);
-    bytes.set(frame, at + hdrBytes);
+    this.#memory.fill(0, at, at + hdrBytes);
+    if (header) this.#memory.set(header, at);
+    this.#memory.set(frame, at + hdrBytes);
     return hdrBytes + frame.byteLength;
   }
 
@@ -204,7 +206,8 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
         if (!next) throw new Error(`num_buffers promises ${more} buffers more than were returned`);
         data = joined(data, this.#read(pair, next));
       }
-      frames.push({ header: data.slice(0, this.options.hdrBytes), frame: data.slice(this.options.hdrBytes) });
+      const { hdrBytes } = this.options;
+      frames.push({ header: data.subarray(0, hdrBytes), frame: data.subarray(hdrBytes) });
     }
     return frames;
   }

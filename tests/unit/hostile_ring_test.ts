@@ -300,7 +300,9 @@ test("two queue pairs: a flow stays on one queue, comes back where it was sent, 
     a.send(flows.map((port) => udp(port, 0, 1)));
     rig.run();
   }
-  const arrived = [0, 1].map((pair) => b.receive(pair).map((bytes) => new DataView(bytes.buffer).getUint16(34)));
+  const arrived = [0, 1].map((pair) =>
+    b.receive(pair).map((bytes) => new DataView(bytes.buffer, bytes.byteOffset).getUint16(34))
+  );
   assertEquals([...(arrived[0] ?? []), ...(arrived[1] ?? [])].sort(), [...flows, ...flows].sort());
   assertEquals((arrived[0] ?? []).filter((port) => arrived[1]?.includes(port)), [], "no flow on both queues");
   assertEquals(arrived.every((list) => list.length > 0), true, "both queues are used");
