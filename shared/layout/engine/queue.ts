@@ -44,9 +44,8 @@ export const Q_GROUP = 116;
 export const Q_FRAMES = 120;
 export const Q_CALL_PENDING = 128;
 export const Q_ERROR = 132;
+/** u64: what was wrong: a descriptor's index, or an address. */
 export const Q_ERROR_DETAIL = 136;
-/** Virtqueues: the queue's part of the front-end's inflight memory (arena offset), in which its position is kept; or 0. */
-export const Q_INFLIGHT = 140;
 /** IOVAs of the rings, so that they can be found again when the memory table changes. */
 export const Q_DESC_IOVA = 144;
 export const Q_AVAIL_IOVA = 152;
@@ -68,7 +67,11 @@ export const Q_BUFFERS = 192;
 /** u32: the direct path's state (engine/direct.ts), of both halves of a pair and of its guest's transmit queues; or 0. */
 export const Q_DIRECT = 196;
 export const Q_BUFFERS_IOVA = 200;
-/** Virtqueues, which have no buffers of their own: the IOVA of Q_INFLIGHT. */
+/**
+ * Virtqueues, which have no buffers of their own, in the same places: the queue's part of the front-end's inflight memory
+ * (arena offset), in which its position is kept, or 0; and its IOVA.
+ */
+export const Q_INFLIGHT = 192;
 export const Q_INFLIGHT_IOVA = 200;
 /** u32: a hold ring's buffers that have been handed on. */
 export const Q_RELEASED = 208;
