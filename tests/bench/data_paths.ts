@@ -14,6 +14,7 @@ import { until } from "../support/wait.ts";
 import { BACK_CPU, FRONT_CPU } from "./back_ends.ts";
 import { connectGuest, DataPathDriver } from "./data_path_driver.ts";
 import { figureText, type Goal, goalText, isMissed, missedFirst } from "./judged.ts";
+import type { RowOptions } from "./options.ts";
 import { median } from "./stats.ts";
 import { cpuSeconds } from "./system.ts";
 
@@ -130,15 +131,8 @@ async function sample(world: World, path: string, bytes: number): Promise<Sample
   };
 }
 
-/** What is run. */
-export interface DataPathOptions {
-  rounds: number;
-  wanted(name: string): boolean;
-  report(line: string): void;
-}
-
 /** All paths in turn, at each length that is wanted. */
-export async function dataPaths({ rounds, wanted, report }: DataPathOptions): Promise<DataPathResult[]> {
+export async function dataPaths({ rounds, wanted, report }: RowOptions): Promise<DataPathResult[]> {
   const sizes = Object.entries(SIZES).filter(([size]) => wanted(`${NAME} ${size}`));
   if (sizes.length === 0) return [];
   if (!hasPerf()) report("Missing: apt-get install linux-perf (kernel calls a frame)");

@@ -13,6 +13,7 @@ import { until } from "../support/wait.ts";
 import { type BackEnd, FRONT_CPU, MACS, missingPackages, startNetVhost, startRingfabric } from "./back_ends.ts";
 import { type CoreProbe, NEAR_NS, untilNear } from "./core_distance.ts";
 import { figureText, type Goal, goalText, isMissed, missedFirst } from "./judged.ts";
+import type { PairedRowOptions } from "./options.ts";
 import { median } from "./stats.ts";
 
 /** What one run at one rate showed. */
@@ -62,15 +63,7 @@ interface Contestant extends BackEnd {
 
 const NET_VHOST = "net_vhost, polling";
 
-/** What is run. */
-export interface LatencyOptions {
-  rounds: number;
-  against?: string;
-  wanted(name: string): boolean;
-  report(line: string): void;
-}
-
-function contestants({ against }: LatencyOptions): Contestant[] {
+function contestants({ against }: PairedRowOptions): Contestant[] {
   const polling = ["--spin-us", "1000000"];
   return [
     { name: NET_VHOST, start: startNetVhost },
@@ -156,7 +149,7 @@ async function turn(end: BackEnd, rates: readonly typeof RATES[number][], probe:
 }
 
 /** Runs the back-ends in turn. */
-export async function latency(probe: CoreProbe, options: LatencyOptions): Promise<LatencyResult[]> {
+export async function latency(probe: CoreProbe, options: PairedRowOptions): Promise<LatencyResult[]> {
   const rates = RATES.filter((rate) => options.wanted(`latency ${rate}`));
   if (rates.length === 0) return [];
   if (missingPackages().has("dpdk-dev")) {

@@ -5,6 +5,7 @@
 import { type BackEnd, missingPackages, startNetVhost, startOvs, startRingfabric } from "./back_ends.ts";
 import type { CoreProbe } from "./core_distance.ts";
 import type { Goal, Judged } from "./judged.ts";
+import type { PairedRowOptions } from "./options.ts";
 import { median } from "./stats.ts";
 import { type Load, measure, type Sample } from "./throughput.ts";
 
@@ -38,14 +39,8 @@ const nameOf = ({ name, bytes }: Load) => `${name} ${bytes}`;
 export const THROUGHPUT_NAMES: readonly string[] = ROWS.map(nameOf);
 
 /** What is run. */
-export interface ThroughputOptions {
-  rounds: number;
+export interface ThroughputOptions extends PairedRowOptions {
   samples: number;
-  /** Another checkout, built. */
-  against?: string;
-  wanted(name: string): boolean;
-  /** Says what was measured, while it goes on. */
-  report(line: string): void;
 }
 
 /** One load's figures. */

@@ -12,6 +12,7 @@ import { setUplink } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
 import { BACK_CPU, FRONT_CPU, MACS } from "./back_ends.ts";
 import { type Judged, judgedTable } from "./judged.ts";
+import type { RowOptions } from "./options.ts";
 import { median } from "./stats.ts";
 
 /** Lengths of frames without FCS, by how people call them. */
@@ -119,15 +120,8 @@ async function sample(mover: Mover, way: Way, bytes: number, far: string): Promi
   return { came: (after.came - before.came) / seconds, offered: (after.offered - before.offered) / seconds };
 }
 
-/** What is run. */
-export interface UplinkFramesOptions {
-  rounds: number;
-  wanted(name: string): boolean;
-  report(line: string): void;
-}
-
 /** Each of ours and its peer in turn, each way, at each length that is wanted. Needs hugepages. */
-export async function uplinkFrames({ rounds, wanted, report }: UplinkFramesOptions): Promise<UplinkFramesResult[]> {
+export async function uplinkFrames({ rounds, wanted, report }: RowOptions): Promise<UplinkFramesResult[]> {
   const sizes = Object.entries(SIZES).filter(([size]) => wanted(`${NAME} ${size}`));
   if (sizes.length === 0) return [];
   await using cable = await Cable.make();

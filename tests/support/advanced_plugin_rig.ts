@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as A from "../../shared/layout/advanced.ts";
 import * as P from "../../shared/layout/plugin.ts";
+import { WasmMemory } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { join } from "./plugin_rig.ts";
 import type { Context, Described } from "./reference_context.ts";
@@ -15,8 +16,8 @@ const RINGS_IOVA = 0x10_0000_0000n;
 const BUFFERS_IOVA = 0x7f_ff00_0000n;
 
 const module = await loadWasm("plugin-advanced");
-const pages = P.PLUGIN_MEMORY_BYTES / 65536;
-const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+const space = new WasmMemory(P.PLUGIN_MEMORY_BYTES);
+const { memory } = space;
 
 interface PluginExports {
   start(): number;
@@ -44,7 +45,7 @@ export class AdvancedPluginRig {
     this.#size = size;
     this.#headerRoom = headerRoom;
     const view = this.#view;
-    this.#bytes.fill(0, P.PLUGIN_STATE, P.PLUGIN_BUFFERS);
+    space.clear(P.PLUGIN_STATE, P.PLUGIN_BUFFERS - P.PLUGIN_STATE);
     view.setUint32(P.PLUGIN_STATE + P.PC_QUEUE_PAIRS, 1, true);
     view.setUint32(P.PLUGIN_STATE + P.PC_RING_SIZE, size, true);
     view.setUint32(P.PLUGIN_STATE + P.PC_HEADER_BYTES, headerRoom, true);

@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import * as P from "../../shared/layout/plugin.ts";
 import * as V from "../../shared/layout/virtio.ts";
 import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
+import { WasmMemory } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { watched, watchImports } from "./watched_plugin.ts";
 import { type DeviceRing, PackedRing, type RingSetup, SplitRing } from "./mock_device.ts";
@@ -17,8 +18,8 @@ const BUFFERS_BYTES = P.PLUGIN_BUFFER_COUNT * P.PLUGIN_BUFFER_BYTES;
 
 const module = await loadWasm("plugin-virtio");
 // One memory for all rigs of a test process: address space is slowly given back.
-const pages = P.PLUGIN_MEMORY_BYTES / 65536;
-const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+const space = new WasmMemory(P.PLUGIN_MEMORY_BYTES);
+const { memory } = space;
 
 interface PluginExports {
   start(): number;
@@ -142,7 +143,7 @@ export class PluginRig {
   readonly posted = new Set<number>();
 
   constructor(features: RigFeatures, size: number, { pairs = 1, watch }: RigOptions = {}) {
-    this.bytes.fill(0, P.PLUGIN_STATE, P.PLUGIN_BUFFERS);
+    space.clear(P.PLUGIN_STATE, P.PLUGIN_BUFFERS - P.PLUGIN_STATE);
     this.size = size;
     this.hdrBytes = features.modern !== false || features.mergeable
       ? V.VIRTIO_NET_HDR_BYTES
