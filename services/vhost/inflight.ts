@@ -6,7 +6,7 @@
 import type { MemoryRegion } from "../../shared/device/mod.ts";
 import * as I from "../../shared/layout/inflight.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
-import { createMemfd, type Fd, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
+import { createMemfd, type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { INFLIGHT_BYTES, ProtocolError } from "../../shared/vhost_user/mod.ts";
 import { QUEUE_PAIRS_MAX, VRING_SIZE_MAX } from "./negotiation.ts";
 
@@ -101,6 +101,10 @@ export class Inflight {
   static of(payload: DataView, fd: Fd | undefined, packed: boolean): Inflight {
     const said = read(payload);
     if (!fd) throw new ProtocolError("inflight memory without a descriptor");
+    // Reading anything else could wait, for as long as whoever serves it likes.
+    if (!isMemoryFile(fd.number)) {
+      throw new ProtocolError("inflight memory whose descriptor is not a file in memory (memfd, tmpfs, hugetlbfs)");
+    }
     if (said.mmapOffset + said.mmapSize > BigInt(Number.MAX_SAFE_INTEGER)) {
       throw new ProtocolError("inflight memory that lies beyond any file");
     }

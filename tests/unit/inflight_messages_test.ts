@@ -7,7 +7,7 @@ import {
   INFLIGHT_VERSION,
 } from "../../shared/layout/inflight.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
-import { createMemfd, type Fd, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
+import { createEventFd, createMemfd, type Fd, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { requestName, REQUESTS, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { bits } from "../support/front_end.ts";
 import { inflightPayload, WITH_INFLIGHT } from "../support/inflight_front_end.ts";
@@ -120,6 +120,13 @@ Deno.test("17 memory without a descriptor, or of a file that is too short, ends 
   using fd = createMemfd("inflight", 16);
   await short.send("VHOST_USER_SET_INFLIGHT_FD", inflightPayload(whole), [fd]);
   assertMatch(await short.ended, /it cannot be read/);
+});
+
+Deno.test("17 memory that is no file in memory is not read: a file on FUSE could be waited for without end", async () => {
+  await using test = await started();
+  using fd = createEventFd();
+  await test.send("VHOST_USER_SET_INFLIGHT_FD", inflightPayload(whole), [fd]);
+  assertMatch(await test.ended, /whose descriptor is not a file in memory/);
 });
 
 Deno.test("17 descriptors belong to SET_INFLIGHT_FD alone, and no more than one", () => {
