@@ -162,7 +162,8 @@ function refusing<T>(act: () => T): Promise<T> {
   return Promise.resolve().then(act);
 }
 
-function programme(vfs: number): Programme {
+/** A programme with so many VFs, each with an address of its own. */
+export function programme(vfs: number): Programme {
   const mac = (n: number) => `02:00:00:00:00:${n.toString(16).padStart(2, "0")}`;
   return {
     ...{ switchMode: "veb", link: "up", pfMac: mac(0xff), vports: [] },

@@ -28,6 +28,7 @@ import { ANSWERS_KEPT, type InheritedConnection } from "../device.ts";
 import type { Nic } from "../nic.ts";
 import type { InheritedHold } from "./inherited.ts";
 import { type Change, type Complete, type Entry, type KeptConnection, STANDBY_VERSION } from "./messages.ts";
+import { takeShared } from "./shared_files.ts";
 
 const NO_SUCH_FILE = 2;
 const CONNECTION_REFUSED = 111;
@@ -246,16 +247,16 @@ export class Follower {
       case "registers":
         return lease.learnRegisters(take(fds));
       case "memory": {
-        const files = fds.splice(0, change.regions.length);
-        const request = Request.parse({ op: "dmaSet", regions: change.regions });
-        if (request.op === "dmaSet") tenants.setMemory(lease, request, files);
-        return closeAll(files);
+        const { regions } = change;
+        return takeShared(tenants, lease, fds.splice(0, regions.length), (files) => {
+          tenants.setMemory(lease, { op: "dmaSet", regions }, files);
+        });
       }
       case "log": {
         const { place } = change;
-        const file = place ? [take(fds)] : [];
-        tenants.serveLog(lease, place ? { op: "logStart", ...place } : { op: "logStop" }, file);
-        return closeAll(file);
+        return takeShared(tenants, lease, place ? [take(fds)] : [], (files) => {
+          tenants.serveLog(lease, place ? { op: "logStart", ...place } : { op: "logStop" }, files);
+        });
       }
       case "queue": {
         const { index, kick, call } = change.request;

@@ -1,0 +1,78 @@
+/**
+ * A process that stands by learns what guests share as the other one has told it. A guest whose files have been truncated
+ * since then loses its memory with a take-over, and nobody else loses the standby.
+ */
+import { assertEquals } from "@std/assert";
+import { Channel } from "../../shared/device/mod.ts";
+import { Engine } from "../../shared/engine/mod.ts";
+import { createMemfd, type Fd, Reactor, UnixListener } from "../../shared/os/mod.ts";
+import type { NicExports } from "../../services/nic/exports.ts";
+import { Nic } from "../../services/nic/nic.ts";
+import { findActive, Follower } from "../../services/nic/standby/follower.ts";
+import type { Change } from "../../services/nic/standby/messages.ts";
+import { programme } from "../support/lease_world.ts";
+import { LIMITS } from "../support/limits.ts";
+import { resize, unsealableMemfd } from "../support/memory.ts";
+
+const BYTES = 2 * 1024 ** 2;
+const IOVA = 0x4000_0000n;
+const LOG_BYTES = Number((IOVA + BigInt(BYTES)) >> 15n);
+
+const memory = (pool: number): Change => ({
+  ...{ kind: "memory", pool },
+  regions: [{ iova: IOVA, size: BYTES, offset: 0, perm: "rw" }],
+});
+
+/** Has a process stand by that is told these changes of the leases of two VFs; answers how many regions each has then. */
+async function standsBy(told: readonly (readonly [Change, Fd])[]): Promise<number[]> {
+  const path = `${await Deno.makeTempDir({ prefix: "ringfabric-follower-" })}/standby.sock`;
+  const reactor = new Reactor();
+  const listener = UnixListener.listen(path, "seqpacket", reactor);
+  const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0, standsBy: true });
+  const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
+  nic.program(programme(2));
+  const channel = findActive(path, reactor) as Channel;
+  const socket = await listener.accept();
+  if (!socket) throw new Error("nobody came");
+  try {
+    using other = new Channel(socket);
+    for (const pool of [0, 1]) {
+      const request = { op: "attach", vf: pool, owner: "vhost", mode: "emulated" } as const;
+      const lease: Change = {
+        kind: "lease",
+        pool,
+        request,
+        hold: undefined,
+        graceMs: 0,
+        inherited: [],
+        connection: undefined,
+      };
+      other.send({ changes: [lease] });
+    }
+    for (const [change, fd] of told) other.send({ changes: [change] }, [fd.number]);
+    other.send({ complete: true });
+    await new Follower(nic, channel, reactor).join();
+    return [0, 1].map((pool) => nic.leases.of(pool)?.domain.regions.length ?? -1);
+  } finally {
+    channel.close();
+    listener.close();
+    await nic.close();
+    await reactor.close();
+  }
+}
+
+Deno.test("memory that is truncated by now is its guest's loss alone", async () => {
+  using honest = createMemfd("honest", BYTES);
+  using hostile = unsealableMemfd(BYTES);
+  resize(hostile, 4096);
+  assertEquals(await standsBy([[memory(0), hostile], [memory(1), honest]]), [0, 1]);
+});
+
+Deno.test("a guest whose dirty log is gone has no memory either: nobody would be told what is written there", async () => {
+  using first = createMemfd("honest", BYTES);
+  using second = createMemfd("honest", BYTES);
+  using log = unsealableMemfd(LOG_BYTES);
+  resize(log, 4096);
+  const logged: Change = { kind: "log", pool: 1, place: { offset: 0, size: LOG_BYTES } };
+  assertEquals(await standsBy([[memory(0), first], [memory(1), second], [logged, log]]), [1, 0]);
+});
