@@ -3,7 +3,9 @@
  * that a u64 beside a field that begins in its upper half is found: a guest could choose that half.
  */
 import { assert, assertEquals } from "@std/assert";
+import { ALLOWED_IPS_MAX } from "../../shared/api/mod.ts";
 import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
+import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import * as layout from "../../shared/layout/nic.ts";
 
 const ENGINE = new URL("../../assembly/engine/", import.meta.url);
@@ -120,8 +122,7 @@ const REGIONS: Record<string, readonly [at: number, bytes: number]> = {
   MULTICAST_TABLES: [L.MULTICAST_TABLES, L.POOL_COUNT * L.MULTICAST_TABLE_STRIDE],
   DRIVER_PAIRS: [L.DRIVER_PAIRS, L.POOL_COUNT * L.DRIVER_PAIR_STRIDE],
   ADDRESS_TABLES: [L.ADDRESS_TABLES, L.POOL_COUNT * L.ADDRESS_TABLE_STRIDE],
-  // A queue's contexts lie as far from each other as a sixteenth of its entry.
-  OFFLOAD_CONTEXTS: [L.OFFLOAD_CONTEXTS, QUEUES_MAX * L.QUEUE_STRIDE / 16],
+  OFFLOAD_CONTEXTS: [L.OFFLOAD_CONTEXTS, QUEUES_MAX * L.OFFLOAD_CONTEXT_STRIDE],
   CAPTURES: [L.CAPTURES, L.CAPTURES_MAX * L.CAPTURE_STRIDE],
   CAPTURE_STATE: [L.CAPTURE_STATE, L.XS_HEAD + L.CAPTURE_HEAD_BYTES + MOVE],
   CAPTURE_OPTIONS: [L.CAPTURE_OPTIONS, L.CAPTURE_OPTION_COUNT * L.CAPTURE_OPTION_STRIDE],
@@ -172,4 +173,27 @@ const TABLES: Record<string, readonly [from: number, bytes: number, next: number
 Deno.test("layout: tables within a record end before what follows them", () => {
   const over = Object.entries(TABLES).filter(([, [from, bytes, next]]) => from + bytes > next);
   assertEquals(over.map(([name]) => name), []);
+});
+
+Deno.test("layout: what the engine relies on, and the counters have their names", () => {
+  const control = Object.entries(layout).filter(([name]) => name.startsWith("CTL_")).map(([, offset]) =>
+    Number(offset)
+  );
+  const faults = [layout.CTL_FAULTS, layout.CTL_FAULTS + layout.FAULTS_BYTES] as const;
+  assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
+  assertEquals(COUNTERS.length, layout.COUNTER_COUNT);
+  assertEquals(layout.HEAD_COPY_STRIDE, 4 * layout.RECORD_STRIDE);
+  assertEquals(layout.OFFLOAD_CONTEXT_STRIDE, layout.QUEUE_STRIDE / 16);
+  assertEquals(layout.HEAD_COPY_BYTES_MAX, layout.O_HEADER);
+  // A length and what it stands for are each kept in a byte (deliver/head.ts).
+  assert(layout.HEAD_COPY_BYTES_MAX + 4 < 256);
+  assertEquals(layout.ADDRESS_TABLE_STRIDE, ALLOWED_IPS_MAX * layout.ADDRESS_STRIDE);
+  assert(layout.P_COUNTERS + layout.COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
+  const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>
+    Number(a[1]) - Number(b[1])
+  );
+  assertEquals(
+    offsets.map(([name, offset]) => [name.slice(2).toLowerCase(), offset]),
+    COUNTERS.map(([name], i) => [name, i * 8]),
+  );
 });

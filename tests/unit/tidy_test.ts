@@ -1,9 +1,5 @@
 /** The rules of the house that a machine can keep: who imports whom, sizes of files, no data in the Wasm. */
 import { assert, assertEquals } from "@std/assert";
-import { ALLOWED_IPS_MAX } from "../../shared/api/mod.ts";
-import { COUNTER_COUNT } from "../../shared/layout/nic.ts";
-import { COUNTERS } from "../../shared/layout/counter_names.ts";
-import * as layout from "../../shared/layout/nic.ts";
 import { WASM_MODULES, wasmUrl } from "../../shared/wasm/load.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -160,73 +156,4 @@ Deno.test("the engines have no data section and no start function: an arena is n
     assert(!sections.includes(11), `${name}.wasm has a data section`);
     assert(!sections.includes(8), `${name}.wasm has a start function`);
   }
-});
-
-Deno.test("the layout's sections do not overlap, and the counters have their names", () => {
-  const section = (start: number, count: number, stride: number) => [start, start + count * stride] as const;
-  const sections = [
-    section(layout.CTL, 1, 4096),
-    section(layout.ACTIVE_LIST, layout.POOL_COUNT * 16, 4),
-    section(layout.HOT_LIST, layout.POOL_COUNT * 16, 4),
-    section(layout.CALL_LIST, layout.POOL_COUNT * 32, 4),
-    section(layout.POOLS, layout.POOL_COUNT, layout.POOL_STRIDE),
-    section(layout.FLOW_TABLES, layout.POOL_COUNT, layout.FLOW_TABLE_STRIDE),
-    section(layout.VLAN_BITMAPS, layout.POOL_COUNT, layout.VLAN_BITMAP_STRIDE),
-    section(layout.DOMAINS, layout.POOL_COUNT, layout.DOMAIN_STRIDE),
-    section(layout.FILTERS, layout.FILTER_COUNT, layout.FILTER_STRIDE),
-    section(layout.QUEUES, layout.POOL_COUNT * layout.QUEUES_PER_POOL, layout.QUEUE_STRIDE),
-    section(layout.TX_SEGMENTS, layout.SEGMENTS_MAX, layout.SEGMENT_STRIDE),
-    section(layout.RX_SEGMENTS, layout.SEGMENTS_MAX, layout.SEGMENT_STRIDE),
-    section(layout.DIRTY_LIST, layout.POOL_COUNT * layout.QUEUES_PER_POOL, 4),
-    section(layout.BATCH, 1, 256),
-    section(layout.FRAME_HEAD, 1, 128),
-    section(layout.OUT_VIRTIO_HDR, 1, 16),
-    section(layout.SPLIT_HEAD, 1, layout.SPLIT_HEAD_BYTES),
-    section(layout.ONE_SEGMENT, 1, layout.SEGMENT_STRIDE),
-    section(layout.ONE_DECISION, 1, layout.DECISION_STRIDE),
-    section(layout.RX_CHAINS, layout.RX_CHAINS_MAX, 12),
-    section(layout.OUT_HEAD, 1, layout.HEAD_COPY_BYTES_MAX + 4),
-    // And one beside the batch's: the segment of a frame that is being cut.
-    section(layout.RECORDS, layout.BATCH_FRAMES + 1, layout.RECORD_STRIDE),
-    section(layout.DELIVERIES, layout.DELIVERY_COUNT, layout.DELIVERY_STRIDE),
-    section(layout.GROUPS, layout.GROUP_COUNT, layout.GROUP_STRIDE),
-    section(layout.STAGED, layout.STAGED_COUNT, layout.STAGED_STRIDE),
-    section(layout.HEAD_COPIES, layout.BATCH_FRAMES + 1, layout.HEAD_COPY_STRIDE),
-    section(layout.SEGMENT_PIECES, layout.GSO_PIECES_MAX + 1, layout.SEGMENT_STRIDE),
-    section(layout.BUFFERED_LIST, layout.POOL_COUNT, 4),
-    section(layout.REGISTER_PAGES, layout.POOL_COUNT, 4096),
-    section(layout.MULTICAST_TABLES, layout.POOL_COUNT, layout.MULTICAST_TABLE_STRIDE),
-    section(layout.DRIVER_PAIRS, layout.POOL_COUNT, layout.DRIVER_PAIR_STRIDE),
-    section(layout.ADDRESS_TABLES, layout.POOL_COUNT, layout.ADDRESS_TABLE_STRIDE),
-    section(layout.OFFLOAD_CONTEXTS, layout.POOL_COUNT * layout.QUEUES_PER_POOL, layout.OFFLOAD_CONTEXT_STRIDE),
-    section(layout.CAPTURES, layout.CAPTURES_MAX, layout.CAPTURE_STRIDE),
-    section(layout.CAPTURE_STATE, layout.XS_HEAD + layout.CAPTURE_HEAD_BYTES + 64, 1),
-    section(layout.CAPTURE_OPTIONS, layout.CAPTURE_OPTION_COUNT, layout.CAPTURE_OPTION_STRIDE),
-    section(layout.MIRROR_DELIVERIES, layout.MIRROR_DELIVERY_COUNT, layout.DELIVERY_STRIDE),
-    section(layout.DECISIONS, layout.POOL_COUNT * layout.DECISIONS_PER_POOL, layout.DECISION_STRIDE),
-  ];
-  sections.forEach(([, end], i) => {
-    const next = sections[i + 1]?.[0] ?? layout.WINDOWS;
-    assert(end <= next, `section ${i} ends at 0x${end.toString(16)}, the next begins at 0x${next.toString(16)}`);
-  });
-  const control = Object.entries(layout).filter(([name]) => name.startsWith("CTL_")).map(([, offset]) =>
-    Number(offset)
-  );
-  const faults = section(layout.CTL_FAULTS, layout.FAULTS_BYTES, 1);
-  assert(faults[1] <= 4096);
-  assert(control.every((offset) => offset === faults[0] || offset + 8 <= faults[0] || offset >= faults[1]));
-  assertEquals(COUNTERS.length, COUNTER_COUNT);
-  assertEquals(layout.HEAD_COPY_STRIDE, 4 * layout.RECORD_STRIDE);
-  assertEquals(layout.HEAD_COPY_BYTES_MAX, layout.O_HEADER);
-  // A length and what it stands for are each kept in a byte (deliver/head.ts).
-  assert(layout.HEAD_COPY_BYTES_MAX + 4 < 256);
-  assertEquals(layout.ADDRESS_TABLE_STRIDE, ALLOWED_IPS_MAX * layout.ADDRESS_STRIDE);
-  assert(layout.P_COUNTERS + COUNTER_COUNT * 8 <= layout.POOL_STRIDE);
-  const offsets = Object.entries(layout).filter(([name]) => name.startsWith("C_")).sort((a, b) =>
-    Number(a[1]) - Number(b[1])
-  );
-  assertEquals(
-    offsets.map(([name, offset]) => [name.slice(2).toLowerCase(), offset]),
-    COUNTERS.map(([name], i) => [name, i * 8]),
-  );
 });

@@ -23,7 +23,7 @@
  *      0x00c8_0000  multicast tables     512 B   each: 4096 bits, the addresses a VF wants to hear
  *      0x00cb_0000  driver pairs       640 B   each: both rings of a pool, for an engine that is a driver itself
  *      0x00ce_0000  address tables     512 B   each: 16 IP prefixes that a pool may send from
- *      0x00d1_0000  offload contexts   16 B   each: what an advanced queue's driver has set for its offloads
+ *      0x00d1_0000  offload contexts   20 B   each: what an advanced queue's driver has set for its offloads
  *      0x00d4_0000  captures            13 KiB   who wants which frames copied, and where to (capture.ts)
  *      0x00d4_3000  mirrors              1 KiB   deliveries of copies (batch.ts)
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
@@ -76,7 +76,8 @@ export const QUEUE_STRIDE = 320;
 export const MULTICAST_TABLE_STRIDE = 512;
 export const DRIVER_PAIR_STRIDE = 640;
 export const ADDRESS_TABLE_STRIDE = 512;
-export const OFFLOAD_CONTEXT_STRIDE = 16;
+/** A sixteenth of a queue's, so that the place follows from that of the queue; both contexts take 16 bytes of it. */
+export const OFFLOAD_CONTEXT_STRIDE = 20;
 /** 32 and a gap: without it the same queue of every pool would lie in the same sets of a CPU's cache. */
 export const QUEUES_PER_POOL = 33;
 export const QUEUE_PAIRS_MAX = 16;
