@@ -14,6 +14,8 @@ import { LocalCalls } from "./calls.ts";
 const ENOSPC = 28;
 const RECORD_BYTES = 256 * 1024;
 const ETHERNET_BYTES = 14;
+/** A frame whose time is later is looked at again by then: files lie, and no wait may be longer than the kernel's is. */
+const IDLE_MS_MAX = 3_600_000;
 /** Frames that are passed over in one look. */
 const SKIPS_MAX = 10_000;
 
@@ -126,7 +128,7 @@ export class CaptureCalls extends LocalCalls {
   override idle(): number {
     this.#flush();
     const frame = this.#frame();
-    return frame ? Math.max(0, Math.ceil(this.#dueMs(frame))) : -1;
+    return frame ? Math.min(IDLE_MS_MAX, Math.max(0, Math.ceil(this.#dueMs(frame)))) : -1;
   }
 
   override close(): void {
