@@ -272,7 +272,7 @@ export class Nic {
       faultsTotal: this.engine.faults().count,
       filters: view.getUint32(CTL + CTL_FILTER_COUNT, true),
       arenaFreeBytes: this.engine.arena.freeBytes,
-      sigbusGuard: this.engine.guarded,
+      ...{ captures: this.captures.count, sigbusGuard: this.engine.guarded },
     };
   }
 

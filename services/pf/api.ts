@@ -26,6 +26,7 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
     const text = await metrics.text(await fabric.nicState(), {
       numVfs: fabric.settings.vfs.length,
       carrier: fabric.carrier,
+      captures: fabric.capturesTold,
     });
     return c.text(text, 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
@@ -36,7 +37,7 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
     });
   });
   mountPf(app, fabric);
-  mountCaptures(app, (port, query) => fabric.capture(port, query));
+  mountCaptures(app, (port, query, by) => fabric.capture(port, query, by));
   mountLive(app, fabric);
   mountToken(app);
   mountPage(app);

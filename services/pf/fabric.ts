@@ -18,6 +18,7 @@ import {
   Operations,
   type PfHandlers,
   type PoolName,
+  type Role,
   type Run,
   type UplinkSpec,
   type UplinkView,
@@ -29,11 +30,12 @@ import {
   type VportRequest,
   type VportView,
 } from "../../shared/api/mod.ts";
+import { CapturePlaces, type CapturesTold } from "./capture_places.ts";
 import { openCapture } from "./captures.ts";
 import { type EventListener, Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { Live } from "./live.ts";
-import { difference, findVf, findVport, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
+import { difference, findVf, findVport, mustBeOwn, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { mustBeUnbound } from "./uplink_rules.ts";
@@ -53,6 +55,7 @@ export class Fabric implements PfHandlers {
   readonly #uplinks: Uplinks;
   readonly #wishes: GuestWishes;
   readonly #operations = new Operations();
+  readonly #capturePlaces = new CapturePlaces();
   readonly #live: Live;
   readonly #following: Promise<void>;
 
@@ -126,12 +129,13 @@ export class Fabric implements PfHandlers {
     return vfView(this.settings, id, seen, this.#runDir);
   }
 
-  async patchVf(id: number, patch: VfPatch, ifMatch?: string): Promise<Vf> {
+  async patchVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<Vf> {
     findVf(this.settings, id);
     const derived = this.#store.initialPolicy(id).mac;
     let changes: Record<string, unknown> = {};
     await this.#settings.change((before) => {
       mustMatch(findVf(before, id), ifMatch);
+      mustBeOwn(by, findVf(before, id), patch);
       const next = patchVf(before, id, withDerivedMac(patch, derived));
       changes = difference(findVf(before, id), findVf(next, id));
       return Object.keys(changes).length === 0 ? before : next;
@@ -220,8 +224,12 @@ export class Fabric implements PfHandlers {
   }
 
   /** Opens a capture; the answer goes on while it is read. */
-  capture(port: CapturedPort, query: CaptureQuery): Promise<Response> {
-    return openCapture(this.settings, this.#links, port, query);
+  capture(port: CapturedPort, query: CaptureQuery, by?: Role): Promise<Response> {
+    return openCapture({ settings: this.settings, links: this.#links, places: this.#capturePlaces }, port, query, by);
+  }
+
+  get capturesTold(): CapturesTold {
+    return this.#capturePlaces.told;
   }
 
   // Vports ---------------------------------------------------------------------------------------------------
@@ -280,6 +288,7 @@ export class Fabric implements PfHandlers {
 
   async close(): Promise<void> {
     this.#live.close();
+    this.#capturePlaces.close();
     this.#links.modeEvents.close();
     await Promise.all([this.#settings.close(), this.#following]);
   }

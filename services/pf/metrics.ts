@@ -2,6 +2,7 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import { COUNTERS, ENGINE_TIMES } from "../../shared/layout/counter_names.ts";
 import { type EngineState, LATENCY_LIMITS_US, type Limits, type NicState } from "../../shared/api/mod.ts";
+import type { CapturesTold } from "./capture_places.ts";
 
 const NS = 1e-9;
 
@@ -21,6 +22,25 @@ const ENGINE_COUNTERS: [string, string, (engine: EngineState) => number][] = [
 export interface Told {
   numVfs: number;
   carrier: "up" | "down";
+  captures: CapturesTold;
+}
+
+/** Captures that VFs' tokens have open, and those that they were refused. */
+function captureMetrics({ ofVfs, refused }: CapturesTold, registers: Registry[]): void {
+  const open = new Gauge({
+    name: "ringfabric_vf_captures",
+    help: "Captures that the VF's tokens have open",
+    labelNames: ["vf"],
+    registers,
+  });
+  for (const [vf, count] of ofVfs) open.set({ vf }, count);
+  const refusals = new Counter({
+    name: "ringfabric_capture_refusals_total",
+    help: "Captures that VFs' tokens were refused since they had as many as they may",
+    labelNames: ["reason"],
+    registers,
+  });
+  for (const [reason, times] of refused) refusals.inc({ reason }, times);
 }
 
 /** What of the host is behind pools, whether it is up, and what it counts. */
@@ -108,7 +128,7 @@ export class Metrics {
   #instance = "";
 
   /** The text of one scrape. */
-  async text(state: NicState | undefined, { numVfs, carrier }: Told): Promise<string> {
+  async text(state: NicState | undefined, { numVfs, carrier, captures }: Told): Promise<string> {
     const registry = new Registry();
     const registers = [registry];
     const gauge = (name: string, help: string, value: number) =>
@@ -116,6 +136,7 @@ export class Metrics {
     gauge("nic_up", "Whether the NIC is reachable", state ? 1 : 0);
     gauge("vfs", "VFs that exist", numVfs);
     gauge("carrier", "Whether VFs with link state auto have a carrier", carrier === "up" ? 1 : 0);
+    captureMetrics(captures, registers);
     if (!state) return await registry.metrics();
 
     for (const [name, help, read] of ENGINE_COUNTERS) {
@@ -127,6 +148,7 @@ export class Metrics {
       "Whether a process takes over if the NIC's dies",
       state.standby.state === "ready" ? 1 : 0,
     );
+    gauge("captures", "Captures of the NIC that are open", state.engine.captures);
     gauge("filters", "Entries of the filter table", state.engine.filters);
     gauge("arena_free_bytes", "Room for more guest memory", state.engine.arenaFreeBytes);
 

@@ -5,9 +5,11 @@
 import {
   addressesOfPort,
   ApiError,
+  fixedFields,
   type NicPatch,
   policyTag,
   type PortPolicy,
+  type Role,
   uplinkMac,
   type VfPatch,
   type VfPolicy,
@@ -27,6 +29,18 @@ export function mustMatch(policy: PortPolicy, ifMatch: string | undefined): void
   if (ifMatch === undefined || ifMatch.trim() === "*") return;
   if (ifMatch.split(",").map((tag) => tag.trim()).includes(policyTag(policy))) return;
   throw new ApiError(412, "the policy has changed since it was read: read it again", "if-match", "changed-meanwhile");
+}
+
+/** Throws if a patch would change what whoever asks may not; what is as it was may be said. */
+export function mustBeOwn(by: Role | undefined, before: VfPolicy, patch: VfPatch): void {
+  for (const field of by ? fixedFields(by) : []) {
+    const wanted = patch[field as keyof VfPatch];
+    if (wanted === undefined || JSON.stringify(wanted) === JSON.stringify(before[field as keyof VfPolicy])) continue;
+    const detail =
+      `cannot set ${field} with a VF's own token: it reaches into somebody else's port. An operator may; ` +
+      `leave ${field} out, or say what it is: ${JSON.stringify(before[field as keyof VfPolicy])}`;
+    throw new ApiError(403, detail, field, "operators-only");
+  }
 }
 
 /** What of a policy has changed. */

@@ -77,6 +77,14 @@ export class Access {
 
 const OWN_PATH = /^\/api\/v1\/vfs\/(\d{1,3})(\/stats|\/mode|\/uplink|\/live|\/attach|\/capture)?$/;
 const CAPTURE_PATH = /\/captures?$/;
+/** Fields of a VF's policy that reach into somebody else's port, so that its own token cannot set them. */
+const OTHERS_FIELDS = ["mirror"];
+
+/** Fields of a policy that a role may change in no port, though it may change others. */
+export function fixedFields({ role }: Role): string[] {
+  return role === "vf" ? OTHERS_FIELDS : [];
+}
+
 /** Where whoever has a token is told what it is good for. */
 const TOKEN_PATH = "/api/v1/token";
 

@@ -6,7 +6,7 @@
 import { bearerAuth } from "hono/bearer-auth";
 import { secureHeaders } from "hono/secure-headers";
 import type { Context, MiddlewareHandler } from "hono";
-import { type Access, isAllowed } from "./access.ts";
+import { type Access, isAllowed, type TokenEntry } from "./access.ts";
 import { ApiError, problem } from "./problem.ts";
 
 /** Readable without a token: they say nothing about this fabric. */
@@ -67,6 +67,11 @@ export const browserRules: MiddlewareHandler = (c, next) =>
 
 /** Tokens that are good on some paths only, such as a guest's on its own. */
 export type AlsoGood = (token: string, path: string) => boolean;
+
+/** The token that a request was let in with; none: no token is asked for, or it is good on some paths only. */
+export function tokenOf(c: Context): TokenEntry | undefined {
+  return (c.get as (name: string) => TokenEntry | undefined)("token");
+}
 
 /** Asks for a token that is good for the request. */
 export function checkToken(access: Access, alsoGood: AlsoGood): MiddlewareHandler {

@@ -135,6 +135,7 @@ export const EngineState = z.object({
   faultsTotal: z.int(),
   filters: z.int(),
   arenaFreeBytes: z.int(),
+  captures: z.int().openapi({ description: "Captures that are open" }),
   sigbusGuard: z.boolean(),
 }).openapi("EngineState");
 export type EngineState = z.output<typeof EngineState>;

@@ -5,6 +5,8 @@
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { createHash } from "node:crypto";
 import { hc } from "hono/client";
+import type { Role } from "./access.ts";
+import { tokenOf } from "./guard.ts";
 import { LinkPatch } from "./guest.ts";
 import type { Operation } from "./operation.ts";
 import { answerOperation, operationAnswers, operationRoutes, preferParameter, type Run } from "./operations.ts";
@@ -35,7 +37,11 @@ const pfRoutes = {
     path: "/api/v1/vfs/{id}",
     description: "Changes a VF's policy: all or nothing, durable and in force when it is answered",
     request: { params, ...body(VfPatch, "The fields to change") },
-    responses: { 200: json(V.Vf, "The VF as it is now"), ...errors },
+    responses: {
+      200: json(V.Vf, "The VF as it is now"),
+      ...errors,
+      403: problemBody("This token may not change the field that is named: it is the operator's"),
+    },
   }),
   getStats: createRoute({
     method: "get",
@@ -160,8 +166,8 @@ const pfRoutes = {
 export interface PfHandlers {
   listVfs(): Promise<V.Vf[]>;
   getVf(id: number): Promise<V.Vf>;
-  /** `ifMatch`: the entity tags that the policy must have one of, else it is refused with 412. */
-  patchVf(id: number, patch: VfPatch, ifMatch?: string): Promise<V.Vf>;
+  /** `ifMatch`: the entity tags that the policy must have one of, else it is refused with 412; `by`: who asks. */
+  patchVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<V.Vf>;
   getStats(id: number): Promise<V.VfStats>;
   listStats(): Promise<V.FabricStats>;
   getMode(id: number): Promise<VfMode>;
@@ -204,7 +210,8 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
       return c.json(vf, 200);
     })
     .openapi(pfRoutes.patchVf, async (c) => {
-      const vf = await handlers.patchVf(c.req.valid("param").id, c.req.valid("json"), c.req.header("if-match"));
+      const { id } = c.req.valid("param");
+      const vf = await handlers.patchVf(id, c.req.valid("json"), c.req.header("if-match"), tokenOf(c));
       c.header("etag", policyTag(vf));
       return c.json(vf, 200);
     })

@@ -40,6 +40,7 @@ const TITLES: Record<number, string> = {
   415: "Unsupported media type",
   421: "Misdirected request",
   422: "Not acceptable values",
+  429: "Too many",
   500: "Internal error",
   503: "Not ready",
 };

@@ -57,8 +57,9 @@ export function mountEngineCaptures(app: OpenAPIHono, { captures, ports }: Captu
     responses: {
       200: captureAnswer,
       404: problemBody("There is no such port"),
-      409: problemBody("There are as many captures as there may be"),
+      409: problemBody("There is no room for a capture"),
       422: problemBody("A value is not acceptable; it is named"),
+      503: problemBody("There are as many captures as there may be: end one first"),
     },
   });
   app.openapi(route, (c) => {
@@ -67,8 +68,8 @@ export function mountEngineCaptures(app: OpenAPIHono, { captures, ports }: Captu
     try {
       return c.body(captures().open(request).stream(), 200, { "content-type": PCAPNG_TYPE });
     } catch (error) {
-      if (error instanceof DeviceRefusal) throw new ApiError(409, error.message, undefined, error.code);
-      throw error;
+      if (!(error instanceof DeviceRefusal)) throw error;
+      throw new ApiError(error.code === "capture-limit" ? 503 : 409, error.message, undefined, error.code);
     }
   });
 }

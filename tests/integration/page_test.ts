@@ -160,6 +160,7 @@ async function respectsRoles(page: FabricPage, fabric: TestFabric): Promise<void
   await enter("bob");
   await page.see("h1", "VF 1");
   assertEquals(await page.page.$$(".head nav"), []);
+  assertEquals(await page.find("document.querySelector('#policy-mirror').tagName"), "OUTPUT", "an operator's to set");
   await page.fill("#policy-mtu", "1400");
   await page.click(".policy button[type=submit]");
   await page.see(".policy .done", "In force.");

@@ -36,7 +36,7 @@ import { UNUSED } from "./limits.ts";
 const ENGINE: EngineState = {
   ...{ busyRatio: 0, busyNsTotal: 0, sleptNsTotal: 0, uptimeNs: 1, framesTotal: 0, passesTotal: 0 },
   ...{ busyPassesTotal: 0, sleepsTotal: 0, callsTotal: 0, spuriousKicksTotal: 0, faultsTotal: 0, filters: 0 },
-  ...{ arenaFreeBytes: 0, sigbusGuard: true },
+  ...{ arenaFreeBytes: 0, captures: 0, sigbusGuard: true },
 };
 
 /** A pool that nobody drives. */

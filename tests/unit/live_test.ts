@@ -145,7 +145,10 @@ Deno.test("a VF's token sees its VF and what happened to it, and is told what it
     await Deno.writeTextFile(file, JSON.stringify({ tokens: [entry] }));
     const app = pfApi(pf.fabric, new Access({ file }));
     const ask = (path: string) => app.request(path, { headers: { authorization: "Bearer bob" } });
-    assertEquals(await (await ask("/api/v1/token")).json(), { name: "bob", role: "vf", vf: 1 });
+    assertEquals(await (await ask("/api/v1/token")).json(), {
+      ...{ name: "bob", role: "vf", vf: 1 },
+      fixedFields: ["mirror"],
+    });
     for (const path of ["/api/v1/live", "/api/v1/vfs/0/live", "/api/v1/live?vf=1", "/api/v1/vfs/2/attach"]) {
       const refused = await ask(path);
       assertEquals([refused.status, await refused.body?.cancel()], [403, undefined], path);

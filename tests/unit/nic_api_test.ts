@@ -158,5 +158,5 @@ Deno.test("ports are captured by their names; what cannot be is refused, and a H
   assertEquals((await refused("?filter=frob")).slice(0, 34), "422 filter: filter: at character 1");
   assertEquals((await refused("?snap=31")).slice(0, 9), "422 snap:");
   nic.trouble = new DeviceRefusal("capture-limit", "8 captures are open already: end one first");
-  assertEquals(await refused(""), "409 (capture-limit): 8 captures are open already: end one first");
+  assertEquals(await refused(""), "503 (capture-limit): 8 captures are open already: end one first");
 });

@@ -32,7 +32,7 @@ export function useSchema(name) {
 
 /**
  * The form. `value`: what is in force; `send` takes the changed fields and throws a Refusal; `always`: fields that are
- * sent even if they have not changed; `label`: what the button says.
+ * sent even if they have not changed; `label`: what the button says; `fixed`: fields that this token cannot change.
  */
 export class Form extends Component {
   constructor() {
@@ -68,7 +68,7 @@ export class Form extends Component {
     }
   }
 
-  render({ schema, value, canEdit, id, label }, { edits, errors, refused, isBusy, done }) {
+  render({ schema, value, canEdit, id, label, fixed = [] }, { edits, errors, refused, isBusy, done }) {
     const names = Object.keys(schema.properties);
     const changed = Object.keys(edits).length;
     return html`
@@ -80,7 +80,8 @@ export class Form extends Component {
               ${list.map((name) =>
                 html`
                   <${Field} key=${name} id=${`${id}-${name}`} name=${name} schema=${schema
-                    .properties[name]} canEdit=${canEdit}
+                    .properties[name]} canEdit=${canEdit && !fixed.includes(name)} isFixed=${canEdit &&
+                    fixed.includes(name)}
                     text=${edits[name] ?? written(schema.properties[name], value[name])} isChanged=${name in edits}
                     error=${errors[name]} onEdit=${(text) => this.edit(name, text)} />
                 `
@@ -118,7 +119,7 @@ function refusalOf(error, properties) {
   return { errors, refused: others.join("; ") || (isNamed ? "Refused: nothing has changed." : error.message) };
 }
 
-function Field({ id, name, schema, text, canEdit, isChanged, error, onEdit }) {
+function Field({ id, name, schema, text, canEdit, isFixed, isChanged, error, onEdit }) {
   const { kind, choices } = kindOf(schema);
   const { description } = schema;
   const describedBy = [description && `${id}-help`, error && `${id}-error`].filter(Boolean).join(" ") || undefined;
@@ -147,6 +148,7 @@ function Field({ id, name, schema, text, canEdit, isChanged, error, onEdit }) {
       <label for=${id}>${name}</label>
       ${control}
       ${error && html`<p id=${`${id}-error`} class="refused">${error}</p>`}
+      ${isFixed && html`<p class="help">An operator's to set</p>`}
       ${description && html`<p id=${`${id}-help`} class="help">${description}</p>`}
     </div>
   `;

@@ -33,7 +33,8 @@ export function PortView({ live, who, kind, id }) {
       <${Traffic} live=${live} port=${port} />
       <${Queues} of=${of} />
       <${ModeCard} path=${path} version=${version} canChange=${who.role === "operator" || who.role === "service"} />
-      <${PolicyCard} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"} />
+      <${PolicyCard} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"}
+        fixed=${who.fixedFields} />
       <section class="card">
         <h2>Latest events</h2>
         <${EventList} events=${mine.slice(0, 12)} />
@@ -105,7 +106,7 @@ function Traffic({ live, port }) {
   `;
 }
 
-function PolicyCard({ path, kind, of, canEdit }) {
+function PolicyCard({ path, kind, of, canEdit, fixed }) {
   const schema = useSchema(kind === "vf" ? "VfPatch" : "VportPatch");
   const [tag, setTag] = useState(undefined);
   const version = schema && JSON.stringify(Object.keys(schema.properties).map((name) => of[name]));
@@ -123,7 +124,10 @@ function PolicyCard({ path, kind, of, canEdit }) {
     <section class="card policy" aria-labelledby="policy-title">
       <h2 id="policy-title">Policy</h2>
       ${schema
-        ? html`<${Form} id="policy" schema=${schema} value=${of} canEdit=${canEdit} send=${send} />`
+        ? html`
+          <${Form} id="policy" schema=${schema} value=${of} canEdit=${canEdit} fixed=${fixed}
+            send=${send} />
+        `
         : html`<p class="none">…</p>`}
     </section>
   `;
