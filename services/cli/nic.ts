@@ -12,7 +12,7 @@ import {
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { readVlans, UsageError } from "./values.ts";
+import { mirror, readVlans, UsageError } from "./values.ts";
 import { type Sample, statsTable } from "./stats_view.ts";
 import { nicDetail } from "./nic_views.ts";
 import { eventLine, filterTable } from "./views.ts";
@@ -26,6 +26,7 @@ const NIC_WORDS = new Map<string, (value: string) => Record<string, unknown>>([
   ["link", (value) => ({ link: value })],
   ["uplink_trunk", (value) => ({ uplinkTrunk: value === "all" ? value : readVlans(value, "uplink_trunk") })],
   ["uplink_native_vlan", (value) => ({ uplinkNativeVlan: /^\d+$/.test(value) ? Number(value) : value })],
+  ["pf_mirror", (value) => ({ pfMirror: mirror(value, "pf_mirror") })],
 ]);
 const WORDS = [...NIC_WORDS.keys()].join(" ");
 
@@ -67,6 +68,7 @@ export function nicCommands(program: Command, context: Context): void {
     "nic set mode vepa link down",
     "nic set link auto",
     "nic set uplink_trunk 10,20-22 uplink_native_vlan 10",
+    "nic set pf_mirror both:3",
   ).action(async (pairs: string[]) => {
     const json = nicPatch(pairs);
     const changed = await context.body<NicView>(context.client.api.v1.nic.$patch({ json }));

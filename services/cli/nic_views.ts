@@ -70,13 +70,15 @@ function standbyWords({ state, pid }: NonNullable<NicView["standby"]>): string {
 
 /** The NIC. */
 export function nicDetail(nic: NicView): string {
-  const { numVfs, switchMode, link, carrier, uplinkTrunk, uplinkNativeVlan, pfMac, reachable, uplink, engine } = nic;
+  const { numVfs, switchMode, link, carrier, uplinkTrunk, uplinkNativeVlan, pfMirror } = nic;
+  const { pfMac, reachable, uplink, engine } = nic;
   const facts: [string, string | number][] = [
     ["numvfs", numVfs],
     ["mode", switchMode],
     ["link", link === carrier ? link : `${link}: ${carrier}`],
     ["uplink_trunk", uplinkTrunk === "all" ? uplinkTrunk : formatVlans(uplinkTrunk)],
     ["uplink_native_vlan", uplinkNativeVlan],
+    ["pf_mirror", pfMirror ?? "none"],
     ["pf mac", pfMac],
     ["state", reachable ? "running" : "does not answer"],
     ["uplink", uplink.spec.kind === "none" ? `none; ${portWords(uplink)}` : uplinkWords(uplink)],

@@ -109,20 +109,28 @@ async function changesOf(context: Context, path: string): Promise<Change[]> {
     const [param, json] = [{ id: String(id) }, policyOf(fields, policy)];
     add(`vf ${id}`, fields, () => context.body(client.api.v1.vfs[":id"].$patch({ param, json })));
   }
+  const mirrors: { param: { id: string }; is: string | null; mirror: string | null }[] = [];
   for (const { id, ...rest } of file.vports ?? []) {
     const now = vports.find((vport) => vport.id === id);
-    const policy = checked(VportPatch, rest, `vport ${id}: `);
+    const { mirror = now?.mirror ?? null, ...policy } = checked(VportPatch, rest, `vport ${id}: `);
     const fields = fieldsThatDiffer({ ...now }, policy);
+    const param = { id: String(id) };
     if (!now) {
       add(
         `vport ${id}`,
         [{ field: "vport", is: "none", wanted: "new" }, ...fields],
         () => context.body(client.api.v1.vports.$post({ json: { id, ...policy } })),
       );
-      continue;
+    } else {
+      const json = policyOf(fields, policy);
+      add(`vport ${id}`, fields, () => context.body(client.api.v1.vports[":id"].$patch({ param, json })));
     }
-    const [param, json] = [{ id: String(id) }, policyOf(fields, policy)];
-    add(`vport ${id}`, fields, () => context.body(client.api.v1.vports[":id"].$patch({ param, json })));
+    mirrors.push({ param, is: now?.mirror ?? null, mirror });
+  }
+  // A mirror may name a vport that comes later.
+  for (const { param, is, mirror } of mirrors) {
+    const patch = () => context.body(client.api.v1.vports[":id"].$patch({ param, json: { mirror } }));
+    add(`vport ${param.id}`, fieldsThatDiffer({ mirror: is }, { mirror }), patch);
   }
   for (const [key, wanted] of Object.entries(file.uplinks ?? {})) {
     const uplink = new UplinkClient(context, key === "uplink" || key === "pf" ? key : Number(key));

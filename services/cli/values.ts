@@ -54,8 +54,8 @@ const prefixList: Reader = (value, key) => {
 const groups: Reader = (value) => ["all", "none"].includes(value) ? value : value.split(",");
 const wishedGroups: Reader = (value, key) => value === "unset" ? null : groups(value, key);
 
-/** `in:3`, `out:uplink`, `both:3` or `none`. */
-const mirror: Reader = (value) => value === "none" ? null : value;
+/** `in:3`, `out:uplink`, `both:3` (of a vport `both:vport3`) or `none`. */
+export const mirror: Reader = (value) => value === "none" ? null : value;
 
 const KEYS = new Map<string, [string, Reader]>(Object.entries({
   mac: ["mac", address],
@@ -94,8 +94,8 @@ const ALIASES = new Map<string, string>([
 
 /** The keys that can be set, for help texts. */
 export const SETTABLE = [...KEYS.keys()].join(" ");
-/** Of those, the ones that a vport has: which rings a VF presents, and its mirror, are the VF's own. */
-export const SETTABLE_VPORT = [...KEYS.keys()].filter((key) => key !== "hardware" && key !== "mirror").join(" ");
+/** Of those, the ones that a vport has: which rings a VF presents is the VF's own. */
+export const SETTABLE_VPORT = [...KEYS.keys()].filter((key) => key !== "hardware").join(" ");
 
 /** The API's names as the words that a person types here. */
 const WORDS = new Map(
@@ -103,6 +103,7 @@ const WORDS = new Map(
     ...[...KEYS].map(([word, [field]]): [string, string] => [field, word]),
     ["uplinkTrunk", "uplink_trunk"],
     ["uplinkNativeVlan", "uplink_native_vlan"],
+    ["pfMirror", "pf_mirror"],
   ],
 );
 

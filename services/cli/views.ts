@@ -265,7 +265,7 @@ export function vportDetail(vport: VportView): string {
   return [
     vportTable([vport]),
     "",
-    ...factLines([...policyFacts(vport), ["socket", vport.socket]]),
+    ...factLines([...policyFacts(vport), ["mirror", vport.mirror ?? "none"], ["socket", vport.socket]]),
     "",
     table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
   ].join("\n");

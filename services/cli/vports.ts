@@ -8,7 +8,7 @@ import { vportDetail, vportTable } from "./views.ts";
 
 /** Adds `vport`. */
 export function vportCommands(program: Command, context: Context): void {
-  const { hardware: _, mirror: _none, ...policy } = defaultPolicy("");
+  const { hardware: _, ...policy } = defaultPolicy("");
   const vport = program.command("vport").description("guests without a VF");
   const body = <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer);
   const all = () => body<VportView[]>(context.client.api.v1.vports.$get());
@@ -38,6 +38,7 @@ export function vportCommands(program: Command, context: Context): void {
   examples(
     vport.command("set <n> <pairs...>").description(`change vports (3, 0,2-3 or all): ${SETTABLE_VPORT}`),
     "vport set 0 max_tx_rate 100",
+    "vport set 0 mirror both:vport3",
   ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs)));
   examples(vport.command("reset <n>").description("the policy that vports begin with"), "vport reset 0")
     .action((n: string) => patch(n, { ...policy, mac: null }));

@@ -18,7 +18,14 @@ import {
   type VportPatch,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
-import { isMirrored, mustKeepMirrors, mustMirrorLawfully } from "./mirror_rules.ts";
+import {
+  isMirrored,
+  mustKeepMirrors,
+  mustLeaveMirrors,
+  mustMirrorLawfully,
+  mustMirrorPfLawfully,
+  mustMirrorVportLawfully,
+} from "./mirror_rules.ts";
 import { mustHaveSwitch, mustKeepBound } from "./uplink_rules.ts";
 
 /** A patch whose address is one. */
@@ -167,6 +174,7 @@ export function findVport(settings: Settings, id: number): Vport {
 export function patchVport(settings: Settings, id: number, patch: OwnPatch<VportPatch>): Settings {
   const mine = patchedPolicy<Vport>(`vport ${id}`, findVport(settings, id), patch as Partial<Vport>);
   const next = { ...settings, vports: settings.vports.map((vport) => vport.id === id ? mine : vport) };
+  mustMirrorVportLawfully(next, id);
   checkAddresses(next, mine, `vport ${id}`);
   return next;
 }
@@ -175,6 +183,7 @@ export function patchVport(settings: Settings, id: number, patch: OwnPatch<Vport
 export function allotVf(settings: Settings, id: number, isFree: (vf: number) => boolean): Settings {
   const vport = findVport(settings, id);
   if (vport.vf !== null) return settings;
+  mustLeaveMirrors(settings, id);
   const taken = new Set(settings.vports.map(({ vf }) => vf));
   const vf = settings.vfs.findLastIndex((_, vf) =>
     !taken.has(vf) && settings.uplinks[vf] === undefined && !isMirrored(settings, vf) && isFree(vf)
@@ -214,15 +223,17 @@ export function patchNic(settings: Settings, patch: NicPatch, initial: (vf: numb
     );
   }
   mustKeepBound(settings, count);
-  mustKeepMirrors(settings, count);
   const next: Settings = {
     ...settings,
     switchMode: patch.switchMode ?? settings.switchMode,
     link: patch.link ?? settings.link,
     uplinkTrunk: patch.uplinkTrunk ?? settings.uplinkTrunk,
     uplinkNativeVlan: patch.uplinkNativeVlan ?? settings.uplinkNativeVlan,
+    pfMirror: patch.pfMirror === undefined ? settings.pfMirror : patch.pfMirror,
     vfs: Array.from({ length: count }, (_, vf) => settings.vfs[vf] ?? initial(vf)),
   };
+  mustKeepMirrors(patch.pfMirror === undefined ? settings : { ...settings, pfMirror: null }, count);
+  mustMirrorPfLawfully(next);
   for (let vf = settings.vfs.length; vf < count; vf++) checkAddresses(next, next.vfs[vf] as VfPolicy, `vf ${vf}`);
   return next;
 }

@@ -13,16 +13,17 @@ function inForce<P extends PortPolicy>(policy: P): P {
  * still is: to the switch behind the PF's pool.
  */
 export function nicProgramme(settings: Settings, carrier: "up" | "down"): Programme {
-  const { switchMode, pfMac, vfs, vports, uplinkTrunk, uplinkNativeVlan } = settings;
+  const { switchMode, pfMac, vfs, vports, uplinkTrunk, uplinkNativeVlan, pfMirror } = settings;
   const effective = vfs.map((own, vf) => {
-    const { id: _id, vf: allotted, ...policy } = vports.find((vport) => vport.vf === vf) ?? { id: 0, vf: null, ...own };
-    return allotted === null
-      ? { ...inForce(own), fallback: "none" as const }
-      : { ...own, ...inForce(policy), fallback: "pf" as const };
+    const holder = vports.find((vport) => vport.vf === vf);
+    if (!holder) return { ...inForce(own), fallback: "none" as const };
+    // A vport's mirror is the software switch's.
+    const { id: _id, vf: _vf, mirror: _none, ...policy } = holder;
+    return { ...own, ...inForce(policy), fallback: "pf" as const };
   });
   const onSwitch = vports.filter(({ vf }) => vf === null);
   return {
-    ...{ switchMode, link: carrier, pfMac, vfs: effective, uplinkTrunk, uplinkNativeVlan },
+    ...{ switchMode, link: carrier, pfMac, vfs: effective, uplinkTrunk, uplinkNativeVlan, pfMirror },
     vports: onSwitch.map(({ mac, allowedMacs, vlan, vlanProto }) => ({ mac, allowedMacs, vlan, vlanProto })),
   };
 }

@@ -1,6 +1,6 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, uplinkMac, UplinkSpec, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
+import { defaultPolicy, Mirror, uplinkMac, UplinkSpec, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
 import { isNewFabric, log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
@@ -19,6 +19,8 @@ export interface Settings {
   /** Which VLANs the uplink carries. */
   uplinkTrunk: "all" | number[];
   uplinkNativeVlan: number;
+  /** Who gets copies of the PF's pool's frames. */
+  pfMirror: string | null;
   vfs: VfPolicy[];
   vports: Vport[];
   /** What of the host is behind which pool: by "uplink", "pf" or the number of a VF. Those without one have none. */
@@ -106,7 +108,7 @@ export class Store implements Disposable {
 
   /** A vport before anyone sets it. */
   initialVport(id: number): Vport {
-    const { hardware: _, mirror: _none, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
+    const { hardware: _, ...policy } = defaultPolicy(deriveMac(this.#macSeed, VPORT_BASE + id));
     return { id, ...policy, vf: null };
   }
 
@@ -138,6 +140,7 @@ export class Store implements Disposable {
       pfMac: deriveMac(this.#macSeed, "pf"),
       uplinkTrunk: JSON.parse(this.#setting("uplinkTrunk") ?? '"all"'),
       uplinkNativeVlan: Number(this.#setting("uplinkNativeVlan") ?? 0),
+      pfMirror: Mirror.parse(JSON.parse(this.#setting("pfMirror") ?? "null")),
       vfs: Array.from({ length: count }, (_, vf) => kept.get(vf) ?? this.initialPolicy(vf)),
       vports: vports.map((row) => {
         const id = Number(row.id);
@@ -159,6 +162,7 @@ export class Store implements Disposable {
       this.#setSetting("link", settings.link);
       this.#setSetting("uplinkTrunk", JSON.stringify(settings.uplinkTrunk));
       this.#setSetting("uplinkNativeVlan", String(settings.uplinkNativeVlan));
+      this.#setSetting("pfMirror", JSON.stringify(settings.pfMirror));
       this.#setSetting("numVfs", String(settings.vfs.length));
       const write = this.#db.prepare("INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy");
       settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));

@@ -70,10 +70,10 @@ export function vfView(settings: Settings, id: number, seen: Seen, runDir: strin
 /** The NIC with its uplink. */
 export function nicView(settings: Settings, carrier: NicView["carrier"], seen: Seen, runDir: string): NicView {
   const { state } = seen;
-  const { vfs, switchMode, link, pfMac, uplinkTrunk, uplinkNativeVlan } = settings;
+  const { vfs, switchMode, link, pfMac, uplinkTrunk, uplinkNativeVlan, pfMirror } = settings;
   return {
     ...{ numVfs: vfs.length, switchMode, link, carrier, pfMac, reachable: state !== undefined },
-    ...{ uplinkTrunk, uplinkNativeVlan },
+    ...{ uplinkTrunk, uplinkNativeVlan, pfMirror },
     uplink: {
       ...uplinkLine(settings, "uplink", seen),
       socket: socketPath(runDir, "uplink"),

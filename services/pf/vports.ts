@@ -12,6 +12,7 @@ import {
 import type { Events } from "./events.ts";
 import type { GuestWishes } from "./guest_wishes.ts";
 import type { Links } from "./links.ts";
+import { mustGetNoCopies } from "./mirror_rules.ts";
 import { addVport, allotVf, difference, findVport, mustMatch, patchVport, returnVf, withDerivedMac } from "./policy.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
 import type { Store } from "./store.ts";
@@ -90,6 +91,7 @@ export class Vports {
     const was = await this.get(id);
     await this.#parts.settings.change((before) => {
       const { vf } = findVport(before, id);
+      mustGetNoCopies(before, id);
       if (vf === null) return { ...before, vports: before.vports.filter((vport) => vport.id !== id) };
       const remedy = `put its guest into emulated mode first (fabric vport mode ${id} emulated)`;
       throw new ApiError(409, `vport ${id} has vf ${vf}: ${remedy}`, "id", "vf-allotted");

@@ -5,7 +5,7 @@
 import { z } from "@hono/zod-openapi";
 import { UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
-import { MacAddress, VfPolicy } from "./vf.ts";
+import { MacAddress, Mirror, VfPolicy } from "./vf.ts";
 
 /** The address of whoever is the uplink's port: it is beside the PF's own. */
 export function uplinkMac(pfMac: string): string {
@@ -46,6 +46,8 @@ export const Programme = z.strictObject({
   /** Nothing said: all VLANs, and none for frames without a tag. */
   uplinkTrunk: uplinkVlansShape.uplinkTrunk.optional(),
   uplinkNativeVlan: uplinkVlansShape.uplinkNativeVlan.optional(),
+  /** Who gets copies of the PF's pool's frames; nothing said: nobody. */
+  pfMirror: Mirror.optional(),
 }).openapi("Programme");
 export type Programme = z.output<typeof Programme>;
 

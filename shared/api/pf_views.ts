@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { EngineState, Filter, Limits, QueueState, StandbyState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
-import { portPatchShape, vfPolicyShape, vfShape } from "./vf.ts";
+import { Mirror, portPatchShape, vfPolicyShape, vfShape, VportMirror } from "./vf.ts";
 import { VPORTS_MAX } from "./vport.ts";
 
 /** What is to be behind a pool, and whether it is. */
@@ -69,11 +69,18 @@ export const FabricStats = z.object({
 }).openapi("FabricStats");
 export type FabricStats = z.output<typeof FabricStats>;
 
+const pfMirror = Mirror.openapi({
+  example: "both:3",
+  description: "Who gets copies of the frames between the NIC and what is behind the PF's pool, such as the software " +
+    "switch: a VF or uplink; null: nobody",
+});
+
 /** The NIC. */
 export const NicView = z.object({
   numVfs: z.int(),
   switchMode: z.enum(["veb", "vepa"]),
   ...uplinkVlansShape,
+  pfMirror,
   link: z.enum(["auto", "up", "down"]).openapi({ description: "auto: as the uplink's interface is" }),
   carrier: z.enum(["up", "down"]).openapi({ description: "What VFs with linkState auto have now" }),
   pfMac: z.string(),
@@ -92,6 +99,7 @@ export type NicView = z.output<typeof NicView>;
 export const VportView = z.object({
   id: z.int(),
   ...vfPolicyShape,
+  mirror: VportMirror,
   vf: z.int().nullable().openapi({ description: "The VF that has been allotted to the guest" }),
   socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
   attached: z.boolean().nullable().openapi({ description: "null: the vhost service does not answer" }),
@@ -103,11 +111,13 @@ export type VportView = z.output<typeof VportView>;
 export const VportRequest = z.strictObject({
   id: z.int().min(0, `vports are 0–${VPORTS_MAX - 1}`).max(VPORTS_MAX - 1, `vports are 0–${VPORTS_MAX - 1}`),
   ...portPatchShape,
+  mirror: VportMirror,
 }).partial().openapi("VportRequest");
 export type VportRequest = z.output<typeof VportRequest>;
 
 /** What a PATCH of a vport may hold. */
-export const VportPatch = z.strictObject(portPatchShape).partial().openapi("VportPatch");
+export const VportPatch = z.strictObject({ ...portPatchShape, mirror: VportMirror }).partial()
+  .openapi("VportPatch");
 export type VportPatch = z.output<typeof VportPatch>;
 
 /** What a PATCH of the NIC may hold. */
@@ -115,6 +125,7 @@ export const NicPatch = z.strictObject({
   numVfs: z.int({ error: "must be a whole number" }).min(0, "0–256 VFs").max(256, "0–256 VFs"),
   switchMode: z.enum(["veb", "vepa"], { error: "is veb or vepa" }),
   ...uplinkVlansShape,
+  pfMirror,
   link: z.enum(["auto", "up", "down"], { error: "is auto, up or down" }).openapi({
     description: "auto: down while there is an uplink whose interface is down; up: whatever it is",
   }),

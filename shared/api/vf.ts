@@ -139,23 +139,32 @@ export const vfPolicyShape = {
 /** Which hardware a VF presents to a guest that drives it itself. */
 const VfHardware = z.enum(["any", "advanced", "virtio"], { error: "is any, advanced or virtio" });
 
-const Mirror = z.string({ error: "is such as both:3, in:3 or out:uplink, or null" })
-  .regex(/^(in|out|both):(uplink|\d{1,3})$/, "is such as both:3, in:3 or out:uplink, or null");
+const MIRRORS = "is such as both:3, in:3 or out:uplink, or null";
+/** A mirror in the NIC. */
+export const Mirror = z.string({ error: MIRRORS }).regex(/^(in|out|both):(uplink|\d{1,3})$/, MIRRORS).nullable();
 
-/** Who gets copies of which frames. */
+const VPORT_MIRRORS = "is such as both:vport3, in:vport3 or out:vport3, or null: copies go to another vport";
+/** A mirror in the software switch. */
+export const VportMirror = z.string({ error: VPORT_MIRRORS }).regex(/^(in|out|both):vport\d{1,3}$/, VPORT_MIRRORS)
+  .nullable().openapi({
+    example: "both:vport3",
+    description: "Which vport gets copies of the vport's frames, of those in to it, out of it, or both; null: none",
+  });
+
+/** Who gets copies of which frames: the uplink, or a port of the same switch by its number. */
 export function mirrorOf(
   mirror: string | null | undefined,
 ): { to: number | "uplink"; in: boolean; out: boolean } | undefined {
   const [way, to] = mirror?.split(":") ?? [];
   if (way === undefined || to === undefined) return undefined;
-  return { to: to === "uplink" ? to : Number(to), in: way !== "out", out: way !== "in" };
+  return { to: to === "uplink" ? to : Number(to.replace("vport", "")), in: way !== "out", out: way !== "in" };
 }
 
 /** What a VF has beside the policy that a vport has too. */
 export const vfShape = {
   ...vfPolicyShape,
   hardware: VfHardware.openapi({ description: "Which rings a plugin may drive the VF with; any: as it asks" }),
-  mirror: Mirror.nullable().openapi({
+  mirror: Mirror.openapi({
     example: "both:3",
     description:
       "Who gets copies of the VF's frames, of those in to it, out of it, or both: a VF or uplink; null: nobody",

@@ -3,7 +3,7 @@
  * NIC. The PF keeps the list and programmes the switch with it, as it programmes the NIC.
  */
 import { z } from "@hono/zod-openapi";
-import { vfPolicyShape } from "./vf.ts";
+import { vfPolicyShape, VportMirror } from "./vf.ts";
 
 /** Most vports; they are numbered from 0. */
 export const VPORTS_MAX = 128;
@@ -12,6 +12,7 @@ export const VPORTS_MAX = 128;
 export const Vport = z.strictObject({
   id: z.int().min(0).max(VPORTS_MAX - 1),
   ...vfPolicyShape,
+  mirror: VportMirror.default(null),
   /** The VF that has been allotted to the guest, which drives it itself; null: none. */
   vf: z.int().min(0).nullable().default(null),
 }).openapi("Vport");

@@ -47,7 +47,7 @@ export function poolPatches(pool: number, before: InForce, next: InForce, nowNs:
   if (!old || nativeVlan(old) !== nativeVlan(policy)) {
     patches.push({ at: at + L.P_NATIVE, bytes: numbers(nativeVlan(policy)) });
   }
-  if (mirrorWord(old) !== mirrorWord(policy)) patches.push({ at: at + L.P_MIRROR, bytes: numbers(mirrorWord(policy)) });
+  patches.push(...mirrorPatches(pool, old?.mirror, policy.mirror));
   if (!old || !isSameList(old.allowedIps, policy.allowedIps)) {
     patches.push({ at: L.ADDRESS_TABLES + pool * L.ADDRESS_TABLE_STRIDE, bytes: addressTable(policy) });
     patches.push({ at: at + L.P_ADDRESS_COUNT, bytes: numbers(policy.allowedIps.length) });
@@ -178,9 +178,16 @@ function broadcastBytes({ maxBroadcastRate }: PoolPolicy, nowNs: number): Uint8A
   return bucketBytes(maxBroadcastRate / 1e9, burst, nowNs);
 }
 
+/** What to write so that `pool`, which has the mirror `old`, has `next`. */
+export function mirrorPatches(pool: number, old: PoolPolicy["mirror"], next: PoolPolicy["mirror"]): Patch[] {
+  const word = mirrorWord(next);
+  if (mirrorWord(old) === word) return [];
+  return [{ at: L.POOLS + pool * L.POOL_STRIDE + L.P_MIRROR, bytes: numbers(word) }];
+}
+
 /** P_MIRROR. */
-function mirrorWord(policy: PoolPolicy | undefined): number {
-  const mirror = mirrorOf(policy?.mirror);
+function mirrorWord(spec: PoolPolicy["mirror"]): number {
+  const mirror = mirrorOf(spec);
   if (!mirror) return 0;
   const ways = (mirror.in ? L.MIRROR_IN : 0) | (mirror.out ? L.MIRROR_OUT : 0);
   return ways | (mirror.to === "uplink" ? L.POOL_UPLINK : mirror.to);

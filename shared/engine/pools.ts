@@ -10,7 +10,15 @@ import type { Filter, Latency } from "../api/nic.ts";
 import { COALESCE_ADAPTIVE, vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";
-import { coalescePatch, macBytes, numbers, pfPatches, poolPatches, uplinkPatches } from "./policy_image.ts";
+import {
+  coalescePatch,
+  macBytes,
+  mirrorPatches,
+  numbers,
+  pfPatches,
+  poolPatches,
+  uplinkPatches,
+} from "./policy_image.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 import { sharePatches } from "./shares.ts";
 
@@ -185,6 +193,7 @@ function keepsLearned(old: PoolPolicy, policy: PoolPolicy | undefined): boolean 
 /** What is the whole NIC's. */
 function nicPatches(before: PoolProgramme | undefined, next: PoolProgramme): Patch[] {
   const patches: Patch[] = uplinkPatches(before ?? {}, next);
+  patches.push(...mirrorPatches(L.POOL_PF, before?.pfMirror, next.pfMirror));
   const words: [number, (programme: PoolProgramme) => number][] = [
     [L.CTL_VF_COUNT, ({ vfs }) => vfs.length],
     [L.CTL_PROMISC_COUNT, ({ vfs }) => vfs.filter((vf) => vf?.promisc && vf.trust).length],

@@ -7,7 +7,7 @@ export type PoolPolicy = PortPolicy & { fallback?: "none" | "pf" | "uplink" } & 
 
 /** A programme as an engine takes it: pools without a policy are off; a switch that is no NIC has no PF. */
 export interface PoolProgramme
-  extends Pick<Programme, "switchMode" | "link" | "vports" | "uplinkTrunk" | "uplinkNativeVlan"> {
+  extends Pick<Programme, "switchMode" | "link" | "vports" | "uplinkTrunk" | "uplinkNativeVlan" | "pfMirror"> {
   pfMac?: string;
   vfs: (PoolPolicy | undefined)[];
 }

@@ -13,13 +13,17 @@ Deno.test("the whole policy is a file: exported, compared, applied; applied twic
 
   await Deno.writeTextFile(
     file,
-    "nic: { numVfs: 4 }\nvfs:\n  - { id: 3, vlan: 9 }\n  - { id: 0, trust: true }\nvports:\n  - { id: 5 }\n",
+    "nic: { numVfs: 4 }\nvfs:\n  - { id: 3, vlan: 9 }\n  - { id: 0, trust: true }\nvports:\n  - { id: 5, mirror: 'both:vport6' }\n" +
+      "  - { id: 6 }\n",
   );
   const wanted = [
     "nic: numVfs: 3 -> 4",
     "vf 3: vlan: undefined -> 9",
     "vf 0: trust: false -> true",
     'vport 5: vport: "none" -> "new"',
+    'vport 6: vport: "none" -> "new"',
+    // Once both are there.
+    'vport 5: mirror: null -> "both:vport6"',
   ].join("\n");
   assertEquals(await cli(fabric, "diff", "-f", file), { code: 1, out: `${wanted}\n`, err: "" });
   assertEquals((await cli(fabric, "apply", "-f", file, "--dry-run")).out, `${wanted}\n`);

@@ -39,6 +39,7 @@ Deno.test("the words of ip link become fields of the API", () => {
   assertEquals(parsePairs(["trunk", "none"]), { trunk: [] });
   assertEquals(parsePairs(["mirror", "both:3"]), { mirror: "both:3" });
   assertEquals(parsePairs(["mirror", "none"]), { mirror: null });
+  assertEquals(parsePairs(["mirror", "in:vport3"]), { mirror: "in:vport3" });
   assertEquals(parsePairs(["native_vlan", "10", "allowed_macs", "a,b", "allowed_ips", "all"]), {
     nativeVlan: 10,
     allowedMacs: ["a", "b"],
@@ -165,6 +166,7 @@ const PATIENT: Patient = {
       carrier: "up",
       uplinkTrunk: "all",
       uplinkNativeVlan: 0,
+      pfMirror: null,
       pfMac: "",
       reachable: true,
     },

@@ -44,6 +44,7 @@ const NIC: NicView = {
     carrier: "up",
     uplinkTrunk: "all",
     uplinkNativeVlan: 0,
+    pfMirror: null,
     pfMac: "02:00:00:00:00:ff",
     reachable: true,
   },

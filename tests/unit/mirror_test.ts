@@ -1,10 +1,10 @@
 /** Mirrors: who gets copies of a VF's frames, which ones, as what, and what becomes of copies that nobody takes. */
 import { assertEquals } from "@std/assert";
-import { P_MIRROR, POOLS } from "../../shared/layout/nic.ts";
+import { P_MIRROR, POOL_PF, POOLS } from "../../shared/layout/nic.ts";
 import { asked, inLines, rigCaptures, taken } from "../support/capture_rig.ts";
 import { EngineRig, rigMac } from "../support/engine_rig.ts";
 import { frame } from "../support/mock_guest.ts";
-import { exchange, rig, test } from "../support/switch_bench.ts";
+import { attach, exchange, rig, test } from "../support/switch_bench.ts";
 
 const FOREIGN = "02:99:99:99:99:99";
 const EVERYBODY = "ff:ff:ff:ff:ff:ff";
@@ -79,6 +79,30 @@ test("copies go to the uplink, and never back to where a frame came from; they a
   r.rig.set(1, { mirror: "in:2" });
   assertEquals(exchange(r, 1, between(1, 0)), [[between(1, 0)], [], [], []]);
   assertEquals(exchange(r, 2, between(2, 0)), [[between(2, 0)], [between(2, 0)], [], []]);
+});
+
+test("the PF's pool: what guests behind it send and get is copied, out of it and in to it", () => {
+  const r = rig(3, {}, true);
+  const pf = attach(r.rig, POOL_PF);
+  pf.fill(32);
+  const GUEST = "02:00:00:00:aa:01";
+  r.rig.setNic({ vports: [{ mac: GUEST, allowedMacs: [], vlan: 0, vlanProto: "802.1Q" }] });
+  const bench = { ...r, guests: [...r.guests.slice(0, 3), pf, ...r.guests.slice(3)] };
+  const [there, back] = [frame({ src: GUEST, dst: rigMac(0) }), frame({ src: rigMac(0), dst: GUEST })];
+  const look = () => [exchange(bench, 3, there), exchange(bench, 0, back)].map((got) => [got[2], got[4]]);
+  const none: Uint8Array[] = [];
+  assertEquals(look(), [[none, none], [none, none]]);
+  for (
+    const [pfMirror, expected] of [
+      ["both:2", [[[there], none], [[back], none]]],
+      ["out:2", [[[there], none], [none, none]]],
+      ["in:uplink", [[none, none], [none, [back]]]],
+      [null, [[none, none], [none, none]]],
+    ] as const
+  ) {
+    r.rig.setNic({ pfMirror });
+    assertEquals(look(), expected as unknown, pfMirror ?? "none");
+  }
 });
 
 test("copies that nobody takes are counted where they were to go, and the frames themselves arrive", () => {

@@ -328,5 +328,19 @@ Deno.test("a VF that copies go to is kept, and neither it nor the one that is mi
   await pf.addVport({ id: 0 });
   assertEquals(allotVf(pf.fabric.settings, 0, () => true).vports[0]?.vf, 1);
   await pf.set("vfs/0", { mirror: null });
+  await pf.set("nic", { pfMirror: "in:2" });
+  assertEquals(pf.nic.programmes.at(-1)?.pfMirror, "in:2");
+  assertEquals(
+    (await pf.ask("PATCH", "nic", { numVfs: 2 })).body.detail,
+    "vf 2 cannot be removed: the PF's pool is mirrored to it; set pfMirror first",
+  );
+  assertEquals(allotVf(pf.fabric.settings, 0, () => true).vports[0]?.vf, 1);
+  const refused = async (pfMirror: unknown) => {
+    const { body: { field, detail } } = await pf.ask("PATCH", "nic", { pfMirror });
+    return [field, detail];
+  };
+  assertEquals(await refused("in:9"), ["pfMirror", "cannot mirror the PF's pool to vf 9: there is none"]);
+  assertEquals(await refused("in:pf"), ["pfMirror", "pfMirror: is such as both:3, in:3 or out:uplink, or null"]);
+  await pf.set("nic", { pfMirror: null });
   await pf.set("nic", { numVfs: 2 });
 });
