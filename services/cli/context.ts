@@ -137,8 +137,8 @@ export class Context {
     return this.body(this.client.api.v1.vfs[":id"].$get({ param: { id: String(id) } }));
   }
 
-  async getCounters(id: number): Promise<Record<string, number>> {
-    return (await this.body<VfStats>(this.client.api.v1.vfs[":id"].stats.$get({ param: { id: String(id) } }))).counters;
+  getStats(id: number): Promise<VfStats> {
+    return this.body(this.client.api.v1.vfs[":id"].stats.$get({ param: { id: String(id) } }));
   }
 
   /** Shows an answer as it was asked for; `text` makes the table. */

@@ -39,10 +39,13 @@ export function vfCommands(program: Command, context: Context): void {
     const [vfs, { carrier }] = await Promise.all([all(), nic()]);
     context.show(vfs, (wide) => vfTable(vfs, carrier, wide));
   });
-  examples(vf.command("show <n>").description("one VF: policy, queues, counters"), "vf show 0").action(async (n) => {
-    const [found, counters] = await Promise.all([context.getVf(oneId(n)), context.getCounters(oneId(n))]);
-    context.show({ ...found, counters }, () => vfDetail(found, counters));
-  });
+  examples(vf.command("show <n>").description("one VF: policy, queues, latency, counters"), "vf show 0").action(
+    async (n) => {
+      const [found, stats] = await Promise.all([context.getVf(oneId(n)), context.getStats(oneId(n))]);
+      const { counters, latency } = stats;
+      context.show({ ...found, counters, latency }, () => vfDetail(found, stats));
+    },
+  );
   examples(
     vf.command("set <n> <pairs...>").description(`change VFs (3, 0,2-3 or all): ${SETTABLE}`),
     "vf set 0 vlan 100 qos 3",

@@ -3,12 +3,15 @@ import Table from "cli-table3";
 import {
   type Filter,
   formatUplinkSpec,
+  LATENCY_LIMITS_US,
+  type LatencyView,
   type ModeStep,
   type Multicast,
   type NicView,
   type PortPolicy,
   type Vf,
   type VfMode,
+  type VfStats,
   type VportView,
 } from "../../shared/api/mod.ts";
 import { formatVlans } from "./values.ts";
@@ -170,6 +173,20 @@ function limitFacts(limits: Vf["limits"]): [string, string][] {
   ];
 }
 
+/** A time of a latency histogram, whose last bucket has no end. */
+function microseconds(us: number | null): string {
+  const longest = LATENCY_LIMITS_US.at(-1) ?? 0;
+  return us === null ? "-" : us >= longest ? `over ${longest} µs` : `${us} µs`;
+}
+
+/** How long frames wait in their ring. */
+function latencyText(latency: LatencyView | null): string {
+  if (latency === null) return "not known: the vhost service does not answer";
+  const { samples, p50Us, p99Us } = latency;
+  if (samples === 0) return "no frames yet";
+  return `p50 ${microseconds(p50Us)}, p99 ${microseconds(p99Us)}, of ${samples} samples`;
+}
+
 /** A policy, in the words by which it is set. */
 function policyFacts(vf: PortPolicy): [string, string | number][] {
   return [
@@ -208,7 +225,7 @@ export function factLines(facts: readonly [string, string | number][]): string[]
 }
 
 /** One VF with everything known of it. */
-export function vfDetail(vf: Vf, counters: Record<string, number>): string {
+export function vfDetail(vf: Vf, { counters, latency }: VfStats): string {
   const lines = factLines([
     ...policyFacts(vf),
     ["hardware", vf.hardware],
@@ -225,6 +242,7 @@ export function vfDetail(vf: Vf, counters: Record<string, number>): string {
     ["memory", memoryText(vf.memory)],
     ...limitFacts(vf.limits),
     ["learned MACs", vf.learnedMacs ?? UNKNOWN],
+    ["latency", latencyText(latency)],
   ]);
   const queues = (vf.queues ?? []).map((queue) => [
     queue.index,
@@ -265,7 +283,12 @@ export function vportDetail(vport: VportView): string {
   return [
     vportTable([vport]),
     "",
-    ...factLines([...policyFacts(vport), ["mirror", vport.mirror ?? "none"], ["socket", vport.socket]]),
+    ...factLines([
+      ...policyFacts(vport),
+      ["mirror", vport.mirror ?? "none"],
+      ["socket", vport.socket],
+      ["latency", latencyText(vport.latency)],
+    ]),
     "",
     table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
   ].join("\n");

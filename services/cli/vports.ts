@@ -22,10 +22,12 @@ export function vportCommands(program: Command, context: Context): void {
     const vports = await all();
     context.show(vports, () => vportTable(vports));
   });
-  examples(vport.command("show <n>").description("one vport: policy, counters"), "vport show 0").action(async (n) => {
-    const found = await body<VportView>(context.client.api.v1.vports[":id"].$get(byId(oneId(n))));
-    context.show(found, () => vportDetail(found));
-  });
+  examples(vport.command("show <n>").description("one vport: policy, latency, counters"), "vport show 0").action(
+    async (n) => {
+      const found = await body<VportView>(context.client.api.v1.vports[":id"].$get(byId(oneId(n))));
+      context.show(found, () => vportDetail(found));
+    },
+  );
   examples(
     vport.command("add [pairs...]").description(`a new vport: ${SETTABLE_VPORT}`),
     "vport add",

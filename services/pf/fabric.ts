@@ -40,7 +40,7 @@ import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
 import { mustBeUnbound } from "./uplink_rules.ts";
 import { Uplinks } from "./uplinks.ts";
-import { nicView, type Seen, vfView } from "./views.ts";
+import { nicView, type Seen, statsOf, vfView } from "./views.ts";
 import { Vports } from "./vports.ts";
 import { answerWish, GuestWishes } from "./guest_wishes.ts";
 
@@ -159,14 +159,14 @@ export class Fabric implements PfHandlers {
   async getStats(id: number): Promise<VfStats> {
     findVf(this.settings, id);
     const state = await this.#links.nic.state();
-    return { id, counters: state.vfs[id]?.counters ?? {} };
+    return statsOf(id, state.vfs[id]);
   }
 
   async listStats(): Promise<FabricStats> {
     const [{ vfs, pf, uplink }, vports] = await Promise.all([this.#links.nic.state(), this.#vports.list()]);
     return {
-      vfs: this.settings.vfs.map((_, id) => ({ id, counters: vfs[id]?.counters ?? {} })),
-      vports: vports.map(({ id, counters }) => ({ id, counters: counters ?? {} })),
+      vfs: this.settings.vfs.map((_, id) => statsOf(id, vfs[id])),
+      vports: vports.map(({ id, counters, latency }) => statsOf(id, { counters, latency })),
       pf: pf.counters,
       uplink: uplink.counters,
     };

@@ -8,10 +8,12 @@ import {
   type LiveWish,
   type NicState,
   type PortState,
+  type VportState,
   withDeadline,
 } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
+import { RecentLatency } from "./latency.ts";
 import { fabricDocument, queuesDocument, type Reading, vfDocument } from "./live_views.ts";
 import { mergePatch } from "./merge_patch.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
@@ -61,6 +63,15 @@ function documentsOf({ vf, isAlone }: LiveWish): [string, (reading: Reading) => 
   return vf === undefined ? [whole] : [whole, [`queues ${vf}`, (reading) => queuesDocument(reading, vf)]];
 }
 
+/** The latency histograms of everything that sends, by the names of the ports. */
+function histogramsOf({ vfs, uplink }: NicState, vports: readonly VportState[]): Map<string, readonly number[]> {
+  return new Map([
+    ...vfs.map(({ latency }, id): [string, readonly number[]] => [`vf${id}`, latency.counts]),
+    ...vports.map(({ id, latency }): [string, readonly number[]] => [`vport${id}`, latency.counts]),
+    ["uplink", uplink.latency.counts],
+  ]);
+}
+
 /** Everybody who listens, and what they are told. */
 export class Live {
   readonly #parts: LiveParts;
@@ -70,6 +81,7 @@ export class Live {
   #state: NicState | undefined;
   #readAtMs: number | undefined;
   #last: Reading | undefined;
+  readonly #recent = new RecentLatency();
   #isReading = false;
 
   constructor(parts: LiveParts) {
@@ -153,10 +165,14 @@ export class Live {
         this.#ports(),
       ]));
     const atMs = Date.now();
-    if (state) [this.#state, this.#readAtMs] = [state, atMs];
+    if (state) {
+      [this.#state, this.#readAtMs] = [state, atMs];
+      this.#recent.take(atMs, histogramsOf(state, vports));
+    }
     return {
       ...{ settings: settings.now, carrier: settings.carrier, runDir, services: this.#services() },
       ...{ state: this.#state, readAtMs: this.#readAtMs, vports, ports, atMs },
+      recentLatency: (port) => this.#recent.of(port),
       outcome: (pool) => settings.uplinks.outcome(pool),
     };
   }
@@ -183,5 +199,6 @@ export class Live {
     this.#timer = undefined;
     this.#last = undefined;
     this.#tracks.clear();
+    this.#recent.clear();
   }
 }

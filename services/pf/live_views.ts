@@ -1,6 +1,10 @@
 /** The live stream's documents: the fabric, one VF's queues, one VF alone. Pure. */
 import {
   isLinkUp,
+  type Latency,
+  type LatencySummary,
+  latencySummary,
+  latencyView,
   type LiveState,
   type NicState,
   type NicView,
@@ -22,6 +26,8 @@ export interface Reading extends Seen {
   atMs: number;
   /** When the NIC answered last; `state` is from then. */
   readAtMs: number | undefined;
+  /** How long the frames of a port (vf0, vport0, uplink) waited in the last seconds. */
+  recentLatency(port: string): LatencySummary | undefined;
 }
 
 type Counters = Record<string, number>;
@@ -36,6 +42,15 @@ function running(queues: Vf["queues"]): { queuesRunning?: number; queuesInError?
   return { queuesRunning: queues.length - inError, queuesInError: inError };
 }
 
+/** How long a port's frames waited; null: it has sent none. `isWhole`: with the histogram. */
+function waited({ recentLatency }: Reading, port: string, latency: Latency | undefined, isWhole: boolean) {
+  if (!latency?.counts.some((count) => count > 0)) return null;
+  return {
+    ...(isWhole ? latencyView(latency) : latencySummary(latency.counts)),
+    recent: recentLatency(port) ?? null,
+  };
+}
+
 function liveVf(reading: Reading, id: number, withQueues: boolean) {
   const { settings, carrier, state, runDir } = reading;
   const { queues, limits, ...vf } = vfView(settings, id, reading, runDir);
@@ -45,6 +60,7 @@ function liveVf(reading: Reading, id: number, withQueues: boolean) {
     link: isLinkUp(vf.linkState, carrier) ? "up" : "down",
     ...(pool ? { held: pool.held, ...running(queues) } : {}),
     counters: counted(pool?.counters),
+    latency: waited(reading, `vf${id}`, pool?.latency, withQueues),
     ...(withQueues ? { queues, limits } : {}),
   };
 }
@@ -61,7 +77,10 @@ export function fabricDocument(reading: Reading): unknown {
     ...head(reading),
     nic: {
       ...nic,
-      uplink: { ...nic.uplink, counters: counted(state?.uplink.counters) },
+      uplink: {
+        ...{ ...nic.uplink, counters: counted(state?.uplink.counters) },
+        latency: waited(reading, "uplink", state?.uplink.latency, false),
+      },
       counters: counted(state?.pf.counters),
     },
     vfs: Object.fromEntries(settings.vfs.map((_, id) => [id, liveVf(reading, id, false)])),
@@ -70,7 +89,9 @@ export function fabricDocument(reading: Reading): unknown {
       const { id, linkState } = vport;
       const link = isLinkUp(linkState, carrier) ? "up" : "down";
       const socket = socketPath(runDir, `vport${id}`);
-      return [id, { ...vport, link, socket, attached: seen?.attached ?? null, counters: counted(seen?.counters) }];
+      const latency = waited(reading, `vport${id}`, seen?.latency, true);
+      const counters = counted(seen?.counters);
+      return [id, { ...vport, link, socket, attached: seen?.attached ?? null, counters, latency }];
     })),
   });
 }
@@ -79,7 +100,8 @@ export function fabricDocument(reading: Reading): unknown {
 export function queuesDocument(reading: Reading, id: number): unknown {
   if (id >= reading.settings.vfs.length) return { vfs: {} };
   const { queues, limits } = vfView(reading.settings, id, reading, reading.runDir);
-  return withoutNulls({ vfs: { [id]: { queues, limits } } });
+  const latency = waited(reading, `vf${id}`, reading.state?.vfs[id]?.latency, true);
+  return withoutNulls({ vfs: { [id]: { queues, limits, latency } } });
 }
 
 /** VF `id` alone, for who may look at nothing else. */

@@ -25,6 +25,7 @@ const PARTS: Record<string, Text> = {
   "fabric.js": () => import("./page/fabric.js", { with: { type: "text" } }),
   "form.js": () => import("./page/form.js", { with: { type: "text" } }),
   "format.js": () => import("./page/format.js", { with: { type: "text" } }),
+  "latency.js": () => import("./page/latency.js", { with: { type: "text" } }),
   "lines.js": () => import("./page/lines.js", { with: { type: "text" } }),
   "live.js": () => import("./page/live.js", { with: { type: "text" } }),
   "login.js": () => import("./page/login.js", { with: { type: "text" } }),

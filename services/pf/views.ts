@@ -1,5 +1,7 @@
 /** What the API shows: the PF's settings, and what the NIC says, if it is there. Pure. */
 import {
+  type Latency,
+  latencyView,
   type NicState,
   type NicView,
   type PoolName,
@@ -8,6 +10,7 @@ import {
   type UplinkView,
   type Vf,
   type VfPolicy,
+  type VfStats,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
 import { isSameSpec, type Outcome, specOf } from "./uplink_rules.ts";
@@ -65,6 +68,14 @@ export function vfView(settings: Settings, id: number, seen: Seen, runDir: strin
     ...(pool?.lastDetach === undefined ? {} : { lastDetach: pool.lastDetach }),
     learnedMacs: pool?.learnedMacs ?? null,
   };
+}
+
+/** What a VF or vport has counted. */
+export function statsOf(
+  id: number,
+  seen: { counters: VfStats["counters"] | null; latency: Latency | null } | undefined,
+): VfStats {
+  return { id, counters: seen?.counters ?? {}, latency: latencyView(seen?.latency ?? undefined) };
 }
 
 /** The NIC with its uplink. */

@@ -1,6 +1,7 @@
 /** Guests without a VF: their ports on the software switch, their wishes, and the VFs that are allotted to them. */
 import {
   ApiError,
+  latencyView,
   type LinkPatch,
   socketPath,
   type VfMode,
@@ -41,7 +42,10 @@ export class Vports {
     return settings.now.vports.map((vport) => {
       const state = states?.find(({ id }) => id === vport.id);
       const socket = socketPath(runDir, `vport${vport.id}`);
-      return { ...vport, socket, attached: state?.attached ?? null, counters: state?.counters ?? null };
+      return {
+        ...{ ...vport, socket, attached: state?.attached ?? null, counters: state?.counters ?? null },
+        latency: state ? latencyView(state.latency) : null,
+      };
     });
   }
 

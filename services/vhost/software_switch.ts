@@ -4,7 +4,7 @@
  */
 import type { VfLink } from "../../shared/device/mod.ts";
 import { monotonicNs } from "../../shared/os/mod.ts";
-import { Captures, Pools } from "../../shared/engine/mod.ts";
+import { Captures, latencyOf, Pools } from "../../shared/engine/mod.ts";
 import { coalesceOf, isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
 import type { Emulation, UplinkOptions } from "./emulation.ts";
 
@@ -65,6 +65,7 @@ export class SoftwareSwitch {
       id,
       attached: this.#emulation.tenants.has(id),
       counters: this.#pools.counters(id),
+      latency: latencyOf(this.#emulation.engine.view, id),
     }));
   }
 

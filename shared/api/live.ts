@@ -7,6 +7,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { libvirtInterface, qemuArguments, testpmdArguments } from "./attach.ts";
 import type { PfEvent } from "./events.ts";
+import { LatencySummary, LatencyView } from "./latency.ts";
 import { NicView, Vf, VportView } from "./pf_views.ts";
 import { errors, json, params } from "./route_parts.ts";
 import { frameStream } from "./sse.ts";
@@ -19,16 +20,23 @@ const EVENTS_MAX = 1000;
 const counters = z.record(z.string(), z.int()).openapi({ description: "Counters that are not 0" });
 const link = z.enum(["up", "down"]).openapi({ description: "The carrier that the guest has" });
 
+const recent = LatencySummary.partial().openapi({ description: "The same of the last ten seconds" });
+const latency = LatencyView.partial().extend({ recent: recent.optional() }).optional().openapi({
+  description:
+    "How long what it sends waits in its ring, sampled; absent: it has sent nothing yet. counts and sumNs: " +
+    "of the VF that is looked at, and of vports",
+});
+
 /** A VF or vport is shown as it is elsewhere, without what is null there. */
 const LiveVf = z.object({
   ...Vf.partial().shape,
-  ...{ id: z.int(), link, counters },
+  ...{ id: z.int(), link, counters, latency },
   queuesRunning: z.int().optional(),
   queuesInError: z.int().optional(),
   held: z.boolean().optional().openapi({ description: "Its frames wait, because its driver changes hands" }),
 }).openapi("LiveVf");
 
-const LiveVport = z.object({ ...VportView.partial().shape, id: z.int(), link, counters }).openapi("LiveVport");
+const LiveVport = z.object({ ...VportView.partial().shape, id: z.int(), link, counters, latency }).openapi("LiveVport");
 
 /** A service that the PF speaks to. */
 const LiveService = z.object({
@@ -43,8 +51,11 @@ const LiveState = z.object({
     description: "When the NIC was read last; what it alone knows is as old as this",
   }),
   services: z.record(z.string(), LiveService),
-  nic: z.object({ ...NicView.partial().shape, counters: counters.openapi({ description: "Those of the PF's pool" }) })
-    .optional(),
+  nic: z.object({
+    ...NicView.partial().shape,
+    uplink: NicView.shape.uplink.extend({ latency }),
+    counters: counters.openapi({ description: "Those of the PF's pool" }),
+  }).partial().optional(),
   vfs: z.record(z.string(), LiveVf).openapi({ description: "By their number" }),
   vports: z.record(z.string(), LiveVport).optional(),
 }).openapi("LiveState");

@@ -10,6 +10,7 @@ export * from "./guard.ts";
 export * from "./guest.ts";
 export * from "./hypervisor.ts";
 export * from "./ip.ts";
+export * from "./latency.ts";
 export * from "./listen.ts";
 export * from "./mode.ts";
 export * from "./nic.ts";

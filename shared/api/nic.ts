@@ -5,6 +5,7 @@
 import { z } from "@hono/zod-openapi";
 import { UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
+import { Latency } from "./latency.ts";
 import { MacAddress, Mirror, VfPolicy } from "./vf.ts";
 
 /** The address of whoever is the uplink's port: it is beside the PF's own. */
@@ -87,16 +88,6 @@ export const Limits = z.object({
   }),
 }).openapi("Limits");
 export type Limits = z.output<typeof Limits>;
-
-/** Limits of a latency histogram's buckets but the last one, in µs. */
-export const LATENCY_LIMITS_US: readonly number[] = Array.from({ length: 16 }, (_, i) => 2 ** i);
-
-/** A histogram of times. */
-export const Latency = z.object({
-  counts: z.array(z.int()).openapi({ description: "Samples up to 1, 2, 4, … 32768 µs, and above; each counts once" }),
-  sumNs: z.number().openapi({ description: "Their sum, in ns" }),
-}).openapi("Latency");
-export type Latency = z.output<typeof Latency>;
 
 /** State of one pool. */
 export const PoolState = z.object({

@@ -1,5 +1,6 @@
 /** What the PF's API shows and takes: VFs, vports, the NIC. */
 import { z } from "@hono/zod-openapi";
+import { LatencyView } from "./latency.ts";
 import { EngineState, Filter, Limits, QueueState, StandbyState, uplinkVlansShape } from "./nic.ts";
 import { parseUplinkSpec, UplinkSpec, UplinkState } from "./uplink.ts";
 import { EmulatedPath } from "./emulated_path.ts";
@@ -56,8 +57,17 @@ export const Vf = z.object({
 }).openapi("Vf");
 export type Vf = z.output<typeof Vf>;
 
-/** A VF's counters by name. */
-export const VfStats = z.object({ id: z.int(), counters: z.record(z.string(), z.int()) }).openapi("VfStats");
+/** What is said of a latency wherever it is shown. */
+const LATENCY =
+  "How long what its guest sent waited in its ring until it was delivered; one in some sixty visits to a " +
+  "ring is a sample. It counts on while guests come and go";
+
+/** A VF's counters by name, and how long its frames wait. */
+export const VfStats = z.object({
+  id: z.int(),
+  counters: z.record(z.string(), z.int()),
+  latency: LatencyView.openapi({ description: LATENCY }),
+}).openapi("VfStats");
 export type VfStats = z.output<typeof VfStats>;
 
 /** Counters of everything that has some, in one answer. */
@@ -104,6 +114,7 @@ export const VportView = z.object({
   socket: z.string().openapi({ description: "vhost-user socket to which the guest attaches" }),
   attached: z.boolean().nullable().openapi({ description: "null: the vhost service does not answer" }),
   counters: z.record(z.string(), z.int()).nullable(),
+  latency: LatencyView.nullable().openapi({ description: LATENCY }),
 }).openapi("Vport");
 export type VportView = z.output<typeof VportView>;
 

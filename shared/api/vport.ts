@@ -3,6 +3,7 @@
  * NIC. The PF keeps the list and programmes the switch with it, as it programmes the NIC.
  */
 import { z } from "@hono/zod-openapi";
+import { Latency } from "./latency.ts";
 import { vfPolicyShape, VportMirror } from "./vf.ts";
 
 /** Most vports; they are numbered from 0. */
@@ -29,10 +30,13 @@ export const SwitchProgramme = z.strictObject({
 }).openapi("SwitchProgramme");
 export type SwitchProgramme = z.output<typeof SwitchProgramme>;
 
-/** Counters of one vport. */
+/** What one vport has counted. */
 export const VportState = z.object({
   id: z.int(),
   attached: z.boolean(),
   counters: z.record(z.string(), z.int()),
+  latency: Latency.openapi({
+    description: "How long what the guest sent waited in its ring until the software switch had delivered it, sampled",
+  }),
 }).openapi("VportState");
 export type VportState = z.output<typeof VportState>;

@@ -6,7 +6,8 @@
  */
 import * as L from "../layout/nic.ts";
 import { type CounterName, COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
-import type { Filter, Latency } from "../api/nic.ts";
+import type { Latency } from "../api/latency.ts";
+import type { Filter } from "../api/nic.ts";
 import { COALESCE_ADAPTIVE, vlanKey } from "../api/vf.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";

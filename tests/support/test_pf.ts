@@ -31,6 +31,7 @@ import type { Links } from "../../services/pf/links.ts";
 import { Store } from "../../services/pf/store.ts";
 import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { type Answer, ask } from "./app.ts";
+import { histogram } from "./latency.ts";
 import { UNUSED } from "./limits.ts";
 
 const ENGINE: EngineState = {
@@ -42,7 +43,7 @@ const ENGINE: EngineState = {
 /** A pool that nobody drives. */
 const IDLE_POOL: NicState["pf"] = {
   ...{ attached: false, held: false, queues: [], learnedMacs: 0, counters: {} },
-  latency: { counts: new Array(17).fill(0), sumNs: 0 },
+  latency: histogram(),
   memory: { bytes: 0, regions: 0, sealed: true },
   limits: UNUSED,
 };

@@ -1,12 +1,13 @@
 /** The CLI's words, and what it prints. */
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { Command } from "commander";
-import { defaultPolicy, type FabricStats } from "../../shared/api/mod.ts";
+import { defaultPolicy, type FabricStats, latencyView, type Vf } from "../../shared/api/mod.ts";
 import { completions } from "../../services/cli/completion.ts";
 import { examine, type Patient } from "../../services/cli/doctor.ts";
 import { statsTable } from "../../services/cli/stats_view.ts";
 import { formatVlans, inWords, oneId, parseIds, parsePairs, UsageError } from "../../services/cli/values.ts";
-import { table } from "../../services/cli/views.ts";
+import { table, vfDetail } from "../../services/cli/views.ts";
+import { histogram } from "../support/latency.ts";
 
 Deno.test("the words of ip link become fields of the API", () => {
   assertEquals(
@@ -86,7 +87,7 @@ Deno.test("tables line up, numbers to the right", () => {
 });
 
 const stats = (vf: Record<string, number>): FabricStats => ({
-  vfs: [{ id: 0, counters: vf }],
+  vfs: [{ id: 0, counters: vf, latency: latencyView() }],
   vports: [],
   pf: {},
   uplink: {},
@@ -201,4 +202,17 @@ Deno.test("the doctor says what keeps a guest's frames away, and what to do", ()
   const hint = (change: Partial<Patient>) => examine({ ...PATIENT, ...change }).at(-1)?.text ?? "";
   assertMatch(hint(grown({ tx_frames: 9 })), /nothing comes back: is its peer attached, and in no VLAN too/);
   assertMatch(hint(grown({ tx_spoofed: 8 }, { tx_spoofed: 8 })), /nothing moved .*dropped before: tx_spoofed 8/);
+});
+
+Deno.test("a VF is shown with how long its frames wait, or that it has sent none", () => {
+  const vf: Vf = {
+    ...{ ...defaultPolicy("02:00:00:00:00:01"), id: 0, vport: null, mode: null, uplink: null, socket: "/s" },
+    ...{ attached: false, memory: null, queues: [], limits: null, learnedMacs: 0 },
+  };
+  const shown = (counts: Record<number, number>) =>
+    vfDetail(vf, { id: 0, counters: {}, latency: latencyView(histogram(counts)) }).split("\n")
+      .find((line) => line.trimStart().startsWith("latency"))?.trim().replace(/ {2,}/, ": ");
+  assertEquals(shown({}), "latency: no frames yet");
+  assertEquals(shown({ 4: 100 }), "latency: p50 12 µs, p99 15.9 µs, of 100 samples");
+  assertEquals(shown({ 4: 1, 16: 1 }), "latency: p50 16 µs, p99 over 32768 µs, of 2 samples");
 });

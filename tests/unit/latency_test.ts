@@ -1,10 +1,13 @@
-/** Latency without a probe: how long frames wait in their ring, sampled in the engine, as a histogram in the metrics. */
+/** Latency without a probe: how long frames wait in their ring, sampled in the engine, and how the PF tells it. */
 import { assert, assertEquals } from "@std/assert";
 import { P_SAMPLE_QUEUE, POOLS } from "../../shared/layout/nic.ts";
+import { latencySummary, type VfStats } from "../../shared/api/mod.ts";
+import { RecentLatency } from "../../services/pf/latency.ts";
 import { latencyOf } from "../../shared/engine/mod.ts";
 import { rigMac } from "../support/engine_rig.ts";
 import { frame } from "../support/mock_guest.ts";
 import { rig, test } from "../support/switch_bench.ts";
+import { histogram } from "../support/latency.ts";
 import { TestPf } from "../support/test_pf.ts";
 
 const made = (bytes: number) => frame({ src: rigMac(0), dst: rigMac(1), bytes });
@@ -49,10 +52,49 @@ test("a queue that begins anew takes its sample along", () => {
   assertEquals([sampled(), samples(latencyOf(engine.view, 0).counts)], [0, 0]);
 });
 
+Deno.test("half and 99 of 100 of the samples are found in a histogram as Prometheus finds them", () => {
+  const of = (counts: Record<number, number>) => latencySummary(histogram(counts).counts);
+  assertEquals(of({}), { samples: 0, p50Us: null, p99Us: null });
+  assertEquals(of({ 0: 4 }), { samples: 4, p50Us: 0.5, p99Us: 1 }, "the first bucket begins at 0");
+  assertEquals(of({ 4: 100 }), { samples: 100, p50Us: 12, p99Us: 15.9 }, "spread over 8 to 16 µs");
+  assertEquals(of({ 3: 98, 9: 2 }), { samples: 100, p50Us: 6, p99Us: 384 });
+  assertEquals(of({ 2: 1, 16: 1 }), { samples: 2, p50Us: 4, p99Us: 32_768 }, "the last bucket has no end");
+});
+
+Deno.test("what is recent is what a histogram gained in ten seconds, until it begins anew", () => {
+  const recent = new RecentLatency();
+  const take = (s: number, counts: Record<number, number>) =>
+    recent.take(s * 1000, new Map([["vf0", histogram(counts).counts]]));
+  assertEquals(recent.of("vf0"), undefined);
+  take(0, { 10: 1000 });
+  assertEquals(recent.of("vf0"), undefined, "since when is not known");
+  take(1, { 10: 1000 });
+  assertEquals(recent.of("vf0"), { samples: 0, p50Us: null, p99Us: null });
+  take(2, { 10: 1000, 4: 10 });
+  assertEquals(recent.of("vf0"), { samples: 10, p50Us: 12, p99Us: 15.9 }, "the thousand before are not");
+  for (let s = 3; s <= 11; s++) take(s, { 10: 1000, 4: 10 });
+  assertEquals(recent.of("vf0")?.samples, 10);
+  take(12, { 10: 1000, 4: 10 });
+  assertEquals(recent.of("vf0")?.samples, 0, "eleven seconds ago is not recent");
+  take(13, { 2: 3 });
+  assertEquals(recent.of("vf0")?.samples, 3, "another NIC counts from 0");
+  assertEquals(recent.of("vf1"), undefined);
+});
+
+Deno.test("a VF's statistics tell its histogram and what it says", async () => {
+  await using pf = await TestPf.start(2);
+  pf.nic.pools.set(1, { latency: histogram({ 4: 100 }, 1_200_000) });
+  assertEquals((await pf.get<VfStats>("vfs/1/stats")).latency, {
+    ...histogram({ 4: 100 }, 1_200_000),
+    ...{ samples: 100, p50Us: 12, p99Us: 15.9 },
+  });
+  const nothing = { ...histogram(), samples: 0, p50Us: null, p99Us: null };
+  assertEquals((await pf.get<VfStats>("vfs/0/stats")).latency, nothing);
+});
+
 Deno.test("the metrics have a histogram for each VF and the uplink", async () => {
   await using pf = await TestPf.start(2);
-  const counts = Array.from({ length: 17 }, (_, i) => i === 1 ? 3 : i === 16 ? 2 : 0);
-  pf.nic.pools.set(1, { latency: { counts, sumNs: 2_500_000_000 } });
+  pf.nic.pools.set(1, { latency: histogram({ 1: 3, 16: 2 }, 2_500_000_000) });
   const text = await (await pf.app.request("/metrics")).text();
   const name = "ringfabric_vf_latency_seconds";
   const lines = text.split("\n").filter((line) => line.includes(name) && /^#|vf="1"/.test(line));

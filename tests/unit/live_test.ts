@@ -6,6 +6,7 @@ import { Access, hashToken } from "../../shared/api/mod.ts";
 import { pfApi } from "../../services/pf/api.ts";
 import { mergePatch } from "../../services/pf/merge_patch.ts";
 import { applyPatch } from "../../services/pf/page/live.js";
+import { histogram } from "../support/latency.ts";
 import { TestPf } from "../support/test_pf.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -95,6 +96,28 @@ Deno.test("a listener has the whole document first, then what has changed, and e
   assertMatch(happened.at, /^\d{4}-.*Z$/);
   const patch = await stream.until("patch", ({ vfs }) => vfs !== undefined);
   assertEquals(patch.vfs, { 0: { vlan: 100, qos: 3 }, 1: { counters: { rx_frames: 9 } } });
+  await stream.close();
+});
+
+Deno.test("latency is told of who has sent, the histogram of the VF that is looked at, and what is recent", async () => {
+  await using pf = await TestPf.start(3);
+  await pf.addVport();
+  const sent = (id: number, counts: Record<number, number>) => pf.nic.pools.set(id, { latency: histogram(counts) });
+  sent(0, { 4: 100 });
+  sent(1, { 4: 100 });
+  pf.software.states = [{ id: 0, attached: true, counters: {}, latency: histogram({ 0: 4 }) }];
+  const stream = await LiveStream.open(pf, "/api/v1/live?vf=1");
+  const state = await stream.until("state", () => true);
+  const said = { samples: 100, p50Us: 12, p99Us: 15.9 };
+  assertEquals([state.vfs[0].latency, state.vfs[1].latency], [said, said]);
+  assertEquals("latency" in state.vfs[2], false, "it has sent nothing");
+  assertEquals(state.vports[0].latency, { ...histogram({ 0: 4 }), samples: 4, p50Us: 0.5, p99Us: 1 });
+  const watched = await stream.until("patch", ({ vfs }) => vfs?.[1]?.queues);
+  assertEquals(watched.vfs[1].latency, { ...histogram({ 4: 100 }), ...said });
+  sent(0, { 4: 100, 3: 10 });
+  const patch = await stream.until("patch", ({ vfs }) => vfs?.[0]?.latency?.samples === 110);
+  assertEquals(patch.vfs[0].latency.recent, { samples: 10, p50Us: 6, p99Us: 8 });
+  assertEquals("counts" in patch.vfs[0].latency, false, "nobody looks at VF 0");
   await stream.close();
 });
 

@@ -1,7 +1,7 @@
 /** What the PF's API shows and tells: of the NIC, while it is there and while it is not, and of modes. */
 import "../support/quiet.ts";
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { ApiError, type NicView, type Vf, type VfMode } from "../../shared/api/mod.ts";
+import { ApiError, latencyView, type NicView, type Vf, type VfMode, type VfStats } from "../../shared/api/mod.ts";
 import { TestPf } from "../support/test_pf.ts";
 
 Deno.test("a VF is shown with its policy, and with what the NIC says of it", async () => {
@@ -15,7 +15,7 @@ Deno.test("a VF is shown with its policy, and with what the NIC says of it", asy
     [vf.id, vf.vlan, vf.socket, vf.attached, vf.owner, vf.mode, vf.plugin, vf.learnedMacs, vf.lastDetach, vf.vport],
     [1, 9, "/run/test/vf1/vhost.sock", true, "vhost", "emulated", "advanced@1.0.0", 2, "its owner died", null],
   );
-  assertEquals(await pf.get("vfs/1/stats"), { id: 1, counters: { tx_frames: 7 } } as unknown);
+  assertEquals(await pf.get<VfStats>("vfs/1/stats"), { id: 1, counters: { tx_frames: 7 }, latency: latencyView() });
   assertEquals((await pf.get<Vf[]>("vfs")).map(({ id, attached }) => [id, attached]), [[0, false], [1, true]]);
 });
 

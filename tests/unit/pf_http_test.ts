@@ -1,7 +1,8 @@
 /** What HTTP brings along: entity tags, events that can be resumed, where new things are, counters in one request. */
 import "../support/quiet.ts";
 import { assert, assertEquals } from "@std/assert";
-import type { FabricStats, PfEvent, Problem, Vf } from "../../shared/api/mod.ts";
+import { type FabricStats, latencyView, type PfEvent, type Problem, type Vf } from "../../shared/api/mod.ts";
+import { histogram } from "../support/latency.ts";
 import { TestPf } from "../support/test_pf.ts";
 import { uplinkMac } from "../../shared/api/nic.ts";
 import { deriveMac } from "../../services/pf/mac.ts";
@@ -86,10 +87,13 @@ Deno.test("a new vport says where it is; all counters are one request", async ()
   const made = await pf.app.request("/api/v1/vports", { ...patchInit({ id: 3 }), method: "POST" });
   assertEquals([made.status, made.headers.get("location")], [201, "/api/v1/vports/3"]);
   pf.nic.pools.set(1, { counters: { tx_frames: 7 } });
-  pf.software.states = [{ id: 3, attached: true, counters: { rx_frames: 2 } }];
+  pf.software.states = [{ id: 3, attached: true, counters: { rx_frames: 2 }, latency: histogram({ 3: 1 }, 7000) }];
   assertEquals(await pf.get<FabricStats>("stats"), {
-    vfs: [{ id: 0, counters: {} }, { id: 1, counters: { tx_frames: 7 } }],
-    vports: [{ id: 3, counters: { rx_frames: 2 } }],
+    vfs: [
+      { id: 0, counters: {}, latency: latencyView() },
+      { id: 1, counters: { tx_frames: 7 }, latency: latencyView() },
+    ],
+    vports: [{ id: 3, counters: { rx_frames: 2 }, latency: latencyView(histogram({ 3: 1 }, 7000)) }],
     pf: {},
     uplink: {},
   });

@@ -3,6 +3,7 @@ import "../support/quiet.ts";
 import { assertEquals } from "@std/assert";
 import { ApiError, VPORTS_MAX, type VportView } from "../../shared/api/mod.ts";
 import { refusalOf } from "../support/app.ts";
+import { histogram } from "../support/latency.ts";
 import { TestPf } from "../support/test_pf.ts";
 
 Deno.test("a vport has the first number that is free, or the one it is given, and an address of its own", async () => {
@@ -59,11 +60,12 @@ Deno.test("a vport's policy has a VF's rules, and speaks of the vport", async ()
 Deno.test("whether its guest is there, and what was counted, is the switch's to say", async () => {
   await using pf = await TestPf.start(0);
   await pf.addVport();
-  pf.software.states = [{ id: 0, attached: true, counters: { rx_frames: 3 } }];
-  const { attached, counters } = await pf.get<VportView>("vports/0");
-  assertEquals([attached, counters], [true, { rx_frames: 3 }]);
+  pf.software.states = [{ id: 0, attached: true, counters: { rx_frames: 3 }, latency: histogram({ 4: 2 }) }];
+  const { attached, counters, latency } = await pf.get<VportView>("vports/0");
+  assertEquals([attached, counters, latency?.samples], [true, { rx_frames: 3 }, 2]);
   pf.software.vports = () => Promise.reject(new ApiError(503, "vhost does not answer"));
-  assertEquals((await pf.get<VportView>("vports/0")).attached, null, "the policy is shown all the same");
+  const alone = await pf.get<VportView>("vports/0");
+  assertEquals([alone.attached, alone.latency], [null, null], "the policy is shown all the same");
 });
 
 // VFs of vports' guests --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/
 import type { PortName } from "../../services/vhost/port_context.ts";
 import { Wishes } from "../../services/vhost/wishes.ts";
 import { ask, refusalOf } from "../support/app.ts";
+import { histogram } from "../support/latency.ts";
 
 /** Ports 3, the uplink's and vport0's; nothing is behind them. */
 class FakePorts implements PortsPart {
@@ -47,7 +48,7 @@ class FakePorts implements PortsPart {
 class FakeSwitch implements SwitchPart {
   readonly programmes: SwitchProgramme[] = [];
   readonly ids = [0];
-  readonly states = [{ id: 0, attached: true, counters: { rx_frames: 3 } }];
+  readonly states = [{ id: 0, attached: true, counters: { rx_frames: 3 }, latency: histogram() }];
   readonly captures = { open: () => ({ stream: () => new Blob([pcapngHeader(["vport0"])]).stream() }) };
 
   apply(programme: SwitchProgramme): Promise<void> {

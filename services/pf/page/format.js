@@ -2,6 +2,8 @@
 
 /** Of the picture's text, on average. */
 const LETTER_WIDTH = 6.4;
+/** A latency histogram's last bucket begins here. */
+const LONGEST_US = 32_768;
 
 function scaled(n, units, base = 1000) {
   let i = 0;
@@ -17,6 +19,18 @@ export const count = (n) => scaled(Math.round(n), ["", "k", "M", "G", "T"]);
 export const bits = (n) => scaled(n, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]);
 /** Bytes of memory. */
 export const bytes = (n) => scaled(n, ["B", "KiB", "MiB", "GiB"], 1024);
+/** A time, of microseconds. */
+export function micros(us) {
+  if (us < 999.95) return `${us < 100 ? Number(us.toFixed(1)) : Math.round(us)}\u202fµs`;
+  return `${(us / 1000).toPrecision(3)}\u202fms`;
+}
+
+/** What a latency histogram says: nothing if there was no sample, and of the longest only that they were longer. */
+export function waited(us) {
+  if (us === undefined) return "–";
+  return us >= LONGEST_US ? `over ${micros(LONGEST_US)}` : micros(us);
+}
+
 /** A share of one. */
 export const percent = (share) => `${(share * 100).toFixed(share < 0.0995 ? 1 : 0)}\u202f%`;
 /** A whole number with its thousands apart. */

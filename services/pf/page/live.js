@@ -35,6 +35,13 @@ function countersOf({ vfs = {}, vports = {}, nic }) {
   return all;
 }
 
+/** How long a port's frames waited in the last seconds, if that is known. */
+function recentLatency({ vfs = {}, vports = {}, nic }, port) {
+  const [, kind, id] = /^(vf|vport)(\d+)$/.exec(port) ?? [];
+  const of = kind === undefined ? nic?.[port] : (kind === "vf" ? vfs : vports)[id];
+  return of?.latency?.recent;
+}
+
 /** The fabric, as this page has it. */
 export class Live {
   /** The document; undefined until the first one has come. */
@@ -44,7 +51,7 @@ export class Live {
   lostSince = undefined;
   /** Latest first. */
   happened = [];
-  /** Samples by port: {at, seconds, delta}, oldest first. Seconds is undefined after a gap. */
+  /** Samples by port: {at, seconds, delta, latency}, oldest first. Seconds is undefined after a gap. */
   history = new Map();
   /** Samples of the engine: {at, busy}. */
   engine = [];
@@ -138,7 +145,8 @@ export class Live {
         }
       }
       const samples = this.history.get(port) ?? [];
-      samples.push({ at: readAt, seconds: before ? seconds : undefined, delta });
+      const latency = seconds === undefined ? undefined : { ...recentLatency(this.state, port) };
+      samples.push({ at: readAt, seconds: before ? seconds : undefined, delta, latency });
       while (samples[0].at < readAt - HISTORY_SECONDS * 1000) samples.shift();
       this.history.set(port, samples);
     }

@@ -17,7 +17,10 @@ function colour(name) {
   return color;
 }
 
-function options(width, series, format, least) {
+/** Up to the next power of ten, from 1 on. */
+const logRange = (_, __, max) => [1, 10 ** Math.ceil(Math.log10(Math.max(max ?? 0, 100) * 1.05))];
+
+function options(width, series, { format, least = 10, isLog }) {
   const [ink, grid] = [colour("--muted"), colour("--rule")];
   const axis = { stroke: ink, font: FONT, ticks: { show: false }, grid: { stroke: grid, width: 1 } };
   const times = (_, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB"));
@@ -29,11 +32,11 @@ function options(width, series, format, least) {
     padding: [8, 22, 0, 0],
     scales: {
       x: { time: true, range: (_, min, max) => [Math.min(min, max - SECONDS_MIN), max] },
-      y: { range: (_, __, max) => [0, Math.max(max * 1.1, least)] },
+      y: isLog ? { distr: 3, range: logRange } : { range: (_, __, max) => [0, Math.max(max * 1.1, least)] },
     },
     axes: [
       { ...axis, size: 22, space: 80, values: times, grid: { show: false } },
-      { ...axis, size: 72, space: 34, gap: 6, values: (_, ticks) => ticks.map((n) => format(n)) },
+      { ...axis, size: 72, space: 34, gap: 6, values: (_, ticks) => ticks.map((n) => n === null ? "" : format(n)) },
     ],
     series: [
       {},
@@ -51,18 +54,19 @@ function options(width, series, format, least) {
 
 /**
  * A plot. `series`: {name, tone, dash?, values, now}; `at`: times in milliseconds; `format` writes a value; `least`: what the
- * axis goes up to at least. Screen readers are told the newest figures.
+ * axis goes up to at least; `isLog`: orders of magnitude are as far apart. Screen readers are told the newest figures.
  */
-export function Plot({ title, at, series, format, least = 10 }) {
+export function Plot({ title, at, series, format, least, isLog }) {
   const place = useRef(null);
   const plot = useRef(undefined);
   const shape = `${series.map(({ name }) => name).join()} ${document.documentElement.dataset.theme}`;
-  const data = [at.map((ms) => ms / 1000), ...series.map(({ values }) => values)];
+  const data = useRef(undefined);
+  data.current = [at.map((ms) => ms / 1000), ...series.map(({ values }) => values)];
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();
       const width = Math.max(120, place.current.clientWidth);
-      plot.current = new uPlot(options(width, series, format, least), data, place.current);
+      plot.current = new uPlot(options(width, series, { format, least, isLog }), data.current, place.current);
     };
     make();
     const size = new ResizeObserver(() => {
@@ -79,7 +83,7 @@ export function Plot({ title, at, series, format, least = 10 }) {
       plot.current = undefined;
     };
   }, [shape]);
-  useEffect(() => plot.current?.setData(data), [at.at(-1), at.length, shape]);
+  useEffect(() => plot.current?.setData(data.current), [at.at(-1), at.length, shape]);
   const spoken = series.map(({ name, now }) => `${name} ${now}`).join(", ");
   return html`
     <figure class="plot">

@@ -4,6 +4,7 @@ import { AttachCard } from "./attach.js";
 import { EventList, portOf } from "./events.js";
 import { Form, useSchema } from "./form.js";
 import { bits, bytes, count, guestOf, pathOf, specOf, vlanOf, whole, words } from "./format.js";
+import { LatencyCard } from "./latency.js";
 import { isDrop } from "./live.js";
 import { ModeCard } from "./mode.js";
 import { Plot, rateSeries } from "./plots.js";
@@ -31,6 +32,7 @@ export function PortView({ live, who, kind, id }) {
     <${Title} live=${live} name=${name} kind=${kind} id=${id} of=${of} alone=${who.role === "vf"} />
     <div class="cards">
       <${Traffic} live=${live} port=${port} />
+      <${LatencyCard} live=${live} port=${port} latency=${of.latency} />
       <${Queues} of=${of} />
       <${ModeCard} path=${path} version=${version} canChange=${who.role === "operator" || who.role === "service"} />
       <${PolicyCard} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"}

@@ -1,5 +1,5 @@
 /** All ports as a table: what the picture shows, to be sorted, filtered and read aloud. */
-import { bits, count, percent } from "./format.js";
+import { bits, count, percent, waited } from "./format.js";
 import { portRows } from "./ports.js";
 import { html, useState } from "./vendor/preact.js";
 
@@ -18,6 +18,7 @@ const COLUMNS = [
   ["Tx rate", ({ txBits }) => number(txBits, bits(txBits))],
   ["Rx rate", ({ rxBits }) => number(rxBits, bits(rxBits))],
   ["Drops/s", ({ dropped, reason }) => number(dropped, dropped > 0 ? `${count(dropped)} ${reason}` : "0")],
+  ["Wait p99", ({ of }) => number(of.latency?.recent?.p99Us ?? -1, waited(of.latency?.recent?.p99Us))],
   ["Engine", ({ engine }) => number(engine, percent(engine))],
 ];
 
