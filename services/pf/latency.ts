@@ -19,6 +19,9 @@ export class RecentLatency {
 
   /** Takes the histograms that were read at a moment. */
   take(atMs: number, counts: Reading["counts"]): void {
+    const last = this.#readings.at(-1);
+    // While nobody listens nothing is read. What was gained meanwhile is not recent.
+    if (last && atMs - last.atMs > RECENT_MS) this.#readings = [];
     this.#readings.push({ atMs, counts });
     // One that is at least as old as the window stays, so that the window is covered.
     while ((this.#readings[1]?.atMs ?? Infinity) <= atMs - RECENT_MS) this.#readings.shift();
@@ -32,9 +35,5 @@ export class RecentLatency {
     const gained = now.map((count, i) => count - (before[i] ?? 0));
     // A histogram that went back has begun anew.
     return latencySummary(gained.some((n) => n < 0) ? now : gained);
-  }
-
-  clear(): void {
-    this.#readings = [];
   }
 }

@@ -199,6 +199,5 @@ export class Live {
     this.#timer = undefined;
     this.#last = undefined;
     this.#tracks.clear();
-    this.#recent.clear();
   }
 }

@@ -8,6 +8,7 @@ import {
   type LiveState,
   type NicState,
   type NicView,
+  policyTag,
   socketPath,
   type Vf,
   type VportState,
@@ -51,6 +52,16 @@ function waited({ recentLatency }: Reading, port: string, latency: Latency | und
   };
 }
 
+/** Tags of policies, which never change themselves: another policy is another object. */
+const tags = new WeakMap<object, string>();
+
+function tagOf<P extends object>(policy: P | undefined): string | null {
+  if (policy === undefined) return null;
+  const tag = tags.get(policy) ?? policyTag(policy as Record<string, unknown>);
+  tags.set(policy, tag);
+  return tag;
+}
+
 function liveVf(reading: Reading, id: number, withQueues: boolean) {
   const { settings, carrier, state, runDir } = reading;
   const { queues, limits, ...vf } = vfView(settings, id, reading, runDir);
@@ -61,7 +72,7 @@ function liveVf(reading: Reading, id: number, withQueues: boolean) {
     ...(pool ? { held: pool.held, ...running(queues) } : {}),
     counters: counted(pool?.counters),
     latency: waited(reading, `vf${id}`, pool?.latency, withQueues),
-    ...(withQueues ? { queues, limits } : {}),
+    ...(withQueues ? { queues, limits, tag: tagOf(settings.vfs[id]) } : {}),
   };
 }
 
@@ -91,7 +102,7 @@ export function fabricDocument(reading: Reading): unknown {
       const socket = socketPath(runDir, `vport${id}`);
       const latency = waited(reading, `vport${id}`, seen?.latency, true);
       const counters = counted(seen?.counters);
-      return [id, { ...vport, link, socket, attached: seen?.attached ?? null, counters, latency }];
+      return [id, { ...vport, link, socket, attached: seen?.attached ?? null, counters, latency, tag: tagOf(vport) }];
     })),
   });
 }
@@ -101,7 +112,7 @@ export function queuesDocument(reading: Reading, id: number): unknown {
   if (id >= reading.settings.vfs.length) return { vfs: {} };
   const { queues, limits } = vfView(reading.settings, id, reading, reading.runDir);
   const latency = waited(reading, `vf${id}`, reading.state?.vfs[id]?.latency, true);
-  return withoutNulls({ vfs: { [id]: { queues, limits, latency } } });
+  return withoutNulls({ vfs: { [id]: { queues, limits, latency, tag: tagOf(reading.settings.vfs[id]) } } });
 }
 
 /** VF `id` alone, for who may look at nothing else. */

@@ -40,6 +40,7 @@ const PARTS: Record<string, Text> = {
   "schema.js": () => import("./page/schema.js", { with: { type: "text" } }),
   "table.js": () => import("./page/table.js", { with: { type: "text" } }),
   "theme.js": () => import("./page/theme.js", { with: { type: "text" } }),
+  "uplink_form.js": () => import("./page/uplink_form.js", { with: { type: "text" } }),
 };
 
 const TYPES: Record<string, string> = { css: "text/css", js: "text/javascript", svg: "image/svg+xml" };

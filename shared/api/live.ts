@@ -27,16 +27,22 @@ const latency = LatencyView.partial().extend({ recent: recent.optional() }).opti
     "of the VF that is looked at, and of vports",
 });
 
+const tag = z.string().optional().openapi({
+  description: "Entity tag of the policy, for If-Match; of the VF that is looked at, and of vports",
+});
+
 /** A VF or vport is shown as it is elsewhere, without what is null there. */
 const LiveVf = z.object({
   ...Vf.partial().shape,
-  ...{ id: z.int(), link, counters, latency },
+  ...{ id: z.int(), link, counters, latency, tag },
   queuesRunning: z.int().optional(),
   queuesInError: z.int().optional(),
   held: z.boolean().optional().openapi({ description: "Its frames wait, because its driver changes hands" }),
 }).openapi("LiveVf");
 
-const LiveVport = z.object({ ...VportView.partial().shape, id: z.int(), link, counters, latency }).openapi("LiveVport");
+const LiveVport = z.object({ ...VportView.partial().shape, id: z.int(), link, counters, latency, tag }).openapi(
+  "LiveVport",
+);
 
 /** A service that the PF speaks to. */
 const LiveService = z.object({

@@ -79,6 +79,8 @@ Deno.test("what is recent is what a histogram gained in ten seconds, until it be
   take(13, { 2: 3 });
   assertEquals(recent.of("vf0")?.samples, 3, "another NIC counts from 0");
   assertEquals(recent.of("vf1"), undefined);
+  take(30, { 2: 90 });
+  assertEquals(recent.of("vf0"), undefined, "nobody has looked for long");
 });
 
 Deno.test("a VF's statistics tell its histogram and what it says", async () => {

@@ -114,6 +114,9 @@ Deno.test("latency is told of who has sent, the histogram of the VF that is look
   assertEquals(state.vports[0].latency, { ...histogram({ 0: 4 }), samples: 4, p50Us: 0.5, p99Us: 1 });
   const watched = await stream.until("patch", ({ vfs }) => vfs?.[1]?.queues);
   assertEquals(watched.vfs[1].latency, { ...histogram({ 4: 100 }), ...said });
+  for (const [path, tag] of [["vfs/1", watched.vfs[1].tag], ["vports/0", state.vports[0].tag]]) {
+    assertEquals((await pf.app.request(`/api/v1/${path}`)).headers.get("etag"), tag, "whose policy it is");
+  }
   sent(0, { 4: 100, 3: 10 });
   const patch = await stream.until("patch", ({ vfs }) => vfs?.[0]?.latency?.samples === 110);
   assertEquals(patch.vfs[0].latency.recent, { samples: 10, p50Us: 6, p99Us: 8 });

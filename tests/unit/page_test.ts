@@ -114,7 +114,10 @@ Deno.test("the counters that the page shows as drops are those that count drops"
 
 Deno.test("each event is a sentence, with what others have said as text", () => {
   const told = [
-    { type: "vf-changed", vf: 3, changes: { vlan: 5 } },
+    {
+      ...{ type: "vf-changed", vf: 3 },
+      changes: { vlan: 5, trunk: [1, 2, 3], allowedIps: ["10.0.0.0/8"], mirror: null, trust: true, linkState: "auto" },
+    },
     { type: "mode-changed", vf: 0, mode: "passthrough", plugin: "advanced 1.0.0" },
     { type: "mode-failed", vport: 2, mode: null, detail: "<b>no</b>" },
     { type: "spoofed", vf: 1, frames: 7 },
@@ -122,12 +125,12 @@ Deno.test("each event is a sentence, with what others have said as text", () => 
     { type: "nic-down" },
   ];
   assertEquals(told.map(sentence), [
-    "VF 3 policy changed: vlan 5",
+    "VF 3 policy changed: vlan 5, trunk 1-3, allowedIps 10.0.0.0/8, mirror none, trust on, linkState auto",
     "VF 0 passthrough, plugin advanced 1.0.0",
     "vport 2 change of mode failed, an unknown mode is in force: <b>no</b>",
     "VF 1 7 frames with another source address dropped",
     "NIC policy changed: uplink tap:rf0",
-    "NIC nic down",
+    "NIC does not answer",
   ]);
 });
 

@@ -47,19 +47,19 @@ export async function get(path) {
   return await (await send(path, {})).json();
 }
 
-/** Changes something; answers what the API does. Throws Refusal. */
-export async function change(method, path, body, more = {}) {
-  const response = await send(path, {
-    method,
-    body: JSON.stringify(body),
-    headers: { "content-type": "application/json", ...more },
-  });
-  return await response.json();
+function sendBody(method, path, body, more) {
+  const headers = { "content-type": "application/json", ...more };
+  return send(path, { method, body: JSON.stringify(body), headers });
 }
 
-/** A policy, and the tag of its version. */
-export async function getTagged(path) {
-  const response = await send(path, {});
+/** Changes something; answers what the API does. Throws Refusal. */
+export async function change(method, path, body, more = {}) {
+  return await (await sendBody(method, path, body, more)).json();
+}
+
+/** Changes a policy if it is still the one with tag `tag`; answers what it is then, and its tag. Throws Refusal. */
+export async function changePolicy(path, body, tag) {
+  const response = await sendBody("PATCH", path, body, tag ? { "if-match": tag } : {});
   return { value: await response.json(), tag: response.headers.get("etag") };
 }
 

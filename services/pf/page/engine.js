@@ -2,11 +2,13 @@
 import { change } from "./api.js";
 import { Form, useSchema } from "./form.js";
 import { ago, bits, bytes, clock, count, percent, specOf, whole, words } from "./format.js";
+import { RecentLatency } from "./latency.js";
 import { isDrop } from "./live.js";
 import { Plot, rateSeries } from "./plots.js";
 import { Bar } from "./port.js";
 import { portRows } from "./ports.js";
-import { html, useState } from "./vendor/preact.js";
+import { UplinkForm } from "./uplink_form.js";
+import { html } from "./vendor/preact.js";
 
 const BUSIEST = 10;
 /** The whole arena (shared/layout): 4 GiB. */
@@ -164,7 +166,7 @@ function Services({ live }) {
 }
 
 function Uplink({ live, canEdit }) {
-  const { spec, state, reason, interface: name, attached, socket } = live.state.nic.uplink;
+  const { spec, state, reason, interface: name, attached, socket, latency } = live.state.nic.uplink;
   const samples = live.history.get("uplink") ?? [];
   const line = (label, tone, counter, factor, format) => {
     const values = rateSeries(samples, [counter], factor);
@@ -184,50 +186,14 @@ function Uplink({ live, canEdit }) {
         series=${[line("out", "--rx", "rx_frames", 1, count), line("in", "--tx", "tx_frames", 1, count)]} />
       <${Plot} title="Bits a second" at=${samples.map(({ at }) => at)} format=${bits}
         series=${[line("out", "--rx", "rx_bytes", 8, bits), line("in", "--tx", "tx_bytes", 8, bits)]} />
+      ${latency && html`
+        <${RecentLatency} live=${live} port="uplink" latency=${latency}
+          title="Latency of what comes in: from the ring until it is delivered" />
+      `}
       ${drops.map(([counter, rate]) => html`<p class="refused">${words(counter)}: ${count(rate)}/s</p>`)}
-      ${canEdit && html`<${UplinkForm} spec=${spec} />`}
+      ${canEdit && html`<${UplinkForm} path="/api/v1/nic/uplink" id="uplink-spec" spec=${spec} />`}
       <p class="help">A router or generator attaches to <code>${socket}</code>.</p>
     </section>
-  `;
-}
-
-/** A spec in the short form that the API takes; "": it says more than the short form can. */
-function shortOf(spec) {
-  const { kind, name, interface: device, replay, ...more } = spec;
-  return Object.values(more).some((value) => value !== undefined)
-    ? ""
-    : specOf({ kind, name, interface: device, replay });
-}
-
-function UplinkForm({ spec }) {
-  const [edit, setEdit] = useState(undefined);
-  const [said, setSaid] = useState({});
-  const now = shortOf(spec);
-  const submit = async (event) => {
-    event.preventDefault();
-    try {
-      await change("PUT", "/api/v1/nic/uplink", edit.trim());
-      setEdit(undefined);
-      setSaid({ done: "In force." });
-    } catch (error) {
-      setSaid({ refused: error.message });
-    }
-  };
-  const type = ({ target }) => {
-    setEdit(target.value === now ? undefined : target.value);
-    setSaid({});
-  };
-  return html`
-    <form class="inline" onSubmit=${submit}>
-      <label for="uplink-spec">Behind it</label>
-      <input id="uplink-spec" type="text" spellcheck="false" value=${edit ??
-        now} aria-describedby="uplink-help uplink-refused"
-        aria-invalid=${said.refused ? "true" : undefined} onInput=${type} />
-      <button type="submit" class="main" disabled=${edit === undefined}>Apply</button>
-      <p id="uplink-help" class="help">tap:NAME, packet:IFACE, xdp:IFACE, pcap:FILE or none</p>
-      <p id="uplink-refused" class="refused" role="alert">${said.refused}</p>
-      <p class="done" role="status">${said.done}</p>
-    </form>
   `;
 }
 

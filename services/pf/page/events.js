@@ -1,5 +1,5 @@
 /** The event log: what has happened, latest first, with filters. */
-import { clock, portName, specOf, words } from "./format.js";
+import { clock, portName, specOf, vlans, words } from "./format.js";
 import { html, useState } from "./vendor/preact.js";
 
 const SHOWN_MAX = 300;
@@ -21,10 +21,16 @@ export function portOf({ vf, vport }) {
   return vf;
 }
 
+/** A value of a policy, as people write it. */
+function written(value) {
+  if (value === null || value?.length === 0) return "none";
+  if (typeof value === "boolean") return value ? "on" : "off";
+  if (Array.isArray(value)) return typeof value[0] === "number" ? vlans(value) : value.join(" ");
+  return value.kind === undefined ? String(value) : specOf(value);
+}
+
 function changesOf(changes) {
-  return Object.entries(changes ?? {}).map(([name, value]) =>
-    `${name} ${value?.kind === undefined ? JSON.stringify(value) : specOf(value)}`
-  ).join(", ");
+  return Object.entries(changes ?? {}).map(([name, value]) => `${name} ${written(value)}`).join(", ");
 }
 
 /** An event as a sentence's rest: whose it is stands before it. */
@@ -42,6 +48,10 @@ function what(event) {
       return `change of mode failed, ${mode ?? "an unknown mode"} is in force${why ? `: ${why}` : ""}`;
     case "wish-refused":
       return `the guest's wish was refused: ${detail}`;
+    case "nic-up":
+      return "answers";
+    case "nic-down":
+      return "does not answer";
     case "attached":
       return "driver attached";
     case "detached":

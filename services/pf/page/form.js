@@ -121,7 +121,8 @@ function refusalOf(error, properties) {
 
 function Field({ id, name, schema, text, canEdit, isFixed, isChanged, error, onEdit }) {
   const { kind, choices } = kindOf(schema);
-  const { description } = schema;
+  // In a form a value of null is an empty field.
+  const description = schema.description?.replace(/\bnull:/, "empty:");
   const describedBy = [description && `${id}-help`, error && `${id}-error`].filter(Boolean).join(" ") || undefined;
   const common = { id, name, "aria-invalid": error ? "true" : undefined, "aria-describedby": describedBy };
   const typed = (event) => onEdit(event.target.value);
@@ -157,5 +158,5 @@ function Field({ id, name, schema, text, canEdit, isFixed, isChanged, error, onE
 function placeholderOf(schema, kind) {
   if (kind === "words") return `${wordsOf(schema).join(", ")}, or a list`;
   if (kind === "list") return "none";
-  return schema.example;
+  return schema.example && `none, or such as ${schema.example}`;
 }

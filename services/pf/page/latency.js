@@ -9,23 +9,18 @@ export function LatencyCard({ live, port, latency }) {
     <section class="card latency" aria-labelledby="latency-title">
       <h2 id="latency-title">Latency <small>of what the guest sends: from its ring until it is delivered, sampled</small></h2>
       ${!latency ? html`<p class="none">No frames yet.</p>` : html`
-        <${Recent} live=${live} port=${port} recent=${latency.recent} />
+        <${RecentLatency} live=${live} port=${port} latency=${latency} title="Of the ten seconds before" />
+        <h3>All samples</h3>
         <dl class="pairs">
-          ${[["p50", waited(latency.p50Us)], ["p99", waited(latency.p99Us)], ["samples", whole(latency.samples)]]
-            .map(([name, text]) =>
-              html`
-                <div>
-                  <dt>${name} of all</dt>
-                  <dd data-latency=${name}>${text}</dd>
-                </div>
-              `
-            )}
+          <div><dt>p50</dt><dd data-latency="p50">${waited(latency.p50Us)}</dd></div>
+          <div><dt>p99</dt><dd data-latency="p99">${waited(latency.p99Us)}</dd></div>
           ${latency.sumNs !== undefined && html`
             <div>
-              <dt>mean of all</dt>
+              <dt>Mean</dt>
               <dd>${micros(latency.sumNs / 1000 / latency.samples)}</dd>
             </div>
           `}
+          <div><dt>Samples</dt><dd data-latency="samples">${whole(latency.samples)}</dd></div>
         </dl>
         ${latency.counts && html`<${Histogram} counts=${latency.counts} />`}
       `}
@@ -33,14 +28,15 @@ export function LatencyCard({ live, port, latency }) {
   `;
 }
 
-function Recent({ live, port, recent }) {
+/** p50 and p99 of the ten seconds before each moment, over time. */
+export function RecentLatency({ live, port, latency, title }) {
   const samples = live.history.get(port) ?? [];
   const line = (name, tone, field) => ({
-    ...{ name, tone, values: samples.map(({ latency }) => latency?.[field] ?? null) },
-    now: waited(recent?.[field]),
+    ...{ name, tone, values: samples.map((sample) => sample.latency?.[field] ?? null) },
+    now: waited(latency.recent?.[field]),
   });
   return html`
-    <${Plot} title="Of the ten seconds before" isLog at=${samples.map(({ at }) => at)} format=${micros}
+    <${Plot} title=${title} isLog at=${samples.map(({ at }) => at)} format=${micros}
       series=${[line("p50", "--rx", "p50Us"), line("p99", "--emulated", "p99Us")]} />
   `;
 }

@@ -19,8 +19,8 @@ function useMode(path, version) {
   return { mode, failure, setMode };
 }
 
-/** The card. `version` changes with whatever the fabric tells of this port's mode. */
-export function ModeCard({ path, version, canChange }) {
+/** The card. `isAttached`: whether there is a guest; `version` changes with whatever the fabric tells of this port's mode. */
+export function ModeCard({ path, version, isAttached, canChange }) {
   const { mode, failure, setMode } = useMode(path, version);
   const [operation, setOperation] = useState(undefined);
   const schema = useSchema("ModeRequest");
@@ -47,7 +47,9 @@ export function ModeCard({ path, version, canChange }) {
       ${failure && html`<p class="refused" role="status">${failure}</p>`}
       ${mode && html`
         <p class="fact"><i class=${`key ${mode.mode}`}></i><b>${mode.mode}</b>
-          ${mode.plugin
+          ${!isAttached
+            ? "is what the next guest begins with: nobody is attached"
+            : mode.plugin
             ? `plugin ${mode.plugin} ${mode.version ?? ""}`
             : mode.dataPath
             ? `data path ${mode.dataPath}`

@@ -144,7 +144,9 @@ function SoftwareSwitch({ live, c, rows, vports }) {
           1} rx="3" /><title>software switch of the vhost service, on the PF's pool</title>
         ${height > 90 &&
           html`<text class="faint" text-anchor="middle" transform=${`translate(${x + 13} ${middle}) rotate(-90)`}>
-          vhost</text>`}</g>
+          vhost</text>`}
+        ${height <= 90 && !c.narrow &&
+          html`<text class="faint" text-anchor="middle" x=${x + 9} y=${y + height + 12}>software switch</text>`}</g>
     </g>
   `;
 }

@@ -20,6 +20,9 @@ function colour(name) {
 /** Up to the next power of ten, from 1 on. */
 const logRange = (_, __, max) => [1, 10 ** Math.ceil(Math.log10(Math.max(max ?? 0, 100) * 1.05))];
 
+/** A line at each of them, and none in between. */
+const powersOfTen = (_, __, ___, max) => Array.from({ length: Math.log10(max) + 1 }, (_, i) => 10 ** i);
+
 function options(width, series, { format, least = 10, isLog }) {
   const [ink, grid] = [colour("--muted"), colour("--rule")];
   const axis = { stroke: ink, font: FONT, ticks: { show: false }, grid: { stroke: grid, width: 1 } };
@@ -36,7 +39,14 @@ function options(width, series, { format, least = 10, isLog }) {
     },
     axes: [
       { ...axis, size: 22, space: 80, values: times, grid: { show: false } },
-      { ...axis, size: 72, space: 34, gap: 6, values: (_, ticks) => ticks.map((n) => n === null ? "" : format(n)) },
+      {
+        ...axis,
+        ...(isLog ? { splits: powersOfTen, filter: (_, ticks) => ticks } : {}),
+        size: 72,
+        space: 34,
+        gap: 6,
+        values: (_, ticks) => ticks.map((n) => format(n)),
+      },
     ],
     series: [
       {},

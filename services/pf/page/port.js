@@ -1,5 +1,5 @@
 /** One VF or vport: its traffic, mode, policy, queues, limits, events, counters, and how a guest attaches. */
-import { change, getTagged } from "./api.js";
+import { changePolicy } from "./api.js";
 import { AttachCard } from "./attach.js";
 import { EventList, portOf } from "./events.js";
 import { Form, useSchema } from "./form.js";
@@ -8,7 +8,8 @@ import { LatencyCard } from "./latency.js";
 import { isDrop } from "./live.js";
 import { ModeCard } from "./mode.js";
 import { Plot, rateSeries } from "./plots.js";
-import { html, useEffect, useState } from "./vendor/preact.js";
+import { BindCard } from "./uplink_form.js";
+import { html, useState } from "./vendor/preact.js";
 
 const TONES = ["--bad", "--emulated", "--tx", "--rx", "--muted"];
 
@@ -28,13 +29,14 @@ export function PortView({ live, who, kind, id }) {
   const version = `${
     mine.find(({ type }) => type.startsWith("mode-"))?.id
   } ${of.mode} ${of.plugin} ${of.dataPath} ${of.attached} ${live.state.services.vf?.state}`;
+  const isOperator = who.role === "operator" || who.role === "service";
   return html`
     <${Title} live=${live} name=${name} kind=${kind} id=${id} of=${of} alone=${who.role === "vf"} />
     <div class="cards">
       <${Traffic} live=${live} port=${port} />
       <${LatencyCard} live=${live} port=${port} latency=${of.latency} />
-      <${Queues} of=${of} />
-      <${ModeCard} path=${path} version=${version} canChange=${who.role === "operator" || who.role === "service"} />
+      ${kind === "vf" && html`<${Queues} of=${of} />`}
+      <${ModeCard} path=${path} version=${version} isAttached=${of.attached !== false} canChange=${isOperator} />
       <${PolicyCard} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"}
         fixed=${who.fixedFields} />
       <section class="card">
@@ -43,6 +45,7 @@ export function PortView({ live, who, kind, id }) {
       </section>
       <${Counters} live=${live} port=${port} counters=${of.counters} />
       <${AttachCard} path=${path} port=${port} socket=${of.socket} canCapture=${who.role !== "read"} />
+      ${kind === "vf" && html`<${BindCard} path=${path} uplink=${of.uplink} canEdit=${isOperator} />`}
     </div>
   `;
 }
@@ -110,24 +113,17 @@ function Traffic({ live, port }) {
 
 function PolicyCard({ path, kind, of, canEdit, fixed }) {
   const schema = useSchema(kind === "vf" ? "VfPatch" : "VportPatch");
-  const [tag, setTag] = useState(undefined);
-  const version = schema && JSON.stringify(Object.keys(schema.properties).map((name) => of[name]));
+  const [answer, setAnswer] = useState(undefined);
+  // What the API has answered to a change is newer than the stream until that tells of another policy.
+  const { value, tag } = answer && answer.before === of.tag ? answer : { value: of, tag: of.tag };
   // The policy that is shown is the one that a change is of: if somebody else has changed it, the API refuses.
-  useEffect(() => {
-    let isGone = false;
-    getTagged(path).then(({ tag: found }) => !isGone && setTag(found), () => {});
-    return () => (isGone = true);
-  }, [path, version]);
-  const send = async (body) => {
-    await change("PATCH", path, body, tag ? { "if-match": tag } : {});
-    setTag((await getTagged(path)).tag);
-  };
+  const send = async (body) => setAnswer({ before: of.tag, ...await changePolicy(path, body, tag) });
   return html`
     <section class="card policy" aria-labelledby="policy-title">
       <h2 id="policy-title">Policy</h2>
       ${schema
         ? html`
-          <${Form} id="policy" schema=${schema} value=${of} canEdit=${canEdit} fixed=${fixed}
+          <${Form} id="policy" schema=${schema} value=${value} canEdit=${canEdit} fixed=${fixed}
             send=${send} />
         `
         : html`<p class="none">…</p>`}

@@ -49,7 +49,9 @@ export function PortTable({ live }) {
           <thead>
             <tr>${COLUMNS.map(([name], i) =>
               html`
-                <th scope="col" aria-sort=${i === column ? isDown ? "descending" : "ascending" : undefined}>
+                <th scope="col" class=${i >= FIRST_NUMBER ? "number" : ""} aria-sort=${i === column
+                  ? isDown ? "descending" : "ascending"
+                  : undefined}>
                   <button type="button" onClick=${() => sortBy(i)}>${name}</button></th>
               `
             )}</tr>
