@@ -188,7 +188,7 @@ function latencyText(latency: LatencyView | null): string {
 }
 
 /** A policy, in the words by which it is set. */
-function policyFacts(vf: PortPolicy): [string, string | number][] {
+function policyFacts(vf: PortPolicy & { mirror: string | null }): [string, string | number][] {
   return [
     ["mac", vf.mac],
     ["vlan", vf.vlan],
@@ -207,6 +207,7 @@ function policyFacts(vf: PortPolicy): [string, string | number][] {
     ["max_broadcast_rate", vf.maxBroadcastRate],
     ["multicast", groups(vf.multicast)],
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
+    ["mirror", vf.mirror ?? "none"],
     ["mtu", vf.mtu],
     ["adaptive-rx", vf.adaptiveRx ? "on" : "off"],
     ["rx-usecs", vf.rxUsecs],
@@ -229,7 +230,6 @@ export function vfDetail(vf: Vf, { counters, latency }: VfStats): string {
   const lines = factLines([
     ...policyFacts(vf),
     ["hardware", vf.hardware],
-    ["mirror", vf.mirror ?? "none"],
     [
       "mode",
       vf.plugin ? `${vf.mode}, plugin ${vf.plugin}` : vf.dataPath ? `${vf.mode}, ${vf.dataPath}` : vf.mode ?? UNKNOWN,
@@ -283,12 +283,7 @@ export function vportDetail(vport: VportView): string {
   return [
     vportTable([vport]),
     "",
-    ...factLines([
-      ...policyFacts(vport),
-      ["mirror", vport.mirror ?? "none"],
-      ["socket", vport.socket],
-      ["latency", latencyText(vport.latency)],
-    ]),
+    ...factLines([...policyFacts(vport), ["socket", vport.socket], ["latency", latencyText(vport.latency)]]),
     "",
     table(["COUNTER", "VALUE"], moved.map(([name, value]) => [name, value])),
   ].join("\n");

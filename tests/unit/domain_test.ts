@@ -51,7 +51,7 @@ const wish = fc.record({
   slot: fc.nat(7),
   // The last file is too short for any region.
   file: fc.nat(9).map((n) => Math.min(n % 4, 3)),
-  page: fc.nat(40),
+  page: fc.integer({ min: 1, max: 40 }),
   pages: fc.integer({ min: 1, max: 700 }),
 });
 
