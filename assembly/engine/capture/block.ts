@@ -38,7 +38,7 @@ import { headCopyAt } from "../batch/record.ts";
 import { context } from "../context.ts";
 import { outLength, peekFrame } from "../deliver/head.ts";
 import { UNITS_BYTES_SHIFT, UNITS_FRAME } from "../schedule/cost.ts";
-import { isWanted, noteMeta, readHead } from "./filter.ts";
+import { isWanted, noteMeta, readHead, taken } from "./filter.ts";
 
 const ENHANCED_PACKET: u32 = 6;
 const OPT_EPB_FLAGS: u32 = 2 | (4 << 16);
@@ -50,6 +50,8 @@ const COUNT_BYTES: u32 = 12;
 const END_BYTES: u32 = 8;
 /** Of a frame that is looked at by a filter, or copied, beside its bytes. */
 const UNITS_FILTERED: u32 = 40;
+/** A comparison of a filter: whoever captures writes as many as 512. */
+const UNITS_STEP: u32 = 3;
 
 /** Units that were spent since whoever asks set it to 0. */
 export let captureUnits: u32 = 0;
@@ -150,10 +152,11 @@ export function putBlock(pool: u32, record: usize, head: u64, direction: u32, re
   const tag = <u32> (head >> 32);
   const length = outLength(what, load<u32>(record, R_LENGTH));
   if (steps != 0) {
-    captureUnits += UNITS_FILTERED;
     noteMeta(pool, direction, reason);
     readHead(record, what, tag, length);
-    if (!isWanted(filter, steps)) return true;
+    const wanted = isWanted(filter, steps);
+    captureUnits += UNITS_FILTERED + taken * UNITS_STEP;
+    if (!wanted) return true;
   }
   const kept = min(length, snap);
   const known = poolOf(pool);

@@ -79,10 +79,15 @@ export function readHead(record: usize, head: u32, tag: u32, length: u32): void 
   store<u32>(meta, isFirst && hasPorts ? 1 : 0, XM_PORTS);
 }
 
+/** Steps that the filter took which was asked last. */
+export let taken: u32 = 0;
+
 /** Whether the filter of `steps` steps at `filter` wants the frame whose head was read last. */
 export function isWanted(filter: usize, steps: u32): bool {
   let step: u32 = 0;
+  taken = 0;
   for (let i: u32 = 0; i < steps && step < steps; i++) {
+    taken++;
     const at = filter + step * CAPTURE_STEP_STRIDE;
     const next: u32 = hasValue(at) ? load<u16>(at, XF_YES) : load<u16>(at, XF_NO);
     if (next >= <u32> STEP_UNWANTED) return next == STEP_WANTED;
