@@ -171,6 +171,7 @@ class Connection {
     const before = body.op === "region" ? undefined : this.#answers?.find((reply) => reply.id === id);
     if (before) {
       closeAll(fds);
+      await this.#pay(undefined, []);
       return this.#channel.send(before);
     }
     // Descriptors that a request does not take over are closed when it has been answered.

@@ -3,9 +3,11 @@
  * since then loses its memory with a take-over, and nobody else loses the standby.
  */
 import { assertEquals } from "@std/assert";
+import { Pace } from "../../shared/async/mod.ts";
 import { Channel } from "../../shared/device/mod.ts";
 import { Engine } from "../../shared/engine/mod.ts";
-import { createMemfd, type Fd, Reactor, UnixListener } from "../../shared/os/mod.ts";
+import { createMemfd, Fd, Reactor, UnixListener } from "../../shared/os/mod.ts";
+import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { Nic } from "../../services/nic/nic.ts";
 import { findActive, Follower } from "../../services/nic/standby/follower.ts";
@@ -75,4 +77,40 @@ Deno.test("a guest whose dirty log is gone has no memory either: nobody would be
   resize(log, 4096);
   const logged: Change = { kind: "log", pool: 1, place: { offset: 0, size: LOG_BYTES } };
   assertEquals(await standsBy([[memory(0), first], [memory(1), second], [logged, log]]), [1, 0]);
+});
+
+Deno.test("a guest that asks for ever what was answered before a take-over pays for each answer", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "ringfabric-follower-" });
+  const reactor = new Reactor();
+  const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 });
+  const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
+  const server = new DeviceServer(nic, `${dir}/guests.sock`, reactor, true);
+  const listener = UnixListener.listen(`${dir}/kept.sock`, "seqpacket", reactor);
+  const guest = findActive(`${dir}/kept.sock`, reactor) as Channel;
+  const kept = await listener.accept();
+  if (!kept) throw new Error("nobody came");
+  let paid = 0;
+  const { step } = Pace.prototype;
+  Pace.prototype.step = function (cost) {
+    paid++;
+    return step.call(this, cost);
+  };
+  try {
+    const answers = [{ id: 7, ok: true as const, value: { base: 3 } }];
+    server.adopt({ id: "1.1", fd: new Fd(kept.fd.detach()), lease: undefined, watches: false, answers });
+    assertEquals((await guest.receive())?.message, { event: "tookOver" });
+    for (let i = 0; i < 3; i++) {
+      guest.send({ id: 7, op: "queueStop", index: 0 });
+      assertEquals((await guest.receive())?.message, answers[0]);
+    }
+    // Its own budget, and the one that it shares with others.
+    assertEquals(paid, 3 * 2);
+  } finally {
+    Pace.prototype.step = step;
+    guest.close();
+    listener.close();
+    await server.close();
+    await nic.close();
+    await reactor.close();
+  }
 });
