@@ -67,13 +67,41 @@ function newPart(queueSize: number, packed: boolean): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer);
 }
 
-/** GET_INFLIGHT_FD: makes such memory; answers its file and the payload of the answer. The caller closes the file. */
-export function makeInflight(payload: DataView, packed: boolean): { fd: Fd; answer: Uint8Array } {
+/** Waits until a front-end's pace has what a piece of work costs. */
+export type Pay = (cost: number) => Promise<void>;
+
+/** So many bytes are written, or looked through, for a unit of a front-end's pace. */
+const BYTES_PER_UNIT = 32 * 1024;
+
+/** What it costs to write a queue's part, or to look through it: it may have a megabyte, and there may be 33 of them. */
+function partCost(queueSize: number, packed: boolean): number {
+  return 1 + Math.floor(partBytes(queueSize, packed) / BYTES_PER_UNIT);
+}
+
+/**
+ * GET_INFLIGHT_FD: makes such memory, each queue's part when it is paid for; answers its file and the payload of the answer.
+ * The caller closes the file.
+ */
+export async function makeInflight(
+  payload: DataView,
+  packed: boolean,
+  pay: Pay,
+): Promise<{ fd: Fd; answer: Uint8Array }> {
   const { queues, queueSize } = read(payload);
-  const part = newPart(queueSize, packed);
-  const bytes = upTo(part.length * queues, PAGE_BYTES);
+  const bytes = upTo(partBytes(queueSize, packed) * queues, PAGE_BYTES);
   const fd = createMemfd("ringfabric-inflight", bytes);
-  for (let i = 0; i < queues; i++) writeMemoryFile(fd.number, i * part.length, part);
+  try {
+    const cost = partCost(queueSize, packed);
+    await pay(cost);
+    const part = newPart(queueSize, packed);
+    for (let i = 0; i < queues; i++) {
+      if (i > 0) await pay(cost);
+      writeMemoryFile(fd.number, i * part.length, part);
+    }
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
   const answer = new DataView(new ArrayBuffer(INFLIGHT_BYTES));
   answer.setBigUint64(0, BigInt(bytes), true);
   answer.setUint16(16, queues, true);
@@ -120,15 +148,16 @@ export class Inflight {
 
   /**
    * Why it cannot be gone on with; `undefined` if it can. This back-end leaves nothing in flight, and does not know how to
-   * take again, out of order, what another one has left.
+   * take again, out of order, what another one has left. Each queue's part is looked through when it is paid for.
    */
-  unfit(): string | undefined {
+  async unfit(pay: Pay): Promise<string | undefined> {
     const { queues, queueSize, mmapOffset } = this.#said;
     const part = new Uint8Array(partBytes(queueSize, this.#packed));
     const [header, entry] = this.#packed
       ? [I.INFLIGHT_PACKED_HEADER_BYTES, I.INFLIGHT_PACKED_ENTRY_BYTES]
       : [I.INFLIGHT_SPLIT_HEADER_BYTES, I.INFLIGHT_SPLIT_ENTRY_BYTES];
     for (let queue = 0; queue < queues; queue++) {
+      await pay(partCost(queueSize, this.#packed));
       if (!readMemoryFile(this.fd.number, Number(mmapOffset) + queue * part.length, part)) return "it cannot be read";
       const version = new DataView(part.buffer).getUint16(I.INFLIGHT_VERSION, true);
       if (version > I.INFLIGHT_VERSION_1) {

@@ -20,7 +20,7 @@ import {
 import { MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
 import { BackChannel } from "./back_channel.ts";
 import { ControlQueue } from "./control/queue.ts";
-import { INFLIGHT_COST, inflightMessage } from "./inflight_messages.ts";
+import { inflightMessage } from "./inflight_messages.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
 import * as N from "./negotiation.ts";
 import { macText } from "./mac_text.ts";
@@ -214,8 +214,7 @@ export class Session {
         );
       case "VHOST_USER_GET_INFLIGHT_FD":
       case "VHOST_USER_SET_INFLIGHT_FD":
-        await this.#context.pace.step(INFLIGHT_COST);
-        return await inflightMessage(this.#rings, this.#connection, message);
+        return await inflightMessage(this.#rings, this.#connection, message, (cost) => this.#context.pace.step(cost));
       case "VHOST_USER_SET_CONFIG":
         return await this.#setConfig(payload);
       case "VHOST_USER_SET_BACKEND_REQ_FD":

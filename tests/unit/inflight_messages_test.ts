@@ -9,6 +9,7 @@ import {
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import { createEventFd, createMemfd, type Fd, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { requestName, REQUESTS, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
+import { Inflight, makeInflight } from "../../services/vhost/inflight.ts";
 import { bits } from "../support/front_end.ts";
 import { inflightPayload, WITH_INFLIGHT } from "../support/inflight_front_end.ts";
 import { PROTOCOL_FEATURES, TestSession, u64, WITH_PROTOCOL_FEATURES } from "../support/test_session.ts";
@@ -164,4 +165,20 @@ Deno.test("it needs its protocol feature, the features first, and rings that do 
   using fd = createMemfd("inflight", SPLIT_BYTES);
   await running.send("VHOST_USER_SET_INFLIGHT_FD", inflightPayload(whole), [fd]);
   assertMatch(await running.ended, /rings run/);
+});
+
+Deno.test("17 what is written, or looked through, is paid for by its size, a queue's part at a time", async () => {
+  const costs = async (queues: number, queueSize: number) => {
+    const paid: number[] = [];
+    const pay = (cost: number) => Promise.resolve(void paid.push(cost));
+    const payload = (mmapSize = 0n) => new DataView(inflightPayload({ mmapSize, queues, queueSize }).buffer);
+    const { fd, answer } = await makeInflight(payload(), true, pay);
+    using file = fd;
+    const made = paid.splice(0);
+    await Inflight.of(payload(new DataView(answer.buffer).getBigUint64(0, true)), file, true).unfit(pay);
+    return [made, paid];
+  };
+  const each = (queues: number, cost: number) => new Array<number>(queues).fill(cost);
+  assertEquals(await costs(2, 256), [each(2, 1), each(2, 1)]);
+  assertEquals(await costs(33, 32_768), [each(33, 33), each(33, 33)]);
 });
