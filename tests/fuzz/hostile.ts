@@ -52,6 +52,8 @@ export interface Targets {
 /** A hostile guest. `act` does one thing and answers how many descriptors it has offered with it. */
 export abstract class Hostile<G extends AnyRigGuest = AnyRigGuest> {
   readonly guest: G;
+  /** Addresses beside its memory that it may name, and what is rewritten in the rest of its front-end's memory. */
+  elsewhere: readonly bigint[] = [];
   protected readonly random: Random;
   readonly #targets: Targets;
   readonly #frames: { at: number; len: number }[];
@@ -116,6 +118,9 @@ export abstract class Hostile<G extends AnyRigGuest = AnyRigGuest> {
   protected address(): bigint {
     const { random, guest: { options: { iova, bytes } } } = this;
     if (random.chance(8)) return random.u64();
+    if (this.elsewhere.length > 0 && random.chance(3)) {
+      return BigInt.asUintN(64, random.pick(this.elsewhere) + BigInt(random.below(200) - 100));
+    }
     const edge = random.chance(4) ? random.pick([0, bytes]) : random.below(bytes);
     return BigInt.asUintN(64, iova + BigInt(edge + (random.chance(4) ? random.below(200) - 100 : 0)));
   }
@@ -143,7 +148,9 @@ export abstract class Hostile<G extends AnyRigGuest = AnyRigGuest> {
   protected roomPieces(): { addr: bigint; len: number }[] {
     const { random } = this;
     const pieces = Array.from({ length: 1 + random.below(PIECES_MAX) }, () => ({
-      addr: this.guest.iova(this.scratch()),
+      addr: this.elsewhere.length > 0 && random.chance(4)
+        ? random.pick(this.elsewhere)
+        : this.guest.iova(this.scratch()),
       len: random.chance(8) ? 0 : random.below(2048),
     }));
     if (this.errs()) this.#bend(random.pick(pieces));

@@ -70,9 +70,9 @@ const module = await loadWasm("engine");
 const arena = new WasmMemory(ARENA_BYTES);
 const { memory } = arena;
 
-/** Where the canaries of a guest lie whose memory is at `offset`. */
-function canariesOf(offset: number): [number, number] {
-  return [offset - CANARY_BYTES, offset + GUEST_BYTES];
+/** Where the canaries around `bytes` bytes at `offset` lie. */
+function canariesOf(offset: number, bytes: number): [number, number] {
+  return [offset - CANARY_BYTES, offset + bytes];
 }
 
 /** Where a guest's queues are in the engine's tables. */
@@ -166,6 +166,9 @@ export class EngineRig {
     this.pools.apply(this.#programme);
   }
 
+  /** Bytes of a guest's memory. */
+  static readonly guestBytes = GUEST_BYTES;
+
   /** Where the memory of the guest in slot `slot` begins. */
   static guestOffset(slot: number): number {
     return WINDOWS + slot * GUEST_STRIDE + CANARY_BYTES;
@@ -247,7 +250,7 @@ export class EngineRig {
   #memory(): { offset: number; bytes: number; iova: bigint } {
     const offset = EngineRig.guestOffset(this.#firstSlot + this.guests.size);
     arena.clear(offset, GUEST_BYTES);
-    for (const at of canariesOf(offset)) new Uint8Array(arena.buffer, at, CANARY_BYTES).set(CANARIES);
+    this.guard(offset);
     return { offset, bytes: GUEST_BYTES, iova: 0x4000_0000n };
   }
 
@@ -332,17 +335,24 @@ export class EngineRig {
     return this.pools.counters(pool);
   }
 
+  /** Puts canaries around `bytes` bytes at `offset`. */
+  guard(offset: number, bytes = GUEST_BYTES): void {
+    for (const at of canariesOf(offset, bytes)) new Uint8Array(arena.buffer, at, CANARY_BYTES).set(CANARIES);
+  }
+
+  /** Throws if a byte beside the guarded `bytes` bytes at `offset` has changed. */
+  checkGuard(offset: number, bytes = GUEST_BYTES): void {
+    for (const at of canariesOf(offset, bytes)) {
+      const found = new Uint8Array(arena.buffer, at, CANARY_BYTES);
+      if (sameBytes(found, CANARIES)) continue;
+      const bad = found.findIndex((byte) => byte !== CANARY);
+      throw new Error(`beside ${offset}: the byte at arena offset ${at + bad} was overwritten`);
+    }
+  }
+
   /** Throws if a byte beside any guest's memory has changed. */
   checkCanaries(): void {
-    for (let slot = 0; slot < this.guests.size; slot++) {
-      const offset = EngineRig.guestOffset(this.#firstSlot + slot);
-      for (const at of canariesOf(offset)) {
-        const bytes = new Uint8Array(arena.buffer, at, CANARY_BYTES);
-        if (sameBytes(bytes, CANARIES)) continue;
-        const bad = bytes.findIndex((byte) => byte !== CANARY);
-        throw new Error(`guest ${slot}: the byte at arena offset ${at + bad} was overwritten`);
-      }
-    }
+    for (let slot = 0; slot < this.guests.size; slot++) this.checkGuard(EngineRig.guestOffset(this.#firstSlot + slot));
   }
 }
 
