@@ -10,6 +10,7 @@ export const ADVICE: Partial<Record<CounterName, string>> = {
   rx_link_down: "Set its link: fabric vf set N state auto.",
   rx_queue_error: "Its receive queue broke the protocol: the queue's reason says how; its driver has to reset it.",
   rx_too_dear: "Its buffers are chains that take too long to walk: larger buffers.",
+  rx_stalled: "What is behind the uplink takes no frames: fabric uplink.",
   tx_link_down: "Set its link: fabric vf set N state auto.",
   tx_spoofed:
     "It sends from another address: give the VF that one (fabric vf set N mac …), or spoofchk off, or trust on.",

@@ -23,7 +23,8 @@ function rowsOf({ vfs, vports, pf, uplink }: FabricStats): [string, Counters][] 
 /** Drops in one direction: how many, and the reason of most of them. */
 function drops(direction: "rx" | "tx", delta: (name: string) => number): [number, string] {
   const names = COUNTERS.map(([name]) => name).filter((name) =>
-    name.startsWith(`${direction}_`) && !/_(frames|bytes|multicast|broadcast|interrupts|interrupts_saved)$/.test(name)
+    name.startsWith(`${direction}_`) &&
+    !/_(frames|bytes|multicast|broadcast|interrupts|interrupts_saved|held)$/.test(name)
   );
   const counted = names.map((name): [number, string] => [delta(name), name.slice(3)]).sort(([a], [b]) => b - a);
   const sum = counted.reduce((sum, [n]) => sum + n, 0);

@@ -8,6 +8,7 @@ import {
   CTL,
   CTL_BUFFERED_COUNT,
   FLAVOUR_SPLIT,
+  HOLD_BUFFER_BYTES,
   OFFLOADS_ALL,
   P_BUFFER,
   P_BUFFERED,
@@ -58,7 +59,6 @@ import type { Engine } from "./engine.ts";
 
 /** Frames of up to 500 bytes that fit, if nothing else is said; longer ones take several buffers. */
 export const PACKET_BUFFERS = 8192;
-export const BUFFER_BYTES = 512;
 /** Room for one frame of 64 KiB. */
 const BUFFERS_MIN = 256;
 /** What all pools' buffers may have, together, of the arena: each pool as much as any other. */
@@ -66,7 +66,7 @@ const ALL_BUFFERS_BYTES = 256 * 1024 ** 2;
 
 /** How many buffers a pool has, where it may have `bytesMax` and one of `pools` is its own; 0: none. */
 export function buffersOf(bytesMax: number, pools: number): number {
-  const most = Math.min(bytesMax, ALL_BUFFERS_BYTES / Math.max(1, pools)) / BUFFER_BYTES;
+  const most = Math.min(bytesMax, ALL_BUFFERS_BYTES / Math.max(1, pools)) / HOLD_BUFFER_BYTES;
   return most < BUFFERS_MIN ? 0 : 2 ** Math.floor(Math.log2(most));
 }
 
@@ -76,7 +76,7 @@ function placesOf(count: number) {
   const avail = desc + count * VIRTQ_DESC_BYTES;
   const used = avail + Math.ceil((VIRTQ_AVAIL_RING + (count + 1) * 2) / page) * page;
   const buffers = used + Math.ceil((VIRTQ_USED_RING + count * VIRTQ_USED_ELEM_BYTES + 2) / page) * page;
-  return { desc, avail, used, buffers, bytes: buffers + count * BUFFER_BYTES };
+  return { desc, avail, used, buffers, bytes: buffers + count * HOLD_BUFFER_BYTES };
 }
 
 /** What `count` buffers take of the arena. */
@@ -148,8 +148,8 @@ export class PacketBuffer {
     const avail = at + places.avail;
     for (let i = 0; i < count; i++) {
       const descriptor = at + places.desc + i * VIRTQ_DESC_BYTES;
-      view.setBigUint64(descriptor, BigInt(places.buffers + i * BUFFER_BYTES), true);
-      view.setUint32(descriptor + 8, BUFFER_BYTES, true);
+      view.setBigUint64(descriptor, BigInt(places.buffers + i * HOLD_BUFFER_BYTES), true);
+      view.setUint32(descriptor + 8, HOLD_BUFFER_BYTES, true);
       view.setUint16(descriptor + 12, VIRTQ_DESC_F_WRITE, true);
       view.setUint16(avail + VIRTQ_AVAIL_RING + i * 2, i, true);
     }
@@ -191,7 +191,7 @@ export class PacketBuffer {
   get heldBytes(): number {
     const view = this.#view;
     const taken = view.getUint32(this.queue + Q_USED_IDX, true) - view.getUint32(this.queue + Q_RELEASED, true);
-    return (taken >>> 0) * BUFFER_BYTES;
+    return (taken >>> 0) * HOLD_BUFFER_BYTES;
   }
 
   /** Gives the memory back; the engine no longer knows the ring. */

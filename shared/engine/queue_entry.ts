@@ -84,6 +84,14 @@ export function writeOffloads(
   view.setUint16(at + L.Q_OFFLOADS, offloads | believed, true);
 }
 
+/**
+ * Whether the kicks of queue `index` of `pool` are listened to: of one that sends, and of the uplink's, whose driver has room
+ * again for what others wait to send.
+ */
+export function isHeard(pool: number, index: number): boolean {
+  return index % 2 === 1 || pool === L.POOL_UPLINK;
+}
+
 /** Writes which descriptors the queue at `at` is kicked by, and calls its driver by. */
 export function writeDescriptors(view: DataView, at: number, kick: Fd | undefined, call: Fd | undefined): void {
   view.setInt32(at + L.Q_KICK_FD, kick?.number ?? -1, true);

@@ -11,7 +11,7 @@ import type { DirtyLog } from "./dirty_log.ts";
 import type { Engine } from "./engine.ts";
 import { beginQueue } from "./queue_begin.ts";
 import { keepKickRecord, type KickRecord, kickRecord } from "./quarantine.ts";
-import { raiseOnce, writeCall, writeDescriptors, writeOffloads, writeQueue } from "./queue_entry.ts";
+import { isHeard, raiseOnce, writeCall, writeDescriptors, writeOffloads, writeQueue } from "./queue_entry.ts";
 import type { Quota, RingQuotas } from "./limits.ts";
 import { PoolBuffer } from "./packet_buffer.ts";
 import { checkDescriptors, checkSize, type StartRequest } from "./queue_request.ts";
@@ -138,7 +138,7 @@ export class Queues {
       this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
       throw new DeviceRefusal("bad-ring", `queue ${index}: ${QUEUE_REASONS[verdict]}`);
     }
-    if (kick && index % 2 === 1) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
+    if (kick && isHeard(this.#pool, index)) this.#engine.epoll.add(kick.number, EPOLLIN | EPOLLET, at);
     this.#add({ pointer: at, index, request, kick, call });
     if (isLogged) wasm.logRings(at);
     raiseOnce(this.#view, at);
@@ -168,7 +168,7 @@ export class Queues {
     if (this.#view.getUint32(at + L.Q_STATE, true) !== L.QUEUE_ERROR) this.#askForKicks(at);
     this.#view.setUint32(at + L.Q_STATE, L.QUEUE_STOPPED, true);
     this.#records.set(index, kickRecord(this.#view, at, monotonicNs()));
-    if (queue.kick && index % 2 === 1) this.#engine.epoll.remove(queue.kick.number);
+    if (queue.kick && isHeard(this.#pool, index)) this.#engine.epoll.remove(queue.kick.number);
     this.#engine.forgetCall(at);
     this.#view.setInt32(at + L.Q_KICK_FD, -1, true);
     this.#view.setInt32(at + L.Q_CALL_FD, -1, true);

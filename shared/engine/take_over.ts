@@ -8,19 +8,19 @@ import { EPOLLET, EPOLLIN, type Fd } from "../os/mod.ts";
 import type { Engine } from "./engine.ts";
 import { type LoggedPool, setLogged } from "./log_requests.ts";
 import type { BufferTakeOver } from "./packet_buffer.ts";
-import { raiseOnce, writeDescriptors } from "./queue_entry.ts";
+import { isHeard, raiseOnce, writeDescriptors } from "./queue_entry.ts";
 import type { RunningQueue } from "./queues.ts";
 
 /** Clears what of every pool leads to memory of the process that has ended. The engine stands still. */
 function clearPlaces(view: DataView): void {
   for (let pool = 0; pool < L.POOL_COUNT; pool++) {
     const at = L.POOLS + pool * L.POOL_STRIDE;
-    const places = [L.P_RX_COUNT, L.P_REGION_COUNT, L.P_BUFFER, L.P_LOG, L.P_LOG_BYTES];
+    const places = [L.P_HELD, L.P_RX_COUNT, L.P_REGION_COUNT, L.P_BUFFER, L.P_LOG, L.P_LOG_BYTES];
     // Captures end with the process that had them.
     const fields = [...places, L.P_BUFFERED, L.P_OVERRUN, L.P_BLOCKED_QUEUE, L.P_WATCH];
     for (const field of fields) view.setUint32(at + field, 0, true);
   }
-  for (const count of [L.CTL_CALL_COUNT, L.CTL_DEFERRED_COUNT, L.CTL_BUFFERED_COUNT]) {
+  for (const count of [L.CTL_CALL_COUNT, L.CTL_DEFERRED_COUNT, L.CTL_BUFFERED_COUNT, L.CTL_HELD_FROM, L.CTL_HELD_TO]) {
     view.setUint32(L.CTL + count, 0, true);
   }
 }
@@ -38,7 +38,7 @@ export function lastBatch(view: DataView): Omit<BufferTakeOver, "file"> {
  * Has queues go on where they were, each with an interrupt: what was published last may have gone unannounced. False if
  * one of them has to begin anew, since nobody knows how far its driver has seen it.
  */
-function adoptQueues({ view, wasm, epoll }: Engine, queues: readonly RunningQueue[]): boolean {
+function adoptQueues({ view, wasm, epoll }: Engine, pool: number, queues: readonly RunningQueue[]): boolean {
   let goesOn = true;
   for (const { pointer, index, kick, call } of queues) {
     const verdict = wasm.adoptQueue(pointer);
@@ -48,7 +48,7 @@ function adoptQueues({ view, wasm, epoll }: Engine, queues: readonly RunningQueu
       view.setUint32(pointer + L.Q_ERROR, L.RING_UNMAPPED, true);
     }
     writeDescriptors(view, pointer, kick, call);
-    if (kick && index % 2 === 1) epoll.add(kick.number, EPOLLIN | EPOLLET, pointer);
+    if (kick && isHeard(pool, index)) epoll.add(kick.number, EPOLLIN | EPOLLET, pointer);
     raiseOnce(view, pointer);
   }
   return goesOn;
@@ -70,7 +70,7 @@ export function adoptPools<Pool extends LoggedPool>(
     const { domain, log, queues } = pool;
     domain.write();
     log.write();
-    if (!adoptQueues(engine, queues.running)) broken.push(pool);
+    if (!adoptQueues(engine, pool.pool, queues.running)) broken.push(pool);
     // What was published just now is not in the log yet.
     setLogged(engine, queues, log.isOn);
     queues.writeLists();

@@ -3,7 +3,7 @@
  * are the guests of emulated mode. Here is what every tenant may ask, and what happens when one breaks its memory, its
  * rings: it stops, with a reason, and nobody else notices.
  */
-import { LOG_GONE, MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
+import { HOLD_BUFFER_BYTES, LOG_GONE, MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
 import type { Limits } from "../api/nic.ts";
 import { DeviceRefusal, type Request } from "../device/mod.ts";
 import { ARENA_BYTES, type Fd } from "../os/mod.ts";
@@ -13,7 +13,7 @@ import type { Engine } from "./engine.ts";
 import { Queues } from "./queues.ts";
 import { Refusals, type RingQuotas, ringQuotas, type TenantLimits } from "./limits.ts";
 import { type LogRequest, serveLog } from "./log_requests.ts";
-import { BUFFER_BYTES, buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
+import { buffersOf, bufferWindowBytes } from "./packet_buffer.ts";
 import { windowBytes } from "./regions.ts";
 import { adoptPools, type PoolBuffers } from "./take_over.ts";
 
@@ -139,7 +139,7 @@ export class Tenants {
     const buffers = buffersOf(bufferBytesMax, this.poolsMax());
     return {
       memory: { used: tenant?.domain.windowBytes ?? 0, limit: bytesMax },
-      buffered: { used: tenant?.queues.buffer.heldBytes ?? 0, limit: buffers * BUFFER_BYTES },
+      buffered: { used: tenant?.queues.buffer.heldBytes ?? 0, limit: buffers * HOLD_BUFFER_BYTES },
       receives: { used: used("receives"), limit: receivesMax, posted: posted.receives },
       submissions: { used: used("submissions"), limit: submissionsMax, posted: posted.submissions },
       refused: this.#refusals.of(pool),

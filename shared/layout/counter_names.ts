@@ -41,6 +41,8 @@ export const COUNTERS = [
   ["tx_interrupts", "Interrupts raised for frames taken from the VF, unless it is emulated"],
   ["rx_interrupts_saved", "Interrupts for delivered frames that another one stood for, since they were coalesced"],
   ["tx_interrupts_saved", "Interrupts for frames taken that another one stood for, since they were coalesced"],
+  ["rx_stalled", "Frames dropped because the uplink that they are for has taken none for 500 ms"],
+  ["tx_held", "Times that frames of the VF began to wait in their ring because the uplink had no room for them"],
 ] as const;
 
 /** Times of a pool, in nanoseconds: name, meaning, and where they lie. They stand beside the counters in the API. */

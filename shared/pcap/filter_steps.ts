@@ -26,7 +26,7 @@ interface Step extends Pick<Test, "base" | "offset" | "mask" | "value"> {
 
 /** The counters that count frames which were dropped, by name. */
 export const DROP_COUNTERS: readonly string[] = COUNTERS.map(([name]) => name).filter((name) =>
-  !/frames$|bytes$|multicast$|broadcast$|interrupts|unfetched/.test(name)
+  !/frames$|bytes$|multicast$|broadcast$|interrupts|unfetched|held$/.test(name)
 );
 
 /** What a filter may name, where `kind` N is pool N up to `count`. */

@@ -16,7 +16,7 @@ const BYTES: Record<string, number> = { u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i3
 const RECORDS = ["Q", "P", "B", "CTL", "R", "N", "G", "O"];
 
 /** Fields that share a place: no queue or frame has both. */
-const SHARED = ["Q_BUFFERS Q_INFLIGHT", "Q_BUFFERS_IOVA Q_INFLIGHT_IOVA", "R_ID R_REPORT"];
+const SHARED = ["Q_BUFFERS Q_INFLIGHT", "Q_BUFFERS_IOVA Q_INFLIGHT_IOVA", "R_ID R_REPORT", "Q_GROUP Q_HELD_PASS"];
 
 /** Neighbours that are read or written in one access, on purpose. */
 const TOGETHER = [
@@ -117,6 +117,7 @@ const REGIONS: Record<string, readonly [at: number, bytes: number]> = {
   STAGED: [L.STAGED, L.STAGED_COUNT * L.STAGED_STRIDE],
   HEAD_COPIES: [L.HEAD_COPIES, (L.BATCH_FRAMES + 1) * L.HEAD_COPY_STRIDE],
   SEGMENT_PIECES: [L.SEGMENT_PIECES, (L.GSO_PIECES_MAX + 1) * L.SEGMENT_STRIDE],
+  HELD_LIST: [L.HELD_LIST, 4 * L.HELD_COUNT],
   BUFFERED_LIST: [L.BUFFERED_LIST, 4 * L.POOL_COUNT],
   REGISTER_PAGES: [L.REGISTER_PAGES, L.POOL_COUNT * ADV_PAGE_BYTES],
   MULTICAST_TABLES: [L.MULTICAST_TABLES, L.POOL_COUNT * L.MULTICAST_TABLE_STRIDE],

@@ -135,6 +135,16 @@ export function armSplit(q: usize): bool {
 }
 
 /**
+ * Asks the driver of receive queue `q` for a kick when it has offered `ahead` more buffers than were taken. Without
+ * EVENT_IDX it would kick for each, and is not asked.
+ */
+export function armAhead(q: usize, ahead: u32): void {
+  if ((load<u32>(q, Q_FLAGS) & QUEUE_F_EVENT_IDX) == 0) return;
+  const event = load<u32>(q, Q_USED) + VIRTQ_USED_RING + load<u32>(q, Q_SIZE) * VIRTQ_USED_ELEM_BYTES;
+  atomic.store<u16>(event, <u16> (load<u32>(q, Q_LAST_AVAIL) + ahead - 1));
+}
+
+/**
  * Tells the driver not to kick. With EVENT_IDX there is nothing to write: the event index stays behind, and a driver
  * that has passed it once does not meet it again for 65535 buffers.
  */

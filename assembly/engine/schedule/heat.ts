@@ -8,6 +8,7 @@ import {
   CTL_COOL_NS,
   CTL_HOT_COUNT,
   CTL_NOW_NS,
+  CTL_PASSES,
   HEAT_COLD,
   HEAT_HOT,
   HOT_LIST,
@@ -19,6 +20,7 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { context, control } from "../context.ts";
 import { arm, disarm, pending } from "../queue/format.ts";
+import { armLine } from "../switch/line.ts";
 
 /** So many queues may be polled without work. */
 const HOT_ANYWAY: u32 = 8;
@@ -48,9 +50,13 @@ export function cool(): void {
   chill(load<f64>(c, CTL_NOW_NS) - load<f64>(c, CTL_COOL_NS));
 }
 
-/** Lets all queues without work go cold before the worker sleeps. Answers how many have work after all. */
+/**
+ * Lets all queues without work go cold before the worker sleeps. Answers how many have work after all; one more if what
+ * some of them wait for has come.
+ */
 export function coolAll(): u32 {
-  return chill(Infinity);
+  const working = chill(Infinity);
+  return armLine(<u32> load<u64>(control(), CTL_PASSES)) ? working + 1 : working;
 }
 
 /** Lets queues go cold that have had no work since `since`; answers how many of them have some now. */

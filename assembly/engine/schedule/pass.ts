@@ -83,7 +83,10 @@ export function run(now: f64, passes: u32): u32 {
       // All pools that have work owe: the next pass, at once, credits at least one of them enough.
       if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) {
         // What is published next is told from what was published before it by this clock.
-        if ((i + 1) % IDLE_CLOCK_PERIOD == 0) store<f64>(c, nowNs(), CTL_NOW_NS);
+        if ((i + 1) % IDLE_CLOCK_PERIOD != 0) continue;
+        store<f64>(c, nowNs(), CTL_NOW_NS);
+        // What holds queues back takes longer than a few looks: whoever it is may want this CPU.
+        if (load<u32>(c, CTL_RATE_BLOCKED) != 0) break;
         continue;
       }
       i--;

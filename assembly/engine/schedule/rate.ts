@@ -30,7 +30,7 @@ export function takeTokens(p: usize, bytes: u32): void {
 }
 
 /** What is sent now is no guest's, and is not limited. */
-let isOwn: bool = false;
+export let isOwn: bool = false;
 
 /** Says whether what is sent from now on is the engine's own. */
 export function sendsOwn(own: bool): void {

@@ -9,6 +9,7 @@ import {
   BATCH_FRAMES,
   CTL_NOW_NS,
   Q_BATCH_MOST,
+  Q_HELD_PASS,
   Q_POOL,
   Q_STATE,
   Q_CARRY_TO,
@@ -23,6 +24,7 @@ import { carry } from "../emulate.ts";
 import { checkPending, complete, gather, pending, publishDirty } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { forward } from "../switch/forward.ts";
+import { beginTurn, endTurn, staysHeld } from "../switch/line.ts";
 import { lookAgain } from "./again.ts";
 import { UNITS_VISIT } from "./cost.ts";
 import { beginLatency, endLatency } from "./latency.ts";
@@ -52,11 +54,18 @@ export function visit(q: usize, pass: u32): u32 {
     lookAgain();
     return 0;
   }
+  const waited = load<u32>(q, Q_HELD_PASS) != 0;
+  if (waited && staysHeld(q, pass)) {
+    lookAgain();
+    return 0;
+  }
   const share = shareOf(p, q, pass);
   if (share == 0) return 0;
+  if (waited) beginTurn(q);
   store<u32>(batch(), UNITS_VISIT, B_UNITS);
   store<u32>(batch(), 0, B_RECEIVE_SPENT);
   const taken = load<u32>(q, Q_CARRY_TO) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
+  endTurn();
   publishDirty();
   endLatency(p, q, taken);
   visitUnits = load<u32>(batch(), B_UNITS);
@@ -78,12 +87,16 @@ function send(q: usize, p: usize, byteLimit: u32, share: u32): u32 {
     if (n == 0) break;
     const gathered = load<u32>(batch(), B_BYTES);
     const done = forward(q, n, share);
-    complete(q, done);
-    markDirty(q, done);
+    if (done != 0) {
+      complete(q, done);
+      markDirty(q, done);
+    }
     publishDirty();
-    noteBatch(q, done, done < n);
+    noteBatch(q, max(1, done), done < n);
     taken += done;
     bytes += done == n ? gathered : bytesOf(done);
+    // It waits for the uplink.
+    if (done == 0 || load<u32>(q, Q_HELD_PASS) != 0) break;
     // The ring has been emptied, as far as anybody knew.
     if (n < most && gathered < bytesMost) break;
   }

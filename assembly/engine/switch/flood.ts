@@ -1,5 +1,7 @@
 /** Frames for many: multicast and broadcast to the pools that want them, unknown unicast to those that take it. */
 import {
+  C_RX_NO_BUFFER,
+  C_RX_STALLED,
   C_TX_BAD_OFFLOAD,
   C_TX_NO_DESTINATION,
   CTL_PROMISC_COUNT,
@@ -32,6 +34,7 @@ import { dst, vlan } from "./admit.ts";
 import { deliver, headAndTag, prunedPool, uplinkTakes } from "./decide.ts";
 import { isMember } from "./filter.ts";
 import { append, nextDelivery } from "./group.ts";
+import { admitsCopy } from "./line.ts";
 import { segmentsOf, spendFinish } from "../batch/offload.ts";
 import { hashOf, steer } from "./steer.ts";
 
@@ -46,14 +49,20 @@ export function flood(from: u32, record: usize): void {
     sendTo(from, pool, record);
   }
   if (from != POOL_PF && load<u32>(poolAt(POOL_PF), P_RX_COUNT) != 0) sendTo(from, POOL_PF, record);
-  if (from != POOL_UPLINK && uplinkTakes()) sendTo(from, POOL_UPLINK, record);
+  if (from == POOL_UPLINK || !uplinkTakes()) return;
+  if (admitsCopy(from, record)) sendTo(from, POOL_UPLINK, record);
+  else dropAtUplink(from, record, C_RX_NO_BUFFER);
 }
 
-/** Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. Counted if nobody was asked to take it. */
-export function floodUnknown(from: u32, record: usize): void {
+/**
+ * Unknown unicast: the uplink and promiscuous VFs of the VLAN, nobody else. Counted if nobody was asked to take it.
+ * `isStalled`: the uplink's line takes nothing.
+ */
+export function floodUnknown(from: u32, record: usize, isStalled: bool): void {
   if (isTooMany(from, record)) return;
   let sent = from != POOL_UPLINK && uplinkTakes();
-  if (sent) sendTo(from, POOL_UPLINK, record);
+  if (sent && isStalled) dropAtUplink(from, record, C_RX_STALLED);
+  else if (sent) sendTo(from, POOL_UPLINK, record);
   if (load<u32>(control(), CTL_PROMISC_COUNT) != 0) {
     const pruned = prunedPool(from);
     const vfs = load<u32>(control(), CTL_VF_COUNT);
@@ -96,8 +105,19 @@ function wantsGroup(pool: u32): bool {
 
 /** Counts a frame for pool `to` that `entry` drops. */
 export function countDrop(to: u32, record: usize, entry: usize): void {
+  countDropAs(to, record, entry, <u32> load<u8>(entry, D_COUNTER) << 3);
+}
+
+/** Counts a frame for the uplink, which its line does not take, as `counter`. The frame was admitted last. */
+function dropAtUplink(from: u32, record: usize, counter: u32): void {
+  const entry = context + ONE_DECISION;
+  deliver(entry, from, POOL_UPLINK);
+  countDropAs(POOL_UPLINK, record, entry, counter);
+}
+
+/** Counts a frame for pool `to`, with its head as `entry` has it, as `counter`. */
+export function countDropAs(to: u32, record: usize, entry: usize, counter: u32): void {
   const p = poolAt(to);
-  const counter = <u32> load<u8>(entry, D_COUNTER) << 3;
   count(p, counter, 1);
   if (load<u32>(p, P_WATCH) != 0) captureDropped(to, record, headAndTag(entry), counter);
 }

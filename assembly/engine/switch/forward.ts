@@ -4,6 +4,7 @@
  */
 import {
   B_UNITS,
+  C_RX_STALLED,
   C_TX_BROADCAST,
   C_TX_BYTES,
   C_TX_FRAMES,
@@ -17,10 +18,12 @@ import {
   DECIDED_DELIVER,
   DECIDED_DROP,
   DECIDED_FLOOD,
+  DECIDED_UNKNOWN,
   N_COUNT,
   ONE_DECISION,
   P_RX_COUNT,
   P_WATCH,
+  POOL_UPLINK,
   Q_POOL,
   R_DELIVERY,
   R_DROP,
@@ -37,18 +40,19 @@ import { noHead, recordAt, SAME } from "../batch/record.ts";
 import { batch, context, poolAt } from "../context.ts";
 import { captureSent } from "../capture/watch.ts";
 import { count } from "../deliver/results.ts";
-import { decide, headAndTag } from "./decide.ts";
+import { decide, headAndTag, uplinkTakes } from "./decide.ts";
 import { isSame, keyOf } from "./decisions.ts";
-import { countDrop, flood, floodUnknown, refuse } from "./flood.ts";
+import { countDrop, countDropAs, flood, floodUnknown, refuse } from "./flood.ts";
 import { append, beginGroups, flush } from "./group.ts";
 import { spendFinish } from "../batch/offload.ts";
 import { guard, isGuarded } from "./guard.ts";
+import { alikeMost, beginLine, enter, ENTERS, NO_LINE, STALLED, took, WAITS } from "./line.ts";
 import { mirrorSent } from "./mirror.ts";
 import { hashOf, noteFlow, steer } from "./steer.ts";
 
 /**
  * Takes the batch's first `n` records, gathered from TX queue `q`, through the switch, as many as `unitLimit` allows:
- * frames for many may cost more than it. Answers how many: at least one.
+ * frames for many may cost more than it. Answers how many: at least one, unless that one waits for the uplink.
  */
 export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   const pool = load<u32>(q, Q_POOL);
@@ -66,14 +70,10 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
   let record = recordAt(0);
   let i: u32 = 0;
   const end = load<u32>(batch(), B_UNITS) + unitLimit;
+  const line = beginLine(q, pool);
   beginGroups(pool);
   for (; i < n; i++, record += RECORD_STRIDE) {
-    let fault = load<u32>(record, R_DROP);
-    if (fault == 0 && guarded) fault = guard(pool, record);
-    if (fault != 0) {
-      refuse(pool, record, fault);
-      continue;
-    }
+    if (isRefused(pool, record, guarded)) continue;
     const next = keyOf(record);
     if (entry == once || !isSame(next, key)) {
       const before = entry;
@@ -83,16 +83,22 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
       key2 = key;
       key = next;
     }
+    const rx: usize = load<u32>(entry, D_QUEUE);
+    const fate = rx == line || rx == 0 ? atLine(line, record, entry) : ENTERS;
+    if (fate == WAITS) break;
     if ((load<u8>(entry, D_FLAGS) & D_F_SENT) != 0) {
       sent++;
       bytes += load<u32>(record, R_LENGTH);
       if (manyQueues) noteFlow(pool, hashOf(record), q);
       if (load<u8>(record) & 1) countGroupAddress(p, load<u64>(record) & MAC_MASK);
     }
-    const rx: usize = load<u32>(entry, D_QUEUE);
+    if (rx == line && fate == STALLED) {
+      countDropAs(POOL_UPLINK, record, entry, C_RX_STALLED);
+      continue;
+    }
     if (rx != 0) append(rx, record + R_DELIVERY, record, headOfDelivery(record, entry));
     if (rx == 0 || (load<u16>(record, R_FLAGS) & (RECORD_F_PLAIN | RECORD_F_WHOLE)) == 0) {
-      if (rx == 0) unusual(pool, record, entry);
+      if (rx == 0) unusual(pool, record, entry, fate);
       else spendFinish(rx, record);
       if (load<u32>(batch(), B_UNITS) < end) continue;
       i++;
@@ -100,16 +106,13 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     }
     // What was decided for this frame alone says nothing about the next.
     if (entry == once || manyQueues || guarded) continue;
-    const first = record;
-    const alike = load<u64>(record, R_SEGMENTS) | SAME;
-    while (i + 1 < n && load<u64>(record, RECORD_STRIDE + R_SEGMENTS) == alike) {
-      record += RECORD_STRIDE;
-      bytes += load<u32>(record, R_LENGTH);
-      i++;
-    }
-    const more = <u32> (record - first) / RECORD_STRIDE;
-    store<u16>(first, <u16> (more + 1), R_DELIVERY + N_COUNT);
+    const more = alikeBehind(record, rx == line ? min(n - i - 1, alikeMost(line, record)) : n - i - 1);
+    store<u16>(record, <u16> (more + 1), R_DELIVERY + N_COUNT);
+    if (rx == line && more != 0) took(more, alikeBytes);
+    record += more * RECORD_STRIDE;
+    i += more;
     sent += more;
+    bytes += alikeBytes;
   }
   // Before they are delivered: what was sent stands before what was received of it.
   if (load<u64>(p, P_WATCH) != 0) seeSent(pool, i);
@@ -119,6 +122,40 @@ export function forward(q: usize, n: u32, unitLimit: u32): u32 {
     count(p, C_TX_BYTES, bytes);
   }
   return i;
+}
+
+/** Whether a frame is dropped whatever its addresses, and counted. */
+@inline
+function isRefused(pool: u32, record: usize, guarded: bool): bool {
+  let fault = load<u32>(record, R_DROP);
+  if (fault == 0 && guarded) fault = guard(pool, record);
+  if (fault == 0) return false;
+  refuse(pool, record, fault);
+  return true;
+}
+
+/** Bytes of the frames that `alikeBehind` has found. */
+let alikeBytes: u32 = 0;
+
+/** How many records behind `record` are treated as it is, of the next `most`. */
+@inline
+function alikeBehind(record: usize, most: u32): u32 {
+  const alike = load<u64>(record, R_SEGMENTS) | SAME;
+  let n: u32 = 0;
+  let bytes: u32 = 0;
+  for (let at = record + RECORD_STRIDE; n < most && load<u64>(at, R_SEGMENTS) == alike; at += RECORD_STRIDE) {
+    bytes += load<u32>(at, R_LENGTH);
+    n++;
+  }
+  alikeBytes = bytes;
+  return n;
+}
+
+/** What becomes of a frame at the uplink's line, as `enter` answers; ENTERS if it is not for that, or for many. */
+function atLine(line: usize, record: usize, entry: usize): u32 {
+  if (line == NO_LINE) return ENTERS;
+  if (load<u32>(entry, D_QUEUE) != 0) return enter(line, record);
+  return <u32> load<u8>(entry, D_KIND) == DECIDED_UNKNOWN && uplinkTakes() ? enter(line, record) : ENTERS;
 }
 
 /** The batch's first `n` records, seen by who captures the pool, and by its mirror. */
@@ -133,8 +170,8 @@ function headOfDelivery(record: usize, entry: usize): u64 {
   return headAndTag(entry) | kindOf(record);
 }
 
-/** A frame that is dropped, flooded, or steered. */
-function unusual(from: u32, record: usize, entry: usize): void {
+/** A frame that is dropped, flooded, or steered. `fate`: what becomes of it at the uplink's line. */
+function unusual(from: u32, record: usize, entry: usize, fate: u32): void {
   const kind: u32 = load<u8>(entry, D_KIND);
   if (kind == DECIDED_DROP) {
     const pool: u32 = load<u16>(entry, D_POOL);
@@ -148,7 +185,7 @@ function unusual(from: u32, record: usize, entry: usize): void {
   } else if (kind == DECIDED_FLOOD) {
     flood(from, record);
   } else {
-    floodUnknown(from, record);
+    floodUnknown(from, record, fate == STALLED);
   }
 }
 

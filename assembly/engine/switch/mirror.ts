@@ -6,6 +6,7 @@
  */
 import {
   C_RX_LINK_DOWN,
+  C_RX_NO_BUFFER,
   C_RX_NO_QUEUE,
   DELIVERY_STRIDE,
   HEAD_AS_IS,
@@ -24,6 +25,7 @@ import {
   P_RX_QUEUES,
   POOL_F_ENABLED,
   POOL_F_LINK_UP,
+  POOL_UPLINK,
   R_DROP,
   R_LENGTH,
   R_SEGMENTS,
@@ -35,17 +37,22 @@ import { context, poolAt } from "../context.ts";
 import { kindOf } from "../deliver/head.ts";
 import { count } from "../deliver/results.ts";
 import { spend, UNITS_BYTES_SHIFT, UNITS_DESCRIPTOR, UNITS_FRAME } from "../schedule/cost.ts";
+import { admitsCopy } from "./line.ts";
 import { putInto } from "./put.ts";
 
+/** N_COUNT beside N_HEAD, and 1 there. */
+const COUNT_MASK: u64 = 0xffff_0000;
 const ONE_RECORD: u64 = 1 << 16;
 
-// The copies in hand: where they go, and how many deliveries there are.
+// The copies in hand: who sent the frames, where they go, and how many deliveries there are.
+let sender: u32 = 0;
 let to: u32 = 0;
 let queue: usize = 0;
 let filled: u32 = 0;
 
 /** Begins copies for a mirror. False if they would go back to `from`. */
 function begin(mirror: u32, from: u32): bool {
+  sender = from;
   to = mirror & MIRROR_POOL;
   queue = 0;
   filled = 0;
@@ -63,6 +70,19 @@ function add(record: usize, head: u64, n: u32): void {
     count(poolAt(to), isUp ? C_RX_NO_QUEUE : C_RX_LINK_DOWN, n);
     return;
   }
+  if (to != POOL_UPLINK) {
+    place(record, head, n);
+    return;
+  }
+  const one = head & ~COUNT_MASK | ONE_RECORD;
+  for (let i: u32 = 0, at = record; i < n; i++, at += RECORD_STRIDE) {
+    if (admitsCopy(sender, at)) place(at, one, 1);
+    else count(poolAt(to), C_RX_NO_BUFFER, 1);
+  }
+}
+
+/** Adds copies that are to be delivered. */
+function place(record: usize, head: u64, n: u32): void {
   for (let i: u32 = 0, at = record; i < n; i++, at += RECORD_STRIDE) {
     const further = <u32> load<u16>(at, R_SEGMENTS) - 1;
     spend(UNITS_FRAME + (load<u32>(at, R_LENGTH) >> UNITS_BYTES_SHIFT) + further * UNITS_DESCRIPTOR);

@@ -9,7 +9,7 @@ import type { PoolName, Reply, Request } from "../../../shared/device/mod.ts";
 import type { LogPlace } from "../../../shared/engine/mod.ts";
 
 /** Both ends speak the same, or there is no standby: bumped whenever a message or the engine's memory map changes. */
-export const STANDBY_VERSION = 2;
+export const STANDBY_VERSION = 3;
 
 /** What the one that stands by says first, and once it knows everything. */
 export type FromStandby = { standsBy: number; pid: number } | { ready: true };

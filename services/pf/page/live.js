@@ -180,5 +180,5 @@ export class Live {
 
 /** Whether a counter counts frames that were dropped. */
 export function isDrop(name) {
-  return /^[rt]x_/.test(name) && !/_(frames|bytes|multicast|broadcast|interrupts|interrupts_saved)$/.test(name);
+  return /^[rt]x_/.test(name) && !/_(frames|bytes|multicast|broadcast|interrupts|interrupts_saved|held)$/.test(name);
 }

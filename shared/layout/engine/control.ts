@@ -63,6 +63,9 @@ export const CTL_DEFERRED_UNTIL_NS = 584;
 export const CTL_BUFFERED_COUNT = 592;
 /** u32: the number of the process that takes over if this engine's dies; 0: none does. */
 export const CTL_HEIR = 596;
+/** u32: HELD_LIST: entries ever taken out, and ever put in. */
+export const CTL_HELD_FROM = 600;
+export const CTL_HELD_TO = 604;
 
 export const PAUSE_END = -1;
 

@@ -26,6 +26,7 @@
  *      0x00d1_0000  offload contexts   20 B   each: what an advanced queue's driver has set for its offloads
  *      0x00d4_0000  captures            13 KiB   who wants which frames copied, and where to (capture.ts)
  *      0x00d4_3000  mirrors              1 KiB   deliveries of copies (batch.ts)
+ *      0x00d4_8000  held list        32 KiB   u32 queue pointers, whose frames wait for the uplink's line: a ring
  *      0x0100_0000  decision caches     16 KiB   each: 64 sets of 4 recent (addresses, tag) -> verdict
  *      0x0160_0000  windows                      guests' memory is mapped from here up
  */
@@ -50,6 +51,7 @@ export const DRIVER_PAIRS = 0xcb0000;
 export const ADDRESS_TABLES = 0xce0000;
 /** For each queue of QUEUES, in the same order: both contexts of an advanced transmit queue (queue/advanced_context.ts). */
 export const OFFLOAD_CONTEXTS = 0xd10000;
+export const HELD_LIST = 0xd48000;
 export const DECISIONS = 0x1000000;
 export const WINDOWS = 0x1600000;
 
@@ -62,6 +64,7 @@ export const POOL_UPLINK = 257;
 export const POOL_COUNT = 258;
 
 export const POOL_STRIDE = 1024;
+export const HELD_COUNT = 8192;
 export const FLOW_TABLE_STRIDE = 256;
 export const DECISION_STRIDE = 64;
 export const DECISION_WAYS = 4;

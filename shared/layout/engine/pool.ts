@@ -117,22 +117,24 @@ export const C_RX_INTERRUPTS = 224;
 export const C_TX_INTERRUPTS = 232;
 export const C_RX_INTERRUPTS_SAVED = 240;
 export const C_TX_INTERRUPTS_SAVED = 248;
-export const COUNTER_COUNT = 32;
+export const C_RX_STALLED = 256;
+export const C_TX_HELD = 264;
+export const COUNTER_COUNT = 34;
 
 // Behind the counters: why what a packet buffer holds is not handed on (buffers.ts) -----------------------------
 
 /** u32: the receive queue that has no room (0: none), how far its driver had offered then, CTL_GENERATION of that time. */
-export const P_BLOCKED_QUEUE = 512;
-export const P_BLOCKED_MARK = 516;
-export const P_BLOCKED_GENERATION = 520;
+export const P_BLOCKED_QUEUE = 528;
+export const P_BLOCKED_MARK = 532;
+export const P_BLOCKED_GENERATION = 536;
 
 // The dirty log of the pool's guest (queue/dirty_log.ts) ----------------------------------------------------------
 
 /** u32: the bitmap (arena offset), and its bytes; queues with QUEUE_F_LOG have one. */
-export const P_LOG = 528;
-export const P_LOG_BYTES = 532;
+export const P_LOG = 544;
+export const P_LOG_BYTES = 548;
 /** u64 × 32, by queue: the address at which its used ring, or its device event area, is logged; NOT_LOGGED: it is not. */
-export const P_LOG_USED = 536;
+export const P_LOG_USED = 552;
 /** No place of a ring, since rings are aligned. */
 export const NOT_LOGGED = 1;
 /** A bit stands for 4 KiB. */
@@ -141,11 +143,11 @@ export const LOG_PAGE_SHIFT = 12;
 // Who looks at the pool's frames: one word of 64 bits says whether anybody does --------------------------------------
 
 /** u32: a bit for each capture of all of them, and, higher, of the dropped ones alone. */
-export const P_WATCH = 792;
+export const P_WATCH = 808;
 export const WATCH_ALL = 0xff;
 export const WATCH_DROPPED_SHIFT = 8;
 /** u32, behind P_WATCH: MIRROR_IN, MIRROR_OUT and the pool that gets copies; 0: there is no mirror. */
-export const P_MIRROR = 796;
+export const P_MIRROR = 812;
 export const MIRROR_POOL = 0xffff;
 export const MIRROR_IN = 0x10000;
 export const MIRROR_OUT = 0x20000;
@@ -153,13 +155,23 @@ export const MIRROR_OUT = 0x20000;
 // How long the pool's frames wait in their rings (schedule/latency.ts) -----------------------------------------------
 
 /** u64 each: samples up to 2^i µs, and in the last one the rest; f64, ns: their sum. */
-export const P_LATENCY = 800;
+export const P_LATENCY = 816;
 export const LATENCY_BUCKETS = 17;
-export const P_LATENCY_SUM = 936;
+export const P_LATENCY_SUM = 952;
 /** u32: the queue of which a sample is taken (0: none), where it stood, descriptors that are waited for; visits until one. */
-export const P_SAMPLE_QUEUE = 944;
-export const P_SAMPLE_FROM = 948;
-export const P_SAMPLE_LEFT = 952;
-export const P_SAMPLE_AFTER = 956;
+export const P_SAMPLE_QUEUE = 960;
+export const P_SAMPLE_FROM = 964;
+export const P_SAMPLE_LEFT = 968;
+export const P_SAMPLE_AFTER = 972;
 /** f64, ns: when it began. */
-export const P_SAMPLE_NS = 960;
+export const P_SAMPLE_NS = 976;
+
+// Senders that wait for the uplink's line (switch/line.ts) ------------------------------------------------------------
+
+/** u32: transmit queues of the pool in HELD_LIST. */
+export const P_HELD = 984;
+/** Of the uplink: u32, how far its driver had offered when somebody found no room, and f64, ns: when that was; 0: there is room. */
+export const P_FULL_MARK = 988;
+export const P_FULL_SINCE_NS = 992;
+/** Of the uplink, u32: what copies of frames for many may take of its line while others wait for it. */
+export const P_COPY_CREDIT = 1000;

@@ -40,6 +40,11 @@ export const Q_FIRST_USED = 104;
 export const Q_FIRST_SLOT = 112;
 /** u32: the group of the running batch that is for this queue (arena offset), 0 for none. */
 export const Q_GROUP = 116;
+/**
+ * u32, of a queue that sends, which has no group, in the same place: the last pass in which it waited for the uplink's line;
+ * 0: it is not in HELD_LIST.
+ */
+export const Q_HELD_PASS = 116;
 /** u64: frames put in, or given back, since the queue started. */
 export const Q_FRAMES = 120;
 export const Q_CALL_PENDING = 128;
@@ -147,6 +152,8 @@ export const FLAVOUR_DRIVER_RX = 3;
 export const FLAVOUR_PACKED = 4;
 /** A driver pair's descriptors each have a buffer of this size. */
 export const DRIVER_BUFFER_BYTES = 2048;
+/** A buffer of a hold, or of a packet buffer. */
+export const HOLD_BUFFER_BYTES = 512;
 
 export const QUEUE_STOPPED = 0;
 export const QUEUE_RUNNING = 1;
