@@ -124,8 +124,8 @@ export function settle(): u32 {
   }
   forget(n);
   if (asked > 0) noteReads(asked, got);
-  if (wrote > 0) publishReceive();
   let status: u32 = wrote + got > 0 || received() > 0 ? N.STATUS_WORK : 0;
+  if (publishReceive()) status |= N.STATUS_ROOM;
   if (publishTransmit()) status |= N.STATUS_KICK;
   if (get(N.NS_FAULT) != N.FAULT_NONE) status |= N.STATUS_FAULT;
   return status;

@@ -90,10 +90,24 @@ export function giveBackReceived(id: u32): void {
   set(N.NS_RX_AVAIL, idx + 1);
 }
 
-/** Lets the NIC see the receive buffers that it was given. It looks for them itself, so it needs no kick. */
-@inline
-export function publishReceive(): void {
-  atomic.store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_IDX, <u16> get(N.NS_RX_AVAIL));
+/**
+ * Lets the NIC see the receive buffers that it was given; true if it wants a kick, since senders wait for them and it
+ * sleeps. Otherwise it looks for them itself.
+ */
+export function publishReceive(): bool {
+  const idx = get(N.NS_RX_AVAIL);
+  const before = get(N.NS_RX_KICKED);
+  if (idx == before) return false;
+  atomic.store<u16>(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_IDX, <u16> idx);
+  set(N.NS_RX_KICKED, idx);
+  return passesEvent(N.ND_RX_USED, idx, before);
+}
+
+/** Whether the NIC wants a kick for what lies between these avail indices of the ring with this used ring (§2.7.7.2). */
+function passesEvent(used: usize, idx: u32, before: u32): bool {
+  const at = used + V.VIRTQ_USED_RING + queueSize() * V.VIRTQ_USED_ELEM_BYTES;
+  const event: u32 = atomic.load<u16>(at);
+  return ((idx - event - 1) & 0xffff) < ((idx - before) & 0xffff);
 }
 
 // Frames to the NIC --------------------------------------------------------------------------------------------------
@@ -127,16 +141,14 @@ export function offerTransmit(id: u32, at: usize, bytes: u32): void {
   set(N.NS_TX_AVAIL, idx + 1);
 }
 
-/** Lets the NIC see what it was handed; true if it wants a kick (§2.7.7.2). */
+/** Lets the NIC see what it was handed; true if it wants a kick. */
 export function publishTransmit(): bool {
   const idx = get(N.NS_TX_AVAIL);
   const before = get(N.NS_TX_KICKED);
   if (idx == before) return false;
   atomic.store<u16>(N.ND_TX_AVAIL + V.VIRTQ_AVAIL_IDX, <u16> idx);
   set(N.NS_TX_KICKED, idx);
-  const at: usize = N.ND_TX_USED + V.VIRTQ_USED_RING + queueSize() * V.VIRTQ_USED_ELEM_BYTES;
-  const event: u32 = atomic.load<u16>(at);
-  return ((idx - event - 1) & 0xffff) < ((idx - before) & 0xffff);
+  return passesEvent(N.ND_TX_USED, idx, before);
 }
 
 @inline

@@ -67,8 +67,8 @@ export function xdpRound(): u32 {
   const sent = send();
   const got = get(N.NS_REQUEST) == N.REQUEST_RUN ? take() : 0;
   refill();
-  if (back > 0) publishReceive();
   let status: u32 = sent + got + back > 0 || received() > 0 && freeSends() > 0 ? N.STATUS_WORK : 0;
+  if (publishReceive()) status |= N.STATUS_ROOM;
   if (publishTransmit()) status |= N.STATUS_KICK;
   if (unsent() > 0 && (index(SEND, FLAGS) & XDP_RING_NEED_WAKEUP) != 0) status |= N.STATUS_SEND;
   if (get(N.NS_FAULT) != N.FAULT_NONE) status |= N.STATUS_FAULT;
@@ -115,7 +115,6 @@ function send(): u32 {
     if (<i32> length < <i32> FRAME_BYTES_MIN) {
       count(N.NCO_OUT_RUNT, 1);
       giveBackReceived(id);
-      publishReceive();
       continue;
     }
     const entry = entries + ((from + n) & (N.ND_XDP_SEND_SIZE - 1)) * DESC_BYTES;
@@ -168,8 +167,11 @@ function refill(): void {
   if (n > 0) atomic.store<u32>(place(FILL, PRODUCER), from + n);
 }
 
-/** The kernel does not take frames, and reads the ring only when it is called: what is in it is dropped. */
-export function abandonXdp(): void {
+/**
+ * The kernel does not take frames, and reads the ring only when it is called: what is in it is dropped. True if the NIC
+ * is to be told of the room.
+ */
+export function abandonXdp(): bool {
   const end = index(SEND, PRODUCER);
   const from = index(SEND, CONSUMER);
   const entries = place(SEND, ENTRIES);
@@ -182,7 +184,7 @@ export function abandonXdp(): void {
   set(N.NS_IN_FLIGHT, get(N.NS_IN_FLIGHT) - (end - from));
   count(N.NCO_OUT_FRAMES, -<u64> (end - from));
   count(N.NCO_OUT_DOWN, end - from);
-  publishReceive();
+  return publishReceive();
 }
 
 /** Asks for interrupts; 1 if there is something to do already. */

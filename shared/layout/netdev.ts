@@ -98,6 +98,8 @@ export const NS_TX_USED = 136;
 export const NS_TX_AVAIL = 140;
 /** The transmit avail index when the NIC was last asked whether it wants a kick. */
 export const NS_TX_KICKED = 144;
+/** The receive avail index when the NIC was last asked the same. */
+export const NS_RX_KICKED = 188;
 /** Transmit descriptors that nobody has: a ring of their numbers, those ever put in, those ever taken out. */
 export const NS_FREE_IN = 148;
 export const NS_FREE_OUT = 152;
@@ -188,6 +190,8 @@ export const STATUS_KICK = 2;
 export const STATUS_FAULT = 4;
 /** AF_XDP: the kernel is to be told of frames to send. */
 export const STATUS_SEND = 8;
+/** The NIC wants to be told of receive buffers: there is room again. */
+export const STATUS_ROOM = 16;
 
 export const FAULT_NONE = 0;
 /** The NIC has used a descriptor that it did not have, or written more than there was room for. */

@@ -38,6 +38,7 @@ export class Port {
   readonly #options: PortOptions;
   readonly #room = new Room();
   readonly #kick = createEventFd();
+  readonly #roomKick = createEventFd();
   readonly #call = createEventFd();
   readonly #ended = Promise.withResolvers<string | undefined>();
   #device: DeviceClient | undefined;
@@ -98,7 +99,7 @@ export class Port {
     view.setUint32(N.ND_CONTROL + N.NC_RX_STRIDE, isXdp ? N.ND_CHUNK_BYTES : N.ND_BUFFER_STRIDE, true);
     const thread = new PortThread({
       ...{ memory, module, drive, plain: this.#options.plain === true },
-      ...{ kick: this.#kick, call: this.#call },
+      ...{ kick: this.#kick, room: this.#roomKick, call: this.#call },
     });
     this.#thread = thread;
     this.#io = await thread.ready;
@@ -128,12 +129,12 @@ export class Port {
 
   async #startQueue(device: DeviceClient, index: number, places: [number, number, number]): Promise<void> {
     const [desc, avail, used] = places;
-    const isTx = index === TX;
+    const kick = index === TX ? this.#kick : this.#roomKick;
     await device.request({
       ...{ op: "queueStart", index, flavour: "split", size: this.#queueSize, base: 0 },
       ...{ desc: BigInt(desc), avail: BigInt(avail), used: BigInt(used) },
-      ...{ features: this.#features, kick: isTx, call: true },
-    }, [...(isTx ? [this.#kick.number] : []), this.#call.number]);
+      ...{ features: this.#features, kick: true, call: true },
+    }, [kick.number, this.#call.number]);
   }
 
   /** Resolves with the reason when it has ended by itself, with none when it was closed. It is to be closed then. */
@@ -187,6 +188,6 @@ export class Port {
   }
 
   #giveBack(): void {
-    for (const resource of [this.#room, this.#kick, this.#call]) resource[Symbol.dispose]();
+    for (const resource of [this.#room, this.#kick, this.#roomKick, this.#call]) resource[Symbol.dispose]();
   }
 }

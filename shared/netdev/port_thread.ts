@@ -25,6 +25,7 @@ export interface ThreadParts {
   plain: boolean;
   /** The eventfds between the port and the NIC. */
   kick: Fd;
+  room: Fd;
   call: Fd;
 }
 
@@ -61,10 +62,10 @@ export class PortThread {
       ended.resolve(reason);
     });
     this.#ready.promise.catch(() => {});
-    const { memory: { memory }, module, drive, plain, kick } = parts;
+    const { memory: { memory }, module, drive, plain, kick, room } = parts;
     const start: PortStart = {
       ...{ memory, module, drive, plain },
-      ...{ epollFd: this.#epoll.number, wakeFd: this.#wake.number, kickFd: kick.number },
+      ...{ epollFd: this.#epoll.number, wakeFd: this.#wake.number, kickFd: kick.number, roomFd: room.number },
     };
     this.#worker.postMessage(start);
   }

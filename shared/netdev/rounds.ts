@@ -18,7 +18,7 @@ export interface PortExports {
   xdpRound(): number;
   unsent(): number;
   armXdp(): number;
-  abandonXdp(): void;
+  abandonXdp(): number;
 }
 
 /** How a port's frames are moved. */
@@ -113,8 +113,7 @@ export class XdpRounds implements Rounds {
     const code = sendXdp(this.#file);
     this.calls++;
     if (code === ENETDOWN || code === ENXIO) {
-      this.#module.abandonXdp();
-      return status;
+      return this.#module.abandonXdp() !== 0 ? status | N.STATUS_ROOM : status;
     }
     // It takes some at a time. If it takes none it has no room, and there will be some when others are sent.
     return this.#module.unsent() < before ? status | N.STATUS_WORK : status;

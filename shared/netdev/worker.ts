@@ -70,10 +70,8 @@ class PortLoop {
       const before = this.#rounds.calls;
       const status = this.#rounds.round();
       if (this.#rounds.calls !== before) this.#add(N.NCO_CALLS, this.#rounds.calls - before);
-      if (status & N.STATUS_KICK) {
-        signalEventFd(this.#start.kickFd);
-        this.#add(N.NCO_KICKS, 1);
-      }
+      if (status & N.STATUS_KICK) this.#kick(this.#start.kickFd);
+      if (status & N.STATUS_ROOM) this.#kick(this.#start.roomFd);
       if (status & N.STATUS_FAULT) {
         reason = this.#fault();
         this.#module.abandon();
@@ -87,6 +85,11 @@ class PortLoop {
     this.#rounds.close();
     Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, 0);
     report({ told: "ended", ...(reason === undefined ? {} : { reason }) });
+  }
+
+  #kick(fd: number): void {
+    signalEventFd(fd);
+    this.#add(N.NCO_KICKS, 1);
   }
 
   get #inFlight(): number {

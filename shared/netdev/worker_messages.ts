@@ -12,6 +12,8 @@ export interface PortStart {
   wakeFd: number;
   /** The eventfd by which the NIC is told of frames. */
   kickFd: number;
+  /** The eventfd by which it is told of room for what it has for the port. */
+  roomFd: number;
   drive: Drive;
   /** No io_uring, whether there is one or not. */
   plain: boolean;

@@ -1,6 +1,7 @@
 /** A port's Wasm module: what it does with a kernel that has no room, frames that cannot be, and a NIC that lies. */
 import { assert, assertEquals } from "@std/assert";
 import * as N from "../../shared/layout/netdev.ts";
+import * as V from "../../shared/layout/virtio.ts";
 import { TestPort } from "../support/netdev_module.ts";
 
 const EAGAIN = -11;
@@ -158,4 +159,27 @@ Deno.test("frames that are cut off or too short are counted and not passed on", 
   port.complete([first(port.submissions()), 10 + 13]);
   assertEquals(port.taken(), []);
   assertEquals(port.counters, { in_cut_off: 1, in_runt: 1 });
+});
+
+Deno.test("the NIC is told of room when it asked for that, once for each time", async () => {
+  const port = await TestPort.start();
+  const { view } = port;
+  const event = N.ND_RX_USED + V.VIRTQ_USED_RING + N.ND_QUEUE_SIZE * V.VIRTQ_USED_ELEM_BYTES;
+  /** Writes `count` frames; answers whether the NIC is told of their buffers. */
+  const write = (count: number) => {
+    for (let i = 0; i < count; i++) port.deliver(port.offered[i] as number, 12 + 60);
+    const writes = port.submissions().filter(({ isRead }) => !isRead);
+    const done = writes.map((one) => [one, one.bytes] as [typeof one, number]);
+    return (port.complete(...done) & N.STATUS_ROOM) !== 0;
+  };
+  const offers = () => view.getUint16(N.ND_RX_AVAIL + V.VIRTQ_AVAIL_IDX, true);
+  view.setUint16(event, (offers() - 1) & 0xffff, true);
+  assertEquals(write(10), false, "the index that it asked for has passed");
+  view.setUint16(event, offers() + 19, true);
+  assertEquals([write(10), write(9), write(5), write(10)], [false, false, true, false]);
+  // Buffers of frames that are dropped are room too.
+  view.setUint16(event, offers(), true);
+  port.deliver(port.offered[0] as number, 12 + 13);
+  assertEquals(port.submissions().filter(({ isRead }) => !isRead).length, 0);
+  assert(port.complete() & N.STATUS_ROOM);
 });
