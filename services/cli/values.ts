@@ -76,6 +76,7 @@ const KEYS = new Map<string, [string, Reader]>(Object.entries({
   multicast: ["multicast", groups],
   guest_multicast: ["guestMulticast", wishedGroups],
   mtu: ["mtu", number],
+  queue_pairs: ["queuePairs", number],
   "adaptive-rx": ["adaptiveRx", onOff],
   "rx-usecs": ["rxUsecs", number],
   "rx-frames": ["rxFrames", number],

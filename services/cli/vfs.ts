@@ -109,8 +109,20 @@ interface AttachOptions {
   queueSize: number;
 }
 
-/** Where a guest attaches: a VF, a vport such as `vport0`, or the uplink's port. */
-async function target(context: Context, n: string): Promise<AttachTarget> {
+/** Where a guest attaches: a VF, a vport such as `vport0`, or the uplink's port. Throws if it offers fewer queue pairs. */
+async function target(context: Context, n: string, queuePairs: number): Promise<AttachTarget> {
+  const found = await lookUp(context, n);
+  const { id, queuePairs: offered = queuePairs } = found;
+  if (queuePairs > offered) {
+    const more = `fabric ${
+      typeof id === "number" ? `vf set ${id}` : `vport set ${n.slice(5)}`
+    } queue_pairs ${queuePairs}`;
+    throw new UsageError(`${n} offers ${offered} queue pairs, not ${queuePairs}: ${more}`);
+  }
+  return found;
+}
+
+async function lookUp(context: Context, n: string): Promise<AttachTarget & { queuePairs?: number }> {
   const { nic, vports } = context.client.api.v1;
   if (n === "uplink") {
     const { pfMac, uplink } = await context.body<NicView>(nic.$get());
@@ -118,8 +130,8 @@ async function target(context: Context, n: string): Promise<AttachTarget> {
   }
   const [, vport] = /^vport(\d{1,4})$/.exec(n) ?? [];
   if (vport === undefined) return await context.getVf(oneId(n));
-  const { mac, socket } = await context.body<VportView>(vports[":id"].$get(byId(Number(vport))));
-  return { id: `vport${Number(vport)}`, mac, socket };
+  const { mac, socket, queuePairs } = await context.body<VportView>(vports[":id"].$get(byId(Number(vport))));
+  return { id: `vport${Number(vport)}`, mac, socket, queuePairs };
 }
 
 function attachCommands(parent: Command, context: Context): void {
@@ -131,7 +143,7 @@ function attachCommands(parent: Command, context: Context): void {
     "qemu 0 --kvm --memory 2G",
     "qemu uplink",
   ).action(async (n: string, { memory, kvm, queuePairs }: AttachOptions) => {
-    const args = qemuArguments(await target(context, n), { memory, kvm, queuePairs });
+    const args = qemuArguments(await target(context, n, queuePairs), { memory, kvm, queuePairs });
     context.show(args, () => args.join(" "));
   });
   examples(
@@ -139,7 +151,7 @@ function attachCommands(parent: Command, context: Context): void {
       .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1),
     "libvirt 0 --queue-pairs 4",
   ).action(async (n: string, { queuePairs }: AttachOptions) => {
-    const xml = libvirtInterface(await target(context, n), queuePairs);
+    const xml = libvirtInterface(await target(context, n, queuePairs), queuePairs);
     context.show({ xml }, () => xml);
   });
   examples(
@@ -148,7 +160,7 @@ function attachCommands(parent: Command, context: Context): void {
       .option("--queue-size <n>", "descriptors", wholeNumber(2, 32768), 256),
     "testpmd 0 --queue-size 1024",
   ).action(async (n: string, options: AttachOptions) => {
-    const args = testpmdArguments(await target(context, n), options);
+    const args = testpmdArguments(await target(context, n, options.queuePairs), options);
     context.show(args, () => args.join(" "));
   });
 }

@@ -209,6 +209,7 @@ function policyFacts(vf: PortPolicy & { mirror: string | null }): [string, strin
     ["guest_multicast", vf.guestMulticast === null ? "unset" : groups(vf.guestMulticast)],
     ["mirror", vf.mirror ?? "none"],
     ["mtu", vf.mtu],
+    ["queue_pairs", vf.queuePairs],
     ["adaptive-rx", vf.adaptiveRx ? "on" : "off"],
     ["rx-usecs", vf.rxUsecs],
     ["rx-frames", vf.rxFrames],

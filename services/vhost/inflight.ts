@@ -8,7 +8,8 @@ import * as I from "../../shared/layout/inflight.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import { createMemfd, type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { INFLIGHT_BYTES, ProtocolError } from "../../shared/vhost_user/mod.ts";
-import { QUEUE_PAIRS_MAX, VRING_SIZE_MAX } from "./negotiation.ts";
+import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
+import { VRING_SIZE_MAX } from "./negotiation.ts";
 
 /** Where the engines find it: beyond every guest-physical address of 52 bits. */
 const INFLIGHT_IOVA = 1n << 62n;

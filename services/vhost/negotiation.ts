@@ -18,15 +18,13 @@ import {
 } from "../../shared/vhost_user/mod.ts";
 import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
 
-/** Queue pairs of one device. */
-export const QUEUE_PAIRS_MAX = 16;
-
 /**
- * The answer to GET_QUEUE_NUM. QEMU and DPDK read it as queue pairs. crosvm, libkrun and generic devices, which pass the
- * configuration space on to the guest (so they have CONFIG), read it as virtqueues, the control queue among them.
+ * The answer to GET_QUEUE_NUM of a device with `pairs` queue pairs. QEMU and DPDK read it as queue pairs. crosvm, libkrun
+ * and generic devices, which pass the configuration space on to the guest (so they have CONFIG), read it as virtqueues,
+ * the control queue among them.
  */
-export function queueNumber(passesConfigOn: boolean): bigint {
-  return BigInt(passesConfigOn ? 2 * QUEUE_PAIRS_MAX + 1 : QUEUE_PAIRS_MAX);
+export function queueNumber(pairs: number, passesConfigOn: boolean): bigint {
+  return BigInt(passesConfigOn ? 2 * pairs + 1 : pairs);
 }
 
 /** Whether bit `n` is set. */
@@ -74,13 +72,13 @@ export const FEATURES = QUEUE_FEATURES | bits(
 );
 
 /**
- * The number of the control queue: it is behind the last pair that the device has (virtio 1.2 §5.1.2). QEMU and DPDK
- * keep it to themselves and do not pass its feature on: then there is none. Cloud Hypervisor keeps it too and does pass
- * the feature on: then the ring never comes.
+ * The number of the control queue of a device with `pairs` queue pairs: it is behind the last one (virtio 1.2 §5.1.2).
+ * QEMU and DPDK keep it to themselves and do not pass its feature on: then there is none. Cloud Hypervisor keeps it too
+ * and does pass the feature on: then the ring never comes.
  */
-export function controlIndexOf(features: bigint): number | undefined {
+export function controlIndexOf(features: bigint, pairs: number): number | undefined {
   if (!hasBit(features, V.VIRTIO_NET_F_CTRL_VQ)) return undefined;
-  return hasBit(features, V.VIRTIO_NET_F_MQ) ? 2 * QUEUE_PAIRS_MAX : 2;
+  return hasBit(features, V.VIRTIO_NET_F_MQ) ? 2 * pairs : 2;
 }
 
 /** Entries of a ring. */

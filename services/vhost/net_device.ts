@@ -17,7 +17,7 @@ import {
 } from "../../shared/layout/virtio.ts";
 import type { Command } from "./control/commands.ts";
 import { macText } from "./mac_text.ts";
-import { hasBit, QUEUE_PAIRS_MAX } from "./negotiation.ts";
+import { hasBit } from "./negotiation.ts";
 
 const MAC_BYTES = 6;
 const BROADCAST = "ff:ff:ff:ff:ff:ff";
@@ -40,6 +40,8 @@ export interface NetDeviceParts {
 export class NetDevice {
   readonly #parts: NetDeviceParts;
   #link: VfLink;
+  /** As the front-end was offered them. */
+  readonly #queuePairs: number;
   /** What was negotiated. */
   #features = 0n;
   /** The MTU that the driver has been told: it does not change under it (§5.1.4.1). */
@@ -56,6 +58,7 @@ export class NetDevice {
 
   constructor(link: VfLink, parts: NetDeviceParts) {
     this.#link = link;
+    this.#queuePairs = link.queuePairs;
     this.#parts = parts;
   }
 
@@ -93,7 +96,7 @@ export class NetDevice {
     space.set(mac.split(":").map((byte) => parseInt(byte, 16)), VIRTIO_NET_CONFIG_MAC);
     const status = (up ? VIRTIO_NET_S_LINK_UP : 0) | (this.#announce ? VIRTIO_NET_S_ANNOUNCE : 0);
     view.setUint16(VIRTIO_NET_CONFIG_STATUS, status, true);
-    view.setUint16(VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS, QUEUE_PAIRS_MAX, true);
+    view.setUint16(VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS, this.#queuePairs, true);
     view.setUint16(VIRTIO_NET_CONFIG_MTU, mtu, true);
     return space.slice(offset, offset + bytes);
   }
@@ -147,8 +150,8 @@ export class NetDevice {
         this.#announce = false;
         return undefined;
       case "queuePairs":
-        if (command.pairs < 1 || command.pairs > QUEUE_PAIRS_MAX) {
-          return `${command.pairs} queue pairs: a device has 1 to ${QUEUE_PAIRS_MAX}`;
+        if (command.pairs < 1 || command.pairs > this.#queuePairs) {
+          return `${command.pairs} queue pairs: the device has 1 to ${this.#queuePairs}`;
         }
         return await this.#parts.useQueuePairs(command.pairs, stopped);
       case "offloads":

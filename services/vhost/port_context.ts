@@ -1,6 +1,7 @@
 /** What a port gives its sessions and their ring backends. */
 import type { PoolName, VfLink } from "../../shared/device/mod.ts";
 import { COALESCE_ADAPTIVE, type LinkPatch, MTU_DEFAULT } from "../../shared/api/mod.ts";
+import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import type { Pace } from "../../shared/async/mod.ts";
 import type { Notifier, Reactor } from "../../shared/os/mod.ts";
 import type { PipeThreads } from "./wakeups.ts";
@@ -11,7 +12,7 @@ export type PortName = number | "uplink" | `vport${number}`;
 
 /** What the guest of a port sees that nobody has set. */
 export const NO_LINK: VfLink = {
-  ...{ mac: "00:00:00:00:00:00", up: false, mtu: MTU_DEFAULT },
+  ...{ mac: "00:00:00:00:00:00", up: false, mtu: MTU_DEFAULT, queuePairs: QUEUE_PAIRS_MAX },
   coalesce: COALESCE_ADAPTIVE,
 };
 

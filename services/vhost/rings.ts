@@ -24,6 +24,8 @@ export class Rings implements RingsPart {
   control: RingsPart["control"];
   #features: bigint | undefined;
   readonly #context: SessionContext;
+  /** Queue pairs of the device that the front-end was offered: they do not change under it. */
+  readonly queuePairs: number;
   readonly #lost: () => void;
   readonly #slot: BackendSlot;
   readonly #runner: RingRunner;
@@ -39,6 +41,7 @@ export class Rings implements RingsPart {
   /** `lost` is told when nobody can serve the rings any more. */
   constructor(context: SessionContext, path: RingPath, lost: () => void) {
     this.#context = context;
+    this.queuePairs = context.link().queuePairs;
     this.#lost = lost;
     this.#slot = new BackendSlot(context, path, {
       restoreRings: (ask) => this.#restore(ask),
@@ -88,7 +91,9 @@ export class Rings implements RingsPart {
     }
     const isFirst = this.#features === undefined;
     if (!this.all.some(({ running }) => running)) this.#pairsInUse.reset();
-    if (controlIndexOf(features) !== this.controlIndex) { for (const ring of this.all) await this.stop(ring); }
+    if (controlIndexOf(features, this.queuePairs) !== this.controlIndex) {
+      for (const ring of this.all) await this.stop(ring);
+    }
     this.#features = features;
     this.#runner.acceptAll();
     if (!hasBit(features, VHOST_USER_F_PROTOCOL_FEATURES)) {
@@ -108,7 +113,7 @@ export class Rings implements RingsPart {
 
   /** The number of the control queue, if there is one. */
   get controlIndex(): number | undefined {
-    return controlIndexOf(this.features);
+    return controlIndexOf(this.features, this.queuePairs);
   }
 
   /** The driver uses so many queue pairs from now on; answers why not, if their rings cannot be served. */

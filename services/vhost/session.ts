@@ -98,6 +98,7 @@ export class Session {
       features: `0x${this.#rings.features.toString(16)}`,
       protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
       status: this.#status,
+      queuePairs: this.#rings.queuePairs,
       memoryRegions: this.#rings.memory.table.size,
       ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
       ...this.#rings.shown,
@@ -180,7 +181,10 @@ export class Session {
       case "VHOST_USER_SET_PROTOCOL_FEATURES":
         return this.#setProtocolFeatures(payload.getBigUint64(0, true));
       case "VHOST_USER_GET_QUEUE_NUM":
-        return this.#connection.replyU64(name, N.queueNumber(this.#has(VHOST_USER_PROTOCOL_F_CONFIG)));
+        return this.#connection.replyU64(
+          name,
+          N.queueNumber(this.#rings.queuePairs, this.#has(VHOST_USER_PROTOCOL_F_CONFIG)),
+        );
       case "VHOST_USER_SET_OWNER":
         return;
       case "VHOST_USER_RESET_OWNER":

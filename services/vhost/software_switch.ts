@@ -53,8 +53,9 @@ export class SoftwareSwitch {
       vports: [],
     });
     this.#programme = programme;
-    for (const { id, mac, linkState, mtu, ...policy } of byId.values()) {
-      this.onLink(id, { mac, mtu, up: isLinkUp(linkState, programme.link), coalesce: coalesceOf(policy) });
+    for (const { id, mac, linkState, mtu, queuePairs, ...policy } of byId.values()) {
+      const up = isLinkUp(linkState, programme.link);
+      this.onLink(id, { mac, mtu, queuePairs, up, coalesce: coalesceOf(policy) });
     }
     await this.#emulation.useUplink(programme.drivesPf ? this.#uplink : undefined);
     await this.onChange([...byId.keys()]);

@@ -8,6 +8,7 @@ import {
   VHOST_VRING_F_LOG,
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
+import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import * as N from "./negotiation.ts";
 import type { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
@@ -25,8 +26,13 @@ export class VringMessages {
 
   #vring(index: number): Vring {
     // One more than the pairs have: the control queue.
-    const last = N.QUEUE_PAIRS_MAX * 2;
-    if (index > last) throw new ProtocolError(`vring ${index}: vrings are 0–${last}`);
+    const { queuePairs } = this.#rings;
+    const last = queuePairs * 2;
+    if (index > last) {
+      const offered = `vrings are 0–${last}, since ${queuePairs} queue pairs were offered`;
+      const remedy = queuePairs < QUEUE_PAIRS_MAX ? "; more by queue_pairs of the port's policy" : "";
+      throw new ProtocolError(`vring ${index}: ${offered}${remedy}`);
+    }
     return this.#rings.at(index);
   }
 

@@ -3,7 +3,7 @@
  * is refused. Both the PF (which stores it) and the NIC (which has it in force) use these schemas.
  */
 import { z } from "@hono/zod-openapi";
-import { FRAME_BYTES_MAX } from "../layout/nic.ts";
+import { FRAME_BYTES_MAX, QUEUE_PAIRS_MAX } from "../layout/nic.ts";
 import { ALLOWED_IPS_MAX, IpPrefix } from "./ip.ts";
 
 /** Highest rate that can be set, in Mbit/s. */
@@ -30,6 +30,8 @@ const MTU_MIN = 68;
 export const MTU_MAX = FRAME_BYTES_MAX - 18;
 /** Ethernet's. */
 export const MTU_DEFAULT = 1500;
+
+const QUEUE_PAIRS = `from 1 to ${QUEUE_PAIRS_MAX} queue pairs`;
 
 /** Multicast groups that the NIC can tell apart; whoever wants more gets all. */
 export const MULTICAST_GROUPS_MAX = 30;
@@ -126,6 +128,12 @@ export const vfPolicyShape = {
   mtu: z.int({ error: "must be a whole number of bytes" }).min(MTU_MIN, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
     .max(MTU_MAX, `MTUs are ${MTU_MIN}–${MTU_MAX}`)
     .openapi({ description: "What a guest is told its MTU is, if its front-end passes that on" }),
+  queuePairs: z.int({ error: "must be a whole number" }).min(1, QUEUE_PAIRS).max(QUEUE_PAIRS_MAX, QUEUE_PAIRS)
+    .openapi({
+      example: 4,
+      description: "Queue pairs that a front-end is offered, the most that its guest can use. In force when the next " +
+        "front-end connects: a guest that runs keeps what it was offered",
+    }),
   adaptiveRx: rxCoalesce.adaptive,
   rxUsecs: rxCoalesce.usecs,
   rxFrames: rxCoalesce.frames,
@@ -230,6 +238,7 @@ export function defaultPolicy(mac: string): VfPolicy {
     multicast: "all",
     guestMulticast: null,
     mtu: MTU_DEFAULT,
+    queuePairs: QUEUE_PAIRS_MAX,
     ...COALESCE_ADAPTIVE,
     macFixed: false,
     hardware: "any",

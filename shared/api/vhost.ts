@@ -9,6 +9,7 @@ export const SessionState = z.object({
   features: z.string(),
   protocolFeatures: z.string(),
   status: z.int(),
+  queuePairs: z.int().openapi({ description: "Queue pairs that the front-end was offered when it connected" }),
   memoryRegions: z.int(),
   frames: PathFrames.optional(),
   lastRefusal: z.string().optional().openapi({ description: "What was refused last, while the connection went on" }),

@@ -158,6 +158,8 @@ export interface VfLink {
   mac: string;
   up: boolean;
   mtu: number;
+  /** Queue pairs that front-ends are offered. */
+  queuePairs: number;
   coalesce: VfCoalesce;
 }
 

@@ -95,7 +95,7 @@ export class TestSession implements AsyncDisposable {
   /** Addresses that were announced. */
   readonly announced: string[] = [];
   readonly #reactor = new Reactor();
-  #link: VfLink = { mac: "02:00:00:00:00:07", up: true, mtu: 1500, coalesce: COALESCE_ADAPTIVE };
+  #link: VfLink = { mac: "02:00:00:00:00:07", up: true, mtu: 1500, queuePairs: 16, coalesce: COALESCE_ADAPTIVE };
   /** Why the session has ended. */
   readonly ended: Promise<string>;
   backend: FakeBackend | undefined;
@@ -104,7 +104,8 @@ export class TestSession implements AsyncDisposable {
   forgotten = 0;
   readonly #files: Fd[] = [];
 
-  constructor(path: DataPath = "passthrough", troubles: Record<string, Error> = {}) {
+  constructor(path: DataPath = "passthrough", troubles: Record<string, Error> = {}, link: Partial<VfLink> = {}) {
+    this.#link = { ...this.#link, ...link };
     for (const [op, trouble] of Object.entries(troubles)) this.fail(op, trouble);
     const context = {
       pace: new Pace({ perSecond: 1e9, burst: 1e9 }),
@@ -149,7 +150,7 @@ export class TestSession implements AsyncDisposable {
   }
 
   /** The PF changes the port. */
-  set link(link: Omit<VfLink, "coalesce">) {
+  set link(link: Omit<VfLink, "coalesce" | "queuePairs"> & Partial<VfLink>) {
     this.#link = { ...this.#link, ...link };
     this.session.link = this.#link;
   }

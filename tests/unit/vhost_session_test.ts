@@ -53,7 +53,12 @@ const BROKEN: [string, RequestName, Uint8Array<ArrayBuffer>, string][] = [
     "protocol features 0x8000000000000000 were not offered",
   ],
   ["a status of more than a byte", "VHOST_USER_SET_STATUS", u64(0x100n), "device status 0x100 has more than 8 bits"],
-  ["a vring that is none", "VHOST_USER_SET_VRING_NUM", vringState(33, 64), "vring 33: vrings are 0–32"],
+  [
+    "a vring that is none",
+    "VHOST_USER_SET_VRING_NUM",
+    vringState(33, 64),
+    "vring 33: vrings are 0–32, since 16 queue pairs were offered",
+  ],
   ["an enable that is neither", "VHOST_USER_SET_VRING_ENABLE", vringState(0, 2), "enable 2: it is 0 or 1"],
   ["a dirty log without a file", "VHOST_USER_SET_LOG_BASE", u64(0x1000n, 0n), "no descriptor came"],
   [

@@ -6,7 +6,7 @@ import { Component, html, useEffect, useState } from "./vendor/preact.js";
 const GROUPS = [
   ["Address", ["mac", "macFixed", "spoofCheck", "allowedMacs", "allowedIps"]],
   ["VLAN", ["vlan", "qos", "vlanProto", "trunk", "nativeVlan"]],
-  ["Trust and link", ["trust", "promisc", "linkState", "mtu", "hardware", "mirror"]],
+  ["Trust and link", ["trust", "promisc", "linkState", "mtu", "queuePairs", "hardware", "mirror"]],
   ["Rates", ["minTxRate", "maxTxRate", "maxBroadcastRate"]],
   ["Multicast", ["multicast", "guestMulticast"]],
   ["Interrupts", ["adaptiveRx", "rxUsecs", "rxFrames", "adaptiveTx", "txUsecs", "txFrames"]],
