@@ -36,14 +36,24 @@ function endWith(seconds: number | undefined, stop: () => void): Disposable {
   };
 }
 
-/** Writes what comes, as it comes. Whoever reads from a pipe may have seen enough before its end. */
-async function writeAll(from: ReadableStreamDefaultReader<Uint8Array>, to: Deno.FsFile | typeof Deno.stdout) {
+/**
+ * Writes what comes, as it comes. Whoever reads from a pipe may have seen enough before its end. Answers whether the
+ * frames have ended.
+ */
+async function writeAll(
+  from: ReadableStreamDefaultReader<Uint8Array>,
+  to: Deno.FsFile | typeof Deno.stdout,
+): Promise<boolean> {
   try {
-    for (let chunk = await from.read(); !chunk.done; chunk = await from.read()) {
+    for (;;) {
+      // The service has ended, or its connection has.
+      const chunk = await from.read().catch(() => ({ done: true as const, value: undefined }));
+      if (chunk.done) return true;
       for (let at = 0; at < chunk.value.length;) at += await to.write(chunk.value.subarray(at));
     }
   } catch (error) {
-    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
   } finally {
     await from.cancel().catch(() => {});
   }
@@ -62,9 +72,19 @@ async function capture(context: Context, port: string, options: CaptureOptions):
   const frames = stream.pipeThrough(tally.stream()).getReader();
   using to = write === undefined ? undefined : await Deno.create(write);
   context.progress.say(`capture of ${port}: Ctrl-C ends it`);
+  let isStopped = false;
   {
-    using _ = endWith(seconds, () => void frames.cancel().catch(() => {}));
-    await writeAll(frames, to ?? Deno.stdout);
+    using _ = endWith(seconds, () => {
+      isStopped = true;
+      frames.cancel().catch(() => {});
+    });
+    if (await writeAll(frames, to ?? Deno.stdout) && !isStopped) {
+      const kept = write === undefined ? "" : `; ${write} has the ${tally.frames} frames until then`;
+      throw new UsageError(
+        `the capture has ended: the NIC, vhost or the PF has ended, or another process has taken over${kept}. ` +
+          "Capture again",
+      );
+    }
   }
   if (write === undefined) return;
   const missing = tally.lost > 0 ? `; ${tally.lost} more were lost: a filter or a smaller --snap may help` : "";
