@@ -79,7 +79,7 @@ async function capture(context: Context, port: string, options: CaptureOptions):
       frames.cancel().catch(() => {});
     });
     if (await writeAll(frames, to ?? Deno.stdout) && !isStopped) {
-      const kept = write === undefined ? "" : `; ${write} has the ${tally.frames} frames until then`;
+      const kept = write === undefined ? "" : `; what came until then is in ${write}`;
       throw new UsageError(
         `the capture has ended: the NIC, vhost or the PF has ended, or another process has taken over${kept}. ` +
           "Capture again",

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { changeTokens, hashToken, socketPath } from "../../shared/api/mod.ts";
 import { blocksOf, framesOf, optionsOf } from "../support/capture_rig.ts";
+import { CaptureStream, wholeBlocks } from "../support/capture_stream.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { filterFrames } from "../support/filter_frames.ts";
 import { FrontEnd } from "../support/front_end.ts";
@@ -18,54 +19,6 @@ import { until, within } from "../support/wait.ts";
 /** A block of interface statistics, and what of it says how many frames were lost. */
 const STATISTICS = 5;
 const ISB_IFDROP = 5;
-const DEADLINE_MS = 60_000;
-/** Less than this is read when there is not much more. */
-const SMALL_BYTES = 16 * 1024;
-
-/** A capture that a test reads when it likes. */
-class Reader implements AsyncDisposable {
-  readonly #body: ReadableStreamDefaultReader<Uint8Array>;
-  readonly #parts: Uint8Array[] = [];
-
-  private constructor(body: ReadableStream<Uint8Array>) {
-    this.#body = body.getReader();
-  }
-
-  static async open(fabric: TestFabric, path: string): Promise<Reader> {
-    const { status, body } = await authorized(`${fabric.info.api}/api/v1/${path}`);
-    if (status !== 200 || !body) throw new Error(`GET ${path}: ${status}`);
-    return new Reader(body);
-  }
-
-  /** Everything that was read, as far as it is whole blocks. */
-  async whole(): Promise<Uint8Array> {
-    const all = new Uint8Array(await new Blob(this.#parts as BlobPart[]).arrayBuffer());
-    let end = 0;
-    const view = new DataView(all.buffer);
-    for (let at = 0; at + 8 <= all.length && at + view.getUint32(at + 4, true) <= all.length; at = end) {
-      end = at + view.getUint32(at + 4, true);
-    }
-    return all.subarray(0, end);
-  }
-
-  /** Reads on until `isAll` says so of what was read. */
-  async until(what: string, isAll: (file: Uint8Array) => boolean): Promise<Uint8Array> {
-    const end = performance.now() + DEADLINE_MS;
-    for (let isDue = true;;) {
-      const file = isDue ? await this.whole() : undefined;
-      if (file && isAll(file)) return file;
-      if (performance.now() > end) throw new Error(`waited ${DEADLINE_MS} ms in vain for ${what}`);
-      const { value, done } = await within(what, this.#body.read());
-      if (done) throw new Error(`the capture ended before there was ${what}`);
-      this.#parts.push(value);
-      isDue = value.length < SMALL_BYTES || this.#parts.length % 16 === 0;
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#body.cancel().catch(() => {});
-  }
-}
 
 /** Whether the last frame that is waited for is in a file. */
 const has = (mark: Uint8Array) => (file: Uint8Array) =>
@@ -123,7 +76,7 @@ judgedTest(["tshark"], "filters: a capture has what tshark finds in the one of e
     await using stack = new AsyncDisposableStack();
     const readers = await Promise.all(filters.map(async (filter) => {
       const search = new URLSearchParams(filter === "" ? {} : { filter: `(${filter}) or (${isMark})` });
-      return stack.use(await Reader.open(fabric, `capture?${search}`));
+      return stack.use(await CaptureStream.open(fabric, `capture?${search}`));
     }));
     sender.guest.send([...frames, mark]);
     sender.kick();
@@ -222,7 +175,7 @@ judgedTest(
     };
     const from = await sum();
     {
-      await using reader = await Reader.open(fabric, "vfs/0/capture");
+      await using reader = await CaptureStream.open(fabric, "vfs/0/capture");
       assertEquals((await free()).captures, 1);
       const stream = await Stream.start(a, b, { count: 1_000_000, rate: 8000, size: 1400 });
       // As much as the ring, and all sockets on the way, cannot hold.
@@ -292,15 +245,28 @@ judgedTest(
   },
 );
 
-/** A file as far as it is written. */
-function wholeBlocks(file: Uint8Array): Uint8Array {
-  const view = new DataView(file.buffer);
-  let end = 0;
-  while (end + 8 <= file.length && end + view.getUint32(end + 4, true) <= file.length) {
-    end += view.getUint32(end + 4, true);
-  }
-  return file.subarray(0, end);
-}
+judgedTest(["tshark"], "a capture ends with the process that it is of, also when another one takes over", async () => {
+  await using fabric = await TestFabric.start(2, ["--standby"]);
+  await using sender = await FrontEnd.connect(fabric.vf(0).socket).start();
+  const sent = frame({ src: fabric.vf(0).mac, dst: fabric.vf(1).mac });
+  const ready = async () => (await must(`${fabric.info.api}/api/v1/nic`)).standby.state === "ready";
+  await until("the standby to be ready", ready, 20_000);
+  const file = `${fabric.runDir}/upgraded.pcapng`;
+  await using process = await capture(fabric, "0", file);
+  sender.guest.send([sent]);
+  sender.kick();
+  await until("the frame in the file", async () => has(sent)(await Deno.readFile(file).then(wholeBlocks)));
+  await must(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {});
+  const { code } = await within("the capture to end", process.child.status, 20_000);
+  assertEquals(code, 1, process.all);
+  assertStringIncludes(process.errors, `what came until then is in ${file}`);
+  assertEquals(await judged(file, ["frame.len"]), ["64"]);
+  // The new process has captures of its own.
+  await using reader = await CaptureStream.open(fabric, "vfs/0/capture");
+  sender.guest.send([sent]);
+  sender.kick();
+  await reader.until("the frame", has(sent));
+});
 
 Deno.test("hostile: filters that are bombs, a hundred readers, a page of another site, a tenant that takes them all", async (t) => {
   await using fabric = await TestFabric.start(5, ["--guests", "2"]);

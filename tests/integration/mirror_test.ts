@@ -6,7 +6,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { socketPath } from "../../shared/api/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
-import { ask, must, setMode, Stream, TestGuest } from "../support/guests.ts";
+import { ask, MODES, must, setMode, Stream, TestGuest } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
 import { UmlGuest } from "../support/uml.ts";
@@ -260,11 +260,19 @@ Deno.test("a mirror comes, changes and goes under traffic, and its target dies: 
       await fabric.patch(1, { mirror: i % 2 === 0 ? "in:2" : null });
     }
     await until("copies", () => seen.length > 500);
+    // The source changes hands: each frame is copied once, whoever takes it.
+    await fabric.patch(1, { mirror: null });
     await fabric.patch(0, { mirror: "out:2" });
+    const before = seen.length;
+    for (const mode of Object.values(MODES)) await setMode(fabric, 0, mode);
+    await until("more copies", () => seen.length > before + 500);
+    const copies = seen.slice(before).filter((bytes) => bytes.length === 200).map(String);
+    assert(copies.length > 300, `${copies.length} copies`);
+    assertEquals(copies.length, new Set(copies).size);
     clearInterval(looking);
     await looks[Symbol.asyncDispose]();
-    const before = (await fabric.counters(2)).rx_no_queue ?? 0;
-    await until("copies that nobody takes", async () => ((await fabric.counters(2)).rx_no_queue ?? 0) > before);
+    const unseen = (await fabric.counters(2)).rx_no_queue ?? 0;
+    await until("copies that nobody takes", async () => ((await fabric.counters(2)).rx_no_queue ?? 0) > unseen);
     assert(await stream.end() > 500);
     assertEquals((await fabric.counters(1)).rx_no_buffer, 0);
   } finally {
