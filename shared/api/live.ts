@@ -9,7 +9,7 @@ import { libvirtInterface, qemuArguments, testpmdArguments } from "./attach.ts";
 import type { PfEvent } from "./events.ts";
 import { LatencySummary, LatencyView } from "./latency.ts";
 import { NicView, Vf, VportView } from "./pf_views.ts";
-import { errors, json, params } from "./route_parts.ts";
+import { errors, json, params, problemBody } from "./route_parts.ts";
 import { frameStream } from "./sse.ts";
 
 /** Frames that a listener who does not read may have waiting: it is cut off then, and begins anew when it comes back. */
@@ -90,6 +90,7 @@ const eventsShape = z.object({
     .optional().openapi({ type: "integer", description: "Tells events too, and first so many of the latest" }),
 });
 const stream = { content: { "text/event-stream": { schema: LiveState } }, description: "state, patch, happened" };
+const full = problemBody("There are as many listeners as there may be");
 const about = "Server-sent events, once a second: `state` is the whole document, each `patch` a JSON merge patch " +
   "(RFC 7396) of it, `happened` an event";
 
@@ -111,14 +112,14 @@ const routes = {
           .openapi({ type: "integer", description: "A VF whose queues and limits are shown too" }),
       }),
     },
-    responses: { 200: stream, 404: errors[404], 422: errors[422] },
+    responses: { 200: stream, 404: errors[404], 422: errors[422], 503: full },
   }),
   liveVf: createRoute({
     method: "get",
     path: "/api/v1/vfs/{id}/live",
     description: `One VF as it is, with its queues and limits. ${about}`,
     request: { params, query: eventsShape },
-    responses: { 200: stream, 404: errors[404], 422: errors[422] },
+    responses: { 200: stream, 404: errors[404], 422: errors[422], 503: full },
   }),
   attachVf: createRoute({
     method: "get",

@@ -4,17 +4,16 @@
  */
 import { createEventFd, type Fd } from "../../shared/os/mod.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
-import { type RequestName, REQUESTS } from "../../shared/vhost_user/mod.ts";
+import { type RequestName, REQUESTS, VHOST_F_LOG_ALL, VHOST_VRING_F_LOG } from "../../shared/vhost_user/mod.ts";
 import { Bystanders } from "../support/bystanders.ts";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { TestFabric } from "../support/fabric.ts";
 import {
   BackEndClosed,
-  FEATURES,
+  bits,
   FrontEnd,
   type FrontEndGuest,
   memoryTable,
-  PROTOCOL_FEATURES,
   singleRegion,
   u64,
   USER_BASE,
@@ -22,13 +21,18 @@ import {
   vringState,
 } from "../support/front_end.ts";
 import { type VirtqueueName, VIRTQUEUES } from "../support/formats.ts";
+import { inflightPayload, keepInflight, WITH_INFLIGHT } from "../support/inflight_front_end.ts";
+import { resize, unsealableMemfd } from "../support/memory.ts";
 import { PackedDriver } from "../support/packed_guest.ts";
-import { within } from "../support/wait.ts";
+import { must } from "../support/guests.ts";
+import { until, within } from "../support/wait.ts";
 import { Random } from "./random.ts";
 
 const NAMES = Object.keys(REQUESTS) as RequestName[];
 const MESSAGES_PER_CONNECTION = 40;
 const CONNECTIONS_PER_CHECK = 25;
+/** A log of memory up to 32 GiB. */
+const SHARED_BYTES = 1024 ** 2;
 
 function region(random: Random, front: FrontEnd<FrontEndGuest>) {
   const good = front.region;
@@ -47,9 +51,9 @@ function payload(random: Random, front: FrontEnd<FrontEndGuest>, name: RequestNa
   const queue = front.guest.queues[index % front.guest.queues.length];
   switch (name) {
     case "VHOST_USER_SET_FEATURES":
-      return u64(random.chance(3) ? random.u64() : FEATURES);
+      return u64(random.chance(3) ? random.u64() : front.features ^ (random.chance(2) ? bits(VHOST_F_LOG_ALL) : 0n));
     case "VHOST_USER_SET_PROTOCOL_FEATURES":
-      return u64(random.chance(3) ? random.u64() : PROTOCOL_FEATURES);
+      return u64(random.chance(3) ? random.u64() : WITH_INFLIGHT);
     case "VHOST_USER_SET_MEM_TABLE":
       return memoryTable(
         Array.from({ length: random.below(3) }, () => region(random, front)),
@@ -60,7 +64,12 @@ function payload(random: Random, front: FrontEnd<FrontEndGuest>, name: RequestNa
       return singleRegion(random.chance(2) ? front.region : region(random, front));
     case "VHOST_USER_SET_VRING_ADDR": {
       const at = (good: number) => random.chance(4) ? random.u64() : USER_BASE + BigInt(good);
-      return vringAddress(index, at(queue?.desc ?? 0), at(queue?.used ?? 0), at(queue?.avail ?? 0));
+      const bytes = vringAddress(index, at(queue?.desc ?? 0), at(queue?.used ?? 0), at(queue?.avail ?? 0));
+      if (random.chance(2)) return bytes;
+      const view = new DataView(bytes.buffer);
+      view.setUint32(4, VHOST_VRING_F_LOG, true);
+      view.setBigUint64(32, random.chance(2) ? front.region.guestAddress : random.u64(), true);
+      return bytes;
     }
     case "VHOST_USER_SET_VRING_NUM":
       return vringState(index, random.chance(3) ? random.u32() : random.pick([64, 64, 100]));
@@ -76,6 +85,20 @@ function payload(random: Random, front: FrontEnd<FrontEndGuest>, name: RequestNa
     case "VHOST_USER_SET_VRING_CALL":
     case "VHOST_USER_SET_VRING_ERR":
       return u64(random.chance(4) ? random.u64() : BigInt(index));
+    case "VHOST_USER_GET_INFLIGHT_FD":
+    case "VHOST_USER_SET_INFLIGHT_FD":
+      return inflightPayload({
+        mmapSize: random.chance(3) ? random.u64() : BigInt(SHARED_BYTES),
+        mmapOffset: random.chance(3) ? random.u64() : BigInt(random.below(3)) * 4096n,
+        queues: random.pick([2, 2, 3, 33, random.u16()]),
+        queueSize: random.pick([64, 64, 100, 1024, 32_768, random.u16()]),
+      });
+    case "VHOST_USER_SET_LOG_BASE": {
+      const log = new DataView(new ArrayBuffer(16));
+      log.setBigUint64(0, random.chance(3) ? random.u64() : BigInt(SHARED_BYTES >> random.below(4)), true);
+      log.setBigUint64(8, random.chance(4) ? random.u64() : BigInt(random.below(2)) * 4096n, true);
+      return new Uint8Array(log.buffer);
+    }
     case "VHOST_USER_SET_STATUS":
       return u64(BigInt(random.below(256)));
     default:
@@ -83,14 +106,23 @@ function payload(random: Random, front: FrontEnd<FrontEndGuest>, name: RequestNa
   }
 }
 
-function descriptors(random: Random, front: FrontEnd<FrontEndGuest>, eventFd: Fd): number[] {
-  const kinds = [front.memory.fd.number, eventFd.number, front.socket.fd.number];
+/** What a front-end shares beside its memory. */
+interface Shared {
+  eventFd: Fd;
+  /** A log, or inflight memory; it may be truncated at any moment. */
+  file: Fd;
+}
+
+function descriptors(random: Random, front: FrontEnd<FrontEndGuest>, { eventFd, file }: Shared): number[] {
+  const kinds = [front.memory.fd.number, eventFd.number, front.socket.fd.number, file.number];
   if (random.chance(10)) return Array.from({ length: random.below(20) }, () => random.pick(kinds));
   return random.chance(2) ? [] : [random.pick(kinds.slice(0, 2))];
 }
 
 /** Sends one message; false if it was no whole message, so that the back-end may now wait for more of it. */
-function sendOne(random: Random, front: FrontEnd<FrontEndGuest>, eventFd: Fd): boolean {
+function sendOne(random: Random, front: FrontEnd<FrontEndGuest>, shared: Shared): boolean {
+  const { eventFd, file } = shared;
+  if (random.chance(40)) resize(file, random.pick([0, 4096, SHARED_BYTES]));
   const name = random.pick(NAMES);
   const needs: Partial<Record<RequestName, number[]>> = {
     VHOST_USER_SET_MEM_TABLE: [front.memory.fd.number],
@@ -98,8 +130,10 @@ function sendOne(random: Random, front: FrontEnd<FrontEndGuest>, eventFd: Fd): b
     VHOST_USER_SET_VRING_KICK: [eventFd.number],
     VHOST_USER_SET_VRING_CALL: [eventFd.number],
     VHOST_USER_SET_VRING_ERR: [eventFd.number],
+    VHOST_USER_SET_INFLIGHT_FD: [file.number],
+    VHOST_USER_SET_LOG_BASE: [file.number],
   };
-  const fds = random.chance(4) ? descriptors(random, front, eventFd) : needs[name] ?? [];
+  const fds = random.chance(4) ? descriptors(random, front, shared) : needs[name] ?? [];
   if (random.chance(60)) {
     front.raw(random.bytes(1 + random.below(40)), fds);
     return false;
@@ -112,6 +146,7 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
   const format = random.pick(Object.keys(VIRTQUEUES) as VirtqueueName[]);
   await using front = FrontEnd.connectAs(format, socket, { bytes: 1024 ** 2 });
   using eventFd = createEventFd();
+  using file = unsealableMemfd(SHARED_BYTES);
   try {
     // Acknowledgements come once they are negotiated.
     if (!random.chance(4)) {
@@ -120,7 +155,9 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
       if (random.chance(4)) await front.startVring(random.below(2));
     }
     let whole = true;
-    for (let i = random.below(MESSAGES_PER_CONNECTION); i > 0; i--) whole = sendOne(random, front, eventFd) && whole;
+    for (let i = random.below(MESSAGES_PER_CONNECTION); i > 0; i--) {
+      whole = sendOne(random, front, { eventFd, file }) && whole;
+    }
     if (random.chance(2)) {
       const tx = front.guest.tx();
       if (tx instanceof PackedDriver) tx.writeFlags(random.below(tx.size), random.u16());
@@ -136,10 +173,30 @@ async function oneConnection(random: Random, socket: string): Promise<void> {
   }
 }
 
+/** Has the vhost service make inflight memory once: what it opens for that it keeps. */
+async function firstInflight(socket: string): Promise<void> {
+  await using front = FrontEnd.connect(socket);
+  using _ = keepInflight(front);
+  await front.start();
+}
+
+/** The process that stands by for the NIC, once one does. */
+async function standbyOf(fabric: TestFabric): Promise<number> {
+  let pid = 0;
+  await until("a process to stand by", async () => {
+    const { standby } = await must(`${fabric.url("nic")}/api/v1/state`);
+    pid = standby.pid;
+    return standby.state === "ready";
+  }, 20_000);
+  return pid;
+}
+
 /** Fuzzes until the time is up; answers how many connections. Throws with the seed that repeats what it found. */
 export async function fuzzProtocol(seed: number, seconds: number): Promise<number> {
-  await using fabric = await TestFabric.start(3);
+  await using fabric = await TestFabric.start(3, ["--standby"]);
   await using bystanders = await Bystanders.attach(fabric);
+  const standby = await standbyOf(fabric);
+  await firstInflight(fabric.vf(2).socket);
   const pids = fabric.pids();
   const before = openDescriptors(fabric.pid("nic"), fabric.pid("vhost"));
   const end = performance.now() + seconds * 1000;
@@ -166,5 +223,6 @@ export async function fuzzProtocol(seed: number, seconds: number): Promise<numbe
   if (JSON.stringify(fabric.pids()) !== JSON.stringify(pids)) {
     throw new Error(`protocol fuzzer, seed ${seed}: a service died`);
   }
+  if (await standbyOf(fabric) !== standby) throw new Error(`protocol fuzzer, seed ${seed}: the standby died`);
   return connections;
 }
