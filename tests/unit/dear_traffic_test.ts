@@ -3,7 +3,18 @@
  * nobody else pays. Frames, units and passes are counted, nothing is timed.
  */
 import { assert, assertEquals } from "@std/assert";
-import { CTL, CTL_PASSES, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
+import {
+  CTL,
+  CTL_PASSES,
+  P_LOG,
+  P_LOG_BYTES,
+  POOL_STRIDE,
+  POOLS,
+  Q_FLAGS,
+  QUEUE_F_INDIRECT,
+  QUEUE_F_LOG,
+  QUEUE_F_MRG_RXBUF,
+} from "../../shared/layout/nic.ts";
 import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from "../../shared/layout/virtio.ts";
 import { writeEntry } from "../support/attack_kit.ts";
 import { EngineRig, rigMac, type VirtioRigGuest, VIRTQUEUE_FORMATS } from "../support/engine_rig.ts";
@@ -12,6 +23,7 @@ import { BROADCAST, frame, MockGuest } from "../support/mock_guest.ts";
 const MRG = QUEUE_F_INDIRECT | QUEUE_F_MRG_RXBUF;
 const PASSES = 100;
 const ENTRIES = 1020;
+const REGIONS = 64;
 /** Units that a pass credits a pool with, and bytes that are copied for one. */
 const QUANTUM = 4608;
 const BYTES_A_UNIT = 64;
@@ -19,6 +31,15 @@ const BYTES_A_UNIT = 64;
 function pass(rig: EngineRig): void {
   rig.wasm.run(rig.nowNs += 1e5, 1);
   rig.takeCalls();
+}
+
+/** Has what is written for a guest logged, in memory beside all guests'. */
+function startLog(rig: EngineRig, guest: VirtioRigGuest): void {
+  const at = POOLS + guest.pool * POOL_STRIDE;
+  rig.view.setUint32(at + P_LOG, EngineRig.guestOffset(8), true);
+  rig.view.setUint32(at + P_LOG_BYTES, 2 ** 20, true);
+  const flags = guest.queuePointer(0) + Q_FLAGS;
+  rig.view.setUint32(flags, rig.view.getUint32(flags, true) | QUEUE_F_LOG, true);
 }
 
 /** Posts as many receive buffers as there is room for, each a table of nothing but empty entries and a last one. */
@@ -52,6 +73,42 @@ for (const format of VIRTQUEUE_FORMATS) {
     assert(rx_frames > 0 && rx_too_dear > 0, `${rx_frames} delivered, ${rx_too_dear} too dear`);
     assertEquals([honest.receive().length, rig.counters(2).rx_too_dear], [128, 0]);
     rig.checkCanaries();
+  });
+
+  Deno.test(`what it costs to log where a receiver's buffers lie is charged, too (${format})`, () => {
+    const deliveredTo = (logged: boolean) => {
+      const rig = new EngineRig(2);
+      const sender = rig.attach(0, { queueSize: 256, bufferBytes: 128 });
+      const receiver = rig.attachVirtqueues(format, 1, { queueSize: 512, bufferBytes: 256 }, MRG);
+      const { offset, bytes, iova } = receiver.options;
+      const size = bytes / REGIONS;
+      const window = (i: number) => offset + i * size;
+      rig.setRegions(
+        1,
+        Array.from({ length: REGIONS }, (_, i) => ({ iova: iova + BigInt(i * size), size, window: window(i) })),
+      );
+      const table = receiver.heap + size;
+      for (let i = 0; i < REGIONS; i++) {
+        const next = receiver instanceof MockGuest && i + 1 < REGIONS ? VIRTQ_DESC_F_NEXT : 0;
+        const entry = {
+          addr: receiver.iova(window(i) + size - 64),
+          len: 4,
+          flags: VIRTQ_DESC_F_WRITE | next,
+          next: i + 1,
+        };
+        writeEntry(receiver, table + i * 16, entry);
+      }
+      while (receiver.rx().free > 0) {
+        receiver.rx().addRaw([{ addr: receiver.iova(table), len: REGIONS * 16, flags: VIRTQ_DESC_F_INDIRECT }]);
+      }
+      receiver.rx().publish();
+      if (logged) startLog(rig, receiver);
+      sender.send(Array.from({ length: 256 }, () => frame({ dst: rigMac(1), src: rigMac(0), bytes: 200 })));
+      rig.run();
+      return rig.counters(1).rx_frames ?? 0;
+    };
+    const [logged, unlogged] = [deliveredTo(true), deliveredTo(false)];
+    assert(logged > 0 && logged < 0.7 * unlogged, `${logged} frames with a log, ${unlogged} without`);
   });
 
   Deno.test(`what somebody else sends to a receiver costs an honest sender nothing (${format})`, () => {

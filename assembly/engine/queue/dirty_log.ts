@@ -55,6 +55,7 @@ import {
   VIRTQ_USED_RING,
 } from "../../../shared/layout/virtio.ts";
 import { batch, context, poolAt } from "../context.ts";
+import { spendReceive } from "../schedule/cost.ts";
 import { failQueue } from "./interrupts.ts";
 
 /** What a driver that rewrites its used ring could have logged for one frame. */
@@ -105,6 +106,10 @@ export function logWritten(pool: u32, iova: u64, bytes: u32): bool {
 
 // Buffers -----------------------------------------------------------------------------------------------------------
 
+/** What it costs to log a buffer, or a part of one, and to look at a region for its guest address. */
+const UNITS_LOGGED: u32 = 8;
+const UNITS_LOOK: u32 = 2;
+
 /** The guest address of arena pointer `pointer`, which lies in the domain of queue `q`. */
 function addressOf(q: usize, pointer: usize): u64 {
   const offset = <u64> (pointer - <usize> load<u32>(q, Q_REGION_WINDOW));
@@ -114,11 +119,14 @@ function addressOf(q: usize, pointer: usize): u64 {
   const pool = load<u32>(q, Q_POOL);
   const count = min(load<u32>(poolAt(pool), P_REGION_COUNT), <u32> REGIONS_MAX);
   let region: usize = context + DOMAINS + pool * DOMAIN_STRIDE;
-  for (let i: u32 = 0; i < count; i++, region += REGION_STRIDE) {
+  let i: u32 = 0;
+  let found = NOWHERE;
+  for (; i < count && found == NOWHERE; i++, region += REGION_STRIDE) {
     const inside = <u64> (pointer - <usize> load<u32>(region, REGION_WINDOW));
-    if (inside < load<u64>(region, REGION_SIZE)) return load<u64>(region, REGION_IOVA) + inside;
+    if (inside < load<u64>(region, REGION_SIZE)) found = load<u64>(region, REGION_IOVA) + inside;
   }
-  return NOWHERE;
+  spendReceive(i * UNITS_LOOK);
+  return found;
 }
 
 /** Logs `bytes` bytes at arena pointer `pointer`, which lie in one region of the domain of `q`. */
@@ -131,11 +139,13 @@ export function logPointer(q: usize, pointer: usize, bytes: u32): void {
 export function logSegments(q: usize, bytes: u32): void {
   fence();
   let segment = context + RX_SEGMENTS;
-  for (let left = bytes; left > 0; segment += SEGMENT_STRIDE) {
+  let n: u32 = 0;
+  for (let left = bytes; left > 0; segment += SEGMENT_STRIDE, n++) {
     const part = min(left, load<u32>(segment, 4));
     logAt(q, addressOf(q, load<u32>(segment)), part);
     left -= part;
   }
+  spendReceive(n * UNITS_LOGGED);
 }
 
 /** Logs the buffers of `n` used elements of split queue `q` from slot `first` on, each of one descriptor. */
@@ -149,6 +159,7 @@ export function logUsedBuffers(q: usize, first: u32, n: u32): void {
     const descriptor = table + (<u32> element & mask) * VIRTQ_DESC_BYTES;
     logAt(q, load<u64>(descriptor), min(<u32> (element >> 32), WRITTEN_MAX));
   }
+  spendReceive(n * UNITS_LOGGED);
 }
 
 /**
@@ -162,6 +173,7 @@ export function logSlotBuffers(q: usize, first: u32, record: usize, n: u32, extr
   for (let i: u32 = 0; i < n; i++, at += RECORD_STRIDE, descriptor += VIRTQ_DESC_BYTES) {
     logAt(q, load<u64>(descriptor), load<u32>(at, R_LENGTH) + extra);
   }
+  spendReceive(n * UNITS_LOGGED);
 }
 
 // Rings -------------------------------------------------------------------------------------------------------------
