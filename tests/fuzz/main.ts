@@ -1,6 +1,6 @@
 /**
- * `deno task fuzz [rings|direct|protocol|modes] [--seconds N] [--descriptors N] [--seed S]`: one of them or all, for as long as
- * one likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many. `modes` is no
+ * `deno task fuzz [rings|direct|protocol|modes] [--seconds N] [--descriptors N] [--guard] [--seed S]`: one of them
+ * or all, for as long as one likes. `--descriptors 1e8` has the ring fuzzer go on until hostile guests have offered so many. `modes` is no
  * fuzzer: it changes modes under a checked stream.
  */
 import { Argument, Command } from "commander";
@@ -12,15 +12,20 @@ const command = new Command("fuzz")
   .addArgument(new Argument("[which]", "which; all if none is named").choices(["rings", "direct", "protocol", "modes"]))
   .option("--seconds <n>", "how long, for each", "60")
   .option("--descriptors <n>", "how many descriptors, for the ring fuzzer, however long that takes")
+  .option(
+    "--guard",
+    "the ring fuzzer's process ends at any access, reading too, to what is nobody's; tells each seed before",
+  )
   .option("--seed <n>", "where to begin; a failure prints the seed that repeats it", String(Date.now() % 2 ** 31))
   .parse();
-const options = command.opts<{ seconds: string; descriptors?: string; seed: string }>();
+const options = command.opts<{ seconds: string; descriptors?: string; seed: string; guard?: true }>();
 const [which] = command.args;
 
 /** The ring fuzzer, which says every now and then how far it is. */
 async function rings(seed: number, seconds: number): Promise<void> {
   const { fuzzRings } = await import("./rings.ts");
-  const { descriptors } = options;
+  const { descriptors, guard } = options;
+  const tellSeed = (seed: number) => console.error(`seed ${seed}`);
   let told = performance.now();
   const show = (done: ReturnType<typeof fuzzRings>) =>
     `rings: ${done.rigs} fabrics, ${done.descriptors} descriptors, ${done.stops} queues stopped or reset`;
@@ -32,6 +37,7 @@ async function rings(seed: number, seconds: number): Promise<void> {
       told = performance.now();
       console.log(show(far));
     },
+    guard ? { isGuarded: true, onSeed: tellSeed } : {},
   );
   console.log(`${show(done)}, nothing else touched`);
 }

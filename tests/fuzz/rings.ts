@@ -4,7 +4,13 @@
  * no endless loop, no byte outside their own memory: their neighbours' memory is compared whole, the engine's own state
  * where it is to stay, the gaps between guests hold canaries, and an honest pair exchanges frames all the while.
  */
-import { Q_OFFLOADS, QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../shared/layout/nic.ts";
+import {
+  Q_OFFLOADS,
+  QUEUE_F_EVENT_IDX,
+  QUEUE_F_INDIRECT,
+  QUEUE_F_MRG_RXBUF,
+  WINDOWS,
+} from "../../shared/layout/nic.ts";
 import {
   type AdvancedRigGuest,
   type AnyRigGuest,
@@ -16,6 +22,7 @@ import {
 } from "../support/engine_rig.ts";
 import type { FormatName } from "../support/formats.ts";
 import { frame } from "../support/mock_guest.ts";
+import { between, Forbidden, type Range } from "../support/no_access.ts";
 import type { Hostile, Targets } from "./hostile.ts";
 import { HostileAdvanced } from "./hostile_advanced.ts";
 import { HostilePacked } from "./hostile_packed.ts";
@@ -23,7 +30,7 @@ import { HostileSplit } from "./hostile_split.ts";
 import type { Random } from "./random.ts";
 import { Random as Seeded } from "./random.ts";
 import { EngineState } from "./state.ts";
-import { anyIova, Surroundings } from "./surroundings.ts";
+import { anyIova, FIRST_SLOT, Surroundings } from "./surroundings.ts";
 
 const STEPS_PER_RIG = 2000;
 const STEPS_PER_CHECK = 40;
@@ -40,6 +47,14 @@ interface Fuzzed {
   rigs: number;
   stops: number;
   descriptors: number;
+}
+
+/** How hard it is. */
+export interface RingOptions {
+  /** What nobody may touch has no pages: a stray access, one that reads too, ends the process. */
+  isGuarded?: boolean;
+  /** Told each fabric's seed before it begins. */
+  onSeed?: (seed: number) => void;
 }
 
 /** Fuzzes until so many seconds have passed, or so many descriptors were offered. */
@@ -106,8 +121,20 @@ function checkHonest(rig: EngineRig, honest: AnyRigGuest, peer: AnyRigGuest): vo
   if (arrived !== 1) throw new Error(`an honest frame arrived ${arrived} times`);
 }
 
+/** Forbids what is nobody's, and the bystander's buffers. */
+function guard(rig: EngineRig, silent: AnyRigGuest, around: Surroundings): Forbidden {
+  const own = [...rig.guests.values()].map(({ options: { offset, bytes } }) => ({ at: offset, bytes }));
+  const allowed = [...own, ...around.guarded].map(({ at, bytes }): Range => [
+    at - EngineRig.canaryBytes,
+    at + bytes + EngineRig.canaryBytes,
+  ]);
+  const others = EngineRig.guestOffset(FIRST_SLOT) - EngineRig.canaryBytes;
+  const { heap, options: { offset, bytes } } = silent;
+  return new Forbidden(rig.view, [...between(allowed, [WINDOWS, others]), [heap, offset + bytes]]);
+}
+
 /** One engine with its guests; answers what was done to it. */
-function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
+function oneRig(random: Random, { isGuarded }: RingOptions): Omit<Fuzzed, "rigs"> {
   const policy = () => ({
     ...{ trust: random.chance(2), spoofCheck: random.chance(2), trunk: [1, 2, 3] },
     nativeVlan: random.pick([0, 0, 1, 9]),
@@ -124,6 +151,8 @@ function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
   for (const evil of hostile) evil.elsewhere = random.chance(2) ? around.interesting(evil.guest.pool) : [];
   const state = new EngineState(rig, [...rig.guests.values()]);
   around.onChange = () => state.renew();
+  using during = new DisposableStack();
+  if (isGuarded) during.use(guard(rig, silent, around));
   const done = { stops: 0, descriptors: 0 };
   for (let step = 0; step < STEPS_PER_RIG; step++) {
     let offered = 0;
@@ -151,6 +180,7 @@ function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
     if (step % STEPS_PER_CHECK === 0) checkHonest(rig, honest, peer);
     if (step % STEPS_PER_STATE === 0) state.check();
   }
+  during.dispose();
   state.check();
   around.close();
   around.check();
@@ -160,14 +190,20 @@ function oneRig(random: Random): Omit<Fuzzed, "rigs"> {
 }
 
 /** Fuzzes; throws with the seed that repeats what it found. `tell` hears of the progress. */
-export function fuzzRings(seed: number, until: Until, tell: (done: Fuzzed) => void = () => {}): Fuzzed {
+export function fuzzRings(
+  seed: number,
+  until: Until,
+  tell: (done: Fuzzed) => void = () => {},
+  options: RingOptions = {},
+): Fuzzed {
   const end = "seconds" in until ? performance.now() + until.seconds * 1000 : Infinity;
   const most = "descriptors" in until ? until.descriptors : Infinity;
   const done: Fuzzed = { rigs: 0, stops: 0, descriptors: 0 };
   while (performance.now() < end && done.descriptors < most) {
     const thisSeed = (seed + done.rigs) >>> 0;
+    options.onSeed?.(thisSeed);
     try {
-      const { stops, descriptors } = oneRig(new Seeded(thisSeed));
+      const { stops, descriptors } = oneRig(new Seeded(thisSeed), options);
       done.stops += stops;
       done.descriptors += descriptors;
     } catch (cause) {

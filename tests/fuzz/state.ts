@@ -52,7 +52,7 @@ const SCRATCH_WRITTEN: readonly Range[] = [
 ];
 
 /** What lies between some ranges, up to `end`. */
-function between(ranges: readonly Range[], end: number): Range[] {
+function constant(ranges: readonly Range[], end: number): Range[] {
   const kept: Range[] = [];
   let at = 0;
   for (const [from, to] of ranges.toSorted((a, b) => a[0] - b[0])) {
@@ -77,7 +77,7 @@ export class EngineState {
     this.#memory = new Uint8Array(rig.view.buffer, 0, L.WINDOWS);
     const moved = (ranges: readonly Range[], by: number) => ranges.map(([from, to]): Range => [from + by, to + by]);
     const pools = Array.from({ length: L.POOL_COUNT }, (_, pool) => pool);
-    this.#constant = between([
+    this.#constant = constant([
       field(L.CTL, 4096),
       ...[field(L.HOT_LIST, 256), field(L.CALL_LIST, 256), field(L.DEFERRED_LIST, 256)],
       ...SCRATCH_WRITTEN,

@@ -21,7 +21,7 @@ const INFLIGHT_BYTES = 4096;
 const SECOND_AT = 8 * 1024 ** 2;
 const SECOND_BYTES = 1024 ** 2;
 /** Slots of packet buffers and captures, behind those of guests. */
-const FIRST_SLOT = 16;
+export const FIRST_SLOT = 16;
 const FILTERS = ["", "tcp", "udp port 53 or arp", "vlan 2 and not ip6", "dropped", "ether host 02:00:00:00:00:03"];
 
 /** Addresses at which a guest's memory begins, so that it ends at a boundary or lies across it. */
@@ -44,7 +44,8 @@ export class Surroundings {
   readonly #rig: EngineRig;
   readonly #random: Random;
   readonly #owners: Owner[];
-  readonly #guarded: { at: number; bytes: number }[] = [];
+  /** What of it lies between canaries. */
+  readonly guarded: { at: number; bytes: number }[] = [];
   readonly #buffers: PoolBuffer[] = [];
   readonly #captures: Captures;
   readonly #open: Capture[] = [];
@@ -79,14 +80,14 @@ export class Surroundings {
     const offset = EngineRig.guestOffset(this.#slot++);
     this.#rig.guard(offset, bytes);
     new Uint8Array(this.#rig.view.buffer).fill(0, offset, offset + Math.min(bytes, 0x60000));
-    this.#guarded.push({ at: offset, bytes });
+    this.guarded.push({ at: offset, bytes });
     return { offset, bytes };
   }
 
   #guard(at: number, bytes: number): void {
     new Uint8Array(this.#rig.view.buffer).fill(0, at, at + bytes);
     this.#rig.guard(at, bytes);
-    this.#guarded.push({ at, bytes });
+    this.guarded.push({ at, bytes });
   }
 
   #surround(guest: AnyRigGuest): Owner {
@@ -230,7 +231,7 @@ export class Surroundings {
 
   /** Throws if a canary has changed, or what is read-only. */
   check(): void {
-    for (const { at, bytes } of this.#guarded) this.#rig.checkGuard(at, bytes);
+    for (const { at, bytes } of this.guarded) this.#rig.checkGuard(at, bytes);
     for (const { guest: { options: { offset } } } of this.#owners) {
       const readOnly = new Uint8Array(this.#rig.view.buffer, offset + READ_ONLY_AT, READ_ONLY_BYTES);
       if (readOnly.some((byte) => byte !== 0)) throw new Error("a read-only region was written");

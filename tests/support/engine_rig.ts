@@ -166,8 +166,9 @@ export class EngineRig {
     this.pools.apply(this.#programme);
   }
 
-  /** Bytes of a guest's memory. */
+  /** Bytes of a guest's memory, and of each canary. */
   static readonly guestBytes = GUEST_BYTES;
+  static readonly canaryBytes = CANARY_BYTES;
 
   /** Where the memory of the guest in slot `slot` begins. */
   static guestOffset(slot: number): number {
