@@ -36,14 +36,12 @@ export function guestCommands(program: Command, context: Context): void {
     };
   };
 
-  examples(guest.command("list").description("guests with a shell"), "guest list").action(async () => {
-    const guests = await all();
-    context.show(guests, () =>
-      table(
-        ["PORT", "API", "MODE", "PLUGIN", "SEEN S AGO"],
-        guests.map(({ port, api, mode, seenSecondsAgo }) => [port, api, mode.mode, mode.plugin ?? "-", seenSecondsAgo]),
-      ));
-  });
+  examples(guest.command("list").description("guests with a shell, and seats that wait for one"), "guest list").action(
+    async () => {
+      const guests = await all();
+      context.show(guests, () => guestTable(guests));
+    },
+  );
   examples(
     guest.command("ping <port> <address>").description("pings an address from inside the guest")
       .option("--count <n>", "echoes", wholeNumber(1, 1000), 4),
@@ -91,4 +89,13 @@ export function guestCommands(program: Command, context: Context): void {
     await response.body.pipeTo(to.writable);
     if (write !== undefined) context.show({ file: write }, () => `wrote ${write}`);
   });
+}
+
+function guestTable(guests: GuestView[]): string {
+  return table(
+    ["PORT", "API", "SEAT", "MODE", "PLUGIN", "SEEN S AGO"],
+    guests.map(({ port, api, seat, mode, seenSecondsAgo }) => [
+      ...[port, api, seat, mode.mode, mode.plugin ?? "-", seenSecondsAgo],
+    ]),
+  );
 }

@@ -1,157 +1,42 @@
 /**
- * `fabric migrate`: a VF's policy moves to another fabric with its guest. The guest itself is moved by its hypervisor,
- * such as QEMU's `migrate`; here the target VF is made ready, and has the guest's address as soon as the guest runs there.
- * Both VFs swap their addresses, the source first: nobody has the guest's twice, and somebody has it but for the time of
- * one request. What fails before leaves the guest where it is.
+ * `fabric migrate`: a VF's policy moves to another fabric with its guest. A built-in guest is moved with it; any other one
+ * by its hypervisor, such as QEMU's `migrate`: then the target VF is made ready, and has the guest's address as soon as
+ * the guest runs there. What fails before leaves the guest where it is.
  */
 import type { Command } from "commander";
-import { oneLine, Peer, type Vf, type VfMode, VfPolicy, wholeNumber } from "../../shared/api/mod.ts";
+import { type Arrival, type GuestView, oneLine, Peer, type Vf, wholeNumber } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
 import { findTarget } from "./find.ts";
+import { builtInGuest, GuestMove, type GuestsAt } from "./guest_move.ts";
+import { Migration, PlacedVf, runs } from "./migration.ts";
 import { oneId, UsageError } from "./values.ts";
 
 /** How often the target VF is looked at. */
 const LOOK_MS = 5;
-/** Whose an address is says the VF that has it; a mirror names a VF of its own fabric. */
-const KEPT_FIELDS = ["mac", "macFixed", "mirror"];
-const MOVED_FIELDS = Object.keys(VfPolicy.shape).filter((field) => !KEPT_FIELDS.includes(field));
 
 interface MigrateOptions {
   to?: string;
   toRunDir?: string;
   toVf?: number;
   timeout: number;
+  maxDowntime: number;
+  maxRate?: number;
+  cancel?: true;
 }
 
 /** What it has come to. */
 interface Moved {
   from: Vf;
   to: Vf;
-}
-
-/** A VF at its fabric. */
-class Seat {
-  readonly id: number;
-  readonly #fabric: Peer;
-
-  constructor(fabric: Peer, id: number) {
-    this.#fabric = fabric;
-    this.id = id;
-  }
-
-  all(): Promise<Vf[]> {
-    return this.#fabric.ask("GET", "/api/v1/vfs");
-  }
-
-  get(): Promise<Vf> {
-    return this.#fabric.ask("GET", `/api/v1/vfs/${this.id}`);
-  }
-
-  patch(patch: Record<string, unknown>): Promise<Vf> {
-    return this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch);
-  }
-
-  setMode(mode: Pick<VfMode, "mode" | "dataPath">): Promise<unknown> {
-    return this.#fabric.ask("PUT", `/api/v1/vfs/${this.id}/mode`, mode);
-  }
-}
-
-/** A VF's policy on its way to another fabric. */
-class Migration {
-  readonly #source: Seat;
-  readonly #target: Seat;
-  /** Both as they were. */
-  #from: Vf;
-  #before: Vf;
-
-  private constructor(source: Seat, target: Seat, from: Vf, before: Vf) {
-    [this.#source, this.#target, this.#from, this.#before] = [source, target, from, before];
-  }
-
-  /** Looks at both VFs. Throws why the guest of the one cannot move to the other; nothing has changed then. */
-  static async check(source: Seat, target: Seat): Promise<Migration> {
-    const [near, far] = await Promise.all([source.all(), target.all()]);
-    const [from, before] = [near[source.id], far[target.id]];
-    if (!from) throw new UsageError(`there is no vf ${source.id}: the fabric has ${near.length}`);
-    if (!before) {
-      throw new UsageError(`the target has no vf ${target.id}: it has ${far.length}; say another by --to-vf`);
-    }
-    if (from.plugin !== undefined) {
-      const leave = `fabric vf mode ${source.id} emulated`;
-      throw new UsageError(`a plugin drives vf ${source.id} from inside its guest: leave it first, by ${leave}`);
-    }
-    for (const [where, vf] of [["", from], ["the target's ", before]] as const) {
-      if (vf.mode === null) throw new UsageError(`the NIC of ${where}vf ${vf.id} does not answer`);
-      if (vf.vport !== null) throw new UsageError(`${where}vf ${vf.id} is allotted to vport ${vf.vport}`);
-      if (vf.uplink !== null) throw new UsageError(`${where}vf ${vf.id} has something of its host behind it`);
-    }
-    if (runs(before)) {
-      throw new UsageError(`a guest runs on the target's vf ${target.id}: say a free one by --to-vf`);
-    }
-    const taken = far.find(({ mac }) => mac === from.mac) ?? near.find(({ mac }) => mac === before.mac);
-    if (taken) throw new UsageError(`both fabrics have the address ${taken.mac}: give vf ${taken.id} another one`);
-    return new Migration(source, target, from, before);
-  }
-
-  /** Makes the target VF as the source is, but for the address. */
-  async prepare(): Promise<Vf> {
-    await this.#target.patch(fieldsOf(this.#from, MOVED_FIELDS));
-    await this.#setMode(this.#from, this.#before);
-    return this.#before;
-  }
-
-  async #setMode({ mode, dataPath }: Vf, now: Vf): Promise<void> {
-    if (mode === null || (mode === now.mode && dataPath === now.dataPath)) return;
-    await this.#target.setMode({ mode, ...(mode === "emulated" && dataPath ? { dataPath } : {}) });
-  }
-
-  /** Waits until the guest runs at the target. Throws when `signal` says that it has not. */
-  async arrived(signal: AbortSignal): Promise<void> {
-    while (!runs(await this.#target.get())) {
-      signal.throwIfAborted();
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    }
-  }
-
-  /** The VFs swap their addresses; the source is as nobody had configured it, but for that. */
-  async handOver(): Promise<Moved> {
-    const [own, other] = [addressOf(this.#from), addressOf(this.#before)];
-    await this.#source.patch(other);
-    let to: Vf;
-    try {
-      to = await this.#target.patch(own);
-    } catch (error) {
-      await this.#source.patch(own).catch(() => {});
-      const how = `give it to the target's vf ${this.#target.id} by hand`;
-      throw new UsageError(`the target does not take ${this.#from.mac} (${oneLine(error)}): ${how}`);
-    }
-    return { from: await this.#source.patch(fieldsOf(this.#before, MOVED_FIELDS)), to };
-  }
-
-  /** The target is as it was. */
-  async undo(): Promise<void> {
-    await this.#target.patch(fieldsOf(this.#before, MOVED_FIELDS));
-    await this.#setMode(this.#before, this.#from);
-  }
-}
-
-/** Whether a guest has its rings served. */
-function runs({ queues }: Vf): boolean {
-  return queues?.some(({ state }) => state === "running") === true;
-}
-
-function fieldsOf(vf: Vf, fields: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(vf).filter(([field]) => fields.includes(field)));
-}
-
-function addressOf({ mac, macFixed }: Vf): Record<string, unknown> {
-  return { mac, macFixed };
+  /** Of a built-in guest. */
+  downtimeMs?: number;
+  /** Why something is not as it was before. */
+  note?: string;
 }
 
 /** Aborts after a time, or when the user interrupts. */
-function patience(seconds: number): Disposable & { signal: AbortSignal } {
+function patience(seconds: number, late: string): Disposable & { signal: AbortSignal } {
   const ended = new AbortController();
-  const late = `no guest ran at the target within ${seconds} s (--timeout): it goes on where it is`;
   const timer = setTimeout(() => ended.abort(new UsageError(late)), seconds * 1000);
   const interrupted = () => ended.abort(new UsageError("interrupted: the guest goes on where it is"));
   Deno.addSignalListener("SIGINT", interrupted);
@@ -164,34 +49,185 @@ function patience(seconds: number): Disposable & { signal: AbortSignal } {
   };
 }
 
+/** Does what is needed after something has failed, and throws both: why, and what is not as it was. */
+async function takeBack(error: unknown, what: string, act: () => Promise<unknown>): Promise<void> {
+  await act().catch((cause) => {
+    throw new UsageError(`${oneLine(error)}; and ${what} (${oneLine(cause)})`);
+  });
+}
+
+/** Waits until the guest runs at the target. Throws when `signal` says that it has not. */
+async function arrived(target: PlacedVf, signal: AbortSignal): Promise<void> {
+  while (!runs(await target.get())) {
+    signal.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+/** A guest that its own hypervisor moves. */
+async function moveForeign(migration: Migration, context: Context, timeout: number): Promise<Moved> {
+  const { from } = migration;
+  if (from.plugin !== undefined) {
+    const leave = `fabric vf mode ${from.id} emulated`;
+    throw new UsageError(`a plugin drives vf ${from.id} from inside its guest: leave it first, by ${leave}`);
+  }
+  using waiting = patience(
+    timeout,
+    `no guest ran at the target within ${timeout} s (--timeout): it goes on where it is`,
+  );
+  try {
+    const { id, socket } = await migration.prepare();
+    await migration.setMode(from, migration.before);
+    context.progress.say(`vf ${id} there is ready: move the guest to ${socket}`);
+    await arrived(migration.target, waiting.signal);
+  } catch (error) {
+    await takeBack(error, "the target's vf is not as it was", async () => {
+      await migration.undo();
+      await migration.setMode(migration.before, from);
+    });
+    throw error;
+  }
+  const to = await migration.swap();
+  return { from: await migration.tidy(), to };
+}
+
+/** A built-in guest: it leaves its plugin, moves, and gets one again there. */
+async function moveBuiltIn(
+  migration: Migration,
+  move: GuestMove,
+  context: Context,
+  { timeout, maxDowntime, maxRate }: MigrateOptions,
+): Promise<Moved> {
+  const { from, source } = migration;
+  const isDriven = from.plugin !== undefined;
+  // Whichever way its frames went, a guest arrives in emulated mode.
+  const before = await migration.target.getMode();
+  using waiting = patience(timeout, `the guest was not there within ${timeout} s (--timeout): it goes on where it is`);
+  const request = { maxDowntimeMs: maxDowntime, ...(maxRate === undefined ? {} : { maxRateMbps: maxRate }) };
+  let [to, run]: [Vf | undefined, Arrival | undefined] = [undefined, undefined];
+  try {
+    await migration.prepare();
+    if (!isDriven) await migration.setMode(from, before);
+    if (isDriven) await source.setMode({ mode: "emulated" });
+    await move.copy(request, (text) => context.progress.say(text), waiting.signal);
+    to = await migration.swap();
+    run = await move.run();
+  } catch (error) {
+    await goOnHere(migration, move, error, to !== undefined);
+    if (!isDriven) await takeBack(error, "the target's vf is in another mode", () => migration.setMode(before, from));
+    throw error;
+  }
+  const notes: string[] = [];
+  const attempt = (what: string, act: () => Promise<unknown>) =>
+    act().catch((error) => void notes.push(`${what} (${oneLine(error)})`));
+  if (isDriven) {
+    await attempt("the guest drives its VF no more", async () => {
+      await move.known();
+      await migration.target.setMode({ mode: "passthrough" });
+    });
+  }
+  await attempt("its seat here is not cleared yet", () => move.finish());
+  return {
+    from: await migration.tidy(),
+    to,
+    ...(run.downtimeMs === undefined ? {} : { downtimeMs: run.downtimeMs }),
+    ...(notes.length === 0 ? {} : { note: notes.join("; ") }),
+  };
+}
+
+/** After a failure: the guest goes on at the source, as it was. */
+async function goOnHere(
+  migration: Migration,
+  move: GuestMove,
+  error: unknown,
+  isSwapped: boolean,
+): Promise<void> {
+  const { from: { plugin }, source } = migration;
+  // Its address first: the guest goes on where that is.
+  if (isSwapped) await migration.swapBack(`the guest does not run at the target (${oneLine(error)})`);
+  await takeBack(error, "whether the guest goes on here is not known", () => move.cancel());
+  if (plugin !== undefined) {
+    const request = { mode: "passthrough", plugin: plugin.replace(" ", "@") } as const;
+    await takeBack(error, "the guest drives its VF no more", () => source.setMode(request));
+  }
+  await takeBack(error, "the target's vf is not as it was", () => migration.undo());
+}
+
+/** The vf service of the target: two ports behind its PF's, or where RINGFABRIC_TO_VF says. */
+function farGuests({ api, token }: { api: string; token: string | undefined }): GuestsAt {
+  const url = new URL(api);
+  url.port = String(Number(url.port || "80") + 2);
+  return { vf: new Peer("the target's vf service", Deno.env.get("RINGFABRIC_TO_VF") || url.origin, token), token };
+}
+
+/** The built-in guest on a VF. Where it is not known how to ask, there is none. */
+async function guestOf(context: Context, id: number): Promise<{ near: GuestsAt; guest: GuestView } | undefined> {
+  const { api, token } = context.fabric;
+  if (new URL(api).port === "" && !Deno.env.get("RINGFABRIC_VF")) return undefined;
+  const near = { vf: context.vf, token };
+  const guest = await builtInGuest(near, id);
+  return guest && { near, guest };
+}
+
+/** Ends a move that somebody else has begun. */
+async function cancelMove(id: number, context: Context): Promise<void> {
+  const found = await guestOf(context, id);
+  if (!found) throw new UsageError(`no built-in guest is on vf ${id}; any other one is its hypervisor's to move`);
+  const { near, guest } = found;
+  if (guest.seat !== "leaving" && guest.seat !== "stopped") throw new UsageError(`the guest on vf ${id} is not moved`);
+  const peer = new Peer(`the guest on ${id}`, guest.api, near.token);
+  context.show(await peer.ask("DELETE", "/api/v1/departure"), () => `the guest goes on on vf ${id}`);
+}
+
 /** Adds `migrate`. */
 export function migrateCommands(program: Command, context: Context): void {
   examples(
-    program.command("migrate <n>").description("move a VF's policy and address to another fabric, with its guest")
+    program.command("migrate <n>").description(
+      "move a VF's policy and address to another fabric, with its guest: a built-in one at once, any other one when its " +
+        "hypervisor moves it",
+    )
       .option("--to <url>", "the API of the PF there (its token: RINGFABRIC_TO_TOKEN)")
       .option("--to-run-dir <dir>", "the run directory of the fabric there, if it is on this host")
       .option("--to-vf <n>", "which VF there, if it is not of the same number", wholeNumber(0, 255))
-      .option("--timeout <seconds>", "how long the guest is waited for", wholeNumber(1, 86_400), 600),
+      .option("--timeout <seconds>", "how long the guest is waited for", wholeNumber(1, 86_400), 600)
+      .option(
+        "--max-downtime <ms>",
+        "a built-in guest: what it may be stopped for to be sent",
+        wholeNumber(1, 10_000),
+        20,
+      )
+      .option("--max-rate <mbps>", "a built-in guest: what is sent at the most while it runs", wholeNumber(1, 100_000))
+      .option("--cancel", "end the move of the built-in guest on this VF: it goes on here"),
     "migrate 1 --to http://10.0.0.2:8080",
     "migrate 1 --to-run-dir /run/other --to-vf 3",
-  ).action(async (n: string, { toVf, timeout, ...where }: MigrateOptions) => {
+    "migrate 1 --cancel",
+  ).action(async (n: string, options: MigrateOptions) => {
+    const { toVf, timeout, cancel, ...where } = options;
     const id = oneId(n);
+    if (cancel) return await cancelMove(id, context);
+    // Ctrl-C takes back what was done.
+    context.progress.leaveSignals();
     const [here, there] = [context.fabric, findTarget(where)];
-    const source = new Seat(new Peer("this fabric", here.api, here.token), id);
-    const target = new Seat(new Peer("the target", there.api, there.token), toVf ?? id);
+    const source = new PlacedVf(new Peer("this fabric", here.api, here.token), id);
+    const target = new PlacedVf(new Peer("the target", there.api, there.token), toVf ?? id);
     const migration = await Migration.check(source, target);
-    using waiting = patience(timeout);
-    try {
-      const { id, socket } = await migration.prepare();
-      context.progress.say(`vf ${id} there is ready: move the guest to ${socket}`);
-      await migration.arrived(waiting.signal);
-    } catch (error) {
-      await migration.undo().catch((cause) => {
-        throw new UsageError(`${oneLine(error)}; and the target's vf is not as it was (${oneLine(cause)})`);
-      });
-      throw error;
-    }
-    const moved = await migration.handOver();
-    context.show(moved, () => `vf ${id} has moved: ${moved.to.mac} is vf ${moved.to.id} of ${there.api} now`);
+    const found = await guestOf(context, id);
+    const moved = found
+      ? await moveBuiltIn(migration, await findSeat(found, there, target.id), context, options)
+      : await moveForeign(migration, context, timeout);
+    const { downtimeMs, note } = moved;
+    const stood = downtimeMs === undefined ? "" : `; the guest stood still for ${downtimeMs} ms`;
+    context.show(moved, () => {
+      const line = `vf ${id} has moved: ${moved.to.mac} is vf ${moved.to.id} of ${there.api} now${stood}`;
+      return note === undefined ? line : `${line}\n${note}`;
+    });
   });
+}
+
+function findSeat(
+  { near, guest }: { near: GuestsAt; guest: GuestView },
+  there: { api: string; token: string | undefined },
+  vf: number,
+): Promise<GuestMove> {
+  return GuestMove.find(near, guest, farGuests(there), vf);
 }

@@ -30,6 +30,8 @@ import { ipFromNumber } from "./ip.ts";
 import type { Interface } from "./interface.ts";
 import type { Machine } from "./machine.ts";
 import { captureFrames } from "./capture.ts";
+import { ARRIVAL_PATH, mountMigration } from "./migration/api.ts";
+import type { Seat } from "./seat.ts";
 import { rejection, type Shell } from "./shell.ts";
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
@@ -48,22 +50,31 @@ export interface GuestParts {
   host: Host;
   shell: Shell;
   link: Interface;
+  seat: Seat;
+  queuePairs: number;
 }
 
 /** The routes. */
 export function guestApi(parts: GuestParts, access: Access | undefined): OpenAPIHono {
-  const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX });
-  const { shell } = parts;
+  const app = createApp(access, { binaryBytesMax: IMAGE_BYTES_MAX, streamed: [ARRIVAL_PATH] });
+  const { shell, seat } = parts;
+  for (const path of ["ping", "traffic", "traffic/*", "capture", "link"]) {
+    app.use(`/api/v1/${path}`, async (_, next) => {
+      seat.mustRun();
+      await next();
+    });
+  }
   app.get("/", (c) => c.redirect("/openapi.json"));
   mountReadiness(app, () => {
     const { mode, connected } = shell.mode;
-    if (mode === "passthrough" || connected) return undefined;
+    if (seat.state === "waiting" || mode === "passthrough" || connected) return undefined;
     return "its back-end is away: it attaches again by itself when the vhost service is ready";
   });
   mountTraffic(app, parts);
   mountCapture(app, parts);
   mountLink(app, parts);
   mountShell(app, shell);
+  mountMigration(app, parts);
   mountOpenApi(app, {
     title: "ringfabric guest",
     description: "A built-in guest: tools to look at a network and to load it; what its hypervisor orders",

@@ -60,6 +60,9 @@ export class Host {
   readonly #machine: Machine;
   readonly #view: DataView;
   readonly #words: Int32Array;
+  #isStill = false;
+  /** Counts the guests that have left. */
+  #left = 0;
   #nextId = Math.floor(Math.random() * 0x8000);
 
   constructor(machine: Machine) {
@@ -75,6 +78,17 @@ export class Host {
   set(offset: number, value: number): void {
     Atomics.store(this.#words, (L.GC + offset) / 4, value);
     this.#machine.wake();
+  }
+
+  /** The guest stands still, or there is none: no frame is handed to the data path. */
+  set isStill(still: boolean) {
+    this.#isStill = still;
+    if (still) this.set(L.GC_RUNNING, 0);
+  }
+
+  /** Lets frames be handed to the data path, unless the guest stands still. */
+  allowTx(): void {
+    if (!this.#isStill) this.set(L.GC_RUNNING, 1);
   }
 
   /** The address that the guest's frames carry. */
@@ -93,6 +107,11 @@ export class Host {
   /** Tells the neighbours where the guest is. */
   announce(): void {
     this.set(L.GC_ANNOUNCE, 1);
+  }
+
+  /** The guest has left: whoever waits for something in its RAM waits in vain. */
+  forget(): void {
+    this.#left++;
   }
 
   counters(): Record<string, number> {
@@ -143,6 +162,7 @@ export class Host {
     this.#mustFit(size + IPV4_BYTES + ICMP_BYTES, size);
     const at = this.#claim(L.PINGS, L.PING_STRIDE, L.PING_COUNT, "pings");
     this.#taken.add(at);
+    const left = this.#left;
     try {
       const view = this.#view;
       new Uint8Array(this.#machine.memory.buffer, at, L.PING_RESULTS).fill(0);
@@ -158,6 +178,7 @@ export class Host {
       while (Atomics.load(this.#words, at / 4) === L.STATE_RUNNING) {
         await new Promise((done) => setTimeout(done, POLL_MS));
       }
+      if (left !== this.#left) throw new ApiError(409, "the guest has moved to another host: the ping goes on there");
       return this.#pingResult(at, to, count);
     } finally {
       this.#taken.delete(at);

@@ -24,6 +24,7 @@ import { ipFromNumber, ipToNumber } from "./ip.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { Interface } from "./interface.ts";
 import { Machine } from "./machine.ts";
+import { Seat } from "./seat.ts";
 import { Shell } from "./shell.ts";
 import { VirtioPath } from "./virtio_path.ts";
 
@@ -44,6 +45,7 @@ const options = accessCommand(new Command("guest"))
   .option("--api-url <url>", "where others reach that API, if it is not where it listens")
   .requiredOption("--socket <path>", "vhost-user back-end")
   .requiredOption("--ip <address/bits>", "IPv4 address", cidr)
+  .option("--incoming", "no guest at first: wait for one that moves here, with its address (fabric migrate)", false)
   .option("--gateway <address>", "IPv4 gateway", ipToNumber, 0)
   .option("--port <name>", "the port it is on: a VF's number, or vport3", "0")
   .option("--hypervisor <url>", "the vf service; without it the guest stands alone")
@@ -77,6 +79,7 @@ const options = accessCommand(new Command("guest"))
       apiUrl?: string;
       socket: string;
       ip: { ip: number; mask: number };
+      incoming: boolean;
       gateway: number;
       port: string;
       hypervisor?: string;
@@ -132,13 +135,19 @@ await runService("guest", async () => {
     headerBytes: options.headerBytes,
     declined: declined(options),
   });
-  const server = serve(guestApi({ machine, host, shell, link }, access), options.listen);
+  const seat = new Seat({ machine, host, shell, virtio, link });
+  const emptied = options.incoming ? seat.wait() : undefined;
+  const { queuePairs } = options;
+  const server = serve(guestApi({ machine, host, shell, link, seat, queuePairs }, access), options.listen);
   const api = options.apiUrl ?? urlOf(server.addr);
   const boot = crypto.randomUUID();
   if (options.hypervisor) {
     const line = { url: options.hypervisor, port: options.port, token: ownToken() };
-    const hypervisor = new Hypervisor(line, () => ({ api, boot, mode: shell.mode }), (config) => link.apply(config));
+    const report = () => ({ api, boot, mode: shell.mode, seat: seat.state });
+    const hypervisor = new Hypervisor(line, report, (config, asked) => seat.heard(config, asked));
+    hypervisor.isAwaited = () => seat.state === "gone" || seat.state === "arrived";
     link.hypervisor = hypervisor;
+    seat.onChange = () => hypervisor.reportNow();
     shell.onFault = () => hypervisor.reportNow();
     virtio.onConnected = () => hypervisor.reportNow();
     await hypervisor.ready;
@@ -147,6 +156,7 @@ await runService("guest", async () => {
     host.set(GC_LINK, 1);
   }
   const running = virtio.run();
+  await emptied;
   return {
     info: { api, ip: ipFromNumber(options.ip.ip) },
     ended: died.promise,

@@ -46,6 +46,8 @@ export class Shell {
   readonly #turns = new Turns();
   #closed = false;
   #rest: ReturnType<typeof setTimeout> | undefined;
+  /** Whether the data path may change. */
+  mayChange: () => boolean = () => true;
   /** Told when the data path has changed by itself. */
   onFault: () => void = () => {};
 
@@ -64,7 +66,10 @@ export class Shell {
 
   /** Steps happen one after the other. */
   #exclusively<T>(step: () => Promise<T>): Promise<T> {
-    return this.#turns.take(step);
+    return this.#turns.take(() => {
+      if (this.mayChange()) return step();
+      throw new ApiError(409, "no guest is here, or it is being moved: its data path stays as it is", "mode");
+    });
   }
 
   get mode(): GuestMode {
@@ -117,7 +122,7 @@ export class Shell {
         await this.#machine.ask({ op: "quiesce", deadlineMs: leftMs });
         this.#restFor(REST_MS);
       } catch (error) {
-        this.#host.set(GC_RUNNING, 1);
+        this.#host.allowTx();
         throw new ApiError(409, `the guest's data path did not come to rest: ${(error as Error).message}`);
       }
     });
@@ -195,7 +200,7 @@ export class Shell {
   /** Frames go out again. */
   resume(): void {
     clearTimeout(this.#rest);
-    if (this.#vf || this.#virtio.connected) this.#host.set(GC_RUNNING, 1);
+    if (this.#vf || this.#virtio.connected) this.#host.allowTx();
   }
 
   /** Ends a plugin, gives its VF up, and lets the host's frames go the shell's own way again. */

@@ -52,6 +52,9 @@ export class VirtioPath {
   #frontEnd: VhostUserFrontEnd | undefined;
   #memory: PathMemory | undefined;
   #closed = false;
+  /** Resolves when the path is wanted again; none while it is. */
+  #away: PromiseWithResolvers<void> | undefined;
+  #letGo = Promise.withResolvers<void>();
   #connected = Promise.withResolvers<void>();
   features = 0n;
   /** Descriptors of each ring that the back-end has, or would have. */
@@ -78,13 +81,18 @@ export class VirtioPath {
     const module = await loadWasm("plugin-virtio");
     let trouble = "";
     while (!this.#closed) {
+      if (this.#away) {
+        await this.#release();
+        await this.#away?.promise;
+        continue;
+      }
       try {
         const frontEnd = VhostUserFrontEnd.connect(this.#options.socket, this.#options.reactor);
         this.#frontEnd = frontEnd;
         await this.#handshake(frontEnd, module);
         trouble = "";
         await frontEnd.ended();
-        if (!this.#closed) log("warn", "guest", "the back-end went away; connecting again");
+        if (!this.#closed && !this.#away) log("warn", "guest", "the back-end went away; connecting again");
       } catch (error) {
         const text = oneLine(error);
         if (text !== trouble && !this.#closed) log("info", "guest", `waiting for the back-end: ${text}`);
@@ -93,8 +101,31 @@ export class VirtioPath {
       this.connected = false;
       this.#frontEnd?.close();
       if (this.inUse) this.#host.set(GC_RUNNING, 0);
-      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      if (!this.#closed && !this.#away) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
+  }
+
+  /** Gives the back-end up, until `attach`; resolves when the rings are nobody's. `run` is under way, or will be. */
+  detach(): Promise<void> {
+    this.#away ??= Promise.withResolvers();
+    this.#letGo = Promise.withResolvers();
+    this.#frontEnd?.close();
+    return this.#letGo.promise;
+  }
+
+  /** Looks for the back-end again; resolves when it has the rings. */
+  attach(): Promise<void> {
+    this.#connected = Promise.withResolvers();
+    this.#away?.resolve();
+    this.#away = undefined;
+    return this.#connected.promise;
+  }
+
+  async #release(): Promise<void> {
+    if (this.#memory) await this.#machine.remove(this.#memory);
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = undefined;
+    this.#letGo.resolve();
   }
 
   /** Whether the host's frames go this way. */
@@ -148,12 +179,13 @@ export class VirtioPath {
   /** Lets the host's frames go this way. */
   use(): void {
     this.#host.set(GC_RX_WANTED, this.rxWanted);
-    this.#host.set(GC_RUNNING, 1);
+    this.#host.allowTx();
     this.#host.announce();
   }
 
   close(): void {
     this.#closed = true;
+    this.#away?.resolve();
     this.#frontEnd?.close();
     this.#memory?.[Symbol.dispose]();
   }

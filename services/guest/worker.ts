@@ -40,6 +40,8 @@ class GuestLoop {
   #requests = 0;
   #quiescing: { id: number; untilNs: number } | undefined;
   #ended = false;
+  /** The guest stands still: it is being moved, or none is here yet. */
+  #frozen = false;
 
   constructor(start: GuestStart) {
     this.#start = start;
@@ -59,6 +61,10 @@ class GuestLoop {
     let lastWorkNs = monotonicNs();
     while (!this.#ended) {
       this.#takeRequests();
+      if (this.#frozen) {
+        this.#block(Infinity);
+        continue;
+      }
       const nowNs = monotonicNs();
       const dueNs = this.#host.poll(nowNs);
       const moved = this.#move(nowNs);
@@ -132,6 +138,15 @@ class GuestLoop {
         return this.#drain();
       case "settle":
         return undefined;
+      case "freeze":
+        this.#drain();
+        this.#frozen = true;
+        return undefined;
+      case "thaw":
+        this.#frozen = false;
+        return undefined;
+      case "boot":
+        return this.#host.boot();
       case "end":
         this.#ended = true;
         return undefined;

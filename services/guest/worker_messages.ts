@@ -31,6 +31,11 @@ export type GuestRequest =
   | { op: "drain" }
   /** Nothing: the answer says that a burst has ended since. */
   | { op: "settle" }
+  /** Takes in what has been received, and does nothing more until `thaw`. */
+  | { op: "freeze" }
+  | { op: "thaw" }
+  /** The host's state is that of a guest that has just booted. */
+  | { op: "boot" }
   | { op: "end" };
 
 /** The worker's answers: `error` is a sentence; a fault comes unasked. */

@@ -5,6 +5,7 @@ import {
   type GuestConfig,
   GuestMode,
   type GuestReport,
+  type GuestSeat,
   type GuestView,
   hashToken,
   isLinkUp,
@@ -39,14 +40,16 @@ export class GuestShell {
   readonly boot: string;
   readonly #peer: Peer;
   mode: GuestMode;
+  seat: GuestSeat;
   seenMs = performance.now();
   /** The groups that the guest before it had joined are still to be left. */
   groupsAreStale: boolean;
 
-  constructor({ api, boot, mode, first }: GuestReport, token: string | undefined) {
+  constructor({ api, boot, mode, first, seat }: GuestReport, token: string | undefined) {
     this.api = api;
     this.boot = boot;
     this.mode = mode;
+    this.seat = seat;
     this.groupsAreStale = first;
     this.#peer = new Peer("the guest", api, token, { answerBytesMax: ANSWER_BYTES_MAX });
   }
@@ -119,20 +122,22 @@ export class Guests {
     return own !== undefined && hashToken(own) === hashToken(token);
   }
 
-  /** The guest on a port, `undefined` if none with a shell reports there. */
+  /** The guest on a port, `undefined` if none with a shell runs there. */
   find(port: string): GuestShell | undefined {
     const guest = this.#guests.get(port);
-    return guest && performance.now() - guest.seenMs < GONE_MS ? guest : undefined;
+    const runs = guest?.seat === "running" || guest?.seat === "leaving";
+    return guest && runs && performance.now() - guest.seenMs < GONE_MS ? guest : undefined;
   }
 
   get list(): GuestView[] {
     const now = performance.now();
     return [...this.#guests].filter(([, guest]) => now - guest.seenMs < GONE_MS).map((
-      [port, { api, mode, seenMs }],
+      [port, { api, mode, seat, seenMs }],
     ) => ({
       port,
       api,
       mode,
+      seat,
       seenSecondsAgo: Math.round((now - seenMs) / 100) / 10,
     }));
   }
@@ -145,6 +150,7 @@ export class Guests {
     const before = this.#guests.get(port);
     if (before?.boot === report.boot) {
       before.mode = report.mode;
+      before.seat = report.seat;
       before.seenMs = performance.now();
     } else {
       this.#paceBoots(port);

@@ -26,7 +26,7 @@ export interface ModeParts {
 }
 
 /** A guest's shell, as a change of mode sees it. */
-export type Shell = Pick<GuestShell, keyof GuestShell>;
+export type Shell = Omit<Pick<GuestShell, keyof GuestShell>, "seat">;
 
 /** A VF's number, or `vport3`: where a guest is. */
 export type Port = number | `vport${number}`;

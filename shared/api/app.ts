@@ -33,43 +33,46 @@ export interface BodyLimits {
   binaryBytesMax?: number;
   /** How long a body may take to come, in milliseconds. */
   bodyMsMax?: number;
+  /** Paths whose routes read their bodies while they come, and keep to limits of their own. */
+  streamed?: readonly string[];
 }
 
 /** Refuses bodies that are too long, of another type, empty or not JSON, before a route sees them. */
-const checkBody =
-  ({ jsonBytesMax = BODY_BYTES_MAX, binaryBytesMax = 0, bodyMsMax = BODY_MS_MAX }: BodyLimits): MiddlewareHandler =>
-  async (c, next) => {
-    if (!["POST", "PUT", "PATCH"].includes(c.req.method)) return await next();
-    const isImage = binaryBytesMax > 0 &&
-      /^application\/(wasm|octet-stream)\b/i.test(c.req.header("content-type") ?? "");
-    const bytesMax = isImage ? binaryBytesMax : jsonBytesMax;
-    const declared = Number(c.req.header("content-length") ?? 0);
-    const bytes = declared > bytesMax ? undefined : await readLimited(c.req.raw.body, bytesMax, bodyMsMax);
-    if (!bytes) {
-      const reason = isImage ? "too-large" : undefined;
-      return problem(c, 413, `the body is larger than ${bytesMax} bytes`, { field: "body", reason });
-    }
-    if (isImage) {
-      c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
-      return await next();
-    }
-    const type = c.req.header("content-type") ?? "";
-    if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
-      return problem(c, 415, "the body must be JSON: send it with content-type: application/json", {
-        field: "content-type",
-      });
-    }
-    const text = new TextDecoder().decode(bytes);
-    if (text.trim() === "") return problem(c, 400, "the body is empty: send a JSON object", { field: "body" });
-    try {
-      JSON.parse(text);
-    } catch (error) {
-      return problem(c, 400, `the body is not JSON: ${(error as Error).message}`, { field: "body" });
-    }
-    // Hono keeps promises here, whatever its types say.
-    c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
+const checkBody = (
+  { jsonBytesMax = BODY_BYTES_MAX, binaryBytesMax = 0, bodyMsMax = BODY_MS_MAX, streamed = [] }: BodyLimits,
+): MiddlewareHandler =>
+async (c, next) => {
+  if (!["POST", "PUT", "PATCH"].includes(c.req.method) || streamed.includes(c.req.path)) return await next();
+  const isImage = binaryBytesMax > 0 &&
+    /^application\/(wasm|octet-stream)\b/i.test(c.req.header("content-type") ?? "");
+  const bytesMax = isImage ? binaryBytesMax : jsonBytesMax;
+  const declared = Number(c.req.header("content-length") ?? 0);
+  const bytes = declared > bytesMax ? undefined : await readLimited(c.req.raw.body, bytesMax, bodyMsMax);
+  if (!bytes) {
+    const reason = isImage ? "too-large" : undefined;
+    return problem(c, 413, `the body is larger than ${bytesMax} bytes`, { field: "body", reason });
+  }
+  if (isImage) {
+    c.req.bodyCache.arrayBuffer = Promise.resolve(bytes.buffer) as unknown as ArrayBuffer;
     return await next();
-  };
+  }
+  const type = c.req.header("content-type") ?? "";
+  if (!/^application\/([\w.-]+\+)?json\b/i.test(type)) {
+    return problem(c, 415, "the body must be JSON: send it with content-type: application/json", {
+      field: "content-type",
+    });
+  }
+  const text = new TextDecoder().decode(bytes);
+  if (text.trim() === "") return problem(c, 400, "the body is empty: send a JSON object", { field: "body" });
+  try {
+    JSON.parse(text);
+  } catch (error) {
+    return problem(c, 400, `the body is not JSON: ${(error as Error).message}`, { field: "body" });
+  }
+  // Hono keeps promises here, whatever its types say.
+  c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
+  return await next();
+};
 
 async function readLimited(
   body: ReadableStream<Uint8Array> | null,

@@ -4,6 +4,7 @@
  */
 import { z } from "@hono/zod-openapi";
 import { GuestMode, LinkState } from "./guest.ts";
+import { GuestSeat } from "./guest_migration.ts";
 
 /** A guest's port: the number of its VF, or `vport3`. */
 export const GuestPort = z.string().regex(/^(vport)?(0|[1-9]\d{0,2})$/, "is a VF's number, or a vport such as vport3");
@@ -19,6 +20,7 @@ export const GuestReport = z.strictObject({
   /** Nobody has answered it since it booted: the wishes of the guest before it are not its own. */
   first: z.boolean().default(false),
   mode: GuestMode,
+  seat: GuestSeat.default("running"),
 }).openapi("GuestReport");
 export type GuestReport = z.output<typeof GuestReport>;
 
@@ -33,6 +35,7 @@ export const GuestView = z.object({
   port: z.string(),
   api: z.string(),
   mode: GuestMode,
+  seat: GuestSeat,
   seenSecondsAgo: z.number(),
 }).openapi("GuestView");
 export type GuestView = z.output<typeof GuestView>;

@@ -8,6 +8,7 @@ export * from "./emulated_path.ts";
 export * from "./events.ts";
 export * from "./guard.ts";
 export * from "./guest.ts";
+export * from "./guest_migration.ts";
 export * from "./hypervisor.ts";
 export * from "./ip.ts";
 export * from "./latency.ts";

@@ -42,6 +42,7 @@ export const RX_SCRATCH = 0x7a0000;
 /** The longest IP packet, its Ethernet header and tags; and some more. */
 export const SCRATCH_BYTES = 0x11000;
 export const BUFFERS = 0x800000;
+export const USER_MEMORY = 0x1000000;
 
 /** Where the parts of a data path's area lie: a plugin's memory without doorbells and buffers. */
 export const AREA_STATE = 0x0;

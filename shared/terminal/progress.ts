@@ -34,6 +34,7 @@ function isTerminal(): boolean {
 export class Progress {
   readonly #isWanted: () => boolean;
   readonly #open: (text: string) => Promise<Line>;
+  #ownsSignals: boolean;
   #text = "";
   #timer: ReturnType<typeof setTimeout> | undefined;
   #line: Line | undefined;
@@ -41,12 +42,18 @@ export class Progress {
   #ends = 0;
 
   constructor({ isWanted = () => true, ownsSignals = false, open }: ProgressOptions = {}) {
+    this.#ownsSignals = ownsSignals;
     this.#open = open ?? (async (text) => {
       // Whoever waits for nothing does not load it.
       const { default: spinner } = await import("yocto-spinner");
-      return spinner({ text, handleSignals: ownsSignals });
+      return spinner({ text, handleSignals: this.#ownsSignals });
     });
     this.#isWanted = () => isWanted() && (open !== undefined || isTerminal());
+  }
+
+  /** Leaves Ctrl-C to whoever has something to take back first. */
+  leaveSignals(): void {
+    this.#ownsSignals = false;
   }
 
   /** Says what is waited for now. */

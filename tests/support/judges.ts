@@ -64,7 +64,7 @@ const NEEDS: Record<Judge, string[]> = {
   chromium: ["chromium"],
   systemd: ["systemd"],
   python: ["python"],
-  root: ["root, for other users"],
+  root: ["root, for other users and namespaces"],
   prometheus: ["prometheus"],
   docker: ["docker", "docker-compose", "root, for namespaces"],
 };

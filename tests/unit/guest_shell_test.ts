@@ -16,7 +16,7 @@ function shellTest(name: string, fn: (shell: GuestShell, guest: FakeFetch, time:
   Deno.test(name, async () => {
     using time = new VirtualTime();
     using guest = new FakeFetch();
-    const report = { api: "http://10.0.0.1:8090", boot: "1", first: false, mode: MODE };
+    const report = { api: "http://10.0.0.1:8090", boot: "1", first: false, mode: MODE, seat: "running" as const };
     await fn(new GuestShell(report, "secret"), guest, time);
   });
 }

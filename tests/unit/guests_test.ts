@@ -111,8 +111,30 @@ guestsTest("a guest that reports hears what its interface is to be", async (hype
     [200, { mac: "02:00:00:00:00:01", up: true, promisc: false, multicast: "all" }] as unknown[],
   );
   assertEquals([hypervisor.booted, hypervisor.looked], [[0], [0]]);
-  assertEquals(await hypervisor.list(), [{ port: "0", api: REPORT.api, mode: MODE, seenSecondsAgo: 0 }]);
+  assertEquals(await hypervisor.list(), [{
+    port: "0",
+    api: REPORT.api,
+    mode: MODE,
+    seat: "running",
+    seenSecondsAgo: 0,
+  }]);
 });
+
+guestsTest(
+  "a guest can be asked for its data path while one runs on its seat, and not while one is waited for",
+  async (hypervisor) => {
+    for (const seat of ["running", "leaving"]) {
+      await hypervisor.report("0", { seat });
+      assertEquals(hypervisor.guests.find("0")?.api, REPORT.api, seat);
+    }
+    for (const seat of ["stopped", "gone", "waiting", "arriving", "arrived"]) {
+      await hypervisor.report("0", { seat });
+      assertEquals([hypervisor.guests.find("0"), (await hypervisor.list())[0]?.seat], [undefined, seat] as unknown[]);
+    }
+    const { status } = await hypervisor.report("0", { seat: "lost" });
+    assertEquals(status, 422);
+  },
+);
 
 guestsTest("its link is up if the PF says so, or with the NIC's", async (hypervisor) => {
   const cases = [["auto", "up", true], ["auto", "down", false], ["enable", "down", true], [

@@ -1,0 +1,142 @@
+/**
+ * A VF's policy and address on their way to another fabric. The target VF is made ready while the guest still runs at the
+ * source; then both VFs swap their addresses, the source first: nobody has the guest's twice, and somebody has it but for
+ * the time of one request. What fails is taken back.
+ */
+import { type ModeRequest, oneLine, type Peer, type Vf, type VfMode, VfPolicy } from "../../shared/api/mod.ts";
+import { UsageError } from "./values.ts";
+
+/** Whose an address is says the VF that has it; a mirror names a VF of its own fabric; hardware is what the host has. */
+const KEPT_FIELDS = ["mac", "macFixed", "mirror", "hardware"];
+const MOVED_FIELDS = Object.keys(VfPolicy.shape).filter((field) => !KEPT_FIELDS.includes(field));
+/** How long a fabric may take to give an address up, or to take it: all of a swap is over before a guest comes back. */
+const SWAP_MS = 2000;
+
+/** What of a mode moves. */
+type ModeOf = { mode: Vf["mode"]; dataPath?: Vf["dataPath"] };
+
+/** A VF at its fabric. */
+export class PlacedVf {
+  readonly id: number;
+  readonly #fabric: Peer;
+
+  constructor(fabric: Peer, id: number) {
+    this.#fabric = fabric;
+    this.id = id;
+  }
+
+  all(): Promise<Vf[]> {
+    return this.#fabric.ask("GET", "/api/v1/vfs");
+  }
+
+  get(): Promise<Vf> {
+    return this.#fabric.ask("GET", `/api/v1/vfs/${this.id}`);
+  }
+
+  patch(patch: Record<string, unknown>, timeoutMs?: number): Promise<Vf> {
+    return this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch, timeoutMs);
+  }
+
+  /** Which mode it is in, also while nobody is on it. */
+  getMode(): Promise<VfMode> {
+    return this.#fabric.ask("GET", `/api/v1/vfs/${this.id}/mode`);
+  }
+
+  setMode(mode: ModeRequest): Promise<unknown> {
+    return this.#fabric.ask("PUT", `/api/v1/vfs/${this.id}/mode`, mode);
+  }
+}
+
+/** A VF's policy on its way to another fabric. */
+export class Migration {
+  readonly source: PlacedVf;
+  readonly target: PlacedVf;
+  /** Both as they were. */
+  readonly from: Vf;
+  readonly before: Vf;
+
+  private constructor(source: PlacedVf, target: PlacedVf, from: Vf, before: Vf) {
+    [this.source, this.target, this.from, this.before] = [source, target, from, before];
+  }
+
+  /** Looks at both VFs. Throws why the guest of the one cannot move to the other; nothing has changed then. */
+  static async check(source: PlacedVf, target: PlacedVf): Promise<Migration> {
+    const [near, far] = await Promise.all([source.all(), target.all()]);
+    const [from, before] = [near[source.id], far[target.id]];
+    if (!from) throw new UsageError(`there is no vf ${source.id}: the fabric has ${near.length}`);
+    if (!before) {
+      throw new UsageError(`the target has no vf ${target.id}: it has ${far.length}; say another by --to-vf`);
+    }
+    for (const [where, vf] of [["", from], ["the target's ", before]] as const) {
+      if (vf.mode === null) throw new UsageError(`the NIC of ${where}vf ${vf.id} does not answer`);
+      if (vf.vport !== null) throw new UsageError(`${where}vf ${vf.id} is allotted to vport ${vf.vport}`);
+      if (vf.uplink !== null) throw new UsageError(`${where}vf ${vf.id} has something of its host behind it`);
+    }
+    if (runs(before)) {
+      throw new UsageError(`a guest runs on the target's vf ${target.id}: say a free one by --to-vf`);
+    }
+    const taken = far.find(({ mac }) => mac === from.mac) ?? near.find(({ mac }) => mac === before.mac);
+    if (taken) throw new UsageError(`both fabrics have the address ${taken.mac}: give vf ${taken.id} another one`);
+    return new Migration(source, target, from, before);
+  }
+
+  /** Makes the target VF as the source is, but for the address and the mode. */
+  async prepare(): Promise<Vf> {
+    await this.target.patch(fieldsOf(this.from, MOVED_FIELDS));
+    return this.before;
+  }
+
+  /** Puts the target VF into a mode; `now` is the one that it is in. */
+  async setMode({ mode, dataPath }: ModeOf, now: ModeOf): Promise<void> {
+    if (mode === null || (mode === now.mode && dataPath === now.dataPath)) return;
+    await this.target.setMode({ mode, ...(mode === "emulated" && dataPath ? { dataPath } : {}) });
+  }
+
+  /** The VFs swap their addresses. Throws with both as they were, or says what is not. */
+  async swap(): Promise<Vf> {
+    const [own, other] = [addressOf(this.from), addressOf(this.before)];
+    try {
+      await this.source.patch(other, SWAP_MS);
+      return await this.target.patch(own, SWAP_MS);
+    } catch (error) {
+      await this.swapBack(`the target does not get ${this.from.mac} (${oneLine(error)})`);
+      throw new UsageError(`the target does not get ${this.from.mac} (${oneLine(error)}): the source has it again`);
+    }
+  }
+
+  /** The VFs have their own addresses again. Throws what is not so, after `why`. */
+  async swapBack(why: string): Promise<void> {
+    const { mac } = this.from;
+    await this.target.patch(addressOf(this.before), SWAP_MS).catch((error) => {
+      throw new UsageError(
+        `${why}; and whether the target's vf ${this.target.id} has it is not known (${oneLine(error)}): give it to one`,
+      );
+    });
+    await this.source.patch(addressOf(this.from), SWAP_MS).catch((error) => {
+      throw new UsageError(`${why}; and the source does not take ${mac} again (${oneLine(error)}): give it by hand`);
+    });
+  }
+
+  /** The source is as nobody had configured it, but for the address. */
+  tidy(): Promise<Vf> {
+    return this.source.patch(fieldsOf(this.before, MOVED_FIELDS));
+  }
+
+  /** The target is as it was, but for the mode. */
+  async undo(): Promise<void> {
+    await this.target.patch(fieldsOf(this.before, MOVED_FIELDS));
+  }
+}
+
+/** Whether a guest has its rings served. */
+export function runs({ queues }: Vf): boolean {
+  return queues?.some(({ state }) => state === "running") === true;
+}
+
+function fieldsOf(vf: Vf, fields: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(vf).filter(([field]) => fields.includes(field)));
+}
+
+function addressOf({ mac, macFixed }: Vf): Record<string, unknown> {
+  return { mac, macFixed };
+}
