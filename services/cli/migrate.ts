@@ -87,8 +87,8 @@ async function moveForeign(migration: Migration, context: Context, timeout: numb
     });
     throw error;
   }
-  const to = await migration.swap();
-  return { from: await migration.tidy(), to };
+  await migration.swap();
+  return await outcome(migration);
 }
 
 /** A built-in guest: it leaves its plugin, moves, and gets one again there. */
@@ -104,16 +104,18 @@ async function moveBuiltIn(
   const before = await migration.target.getMode();
   using waiting = patience(timeout, `the guest was not there within ${timeout} s (--timeout): it goes on where it is`);
   const request = { maxDowntimeMs: maxDowntime, ...(maxRate === undefined ? {} : { maxRateMbps: maxRate }) };
-  let [to, run]: [Vf | undefined, Arrival | undefined] = [undefined, undefined];
+  let isSwapped = false;
+  let run: Arrival;
   try {
     await migration.prepare();
     if (!isDriven) await migration.setMode(from, before);
     if (isDriven) await source.setMode({ mode: "emulated" });
     await move.copy(request, (text) => context.progress.say(text), waiting.signal);
-    to = await migration.swap();
+    await migration.swap();
+    isSwapped = true;
     run = await move.run();
   } catch (error) {
-    await goOnHere(migration, move, error, to !== undefined);
+    await goOnHere(migration, move, error, isSwapped);
     if (!isDriven) await takeBack(error, "the target's vf is in another mode", () => migration.setMode(before, from));
     throw error;
   }
@@ -128,11 +130,15 @@ async function moveBuiltIn(
   }
   await attempt("its seat here is not cleared yet", () => move.finish());
   return {
-    from: await migration.tidy(),
-    to,
+    ...await outcome(migration),
     ...(run.downtimeMs === undefined ? {} : { downtimeMs: run.downtimeMs }),
     ...(notes.length === 0 ? {} : { note: notes.join("; ") }),
   };
+}
+
+/** The source VF is as nobody had configured it, and both are shown. */
+async function outcome(migration: Migration): Promise<Moved> {
+  return { from: await migration.tidy(), to: await migration.target.get() };
 }
 
 /** After a failure: the guest goes on at the source, as it was. */

@@ -3,7 +3,15 @@
  * source; then both VFs swap their addresses, the source first: nobody has the guest's twice, and somebody has it but for
  * the time of one request. What fails is taken back.
  */
-import { type ModeRequest, oneLine, type Peer, type Vf, type VfMode, VfPolicy } from "../../shared/api/mod.ts";
+import {
+  type ModeRequest,
+  oneLine,
+  type Peer,
+  RETURN_MINIMAL,
+  type Vf,
+  type VfMode,
+  VfPolicy,
+} from "../../shared/api/mod.ts";
 import { UsageError } from "./values.ts";
 
 /** Whose an address is says the VF that has it; a mirror names a VF of its own fabric; hardware is what the host has. */
@@ -33,8 +41,14 @@ export class PlacedVf {
     return this.#fabric.ask("GET", `/api/v1/vfs/${this.id}`);
   }
 
-  patch(patch: Record<string, unknown>, timeoutMs?: number): Promise<Vf> {
-    return this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch, timeoutMs);
+  patch(patch: Record<string, unknown>): Promise<Vf> {
+    return this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch);
+  }
+
+  /** Gives it an address, as soon as can be: nothing else is asked on the way. */
+  async address({ mac, macFixed }: Vf): Promise<void> {
+    const headers = { prefer: RETURN_MINIMAL };
+    await this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, { mac, macFixed }, SWAP_MS, headers);
   }
 
   /** Which mode it is in, also while nobody is on it. */
@@ -93,11 +107,10 @@ export class Migration {
   }
 
   /** The VFs swap their addresses. Throws with both as they were, or says what is not. */
-  async swap(): Promise<Vf> {
-    const [own, other] = [addressOf(this.from), addressOf(this.before)];
+  async swap(): Promise<void> {
     try {
-      await this.source.patch(other, SWAP_MS);
-      return await this.target.patch(own, SWAP_MS);
+      await this.source.address(this.before);
+      await this.target.address(this.from);
     } catch (error) {
       await this.swapBack(`the target does not get ${this.from.mac} (${oneLine(error)})`);
       throw new UsageError(`the target does not get ${this.from.mac} (${oneLine(error)}): the source has it again`);
@@ -107,12 +120,12 @@ export class Migration {
   /** The VFs have their own addresses again. Throws what is not so, after `why`. */
   async swapBack(why: string): Promise<void> {
     const { mac } = this.from;
-    await this.target.patch(addressOf(this.before), SWAP_MS).catch((error) => {
+    await this.target.address(this.before).catch((error) => {
       throw new UsageError(
         `${why}; and whether the target's vf ${this.target.id} has it is not known (${oneLine(error)}): give it to one`,
       );
     });
-    await this.source.patch(addressOf(this.from), SWAP_MS).catch((error) => {
+    await this.source.address(this.from).catch((error) => {
       throw new UsageError(`${why}; and the source does not take ${mac} again (${oneLine(error)}): give it by hand`);
     });
   }
@@ -135,8 +148,4 @@ export function runs({ queues }: Vf): boolean {
 
 function fieldsOf(vf: Vf, fields: readonly string[]): Record<string, unknown> {
   return Object.fromEntries(Object.entries(vf).filter(([field]) => fields.includes(field)));
-}
-
-function addressOf({ mac, macFixed }: Vf): Record<string, unknown> {
-  return { mac, macFixed };
 }

@@ -129,7 +129,7 @@ export class Fabric implements PfHandlers {
     return vfView(this.settings, id, seen, this.#runDir);
   }
 
-  async patchVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<Vf> {
+  async changeVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<void> {
     findVf(this.settings, id);
     const derived = this.#store.initialPolicy(id).mac;
     let changes: Record<string, unknown> = {};
@@ -140,10 +140,9 @@ export class Fabric implements PfHandlers {
       changes = difference(findVf(before, id), findVf(next, id));
       return Object.keys(changes).length === 0 ? before : next;
     });
-    if (Object.keys(changes).length === 0) return await this.getVf(id);
+    if (Object.keys(changes).length === 0) return;
     log("info", "pf", `vf ${id}: ${JSON.stringify(changes)}`);
     this.#events.emit({ type: "vf-changed", vf: id, changes });
-    return await this.getVf(id);
   }
 
   /** Grants a guest's wish, or throws the reason why not. */

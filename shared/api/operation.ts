@@ -40,6 +40,14 @@ export interface Wait {
   applied: { done: string; running: string };
 }
 
+/** What of a Prefer header says that an answer need not show what has come of a change: RFC 7240, section 4.2. */
+export const RETURN_MINIMAL = "return=minimal";
+
+/** Whether a Prefer header says that. */
+export function prefersMinimal(header = ""): boolean {
+  return header.split(",").some((part) => /^\s*return\s*=\s*"?minimal"?\s*(;.*)?$/i.test(part));
+}
+
 /**
  * Reads a Prefer header: `respond-async` is answered at once, or after `wait=N` seconds; `wait=N` alone is how long the
  * result is waited for. What it says beside that is for others.

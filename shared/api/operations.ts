@@ -6,7 +6,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { log } from "./log.ts";
 import type { ModeStep, VfMode } from "./mode.ts";
-import { Operation, readPrefer } from "./operation.ts";
+import { Operation, readPrefer, RETURN_MINIMAL } from "./operation.ts";
 import { ApiError, Problem, problemDocument } from "./problem.ts";
 
 /** Operations that are kept. */
@@ -130,7 +130,7 @@ const json = <T extends z.ZodType>(schema: T, description: string) => ({
   description,
 });
 const textHeader = (description: string) => ({ description, schema: { type: "string" as const } });
-const preferenceApplied = { "Preference-Applied": textHeader("The preferences of Prefer that were kept") };
+export const preferenceApplied = { "Preference-Applied": textHeader("The preferences of Prefer that were kept") };
 
 /** What the document of a route says of `Prefer`. */
 export const preferParameter = {
@@ -140,6 +140,16 @@ export const preferParameter = {
     "`wait=N` alone: how long the result is waited for; 10 seconds if nothing is said",
   schema: { type: "string" as const },
   example: "respond-async, wait=1",
+};
+
+/** What the document of a route that changes a policy says of `Prefer`. */
+export const preferMinimalParameter = {
+  name: "Prefer",
+  in: "header" as const,
+  description:
+    "`return=minimal`: answer 204 as soon as the change is in force, without asking what the VF looks like now",
+  schema: { type: "string" as const },
+  example: RETURN_MINIMAL,
 };
 
 /** The answers of a route that starts an operation: its result with 200, and what 202 says. */

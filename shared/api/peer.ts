@@ -94,7 +94,8 @@ export class Peer {
         signal: AbortSignal.timeout(Math.min(timeoutMs, msLeft())),
         redirect: "error",
       });
-      answer = JSON.parse(await limitedText(response, this.#answerBytesMax));
+      const text = await limitedText(response, this.#answerBytesMax);
+      answer = response.status === 204 ? undefined : JSON.parse(text);
     } catch (error) {
       throw this.#unanswered(error);
     }

@@ -8,8 +8,16 @@ import { hc } from "hono/client";
 import type { Role } from "./access.ts";
 import { tokenOf } from "./guard.ts";
 import { LinkPatch } from "./guest.ts";
-import type { Operation } from "./operation.ts";
-import { answerOperation, operationAnswers, operationRoutes, preferParameter, type Run } from "./operations.ts";
+import { type Operation, prefersMinimal, RETURN_MINIMAL } from "./operation.ts";
+import {
+  answerOperation,
+  operationAnswers,
+  operationRoutes,
+  preferenceApplied,
+  preferMinimalParameter,
+  preferParameter,
+  type Run,
+} from "./operations.ts";
 import { bearer } from "./peer.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
 import { Filter, NicUpgrade, type PoolName } from "./nic.ts";
@@ -36,9 +44,11 @@ const pfRoutes = {
     method: "patch",
     path: "/api/v1/vfs/{id}",
     description: "Changes a VF's policy: all or nothing, durable and in force when it is answered",
+    parameters: [preferMinimalParameter],
     request: { params, ...body(VfPatch, "The fields to change") },
     responses: {
       200: json(V.Vf, "The VF as it is now"),
+      204: { description: "It is in force (return=minimal)", headers: preferenceApplied },
       ...errors,
       403: problemBody("This token may not change the field that is named: it is the operator's"),
     },
@@ -167,7 +177,7 @@ export interface PfHandlers {
   listVfs(): Promise<V.Vf[]>;
   getVf(id: number): Promise<V.Vf>;
   /** `ifMatch`: the entity tags that the policy must have one of, else it is refused with 412; `by`: who asks. */
-  patchVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<V.Vf>;
+  changeVf(id: number, patch: VfPatch, ifMatch?: string, by?: Role): Promise<void>;
   getStats(id: number): Promise<V.VfStats>;
   listStats(): Promise<V.FabricStats>;
   getMode(id: number): Promise<VfMode>;
@@ -211,7 +221,10 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     })
     .openapi(pfRoutes.patchVf, async (c) => {
       const { id } = c.req.valid("param");
-      const vf = await handlers.patchVf(id, c.req.valid("json"), c.req.header("if-match"), tokenOf(c));
+      await handlers.changeVf(id, c.req.valid("json"), c.req.header("if-match"), tokenOf(c));
+      const applied = { "preference-applied": RETURN_MINIMAL };
+      if (prefersMinimal(c.req.header("prefer"))) return c.body(null, 204, applied);
+      const vf = await handlers.getVf(id);
       c.header("etag", policyTag(vf));
       return c.json(vf, 200);
     })

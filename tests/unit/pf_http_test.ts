@@ -32,6 +32,22 @@ Deno.test("a policy has an entity tag: who read an older one is told, and change
   }
 });
 
+Deno.test("with return=minimal a change is answered as soon as it is in force, without a look at the NIC's state", async () => {
+  await using pf = await TestPf.start(1);
+  const change = async (patch: Record<string, unknown>, prefer: string) => {
+    const { status, headers, body } = await pf.app.request("/api/v1/vfs/0", patchInit(patch, { prefer }));
+    return [status, headers.get("preference-applied"), body === null];
+  };
+  for (const [i, prefer] of ["return=minimal", 'respond-async, Return = "minimal"; x=1'].entries()) {
+    assertEquals(await change({ vlan: i + 1 }, prefer), [204, "return=minimal", true]);
+    assertEquals((await (await pf.app.request("/api/v1/vfs/0")).json()).vlan, i + 1);
+  }
+  for (const prefer of ["return=representation", "x-return=minimal", "return=minimally"]) {
+    assertEquals(await change({ vlan: 9 }, prefer), [200, null, false], prefer);
+  }
+  assertEquals((await change({ vlan: 5000 }, "return=minimal"))[0], 422, "a refusal says why all the same");
+});
+
 Deno.test("what a VF's state says changes no entity tag", async () => {
   await using pf = await TestPf.start(1);
   const tag = async () => (await pf.app.request("/api/v1/vfs/0")).headers.get("etag");
@@ -149,7 +165,7 @@ Deno.test("a wish by the control queue is granted or refused, and its guest and 
 
 Deno.test("a listener that has missed much is told all that is kept, and that there was more", async () => {
   await using pf = await TestPf.start(1);
-  for (let n = 1; n <= 1100; n++) await pf.fabric.patchVf(0, { maxTxRate: n });
+  for (let n = 1; n <= 1100; n++) await pf.fabric.changeVf(0, { maxTxRate: n });
   const answer = await pf.app.request("/api/v1/events", { headers: { "last-event-id": "another-1" } });
   const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
