@@ -102,8 +102,8 @@ judgedTest(
 
     await t.step("the seat there is another machine", async () => {
       const { code, err } = await scene.migrate("--to-vf", "0");
-      assertEquals(code, 1);
-      assertStringIncludes(err, "the guest has 1 queue pairs, and this seat 2 (--queue-pairs)");
+      const why = "the guest has 1 queue pairs, and this seat 2 (--queue-pairs); the guest goes on where it came from";
+      assertEquals([code, err.trim()], [1, `fabric: the seat there: ${why}`]);
       await isHere();
     });
     await t.step("no seat waits there", async () => {
@@ -157,6 +157,20 @@ judgedTest(
       await seatIs(scene, scene.emptySeat, "waiting");
       await isHere();
     });
+    await t.step(
+      "another VF there has got its address meanwhile: the source has it again, and the guest with it",
+      async () => {
+        const moving = scene.migrate("--max-rate", "4");
+        await scene.leaving();
+        await far.patch(0, { mac: scene.mac, vlan: POLICY.vlan });
+        const { code, err } = await moving;
+        assertEquals(code, 1);
+        assertStringIncludes(err, `the target does not get ${scene.mac}`);
+        assertStringIncludes(err, "the source has it again");
+        await far.patch(0, { mac: null, vlan: 0 });
+        await isHere();
+      },
+    );
     await t.step("and then it moves", async () => {
       await scene.move();
       await scene.check();
@@ -237,3 +251,15 @@ judgedTest(
     );
   },
 );
+
+judgedTest(["root", "tshark"], "a built-in guest that has moved is announced on its VF's VLAN", async () => {
+  await using scene = await MovesScene.start();
+  await scene.reached();
+  const wanted = `arp.isgratuitous && eth.src == ${scene.mac} && vlan.id == ${POLICY.vlan}`;
+  await using judge = new TestProcess("tshark", "tshark", [
+    ...["-i", scene.interface, "-l", "-n", "-Y", wanted, "-T", "fields", "-e", "eth.src"],
+  ]);
+  await until("tshark", () => judge.all.includes("Capture started"));
+  await scene.move();
+  await judge.expect(new RegExp(`^${scene.mac}`, "m"));
+});

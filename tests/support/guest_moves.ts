@@ -20,11 +20,14 @@ export class MovesScene implements AsyncDisposable {
   readonly peer: TestGuest;
   readonly ip: string;
   readonly mac: string;
+  /** Between the two fabrics: the first one's end of the cable. */
+  readonly interface: string;
   at: 0 | 1 = 0;
   readonly #owned: AsyncDisposableStack;
 
-  private constructor(fabrics: [TestFabric, TestFabric], owned: AsyncDisposableStack) {
+  private constructor(fabrics: [TestFabric, TestFabric], cable: Cable, owned: AsyncDisposableStack) {
     this.fabrics = fabrics;
+    this.interface = cable.ends[0];
     this.#owned = owned;
     this.peer = TestGuest.of(fabrics[0], 0);
     this.ip = fabrics[0].info.guests[VF]?.ip ?? "";
@@ -45,7 +48,7 @@ export class MovesScene implements AsyncDisposable {
     }
     await near.patch(0, { vlan: POLICY.vlan });
     await near.patch(VF, POLICY);
-    return new MovesScene([near, far], owned.move());
+    return new MovesScene([near, far], cable, owned.move());
   }
 
   /** The fabric where the guest is, and the other one. */

@@ -52,6 +52,10 @@ export class Arrival {
     try {
       const clocks = await this.#readAll(body, reader);
       await seat.take(reader.memory, (ram) => shiftTimes(ram, clockDifference(clocks, clocksNow())));
+      if (this.#ended.signal.aborted) {
+        await seat.empty();
+        throw new ApiError(409, "the guest that has come is not wanted any more", "body", "cancelled");
+      }
       this.#clocks = clocks;
     } catch (error) {
       seat.state = "waiting";

@@ -49,6 +49,9 @@ export class Departure {
   #error: ApiError | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #committedMs: number | undefined;
+  #stopping: Promise<void> | undefined;
+  /** Resolves when a guest whose move was cancelled is as it was. */
+  #ending: Promise<void> | undefined;
   #rounds = 0;
   #sentBytes = 0;
   #remainingBytes = 0;
@@ -103,7 +106,8 @@ export class Departure {
       for (let changed = this.#look(); !this.#isLittle(changed); changed = this.#look()) {
         yield* this.#send(changed, true);
       }
-      await this.#stop();
+      this.#stopping = this.#stop();
+      await this.#stopping;
       const clocks = clocksNow();
       yield* this.#send(this.#look(), false);
       this.#mustGoOn();
@@ -192,16 +196,24 @@ export class Departure {
     this.#parts.seat.onConfig = () => {};
   }
 
-  /** The guest goes on here. Whoever has said that it has arrived gives the key. Nothing happens if it has ended. */
+  /** The guest goes on here. Whoever has said that it has arrived gives the key. A move that has ended stays as it is. */
   async cancel(reason: string, key?: string): Promise<void> {
     const { seat } = this.#parts;
-    if (!this.isOpen) return;
+    if (!this.isOpen) return await this.#ending;
     if (seat.state === "gone" && key !== this.#key) {
       throw new ApiError(409, "the guest has arrived: it goes on where its address is", "key", "committed");
     }
     this.#end(new ApiError(409, `the guest goes on here: ${reason}`, undefined, "cancelled"));
+    this.#ending = this.#goOn();
+    await this.#ending;
+  }
+
+  async #goOn(): Promise<void> {
+    const { seat } = this.#parts;
+    // A guest that is being stopped in this moment goes on as soon as it stands: only then is it as it was.
+    await this.#stopping?.catch(() => {});
     if (seat.state === "leaving") seat.state = "running";
-    else await seat.goOn();
+    else if (seat.state !== "running") await seat.goOn();
   }
 
   /** Everything has arrived: the guest is where its address is from now on. Answers the key to take that back with. */
