@@ -12,8 +12,6 @@ import { NicView, Vf, VportView } from "./pf_views.ts";
 import { errors, json, params, problemBody } from "./route_parts.ts";
 import { frameStream } from "./sse.ts";
 
-/** Frames that a listener who does not read may have waiting: it is cut off then, and begins anew when it comes back. */
-const BACKLOG_MAX = 16;
 /** Past events that a listener may be told first. */
 const EVENTS_MAX = 1000;
 
@@ -147,7 +145,7 @@ function attachView(id: number | `vport${number}`, { mac, socket }: { mac: strin
 
 /** Mounts the routes on `app`. */
 export function mountLive(app: OpenAPIHono, handlers: LiveHandlers): void {
-  const serve = (c: Context, wish: LiveWish) => frameStream(c, handlers.live(wish), BACKLOG_MAX);
+  const serve = (c: Context, wish: LiveWish) => frameStream(c, handlers.live(wish));
   // Their answers are no documents that the typed client could have.
   const answer = (response: Response) => response as never;
   app.openapi(routes.live, (c) => answer(serve(c, { ...c.req.valid("query"), isAlone: false })));

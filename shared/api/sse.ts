@@ -6,8 +6,11 @@ import { ApiError } from "./problem.ts";
 const HEARTBEAT_MS = 2000;
 /** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
 const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
-/** Events a listener that does not read may have waiting before it is cut off. */
-const BACKLOG_MAX = 2500;
+/**
+ * What a listener that does not read may have waiting, in characters, before it is cut off: it comes back if it lives. The
+ * longest that is said at once, the live document of a full fabric with a long list of VLANs on each port, is less.
+ */
+const BACKLOG_CHARACTERS_MAX = 8 * 1024 ** 2;
 
 /** Listeners of one service at a time, beside the fabric's own services. */
 const STREAMS_MAX = 128;
@@ -21,7 +24,7 @@ type Subscribe = (send: (frame: string) => void) => () => void;
 
 /** Streams everything `subscribe` tells to one listener until it goes away. Throws ApiError if there are too many. */
 export function eventStream<E>(c: Context, subscribe: (listener: Listener<E>) => () => void): Response {
-  return frameStream(c, (send) => subscribe((event, id) => send(frame(event, { id }))), BACKLOG_MAX);
+  return frameStream(c, (send) => subscribe((event, id) => send(frame(event, { id }))));
 }
 
 /** One event as text: its data, and the name and id that it may have. What it says once is written to many listeners. */
@@ -30,8 +33,8 @@ export function frame(data: unknown, { event, id }: { event?: string; id?: strin
   return `${name}data: ${JSON.stringify(data)}\n${id === undefined ? "" : `id: ${id}\n`}\n`;
 }
 
-/** Sends the frames that `subscribe` gives to one listener; it is cut off if `backlogMax` of them wait. */
-export function frameStream(c: Context, subscribe: Subscribe, backlogMax: number): Response {
+/** Sends the frames that `subscribe` gives to one listener. */
+export function frameStream(c: Context, subscribe: Subscribe): Response {
   if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream" });
   const role = c.get("role");
   const counts = role === undefined || role === "service" ? 0 : 1;
@@ -41,20 +44,22 @@ export function frameStream(c: Context, subscribe: Subscribe, backlogMax: number
   streams += counts;
   return streamSSE(c, async (stream) => {
     try {
-      await tell(stream, subscribe, backlogMax);
+      await tell(stream, subscribe);
     } finally {
       streams -= counts;
     }
   });
 }
 
-async function tell(stream: SSEStreamingApi, subscribe: Subscribe, backlogMax: number): Promise<void> {
+async function tell(stream: SSEStreamingApi, subscribe: Subscribe): Promise<void> {
   const backlog: string[] = [];
+  let waiting = 0;
   const gone = Promise.withResolvers<undefined>();
   let wake: () => void = () => {};
   const unsubscribe = subscribe((text) => {
     backlog.push(text);
-    if (backlog.length > backlogMax) stream.abort();
+    waiting += text.length;
+    if (waiting > BACKLOG_CHARACTERS_MAX) stream.abort();
     wake();
   });
   stream.onAbort(() => {
@@ -68,6 +73,7 @@ async function tell(stream: SSEStreamingApi, subscribe: Subscribe, backlogMax: n
   while (!stream.aborted) {
     const next = backlog.shift();
     if (next !== undefined) {
+      waiting -= next.length;
       await write(stream.write(next));
       continue;
     }

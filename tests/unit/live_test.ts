@@ -2,7 +2,8 @@
 import "../support/quiet.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
-import { Access, hashToken } from "../../shared/api/mod.ts";
+import { Hono } from "hono";
+import { Access, frameStream, hashToken } from "../../shared/api/mod.ts";
 import { pfApi } from "../../services/pf/api.ts";
 import { mergePatch } from "../../services/pf/merge_patch.ts";
 import { applyPatch } from "../../services/pf/page/live.js";
@@ -97,6 +98,27 @@ Deno.test("a listener has the whole document first, then what has changed, and e
   const patch = await stream.until("patch", ({ vfs }) => vfs !== undefined);
   assertEquals(patch.vfs, { 0: { vlan: 100, qos: 3 }, 1: { counters: { rx_frames: 9 } } });
   await stream.close();
+});
+
+Deno.test("who comes late is told all that has happened and the whole document, however much that is", async () => {
+  await using pf = await TestPf.start(1);
+  for (let i = 1; i <= 300; i++) await pf.set("vfs/0", { vlan: i });
+  const stream = await LiveStream.open(pf, "/api/v1/live?events=300");
+  for (let i = 1; i <= 300; i++) assertEquals((await stream.next()).data.changes, { vlan: i });
+  assertEquals((await stream.next()).event, "state");
+  await stream.close();
+});
+
+Deno.test("a listener that does not read is cut off before what waits for it takes the PF's memory", async () => {
+  const app = new Hono().get("/", (c) =>
+    frameStream(c, (send) => {
+      for (let i = 0; i < 20; i++) send("x".repeat(1024 ** 2));
+      return () => {};
+    }));
+  const { body } = await app.request("/");
+  let characters = 0;
+  for await (const part of body as ReadableStream<Uint8Array>) characters += part.length;
+  assert(characters < 9 * 1024 ** 2, `${characters} characters were kept of 20 Mi`);
 });
 
 Deno.test("latency is told of who has sent, the histogram of the VF that is looked at, and what is recent", async () => {
