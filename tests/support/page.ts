@@ -24,7 +24,9 @@ export class FabricPage {
     page.on("pageerror", (error) => this.complaints.push(String(error)));
     page.on("console", (message) => {
       // The API's refusals are shown on the page; the browser says them once more.
-      const isRefusal = /responded with a status of (401|422|503)|ERR_CONNECTION|ERR_INCOMPLETE/.test(message.text());
+      const isRefusal = /responded with a status of (401|403|422|503)|ERR_CONNECTION|ERR_INCOMPLETE/.test(
+        message.text(),
+      );
       if (["error", "warn"].includes(message.type()) && !isRefusal) this.complaints.push(message.text());
     });
     page.on("request", (request) => {
@@ -73,12 +75,17 @@ export class FabricPage {
     await until(expression, () => this.find<boolean>(expression), DEADLINE_MS, 50);
   }
 
-  /** Types a value in the place of the one in a field. */
+  /** Types a value in the place of the one in a field. By keyboard: nothing that moves meanwhile is hit instead. */
   async fill(selector: string, text: string): Promise<void> {
     const field = await this.page.waitForSelector(selector, { timeout: DEADLINE_MS });
-    await field?.click({ count: 3 });
+    await field?.evaluate((input) => (input as unknown as { select(): void }).select());
     await field?.press("Backspace");
     await field?.type(text);
+  }
+
+  /** Presses a button or a switch with the keyboard. */
+  async press(selector: string): Promise<void> {
+    await (await this.page.waitForSelector(selector, { timeout: DEADLINE_MS }))?.press("Space");
   }
 
   async click(selector: string): Promise<void> {

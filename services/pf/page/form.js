@@ -113,7 +113,7 @@ function refusalOf(error, properties) {
   for (const { field, detail } of said) {
     const [name] = field.split(".");
     if (name in properties) errors[name] ??= detail;
-    else others.push(field === "body" ? detail : `${field}: ${detail}`);
+    else others.push(["body", "authorization", "if-match"].includes(field) ? detail : `${field}: ${detail}`);
   }
   const isNamed = Object.keys(errors).length > 0;
   return { errors, refused: others.join("; ") || (isNamed ? "Refused: nothing has changed." : error.message) };

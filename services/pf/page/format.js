@@ -1,7 +1,8 @@
 /** Numbers and names as people read them. */
 
-/** Of the picture's text, on average. */
+/** Of the picture's text, on average, and of what is written in bold. */
 const LETTER_WIDTH = 6.4;
+const BOLD_WIDTH = 7.6;
 /** A latency histogram's last bucket begins here. */
 const LONGEST_US = 32_768;
 
@@ -98,8 +99,8 @@ export function guestOf({ uplink, attached, vport, queuesRunning, queuesInError,
 }
 
 /** As much of a text as there is room for, in letters of the picture's size. */
-export function fitting(text, width) {
-  const letters = Math.max(1, Math.floor(width / LETTER_WIDTH));
+export function fitting(text, width, isBold = false) {
+  const letters = Math.max(1, Math.floor(width / (isBold ? BOLD_WIDTH : LETTER_WIDTH)));
   return text.length <= letters ? text : `${text.slice(0, letters - 1)}…`;
 }
 

@@ -100,7 +100,7 @@ function Uplink({ live, from, narrow, end, width }) {
       <a href="#/nic" class=${`port ${kind} ${kind === "none" ? "vacant" : ""}`}>
         <title>Uplink: ${title}, ${count(rx)} frames a second out, ${count(tx)} in</title>
         <rect x=${x + 0.5} y=${y + 0.5} width=${w - 1} height=${h - 1} rx="4" />
-        <text x=${x + 12} y=${y + 19} class="strong">${fitting(title, w - 20)}</text>
+        <text x=${x + 12} y=${y + 19} class="strong">${fitting(title, w - 20, true)}</text>
         <text x=${x + 12} y=${y + 35} class="faint">${count(rx)}/s out, ${count(tx)}/s in</text>
       </a>
     </g>

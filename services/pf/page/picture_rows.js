@@ -207,7 +207,7 @@ function Uplink({ live, c, middle, bottom, width }) {
         <rect x=${box.x + 0.5} y=${box.y + 0.5} width=${box.w - 1} height=${box.h - 1} rx="4" />
         <text x=${box.x + 12} y=${second === "" ? box.y + BOX / 2 + 4 : box.y + 19} class=${second === ""
           ? "faint"
-          : "strong"}>${fitting(title, box.w - 20)}</text>
+          : "strong"}>${fitting(title, box.w - 20, true)}</text>
         <text x=${box.x + 12} y=${box.y + 35} class="faint">${fitting(second, box.w - 20)}</text>
       </a>
     </g>

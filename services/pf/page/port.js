@@ -9,8 +9,10 @@ import { isDrop } from "./live.js";
 import { ModeCard } from "./mode.js";
 import { Plot, rateSeries } from "./plots.js";
 import { BindCard } from "./uplink_form.js";
-import { html, useState } from "./vendor/preact.js";
+import { html, useEffect, useState } from "./vendor/preact.js";
 
+/** A document that was made so long after another one knows all that was answered when the first was the latest. */
+const STREAM_BEHIND_MS = 2000;
 const TONES = ["--bad", "--emulated", "--tx", "--rx", "--muted"];
 
 /** The view. */
@@ -37,7 +39,7 @@ export function PortView({ live, who, kind, id }) {
       <${LatencyCard} live=${live} port=${port} latency=${of.latency} />
       ${kind === "vf" && html`<${Queues} of=${of} />`}
       <${ModeCard} path=${path} version=${version} isAttached=${of.attached !== false} canChange=${isOperator} />
-      <${PolicyCard} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"}
+      <${PolicyCard} live=${live} path=${path} kind=${kind} of=${of} canEdit=${who.role !== "read"}
         fixed=${who.fixedFields} />
       <section class="card">
         <h2>Latest events</h2>
@@ -111,13 +113,16 @@ function Traffic({ live, port }) {
   `;
 }
 
-function PolicyCard({ path, kind, of, canEdit, fixed }) {
+function PolicyCard({ live, path, kind, of, canEdit, fixed }) {
   const schema = useSchema(kind === "vf" ? "VfPatch" : "VportPatch");
   const [answer, setAnswer] = useState(undefined);
-  // What the API has answered to a change is newer than the stream until that tells of another policy.
-  const { value, tag } = answer && answer.before === of.tag ? answer : { value: of, tag: of.tag };
+  const { at } = live.state;
+  // What the API has answered to a change is newer than the stream, until that tells of another policy or goes on.
+  const isNewer = answer && at - answer.at < STREAM_BEHIND_MS;
+  const { value, tag } = isNewer ? answer : { value: of, tag: of.tag };
+  useEffect(() => setAnswer(undefined), [of.tag]);
   // The policy that is shown is the one that a change is of: if somebody else has changed it, the API refuses.
-  const send = async (body) => setAnswer({ before: of.tag, ...await changePolicy(path, body, tag) });
+  const send = async (body) => setAnswer({ at, ...await changePolicy(path, body, tag) });
   return html`
     <section class="card policy" aria-labelledby="policy-title">
       <h2 id="policy-title">Policy</h2>
