@@ -46,12 +46,11 @@ export async function builtInGuest(at: GuestsAt, vf: number): Promise<GuestView 
 export class GuestMove {
   readonly #near: End;
   readonly #far: End;
-  readonly #farGuests: GuestsAt;
-  readonly #farPort: string;
+  readonly #isKnown: Record<"near" | "far", () => Promise<boolean>>;
   #key: string | undefined;
 
-  private constructor(near: End, far: End, farGuests: GuestsAt, farPort: string) {
-    [this.#near, this.#far, this.#farGuests, this.#farPort] = [near, far, farGuests, farPort];
+  private constructor(near: End, far: End, isKnown: Record<"near" | "far", () => Promise<boolean>>) {
+    [this.#near, this.#far, this.#isKnown] = [near, far, isKnown];
   }
 
   /** Finds the seat on VF `vf` of the target, for `guest`. Throws what to do if none is free there. */
@@ -70,7 +69,10 @@ export class GuestMove {
       token,
       peer: new Peer(name, api, token, { timeoutMs: STEP_MS }),
     });
-    return new GuestMove(end("the guest", guest, near), end("the seat there", seat, far), far, String(vf));
+    const runsOn = (at: GuestsAt, on: string) => async () =>
+      (await list(at)).some(({ port, seat }) => port === on && seat === "running");
+    const isKnown = { near: runsOn(near, guest.port), far: runsOn(far, seat.port) };
+    return new GuestMove(end("the guest", guest, near), end("the seat there", seat, far), isKnown);
   }
 
   /** Has all of the guest sent there. It is stopped when this resolves. Throws with the guest running on here. */
@@ -157,10 +159,10 @@ export class GuestMove {
     await this.#near.peer.ask("POST", "/api/v1/departure/finish", { key: this.#key });
   }
 
-  /** Waits until the target's hypervisor knows that the guest runs there. */
-  async known(): Promise<void> {
+  /** Waits until the hypervisor of one end knows that the guest runs there: only then does it give it a plugin. */
+  async known(where: "near" | "far"): Promise<void> {
     for (const end = performance.now() + STEP_MS; performance.now() < end;) {
-      if ((await list(this.#farGuests)).some(({ port, seat }) => port === this.#farPort && seat === "running")) return;
+      if (await this.#isKnown[where]()) return;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }

@@ -124,7 +124,7 @@ async function moveBuiltIn(
     act().catch((error) => void notes.push(`${what} (${oneLine(error)})`));
   if (isDriven) {
     await attempt("the guest drives its VF no more", async () => {
-      await move.known();
+      await move.known("far");
       await migration.target.setMode({ mode: "passthrough" });
     });
   }
@@ -154,7 +154,10 @@ async function goOnHere(
   await takeBack(error, "whether the guest goes on here is not known", () => move.cancel());
   if (plugin !== undefined) {
     const request = { mode: "passthrough", plugin: plugin.replace(" ", "@") } as const;
-    await takeBack(error, "the guest drives its VF no more", () => source.setMode(request));
+    await takeBack(error, "the guest drives its VF no more", async () => {
+      await move.known("near");
+      await source.setMode(request);
+    });
   }
   await takeBack(error, "the target's vf is not as it was", () => migration.undo());
 }
