@@ -99,6 +99,7 @@ const HOST = {
   set: () => {},
   setOffloads: () => {},
   announce: () => {},
+  allowTx: () => {},
 } as unknown as Host;
 
 /** A socket, and what listens there, for one test. */
