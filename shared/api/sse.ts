@@ -1,7 +1,7 @@
 /** Server-sent events (WHATWG HTML §9.2): how services tell what happens, and how they listen to each other. */
 import type { Context } from "hono";
 import { type SSEStreamingApi, streamSSE } from "hono/streaming";
-import { ApiError } from "./problem.ts";
+import { Places } from "./places.ts";
 
 const HEARTBEAT_MS = 2000;
 /** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
@@ -13,8 +13,7 @@ const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
 const BACKLOG_CHARACTERS_MAX = 8 * 1024 ** 2;
 
 /** Listeners of one service at a time, beside the fabric's own services. */
-const STREAMS_MAX = 128;
-let streams = 0;
+const listeners = new Places({ all: 128, perVf: 8, allVfs: 96, what: "listeners" });
 
 /** Whom events are told, each with the id by which a listener that comes back says what it has heard. */
 export type Listener<E> = (event: E, id?: string) => void;
@@ -36,17 +35,12 @@ export function frame(data: unknown, { event, id }: { event?: string; id?: strin
 /** Sends the frames that `subscribe` gives to one listener. */
 export function frameStream(c: Context, subscribe: Subscribe): Response {
   if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream" });
-  const role = c.get("role");
-  const counts = role === undefined || role === "service" ? 0 : 1;
-  if (counts > 0 && streams >= STREAMS_MAX) {
-    throw new ApiError(503, `${STREAMS_MAX} listeners are there already: end one first`);
-  }
-  streams += counts;
+  const leave = listeners.take(c);
   return streamSSE(c, async (stream) => {
     try {
       await tell(stream, subscribe);
     } finally {
-      streams -= counts;
+      leave();
     }
   });
 }
