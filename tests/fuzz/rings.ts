@@ -20,6 +20,7 @@ import {
   type RigGuest,
   rigMac,
 } from "../support/engine_rig.ts";
+import { ARENA_BYTES } from "../../shared/os/mod.ts";
 import type { FormatName } from "../support/formats.ts";
 import { frame } from "../support/mock_guest.ts";
 import { between, Forbidden, type Range } from "../support/no_access.ts";
@@ -30,7 +31,7 @@ import { HostileSplit } from "./hostile_split.ts";
 import type { Random } from "./random.ts";
 import { Random as Seeded } from "./random.ts";
 import { EngineState } from "./state.ts";
-import { anyIova, FIRST_SLOT, Surroundings } from "./surroundings.ts";
+import { anyIova, FIRST_SLOT, SLOTS_MAX, Surroundings } from "./surroundings.ts";
 
 const STEPS_PER_RIG = 2000;
 const STEPS_PER_CHECK = 40;
@@ -130,7 +131,9 @@ function guard(rig: EngineRig, silent: AnyRigGuest, around: Surroundings): Forbi
   ]);
   const others = EngineRig.guestOffset(FIRST_SLOT) - EngineRig.canaryBytes;
   const { heap, options: { offset, bytes } } = silent;
-  return new Forbidden(rig.view, [...between(allowed, [WINDOWS, others]), [heap, offset + bytes]]);
+  const behind = EngineRig.guestOffset(SLOTS_MAX) - EngineRig.canaryBytes;
+  const gaps = [...between(allowed, [WINDOWS, others]), [behind, ARENA_BYTES]] as const;
+  return new Forbidden(rig.view, [...gaps, [heap, offset + bytes]]);
 }
 
 /** One engine with its guests; answers what was done to it. */

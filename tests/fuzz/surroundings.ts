@@ -22,6 +22,7 @@ const SECOND_AT = 8 * 1024 ** 2;
 const SECOND_BYTES = 1024 ** 2;
 /** Slots of packet buffers and captures, behind those of guests. */
 export const FIRST_SLOT = 16;
+export const SLOTS_MAX = 44;
 const FILTERS = ["", "tcp", "udp port 53 or arp", "vlan 2 and not ip6", "dropped", "ether host 02:00:00:00:00:03"];
 
 /** Addresses at which a guest's memory begins, so that it ends at a boundary or lies across it. */
@@ -196,7 +197,7 @@ export class Surroundings {
       this.#open.pop()?.close();
       return this.onChange();
     }
-    if (this.#slot > FIRST_SLOT + 24) return;
+    if (this.#slot >= SLOTS_MAX) return;
     const query = new URLSearchParams({ filter: random.pick(FILTERS) });
     if (query.get("filter") === "") query.delete("filter");
     if (random.chance(2)) query.set("snap", String(random.pick([64, 65, 66, 67, 96, 1500, 65535])));
