@@ -59,6 +59,7 @@ const PORT: Record<string, Case> = {
   },
   linkState: { good: "disable", makes: "disable", bad: [NO_CHOICE, /is auto, enable or disable/] },
   mtu: { good: "1400", makes: 1400, bad: ["67", /MTUs are 68/] },
+  queuePairs: { good: "2", makes: 2, bad: ["17", /from 1 to 16 queue pairs/] },
   minTxRate: { good: "10", makes: 10, before: { maxTxRate: 20 }, bad: ["30", /would be over maxTxRate 20/] },
   maxTxRate: { good: "100", makes: 100, bad: ["-1", /rates are 0 \(none\) or more/] },
   maxBroadcastRate: { good: "1000", makes: 1000, bad: ["10000001", /rates are 0 \(no limit\) to/] },
@@ -83,6 +84,7 @@ const NIC: Record<string, Case> = {
   switchMode: { good: "vepa", makes: "vepa", bad: [NO_CHOICE, /is veb or vepa/] },
   uplinkTrunk: { good: "10-12", makes: [10, 11, 12], bad: ["4095", /VLAN|409/] },
   uplinkNativeVlan: { good: "7", makes: 7, bad: ["4095", /VLAN ids are 0–4094|0–4094/] },
+  pfMirror: { good: "both:1", makes: "both:1", bad: ["sideways", /is such as both:3/] },
   link: { good: "down", makes: "down", bad: [NO_CHOICE, /is auto, up or down/] },
 };
 
@@ -197,8 +199,8 @@ async function everyField(
 judgedTest(["chromium"], "forms of the page: every field of the API, good and refused", async (t) => {
   await using fabric = await TestFabric.start(3, ["--guests", "0"]);
   const { mac: _, ...policy } = { ...defaultPolicy(""), mac: null };
-  const { hardware: _any, mirror: _none, ...portPolicy } = policy;
-  await must(`${fabric.info.api}/api/v1/vports`, "POST", {});
+  const { hardware: _any, ...portPolicy } = policy;
+  for (let vport = 0; vport < 2; vport++) await must(`${fabric.info.api}/api/v1/vports`, "POST", {});
   const document = await fabric.get("/openapi.json");
   const browser = await startBrowser();
   try {
@@ -220,7 +222,12 @@ judgedTest(["chromium"], "forms of the page: every field of the API, good and re
         id: "policy",
         path: "/api/v1/vports/0",
       });
-      const cases = { ...PORT, mac: { ...PORT.mac as Case, good: "02:aa:00:00:00:07", makes: "02:aa:00:00:00:07" } };
+      const mirror: Case = { good: "in:vport1", makes: "in:vport1", bad: ["both:vport0", /itself/] };
+      const cases = {
+        ...PORT,
+        mirror,
+        mac: { ...PORT.mac as Case, good: "02:aa:00:00:00:07", makes: "02:aa:00:00:00:07" },
+      };
       await everyField(t, form, cases, { ...portPolicy, mac: null });
     });
     await t.step("the NIC's settings", async (t) => {
@@ -230,7 +237,14 @@ judgedTest(["chromium"], "forms of the page: every field of the API, good and re
         id: "nic",
         path: "/api/v1/nic",
       });
-      const settings = { numVfs: 3, switchMode: "veb", uplinkTrunk: "all", uplinkNativeVlan: 0, link: "auto" };
+      const settings = {
+        numVfs: 3,
+        switchMode: "veb",
+        uplinkTrunk: "all",
+        uplinkNativeVlan: 0,
+        link: "auto",
+        pfMirror: null,
+      };
       await everyField(t, form, NIC, settings);
     });
     assertEquals(page.complaints, []);
