@@ -9,7 +9,7 @@ import type { HoldGrant } from "../../shared/api/nic.ts";
 import { type BufferTakeOver, type Engine, PACKET_BUFFERS, poolName } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Hold, type HoldTerms } from "./hold.ts";
-import type { Mirror } from "./standby/mirror.ts";
+import type { NicMirror } from "./standby/messages.ts";
 import { noteHold } from "./standby/notes.ts";
 
 const TOKEN_BYTES = 16;
@@ -24,7 +24,7 @@ const RELEASE_DEADLINE_MS = 1000;
 /** What holds need of the rest of the NIC. */
 export interface HoldParts {
   engine: Engine<NicExports>;
-  mirror: Mirror;
+  mirror: NicMirror;
   /** Has the switch deliver a pool's frames to a hold's queue, or to the pool's driver again. */
   divert(pool: number, queue: number | undefined): void;
   /** Queues may have stopped by themselves. */

@@ -21,7 +21,7 @@ import { Holds } from "./holds.ts";
 import { Lease, type LeaseTerms } from "./lease.ts";
 import { serveLog, startQueue } from "./lease_requests.ts";
 import type { Inherited } from "./standby/inherited.ts";
-import type { Mirror } from "./standby/mirror.ts";
+import type { NicMirror } from "./standby/messages.ts";
 import { noteBuffer, noteRequest } from "./standby/notes.ts";
 
 type Ask<Op extends Request["op"]> = Extract<Request, { op: Op }>;
@@ -52,10 +52,10 @@ export class Leases {
   readonly #leases = new Map<number, Lease>();
   /** Whom a lease is one of. */
   readonly tenants: Tenants;
-  readonly #mirror: Mirror;
+  readonly #mirror: NicMirror;
   readonly #lastDetach = new Map<number, string>();
 
-  constructor(engine: Engine<NicExports>, options: LeaseOptions, events: LeaseEvents, mirror: Mirror) {
+  constructor(engine: Engine<NicExports>, options: LeaseOptions, events: LeaseEvents, mirror: NicMirror) {
     this.#engine = engine;
     this.#mirror = mirror;
     this.#options = options;

@@ -18,12 +18,12 @@ import {
 } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { Reactor, UnixListener } from "../../shared/os/mod.ts";
+import { findActive } from "../../shared/standby/mod.ts";
 import { nicApi } from "./api.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 import { NicProcess } from "./process.ts";
-import { findActive } from "./standby/follower.ts";
 import { mountUpgrade } from "./standby/upgrade_route.ts";
 import { Uplinks } from "./uplinks.ts";
 

@@ -7,15 +7,13 @@ import { ApiError, log, type NicUpgrade, serve } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { UnixListener } from "../../shared/os/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
+import { serveWhenFree } from "../../shared/standby/mod.ts";
 import { DeviceServer } from "./device.ts";
 import type { Nic } from "./nic.ts";
-import { Follower } from "./standby/follower.ts";
+import { NicFollower } from "./standby/follower.ts";
 import { noteEverything } from "./standby/notes.ts";
 import type { Uplinks } from "./uplinks.ts";
 
-/** How long the API's address may still belong to the process that has died. */
-const ADDRESS_DEADLINE_MS = 5000;
-const ADDRESS_LOOK_MS = 2;
 /** How long the answer to an upgrade may take to get out. */
 const ANSWER_MS = 50;
 
@@ -77,12 +75,12 @@ export class NicProcess {
    */
   async standBy(channel: Channel): Promise<{ ended: Promise<void> }> {
     const { nic, reactor } = this.#parts;
-    const follower = new Follower(nic, channel, reactor);
+    const follower = new NicFollower(nic, channel, reactor);
     await follower.join();
     return { ended: this.#follow(follower) };
   }
 
-  async #follow(follower: Follower): Promise<void> {
+  async #follow(follower: NicFollower): Promise<void> {
     if (!await follower.follow()) return;
     const started = performance.now();
     follower.takeOver();
@@ -93,13 +91,13 @@ export class NicProcess {
     void uplinks.takeOver(follower.uplinks).catch((error) =>
       log("warn", "nic", `an uplink: ${(error as Error).message}`)
     );
-    await this.#listen();
+    this.#http = await serveWhenFree(this.#parts.api, this.#parts.listen);
     // From now on this process drives the fabric: it ends only when it is told to.
     await new Promise<never>(() => {});
   }
 
   /** Goes on with the sockets and the connections. */
-  #adopt({ sockets, connections }: Follower): void {
+  #adopt({ sockets, connections }: NicFollower): void {
     const { nic, socket, guestSocket, standbySocket } = this.#parts;
     const listeners = [socket, guestSocket].flatMap((path) => sockets.get(path ?? "") ?? []);
     this.#serve(listeners);
@@ -108,21 +106,6 @@ export class NicProcess {
     for (const lease of nic.leases.all) if (!lease.connection) nic.leases.orphan(lease);
     const standbys = sockets.get(standbySocket ?? "");
     if (standbys) this.#takeStandbys(standbys);
-  }
-
-  /** Listens at the API's address as soon as the kernel has taken it from the process that has died. */
-  async #listen(): Promise<void> {
-    const { api, listen } = this.#parts;
-    const deadline = performance.now() + ADDRESS_DEADLINE_MS;
-    for (;;) {
-      try {
-        this.#http = serve(api, listen);
-        return;
-      } catch (error) {
-        if (!((error as Error).cause instanceof Deno.errors.AddrInUse) || performance.now() > deadline) throw error;
-      }
-      await new Promise((resolve) => setTimeout(resolve, ADDRESS_LOOK_MS));
-    }
   }
 
   /**

@@ -42,6 +42,8 @@ function allowed(from: string, to: string): boolean {
     if (second === "engine" && /^shared\/(api|device|pcap|wasm)\//.test(to)) return true;
     // A netdev port attaches by the device socket, loads the Wasm, and may have capture files behind it.
     if (second === "netdev" && /^shared\/(device|pcap|wasm)\//.test(to)) return true;
+    // What is told to a standby goes by a channel of packets, and is about an engine.
+    if (second === "standby" && /^shared\/(api|device|engine)\//.test(to)) return true;
     // The build signs the plugins it has built.
     if (from === "shared/wasm/build.ts" && to.startsWith("shared/plugin/")) return true;
     return to.startsWith(`shared/${second}/`) || to.startsWith("shared/layout/") || to.startsWith("shared/os/");

@@ -4,34 +4,22 @@
  */
 import type { UplinkSpec } from "../../../shared/api/mod.ts";
 import {
-  Channel,
+  type Channel,
   closeAll,
   DeviceRefusal,
-  type Packet,
   type PoolName,
   type Reply,
   Request,
 } from "../../../shared/device/mod.ts";
-import { ENGINE_THREADS, ringName } from "../../../shared/engine/mod.ts";
-import { CTL, CTL_HEIR } from "../../../shared/layout/nic.ts";
-import {
-  Fd,
-  OsError,
-  type Reactor,
-  readMemoryFile,
-  UnixListener,
-  UnixSocket,
-  whenDead,
-} from "../../../shared/os/mod.ts";
+import { ringName } from "../../../shared/engine/mod.ts";
+import { type Fd, type Reactor, readMemoryFile, UnixListener } from "../../../shared/os/mod.ts";
+import { type Entry, Follower, take } from "../../../shared/standby/mod.ts";
 import { Programme } from "../../../shared/api/nic.ts";
 import { ANSWERS_KEPT, type InheritedConnection } from "../device.ts";
 import type { Nic } from "../nic.ts";
 import type { InheritedHold } from "./inherited.ts";
-import { type Change, type Complete, type Entry, type KeptConnection, STANDBY_VERSION } from "./messages.ts";
+import { type Change, type KeptConnection, STANDBY_VERSION } from "./messages.ts";
 import { takeShared } from "./shared_files.ts";
-
-const NO_SUCH_FILE = 2;
-const CONNECTION_REFUSED = 111;
 
 /** A connection that goes on here. */
 interface Connection extends InheritedConnection {
@@ -40,26 +28,11 @@ interface Connection extends InheritedConnection {
 
 type Of<Kind extends Change["kind"]> = Extract<Change, { kind: Kind }>;
 
-/** Connects to the NIC's process that runs, if one does. */
-export function findActive(path: string, reactor: Reactor): Channel | undefined {
-  try {
-    return new Channel(UnixSocket.connect(path, "seqpacket", reactor));
-  } catch (error) {
-    if (error instanceof OsError && [NO_SUCH_FILE, CONNECTION_REFUSED].includes(error.errno)) return undefined;
-    throw error;
-  }
-}
-
 /** What a process that stands by knows. */
-export class Follower {
+export class NicFollower extends Follower<Change> {
   readonly #nic: Nic;
-  readonly #channel: Channel;
   readonly #reactor: Reactor;
   #instance = "";
-  #heir = 0;
-  #state: Fd | undefined;
-  #life: Fd | undefined;
-  #isComplete = false;
   /** The listening sockets, by their paths. */
   readonly sockets = new Map<string, UnixListener>();
   readonly uplinks = new Map<PoolName, UplinkSpec>();
@@ -69,90 +42,17 @@ export class Follower {
 
   /** `nic`: over an engine that stands by. */
   constructor(nic: Nic, channel: Channel, reactor: Reactor) {
+    super(channel, { service: "nic", version: STANDBY_VERSION });
     this.#nic = nic;
-    this.#channel = channel;
     this.#reactor = reactor;
-  }
-
-  /** Learns everything there is. Throws what keeps this process from standing by. */
-  async join(): Promise<void> {
-    this.#channel.send({ standsBy: STANDBY_VERSION, pid: Deno.pid });
-    while (!this.#isComplete) {
-      const packet = await this.#channel.receive().catch(() => undefined);
-      if (!packet) throw new Error("the NIC's process that runs does not want a standby of this version");
-      this.#learn(packet);
-    }
-    this.#channel.send({ ready: true });
-  }
-
-  /** Learns what changes, until the other process is gone. False: it has ended on purpose, or let this one go. */
-  async follow(): Promise<boolean> {
-    let isDead = false;
-    let wake = () => {};
-    // What waits there holds this process's end up by nothing: it is a thread of the runtime's.
-    void whenDead(this.#lifeFile, ENGINE_THREADS).then(() => {
-      isDead = true;
-      wake();
-    });
-    while (!isDead) {
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-        this.#channel.socket.readable().then(resolve, resolve);
-      });
-      if (!this.#learnAll()) break;
-    }
-    // The last that it said before it died.
-    this.#learnAll();
-    const word = new Uint32Array(1);
-    const isThere = readMemoryFile(this.#stateFile.number, CTL + CTL_HEIR, new Uint8Array(word.buffer));
-    return isThere && word[0] === this.#heir;
-  }
-
-  /** Resolves when the kernel has closed all that the other process had open. */
-  async gone(): Promise<void> {
-    while (await this.#channel.receive().catch(() => undefined));
-    this.#channel.close();
   }
 
   /** Goes on with the engine where the other one was. */
   takeOver(): void {
-    this.#nic.takeOver(this.#instance, this.#stateFile, { holds: this.#holds, buffers: this.#buffers });
+    this.#nic.takeOver(this.#instance, this.state, { holds: this.#holds, buffers: this.#buffers });
   }
 
-  /** Learns what has been said; false at its end. */
-  #learnAll(): boolean {
-    for (;;) {
-      let packet;
-      try {
-        packet = this.#channel.tryReceive();
-      } catch {
-        return false;
-      }
-      if (packet === "nothing") return true;
-      if (!packet) return false;
-      this.#learn(packet);
-    }
-  }
-
-  get #lifeFile(): Fd {
-    if (!this.#life) throw new Error("the NIC's process that runs has not said how it is seen to die");
-    return this.#life;
-  }
-
-  get #stateFile(): Fd {
-    if (!this.#state) throw new Error("the NIC's process that runs has not said where its state is");
-    return this.#state;
-  }
-
-  #learn(packet: Packet): void {
-    // They are not foreign: whoever sent them closes them as plainly.
-    const fds = packet.fds.map((fd) => fd.kind === "socket" ? new Fd(fd.detach()) : fd);
-    const message = packet.message as Entry | Complete;
-    if ("complete" in message) this.#isComplete = true;
-    else this.#apply(message, fds);
-  }
-
-  #apply({ changes, answered }: Entry, fds: Fd[]): void {
+  protected override apply({ changes, answered }: Entry<Change>, fds: Fd[]): void {
     for (const change of changes) this.#change(change, fds);
     closeAll(fds);
     const answers = answered && this.connections.get(answered.connection)?.answers as Reply[] | undefined;
@@ -192,9 +92,7 @@ export class Follower {
 
   #begin({ instance, heir, sockets }: Of<"nic">, fds: Fd[]): void {
     this.#instance = instance;
-    this.#heir = heir;
-    this.#state = take(fds);
-    this.#life = take(fds);
+    this.begin(heir, take(fds), take(fds));
     for (const path of sockets) this.sockets.set(path, UnixListener.adopt(path, take(fds), this.#reactor));
   }
 
@@ -272,12 +170,6 @@ export class Follower {
         if (!lease.queues.isReceiving) forget(this.#buffers, change.pool);
     }
   }
-}
-
-function take(fds: Fd[]): Fd {
-  const fd = fds.shift();
-  if (!fd) throw new Error("a change came without its descriptor");
-  return fd;
 }
 
 /** Forgets what is known of a pool, and closes its file. */

@@ -1,18 +1,14 @@
 /**
- * What a NIC's process tells the one that stands by for it. The engine's own state is in a memory file that both have;
- * here go the descriptors, and what the control thread knows: who drives which pool, with what memory and which queues. A
- * message is an entry: what one request, or one step of the NIC's own, has changed, together with how it was answered. So
- * the other one knows all of it or nothing.
+ * What a NIC's process tells the one that stands by for it, beside its engine's state: who drives which pool, with what
+ * memory and which queues.
  */
 import type { UplinkSpec } from "../../../shared/api/mod.ts";
-import type { PoolName, Reply, Request } from "../../../shared/device/mod.ts";
+import type { PoolName, Request } from "../../../shared/device/mod.ts";
+import type { Mirror } from "../../../shared/standby/mod.ts";
 import type { LogPlace } from "../../../shared/engine/mod.ts";
 
 /** Both ends speak the same, or there is no standby: bumped whenever a message or the engine's memory map changes. */
 export const STANDBY_VERSION = 3;
-
-/** What the one that stands by says first, and once it knows everything. */
-export type FromStandby = { standsBy: number; pid: number } | { ready: true };
 
 /** A connection of the device socket that goes on with the standby. */
 export interface KeptConnection {
@@ -20,7 +16,7 @@ export interface KeptConnection {
   guest: boolean;
 }
 
-/** A change. The descriptors of an entry are those of its changes, in their order. */
+/** A change. */
 export type Change =
   /** The first: the engine's state, how its threads are seen to die, then the listening sockets. */
   | { kind: "nic"; instance: string; heir: number; sockets: string[] }
@@ -55,14 +51,5 @@ export type Change =
   | { kind: "hold"; pool: number; id: string; token: string | undefined; endsAtMs: number; isEnding: boolean }
   | { kind: "holdEnded"; pool: number };
 
-/** Changes that belong together. */
-export interface Entry {
-  changes: Change[];
-  /** The request that made them, and what it was answered. */
-  answered?: { connection: string; reply: Reply };
-}
-
-/** The last entry of what there was when the standby came: it knows everything now. */
-export interface Complete {
-  complete: true;
-}
+/** What tells the changes. */
+export type NicMirror = Mirror<Change>;

@@ -6,10 +6,10 @@ import type { PacketBuffer } from "../../../shared/engine/mod.ts";
 import { createMemfd, type Fd, type UnixListener, writeMemoryFile } from "../../../shared/os/mod.ts";
 import type { Hold } from "../hold.ts";
 import type { Lease } from "../lease.ts";
-import type { Mirror } from "./mirror.ts";
+import type { NicMirror } from "./messages.ts";
 
 /** Tells of the PF's programme. It may be larger than a message, so it goes as a file. */
-export function noteProgramme(mirror: Mirror, programme: Programme): void {
+export function noteProgramme(mirror: NicMirror, programme: Programme): void {
   if (!mirror.isThere) return;
   const bytes = new TextEncoder().encode(JSON.stringify(programme));
   using file = createMemfd("ringfabric-programme", bytes.byteLength);
@@ -18,7 +18,7 @@ export function noteProgramme(mirror: Mirror, programme: Programme): void {
 }
 
 /** Tells of a lease: who has it, and by which connection. */
-export function noteLease(mirror: Mirror, lease: Lease): void {
+export function noteLease(mirror: NicMirror, lease: Lease): void {
   const { pool, request, graceMs, hold, connection } = lease;
   if (lease.isOwn) return;
   mirror.note(
@@ -31,7 +31,7 @@ export function noteLease(mirror: Mirror, lease: Lease): void {
 }
 
 /** Tells what a request of a lease's owner has changed. */
-export function noteRequest(mirror: Mirror, lease: Lease, request: Request): void {
+export function noteRequest(mirror: NicMirror, lease: Lease, request: Request): void {
   if (!mirror.isThere || lease.isOwn) return;
   const { pool } = lease;
   switch (request.op) {
@@ -52,19 +52,19 @@ export function noteRequest(mirror: Mirror, lease: Lease, request: Request): voi
   }
 }
 
-function noteMemory(mirror: Mirror, { pool, domain: { regions } }: Lease): void {
+function noteMemory(mirror: NicMirror, { pool, domain: { regions } }: Lease): void {
   mirror.note(
     { kind: "memory", pool, regions: regions.map(({ iova, size, offset, perm }) => ({ iova, size, offset, perm })) },
     regions.map(({ file }) => file),
   );
 }
 
-function noteLog(mirror: Mirror, { pool, log: { there } }: Lease): void {
+function noteLog(mirror: NicMirror, { pool, log: { there } }: Lease): void {
   const place = there && { offset: there.offset, size: there.size };
   mirror.note({ kind: "log", pool, place }, there ? [there.file] : []);
 }
 
-function noteQueue(mirror: Mirror, { pool, queues }: Lease, index: number): void {
+function noteQueue(mirror: NicMirror, { pool, queues }: Lease, index: number): void {
   const queue = queues.running.find((queue) => queue.index === index);
   if (!queue) return;
   const { request: { kept: _, ...request }, kick, call } = queue;
@@ -74,17 +74,17 @@ function noteQueue(mirror: Mirror, { pool, queues }: Lease, index: number): void
   );
 }
 
-function noteRegisters(mirror: Mirror, { pool, registerPage }: Lease): void {
+function noteRegisters(mirror: NicMirror, { pool, registerPage }: Lease): void {
   if (registerPage) mirror.note({ kind: "registers", pool }, [registerPage]);
 }
 
 /** Tells of a pool's packet buffer. */
-export function noteBuffer(mirror: Mirror, { pool, count, file }: PacketBuffer): void {
+export function noteBuffer(mirror: NicMirror, { pool, count, file }: PacketBuffer): void {
   mirror.note({ kind: "buffer", pool, count }, [file]);
 }
 
 /** Tells of a hold: that it is there, or what has become of it. */
-export function noteHold(mirror: Mirror, hold: Hold): void {
+export function noteHold(mirror: NicMirror, hold: Hold): void {
   const { pool, id, token, endsAtMs, file, released } = hold;
   mirror.note({ kind: "hold", pool, id, token, endsAtMs, isEnding: released !== undefined }, [file]);
 }
@@ -104,7 +104,7 @@ export interface Everything {
 }
 
 /** Tells all of it. */
-export function noteEverything(mirror: Mirror, all: Everything): void {
+export function noteEverything(mirror: NicMirror, all: Everything): void {
   const { instance, heir, state, life, listeners } = all;
   mirror.note(
     { kind: "nic", instance, heir, sockets: listeners.map(({ path }) => path) },

@@ -1,16 +1,15 @@
 /**
- * The side of the NIC that has a standby: it tells it of every change before anybody is answered. Without a standby
+ * The side of a process that has a standby: it tells it of every change before anybody is answered. Without a standby
  * nothing of this costs anything. A standby that does not keep up is let go, and has to begin anew.
  *
  * Only one process may ever drive the rings. CTL_HEIR, in the memory that both have, names the standby that takes over if
  * this process dies. It is cleared before a standby is let go, and before this process ends on purpose.
  */
-import { log } from "../../../shared/api/mod.ts";
-import { Channel } from "../../../shared/device/mod.ts";
-import { CTL, CTL_HEIR } from "../../../shared/layout/nic.ts";
-import { duplicateFd, type Fd, type UnixListener, type UnixSocket } from "../../../shared/os/mod.ts";
-import type { StandbyState } from "../../../shared/api/nic.ts";
-import { type Change, type Complete, type Entry, type FromStandby, STANDBY_VERSION } from "./messages.ts";
+import { log, type StandbyState } from "../api/mod.ts";
+import { Channel } from "../device/mod.ts";
+import { CTL, CTL_HEIR } from "../layout/nic.ts";
+import { duplicateFd, type Fd, type UnixListener, type UnixSocket } from "../os/mod.ts";
+import type { Complete, Entry, FromStandby } from "./messages.ts";
 
 /** How long a standby may take to read what it is told. */
 const STALL_MS_MAX = 2000;
@@ -21,20 +20,29 @@ const RENEW_LOOK_MS = 10;
 /** Descriptors that one message may carry. */
 const FDS_MAX = 64;
 
-interface Waiting {
-  message: Entry | Complete;
+interface Waiting<Change> {
+  message: Entry<Change> | Complete;
   fds: Fd[];
 }
 
-/** What a NIC's process tells whoever stands by for it. */
-export class Mirror {
+/** Who has a standby. */
+export interface MirrorOptions {
+  /** The service, as the log names it. */
+  service: string;
+  /** What it speaks with its standby. */
+  version: number;
+}
+
+/** What a process tells whoever stands by for it. */
+export class Mirror<Change> {
   readonly #view: DataView;
+  readonly #options: MirrorOptions;
   #channel: Channel | undefined;
   #state: StandbyState["state"] = "none";
   #pid = 0;
   #changes: Change[] = [];
   #fds: Fd[] = [];
-  #waiting: Waiting[] = [];
+  #waiting: Waiting<Change>[] = [];
   #sending: Promise<void> | undefined;
   #connections = 0;
   /** Why the last one that came was turned away. */
@@ -44,8 +52,9 @@ export class Mirror {
   onJoin: (heir: number) => void = () => {};
 
   /** `view`: the engine's memory. */
-  constructor(view: DataView) {
+  constructor(view: DataView, options: MirrorOptions) {
     this.#view = view;
+    this.#options = options;
   }
 
   /** Whether a standby stands ready, and which process it is. */
@@ -73,7 +82,7 @@ export class Mirror {
   }
 
   /** Tells what was noted, and how the request that did it is answered. */
-  commit(answered?: Entry["answered"]): void {
+  commit(answered?: Entry<Change>["answered"]): void {
     if (!this.#channel || (this.#changes.length === 0 && !answered)) return;
     const [changes, fds] = [this.#changes, this.#fds];
     [this.#changes, this.#fds] = [[], []];
@@ -85,7 +94,7 @@ export class Mirror {
     return this.#sending;
   }
 
-  #send(waiting: Waiting): void {
+  #send(waiting: Waiting<Change>): void {
     this.#waiting.push(waiting);
     if (this.#sending || this.#sendSome()) return;
     this.#sending = this.#sendRest().finally(() => this.#sending = undefined);
@@ -138,7 +147,7 @@ export class Mirror {
   #letGo(reason: string): void {
     this.#view.setUint32(CTL + CTL_HEIR, 0, true);
     if (!this.#channel) return;
-    if (!this.#closed) log("warn", "nic", `process ${this.#pid} no longer stands by: ${reason}`);
+    if (!this.#closed) log("warn", this.#options.service, `process ${this.#pid} no longer stands by: ${reason}`);
     this.#channel.close();
     this.#channel = undefined;
     this.#state = "none";
@@ -162,10 +171,10 @@ export class Mirror {
     const channel = new Channel(socket);
     const hello = (await channel.receive())?.message as FromStandby | undefined;
     if (!hello || !("standsBy" in hello)) return;
-    if (hello.standsBy !== STANDBY_VERSION) {
-      this.#refusal =
-        `process ${hello.pid} cannot stand by: it speaks version ${hello.standsBy}, not ${STANDBY_VERSION}`;
-      return log("warn", "nic", this.#refusal);
+    const { service, version } = this.#options;
+    if (hello.standsBy !== version) {
+      this.#refusal = `process ${hello.pid} cannot stand by: it speaks version ${hello.standsBy}, not ${version}`;
+      return log("warn", service, this.#refusal);
     }
     if (this.#closed) return;
     this.#channel = channel;
@@ -181,7 +190,7 @@ export class Mirror {
       if (!("ready" in (packet.message as FromStandby))) continue;
       this.#state = "ready";
       this.#view.setUint32(CTL + CTL_HEIR, heir, true);
-      log("info", "nic", `process ${hello.pid} stands by`);
+      log("info", service, `process ${hello.pid} stands by`);
     }
   }
 
