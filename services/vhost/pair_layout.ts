@@ -54,6 +54,20 @@ function closeDirect(bytes: Uint8Array, state: number): void {
   bytes.fill(0, state + L.DIRECT_TX_BOOKS, state + L.DIRECT_STATE_BYTES);
 }
 
+/**
+ * Says where a pair that another process has described is in this one. The NIC goes on with the addresses that it knows, so
+ * Q_BUFFERS_IOVA stays. The engine stands still.
+ */
+export function movePair(view: DataView, { rx, tx, memory, registers, call, kick }: PairPlace): void {
+  [rx, tx].forEach((at, index) => {
+    view.setUint32(at + L.Q_DESC, memory + index * PAIR_RING_BYTES, true);
+    view.setUint32(at + L.Q_REGISTERS, registers + index * ADV_REGISTER_STRIDE, true);
+    view.setUint32(at + L.Q_BUFFERS, memory + FIRST_BUFFER + index * BUFFERS_BYTES, true);
+  });
+  view.setInt32(tx + L.Q_CALL_FD, kick, true);
+  view.setInt32(rx + L.Q_KICK_FD, call, true);
+}
+
 /** Describes both queues, which are stopped; their rings are empty. The engine stands still. */
 export function describePair(view: DataView, place: PairPlace): void {
   const { memory, registers, directness } = place;

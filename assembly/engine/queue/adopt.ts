@@ -16,6 +16,8 @@ import {
   B_WRITING,
   BAD_DESCRIPTOR,
   FLAVOUR_ADVANCED,
+  FLAVOUR_DRIVER_RX,
+  FLAVOUR_DRIVER_TX,
   FLAVOUR_PACKED,
   HEAT_NONE,
   OK,
@@ -45,6 +47,7 @@ import {
 import { VIRTQ_DESC_BYTES, VIRTQ_PACKED_DESC_LEN, VIRTQ_USED_IDX } from "../../../shared/layout/virtio.ts";
 import { batch, context } from "../context.ts";
 import { forgetRegions } from "./domain.ts";
+import { adoptDriver } from "./driver.ts";
 import { disarm } from "./format.ts";
 import { NO_SLOT, positionPacked } from "./packed.ts";
 import { bindRings, startPacked } from "./start.ts";
@@ -64,10 +67,14 @@ export function adoptQueue(q: usize): u32 {
   store<u64>(q, 0, Q_DEFERRED_FRAMES);
   store<u32>(q, 0, Q_DEFERRED_AT);
   store<u32>(q, HEAT_NONE, Q_HEAT);
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_DRIVER_RX || flavour == FLAVOUR_DRIVER_TX) {
+    adoptDriver(q, isCommitted);
+    return OK;
+  }
   forgetRegions(q);
   if (bindRings(q) != OK) return RING_UNMAPPED;
   if (load<u32>(q, Q_STATE) != QUEUE_RUNNING) return OK;
-  const flavour = load<u32>(q, Q_FLAVOUR);
   if (flavour == FLAVOUR_ADVANCED) return adoptAdvanced(q);
   if (flavour == FLAVOUR_PACKED) return adoptPacked(q, ringBefore, isCommitted);
   adoptSplit(q, isCommitted);

@@ -26,9 +26,13 @@ import {
   N_NEXT,
   N_RECORD,
   OK,
+  FLAVOUR_DRIVER_RX,
+  Q_DIRECT,
+  Q_FLAVOUR,
   Q_LAST_AVAIL,
   Q_REGISTERS,
   Q_SIZE,
+  Q_USED_IDX,
   R_DESCRIPTORS,
   R_LENGTH,
   RECORD_STRIDE,
@@ -169,20 +173,28 @@ function gatherBuffers(rx: usize, first: u32, there: u32, record: usize): u32 {
   return BAD_CHAIN_LENGTH;
 }
 
-/** Gives the descriptors of the batch's first `n` frames back to the device; it sees them after `publishDriverRx`. */
+/**
+ * Gives the descriptors of the batch's first `n` frames back to the device, with the batch's publication: until then
+ * whoever takes over from this engine finds the frames where they are.
+ */
 export function completeDriver(rx: usize, n: u32): void {
-  const mask = load<u32>(rx, Q_SIZE) - 1;
   let next = load<u32>(rx, Q_LAST_AVAIL);
   let record = recordAt(0);
-  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) {
-    for (let k = load<u32>(record, R_DESCRIPTORS); k > 0; k--, next++) {
-      // One descriptor is always the driver's: what is given back is that one, and the frame's takes its place.
-      post(rx, (next - 1) & mask);
-      // Its turn comes with the next frame; until then it must not look filled.
-      store<u64>(descriptorOf(rx, next & mask), 0, 8);
-    }
+  for (let i: u32 = 0; i < n; i++, record += RECORD_STRIDE) next += load<u32>(record, R_DESCRIPTORS);
+  store<u32>(rx, next & (load<u32>(rx, Q_SIZE) - 1), Q_USED_IDX);
+}
+
+/** Gives back what `completeDriver` has noted. Whoever finishes a publication that was cut short may do it again. */
+function giveBack(rx: usize): void {
+  const mask = load<u32>(rx, Q_SIZE) - 1;
+  const end = load<u32>(rx, Q_USED_IDX);
+  for (let next = load<u32>(rx, Q_LAST_AVAIL); next != end; next = (next + 1) & mask) {
+    // One descriptor is always the driver's: what is given back is that one, and the frame's takes its place.
+    post(rx, (next - 1) & mask);
+    // Its turn comes with the next frame; until then it must not look filled.
+    store<u64>(descriptorOf(rx, next), 0, 8);
   }
-  store<u32>(rx, next & mask, Q_LAST_AVAIL);
+  store<u32>(rx, end, Q_LAST_AVAIL);
 }
 
 @inline
@@ -196,13 +208,30 @@ export function fillDriverRx(rx: usize): void {
   const size = load<u32>(rx, Q_SIZE);
   for (let slot: u32 = 0; slot < size; slot++) post(rx, slot);
   store<u32>(rx, 0, Q_LAST_AVAIL);
+  store<u32>(rx, 0, Q_USED_IDX);
   publishDriverRx(rx);
 }
 
 /** Moves the receive ring's tail: everything up to the descriptor before the next one is the device's. */
 export function publishDriverRx(rx: usize): void {
+  if (load<u32>(rx, Q_DIRECT) == 0) giveBack(rx);
   const mask = load<u32>(rx, Q_SIZE) - 1;
   atomic.store<u32>(load<u32>(rx, Q_REGISTERS) + ADV_REG_TAIL, (load<u32>(rx, Q_LAST_AVAIL) - 1) & mask);
+}
+
+/**
+ * Has a ring of an engine that has ended go on, whose places in this arena are written: what was published when it ended
+ * is published to its end, and of anything else nothing has happened.
+ */
+export function adoptDriver(q: usize, isCommitted: bool): void {
+  if (load<u32>(q, Q_FLAVOUR) == FLAVOUR_DRIVER_RX) {
+    if (isCommitted) publishDriverRx(q);
+    else store<u32>(q, load<u32>(q, Q_LAST_AVAIL), Q_USED_IDX);
+    return;
+  }
+  const registers: usize = load<u32>(q, Q_REGISTERS);
+  if (isCommitted) publishDriverTx(q);
+  else store<u32>(q, atomic.load<u32>(registers + ADV_REG_TAIL), Q_LAST_AVAIL);
 }
 
 /** Asks the device for an interrupt; true if there are frames already. */
