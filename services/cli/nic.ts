@@ -5,7 +5,6 @@ import {
   type FabricStats,
   type Filter,
   type NicPatch,
-  type NicUpgrade,
   type NicView,
   readEvents,
   say,
@@ -44,16 +43,6 @@ function nicPatch(pairs: readonly string[]): NicPatch {
   return patch as NicPatch;
 }
 
-function upgradeCommand(nic: Command, context: Context): void {
-  examples(
-    nic.command("upgrade").description("has a new process of the program on disk take over; traffic goes on"),
-    "nic upgrade",
-  ).action(async () => {
-    const upgrade = await context.body<NicUpgrade>(context.client.api.v1.nic.upgrade.$post({ json: {} }));
-    context.show(upgrade, () => `The NIC is process ${upgrade.pid} now, in place of process ${upgrade.before}.`);
-  });
-}
-
 /** Adds `nic`, `stats`, `filters` and `events`. */
 export function nicCommands(program: Command, context: Context): void {
   const nic = program.command("nic").description("the NIC: VFs, switch mode, link, engine");
@@ -74,8 +63,6 @@ export function nicCommands(program: Command, context: Context): void {
     const changed = await context.body<NicView>(context.client.api.v1.nic.$patch({ json }));
     context.show(changed, () => nicDetail(changed));
   });
-
-  upgradeCommand(nic, context);
 
   const sample = async (): Promise<Sample> => ({
     stats: await context.body<FabricStats>(context.client.api.v1.stats.$get()),

@@ -62,9 +62,9 @@ function portWords({ socket, attached }: NicView["uplink"]): string {
   return attached ? `a front-end at ${socket}` : `a front-end may attach at ${socket}`;
 }
 
-/** Whether another process takes over if the NIC's dies. */
-function standbyWords({ state, pid }: NonNullable<NicView["standby"]>): string {
-  if (state === "none") return "none: if the NIC's process dies, its guests wait for a new one";
+/** Whether another process takes over if that of `service` dies. */
+function standbyWords({ state, pid }: NonNullable<NicView["standby"]>, service: string): string {
+  if (state === "none") return `none: if the process of ${service} dies, its guests wait for a new one`;
   return state === "ready" ? `ready (process ${pid})` : `process ${pid} is being told what there is`;
 }
 
@@ -82,7 +82,8 @@ export function nicDetail(nic: NicView): string {
     ["pf mac", pfMac],
     ["state", reachable ? "running" : "does not answer"],
     ["uplink", uplink.spec.kind === "none" ? `none; ${portWords(uplink)}` : uplinkWords(uplink)],
-    ...(nic.standby ? [["standby", standbyWords(nic.standby)] as [string, string]] : []),
+    ...(nic.standby ? [["standby", standbyWords(nic.standby, "the NIC")] as [string, string]] : []),
+    ...(nic.vhostStandby ? [["vhost's standby", standbyWords(nic.vhostStandby, "vhost")] as [string, string]] : []),
     ...(engine
       ? [
         ["engine busy", `${(engine.busyRatio * 100).toFixed(1)} % since it started`],

@@ -254,6 +254,8 @@ export class Leases {
         return {};
       case "resume":
         return this.#endHold(lease);
+      case "queues":
+        return { running: lease.queues.running.map(({ index }) => index) };
       case "fence":
         this.#engine.between(() => {});
         return {};

@@ -16,15 +16,13 @@ import {
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
-import type { Channel } from "../../shared/device/mod.ts";
-import { Reactor, UnixListener } from "../../shared/os/mod.ts";
-import { findActive } from "../../shared/standby/mod.ts";
+import { Reactor } from "../../shared/os/mod.ts";
+import { claim, mountUpgrade } from "../../shared/standby/mod.ts";
 import { nicApi } from "./api.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import { Nic } from "./nic.ts";
 import { NicProcess } from "./process.ts";
-import { mountUpgrade } from "./standby/upgrade_route.ts";
 import { Uplinks } from "./uplinks.ts";
 
 const options = limitCommand(accessCommand(new Command("nic")), true)
@@ -49,13 +47,6 @@ const options = limitCommand(accessCommand(new Command("nic")), true)
       graceMs: number;
     }
   >();
-
-/** The process of the NIC that runs, if one does; else the place where those come who stand by for this one. */
-function claim(path: string | undefined, reactor: Reactor): { active?: Channel; standbys?: UnixListener } {
-  if (path === undefined) return {};
-  const active = findActive(path, reactor);
-  return active ? { active } : { standbys: UnixListener.listen(path, "seqpacket", reactor) };
-}
 
 await runService("nic", async () => {
   const access = accessOf(options);

@@ -32,8 +32,7 @@ import { announce, Captures, type Engine, latencyOf, poolName, Pools } from "../
 import type { NicExports } from "./exports.ts";
 import type { Lease, LeaseConnection } from "./lease.ts";
 import { type LeaseOptions, Leases } from "./leases.ts";
-import { Mirror } from "../../shared/standby/mod.ts";
-import { type NicMirror, STANDBY_VERSION } from "./standby/messages.ts";
+import { newMirror, type NicMirror } from "./standby/messages.ts";
 import type { Inherited } from "./standby/inherited.ts";
 import { noteProgramme } from "./standby/notes.ts";
 import { type VfsEvent, vfsEvent } from "./vfs_event.ts";
@@ -64,7 +63,7 @@ export class Nic {
     this.engine = engine;
     this.pools = new Pools(engine);
     this.captures = new Captures(engine);
-    this.mirror = new Mirror(engine.view, { service: "nic", version: STANDBY_VERSION });
+    this.mirror = newMirror(engine.view);
     this.leases = new Leases(engine, options, {
       attached: (pool, owner) => this.tell({ type: "attached", pool: poolName(pool), owner }),
       detached: (pool, reason) => this.tell({ type: "detached", pool: poolName(pool), reason }),

@@ -3,19 +3,17 @@
  * dies. Both are the same program with the same options; whoever comes second stands by.
  */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { ApiError, log, type NicUpgrade, serve } from "../../shared/api/mod.ts";
+import { log, serve, type ServiceUpgrade } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { UnixListener } from "../../shared/os/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
-import { serveWhenFree } from "../../shared/standby/mod.ts";
+import { serveWhenFree, Upgrades } from "../../shared/standby/mod.ts";
 import { DeviceServer } from "./device.ts";
 import type { Nic } from "./nic.ts";
 import { NicFollower } from "./standby/follower.ts";
+import type { Change } from "./standby/messages.ts";
 import { noteEverything } from "./standby/notes.ts";
 import type { Uplinks } from "./uplinks.ts";
-
-/** How long the answer to an upgrade may take to get out. */
-const ANSWER_MS = 50;
 
 /** What a process of the NIC is made of. */
 export interface ProcessParts {
@@ -38,10 +36,11 @@ export class NicProcess {
   #servers: DeviceServer[] = [];
   #standbys: UnixListener | undefined;
   #http: HttpServer | undefined;
-  #isHandingOver = false;
+  readonly #upgrades: Upgrades<Change>;
 
   constructor(parts: ProcessParts) {
     this.#parts = parts;
+    this.#upgrades = new Upgrades(parts.nic.mirror, "the NIC", () => this.#handOver());
   }
 
   /** Drives the fabric from the start. `standbys`: where those come who stand by. */
@@ -108,21 +107,9 @@ export class NicProcess {
     if (standbys) this.#takeStandbys(standbys);
   }
 
-  /**
-   * Has a new process of the program as it is now take over, between two bursts; answers which one, a moment before this
-   * one ends. Throws ApiError why it cannot be: then this one goes on.
-   */
-  async upgrade(): Promise<NicUpgrade> {
-    if (this.#isHandingOver) throw new ApiError(409, "the NIC is being upgraded already", "nic", "upgrading");
-    this.#isHandingOver = true;
-    try {
-      const pid = await this.#parts.nic.mirror.renew();
-      setTimeout(() => void this.#handOver(), ANSWER_MS);
-      return { pid, before: Deno.pid };
-    } catch (error) {
-      this.#isHandingOver = false;
-      throw new ApiError(409, `the NIC goes on as it was: ${(error as Error).message}`, "nic", "not-upgraded");
-    }
+  /** Has a new process take over. Throws ApiError why it cannot be: then this one goes on. */
+  upgrade(): Promise<ServiceUpgrade> {
+    return this.#upgrades.begin();
   }
 
   /** Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. */

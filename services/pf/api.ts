@@ -23,7 +23,9 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
   const metrics = new Metrics();
   mountReadiness(app, () => fabric.unreadiness);
   app.get("/metrics", async (c) => {
-    const text = await metrics.text(await fabric.nicState(), {
+    const [nic, vhost] = await Promise.all([fabric.nicState(), fabric.vhostState()]);
+    const text = await metrics.text(nic, {
+      vhost,
       numVfs: fabric.settings.vfs.length,
       carrier: fabric.carrier,
       captures: fabric.capturesTold,

@@ -12,7 +12,6 @@ import {
   type ModeRequest,
   type NicPatch,
   type NicState,
-  type NicUpgrade,
   type NicView,
   type Operation,
   Operations,
@@ -20,12 +19,15 @@ import {
   type PoolName,
   type Role,
   type Run,
+  type ServiceUpgrade,
+  type UpgradedService,
   type UplinkSpec,
   type UplinkView,
   type Vf,
   type VfMode,
   type VfPatch,
   type VfStats,
+  type VhostState,
   type VportPatch,
   type VportRequest,
   type VportView,
@@ -33,7 +35,7 @@ import {
 import { CapturePlaces, type CapturesTold } from "./capture_places.ts";
 import { openCapture } from "./captures.ts";
 import { type EventListener, Events } from "./events.ts";
-import type { Links } from "./links.ts";
+import { type Links, upgradeOf } from "./links.ts";
 import { Live } from "./live.ts";
 import { difference, findVf, findVport, mustBeOwn, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
@@ -102,18 +104,20 @@ export class Fabric implements PfHandlers {
     return await this.#links.nic.state().catch(() => undefined);
   }
 
-  /** Has a new process of the NIC take over from the one that runs. */
-  async upgradeNic(): Promise<NicUpgrade> {
-    const upgrade = await this.#links.nic.upgrade();
-    log("info", "pf", `the NIC is process ${upgrade.pid} now, in place of ${upgrade.before}`);
-    return upgrade;
+  /** Which process of the vhost service serves front-ends; none while it does not answer. */
+  vhostState(): Promise<VhostState | undefined> {
+    return this.#links.software.state().catch(() => undefined);
+  }
+
+  upgradeService({ service }: { service: UpgradedService }): Promise<ServiceUpgrade> {
+    return upgradeOf(this.#links, service);
   }
 
   async #look(): Promise<Seen> {
-    const state = await this.nicState();
+    const [state, vhost] = await Promise.all([this.nicState(), this.vhostState()]);
     const isEmulating = state?.vfs.some(({ mode }) => mode === "emulated") ?? false;
     const ports = isEmulating ? await this.#links.software.ports().catch(() => []) : [];
-    return { state, ports, outcome: (pool) => this.#settings.uplinks.outcome(pool) };
+    return { state, ports, vhost, outcome: (pool) => this.#settings.uplinks.outcome(pool) };
   }
 
   // VFs ------------------------------------------------------------------------------------------------------

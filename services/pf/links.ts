@@ -2,17 +2,21 @@
 import {
   ApiError,
   Filter,
+  log,
   type ModeEvent,
   type NicEvent,
   NicState,
-  NicUpgrade,
+  type Peer,
   type PoolName,
   type PortState,
   type Programme,
+  ServiceUpgrade,
   type SwitchProgramme,
+  type UpgradedService,
   type UplinkSpec,
   UplinkState,
   type VhostEvent,
+  VhostState,
   VportState,
   type WishAnswer,
 } from "../../shared/api/mod.ts";
@@ -23,6 +27,21 @@ import type { ModeLink } from "./mode_link.ts";
 /** A new process starts, learns everything and takes over. */
 const UPGRADE_MS = 25_000;
 const LOOK_MS = 20;
+
+/** Has a new process of a service take over; answers once that has. Throws why it cannot be. */
+async function upgraded(
+  peer: Pick<Peer, "ask">,
+  what: string,
+  state: () => Promise<{ pid: number }>,
+): Promise<ServiceUpgrade> {
+  const upgrade = ServiceUpgrade.parse(await peer.ask("POST", "/api/v1/upgrade", {}, UPGRADE_MS));
+  const deadline = performance.now() + UPGRADE_MS;
+  while ((await state().catch(() => undefined))?.pid !== upgrade.pid) {
+    if (performance.now() > deadline) throw new ApiError(503, `the new process of ${what} does not answer`);
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+  return upgrade;
+}
 
 /** The NIC. */
 export class NicLink extends Link<NicEvent> {
@@ -49,14 +68,8 @@ export class NicLink extends Link<NicEvent> {
   }
 
   /** Has a new process take over; answers once that has. Throws why it cannot be. */
-  async upgrade(): Promise<NicUpgrade> {
-    const upgrade = NicUpgrade.parse(await this.peer.ask("POST", "/api/v1/upgrade", {}, UPGRADE_MS));
-    const deadline = performance.now() + UPGRADE_MS;
-    while ((await this.state().catch(() => undefined))?.pid !== upgrade.pid) {
-      if (performance.now() > deadline) throw new ApiError(503, "the new process of the NIC does not answer");
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    }
-    return upgrade;
+  upgrade(): Promise<ServiceUpgrade> {
+    return upgraded(this.peer, "the NIC", () => this.state());
   }
 
   async state(): Promise<NicState> {
@@ -89,6 +102,16 @@ export class SwitchLink extends Link<VhostEvent> {
     return await this.peer.ask("GET", "/api/v1/ports");
   }
 
+  /** Which process it is, and whether another one stands by. */
+  async state(): Promise<VhostState> {
+    return VhostState.parse(await this.peer.ask("GET", "/api/v1/state"));
+  }
+
+  /** Has a new process take over; answers once that has. Throws why it cannot be. */
+  upgrade(): Promise<ServiceUpgrade> {
+    return upgraded(this.peer, "the vhost service", () => this.state());
+  }
+
   async vports(): Promise<VportState[]> {
     return z.array(VportState).parse(await this.peer.ask("GET", "/api/v1/vports"));
   }
@@ -101,4 +124,14 @@ export interface Links {
   modes: Pick<ModeLink, keyof ModeLink>;
   /** What the vf service tells of modes; it needs no programme. */
   modeEvents: Pick<Link<ModeEvent>, "follow" | "close" | "connected" | "sinceMs">;
+}
+
+/** Has a new process of a service take over from the one that runs. */
+export async function upgradeOf(
+  { nic, software: vhost }: Pick<Links, "nic" | "software">,
+  service: UpgradedService,
+): Promise<ServiceUpgrade> {
+  const upgrade = await { nic, vhost }[service].upgrade();
+  log("info", "pf", `${service} is process ${upgrade.pid} now, in place of ${upgrade.before}`);
+  return upgrade;
 }

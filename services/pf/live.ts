@@ -158,12 +158,16 @@ export class Live {
   async #read(): Promise<Reading> {
     const { links: { nic, software }, settings, runDir } = this.#parts;
     const needsVports = settings.now.vports.length > 0;
-    const [state, vports, ports] = await withDeadline({ endsMs: performance.now() + ANSWER_MS }, () =>
-      Promise.all([
-        nic.state().catch(() => undefined),
-        needsVports ? software.vports().catch(() => []) : [],
-        this.#ports(),
-      ]));
+    const [state, vports, ports, vhost] = await withDeadline(
+      { endsMs: performance.now() + ANSWER_MS },
+      () =>
+        Promise.all([
+          nic.state().catch(() => undefined),
+          needsVports ? software.vports().catch(() => []) : [],
+          this.#ports(),
+          software.state().catch(() => undefined),
+        ]),
+    );
     const atMs = Date.now();
     if (state) {
       [this.#state, this.#readAtMs] = [state, atMs];
@@ -171,7 +175,7 @@ export class Live {
     }
     return {
       ...{ settings: settings.now, carrier: settings.carrier, runDir, services: this.#services() },
-      ...{ state: this.#state, readAtMs: this.#readAtMs, vports, ports, atMs },
+      ...{ state: this.#state, readAtMs: this.#readAtMs, vports, ports, vhost, atMs },
       recentLatency: (port) => this.#recent.of(port),
       outcome: (pool) => settings.uplinks.outcome(pool),
     };

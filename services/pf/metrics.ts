@@ -1,7 +1,13 @@
 /** Prometheus metrics of the NIC and its VFs, read from the NIC at each scrape. */
 import { Counter, Gauge, Registry } from "prom-client";
 import { COUNTERS, ENGINE_TIMES } from "../../shared/layout/counter_names.ts";
-import { type EngineState, LATENCY_LIMITS_US, type Limits, type NicState } from "../../shared/api/mod.ts";
+import {
+  type EngineState,
+  LATENCY_LIMITS_US,
+  type Limits,
+  type NicState,
+  type VhostState,
+} from "../../shared/api/mod.ts";
 import type { CapturesTold } from "./capture_places.ts";
 
 const NS = 1e-9;
@@ -22,6 +28,8 @@ const ENGINE_COUNTERS: [string, string, (engine: EngineState) => number][] = [
 export interface Told {
   numVfs: number;
   carrier: "up" | "down";
+  /** What the vhost service says, if it answers. */
+  vhost: VhostState | undefined;
   captures: CapturesTold;
 }
 
@@ -128,7 +136,7 @@ export class Metrics {
   #instance = "";
 
   /** The text of one scrape. */
-  async text(state: NicState | undefined, { numVfs, carrier, captures }: Told): Promise<string> {
+  async text(state: NicState | undefined, { numVfs, carrier, captures, vhost }: Told): Promise<string> {
     const registry = new Registry();
     const registers = [registry];
     const gauge = (name: string, help: string, value: number) =>
@@ -137,6 +145,9 @@ export class Metrics {
     gauge("vfs", "VFs that exist", numVfs);
     gauge("carrier", "Whether VFs with link state auto have a carrier", carrier === "up" ? 1 : 0);
     captureMetrics(captures, registers);
+    gauge("vhost_up", "Whether the vhost service is reachable", vhost ? 1 : 0);
+    const ready = vhost?.standby.state === "ready" ? 1 : 0;
+    gauge("vhost_standby_ready", "Whether a process takes over if the vhost service's dies", ready);
     if (!state) return await registry.metrics();
 
     for (const [name, help, read] of ENGINE_COUNTERS) {

@@ -11,6 +11,7 @@ import {
   type Vf,
   type VfPolicy,
   type VfStats,
+  type VhostState,
 } from "../../shared/api/mod.ts";
 import type { Settings } from "./store.ts";
 import { isSameSpec, type Outcome, specOf } from "./uplink_rules.ts";
@@ -19,6 +20,7 @@ import { isSameSpec, type Outcome, specOf } from "./uplink_rules.ts";
 export interface Seen {
   state: NicState | undefined;
   ports: readonly PortState[];
+  vhost: VhostState | undefined;
   outcome(pool: PoolName): Outcome | undefined;
 }
 
@@ -80,7 +82,7 @@ export function statsOf(
 
 /** The NIC with its uplink. */
 export function nicView(settings: Settings, carrier: NicView["carrier"], seen: Seen, runDir: string): NicView {
-  const { state } = seen;
+  const { state, vhost } = seen;
   const { vfs, switchMode, link, pfMac, uplinkTrunk, uplinkNativeVlan, pfMirror } = settings;
   return {
     ...{ numVfs: vfs.length, switchMode, link, carrier, pfMac, reachable: state !== undefined },
@@ -92,5 +94,6 @@ export function nicView(settings: Settings, carrier: NicView["carrier"], seen: S
       counters: state?.uplink.counters ?? null,
     },
     ...(state ? { engine: state.engine, standby: state.standby } : {}),
+    ...(vhost ? { vhostStandby: vhost.standby } : {}),
   };
 }

@@ -122,7 +122,7 @@ const command = limitCommand(new Command("up"), false)
   )
   .option(
     "--no-standby",
-    "no second process that takes over when the NIC's dies: its guests wait for a new one instead",
+    "no second process that takes over when the one of the NIC or of vhost dies: guests wait for a new one instead",
   )
   .option("--no-token", "let everybody in who reaches an API: every user and web page of this machine")
   .option("--json", "one line of JSON when ready, for programs", false)

@@ -16,7 +16,7 @@ const UPS_FILES = ["token", "access.json", "fabric.json", "up.lock"];
 const OWN_FILES = {
   nic: ["nic.sock", "passthrough.sock", "nic-standby.sock"],
   pf: ["pf.sqlite", "pf.sqlite-journal"],
-  vhost: ["vhost-ports.json"],
+  vhost: ["vhost-ports.json", "vhost-standby.sock"],
   vf: ["plugins"],
 } as const;
 

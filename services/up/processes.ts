@@ -55,6 +55,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
       args: [
         ...access,
         ...["--listen", places.listen(VHOST), "--nic-socket", `${runDir}/nic.sock`, "--run-dir", runDir],
+        ...optional("--standby-socket", options.standby ? `${runDir}/vhost-standby.sock` : undefined),
         ...optional("--socket-group", options.socketGroup === undefined ? undefined : groupId(options.socketGroup)),
         ...optional("--front-ends", options.frontEnds === undefined ? undefined : resolve(options.frontEnds)),
         ...optional("--spin-us", spinUs),

@@ -29,6 +29,8 @@ import { dropTokens, type FabricTokens, prepareTokens } from "./tokens.ts";
 
 const READY_DEADLINE_MS = 20_000;
 const POLL_MS = 20;
+/** Services of which a second process stands by. */
+const STANDBYS = ["nic", "vhost"];
 
 /** A built-in guest that runs. */
 export interface RunningGuest {
@@ -103,7 +105,7 @@ export class Supervisor {
         this.#progress.stop();
         await onReady({ ...fabric, tookMs: performance.now() - started });
         await tellSystemd("--ready", `--status=${fabric.vfs.length} VFs, ${fabric.api}`);
-        if (this.#options.standby) this.#startStandby();
+        if (this.#options.standby) this.#startStandbys();
         for (const child of this.#children) child.failed.catch((error) => failed.reject(error));
         await stop.promise;
       };
@@ -155,14 +157,14 @@ export class Supervisor {
     return { api, vfs, guests, uplink, token };
   }
 
-  /** Starts a second process of the NIC. Which of both drives the fabric is theirs to settle: whoever comes second waits. */
-  #startStandby(): void {
-    const [nic] = this.#children;
-    if (!nic) return;
-    const standby = this.#child(nic.spec);
-    this.#children.push(standby);
-    standby.tell();
-    standby.ready.catch((error) => log("warn", "up", `no process stands by for the NIC: ${error.message}`));
+  /** Starts a second process of the NIC and of vhost. Which of both works is theirs to settle: whoever comes second waits. */
+  #startStandbys(): void {
+    for (const { spec } of this.#children.filter(({ spec: { name } }) => STANDBYS.includes(name))) {
+      const standby = this.#child(spec);
+      this.#children.push(standby);
+      standby.tell();
+      standby.ready.catch((error) => log("warn", "up", `no process stands by for ${spec.name}: ${error.message}`));
+    }
   }
 
   /** Puts behind the fabric what was asked for, if anything was; answers what is there. */

@@ -11,8 +11,10 @@ import {
   PortChange,
   PortState,
   Problem,
+  type StandbyState,
   SwitchProgramme,
   type VhostEvent,
+  VhostState,
   VportState,
   WishAnswer,
 } from "../../shared/api/mod.ts";
@@ -49,12 +51,23 @@ export interface VhostParts {
   ports: PortsPart;
   software: SwitchPart;
   wishes: WishesPart;
+  /** Whether another process stands by. */
+  standby(): StandbyState;
 }
 
 /** The routes over the service's parts. */
-export function vhostApi({ ports, software, wishes }: VhostParts, access: Access | undefined): OpenAPIHono {
+export function vhostApi({ ports, software, wishes, standby }: VhostParts, access: Access | undefined): OpenAPIHono {
   const app = createApp(access, { jsonBytesMax: PROGRAMME_BYTES_MAX });
   mountReadiness(app, () => ports.unreadiness);
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/state",
+      description: "Which process serves the front-ends, and whether another one takes over if that dies",
+      responses: { 200: json(VhostState, "The process") },
+    }),
+    (c) => c.json({ pid: Deno.pid, standby: standby() }, 200),
+  );
   mountPorts(app, ports);
   mountVports(app, software);
   mountWishes(app, wishes);

@@ -2,6 +2,7 @@
 import { type Fd, sendNow, socketFault } from "../../shared/os/mod.ts";
 import {
   HEADER_BYTES,
+  type Message,
   ProtocolError,
   VHOST_USER_BACKEND_CONFIG_CHANGE_MSG,
   VHOST_USER_VERSION,
@@ -12,11 +13,31 @@ export class BackChannel {
   readonly #fd: Fd;
 
   /** Takes the socket over. Throws ProtocolError if it cannot be used; it is the caller's then. */
-  constructor(fd: Fd) {
+  private constructor(fd: Fd, isChecked = false) {
+    this.#fd = fd;
+    if (isChecked) return;
     if (fd.kind !== "socket") throw new ProtocolError("its descriptor is not a Unix socket");
     const fault = socketFault(fd.number);
     if (fault) throw new ProtocolError(`its descriptor is a socket that cannot be used: ${fault}`);
-    this.#fd = fd;
+  }
+
+  /** SET_BACKEND_REQ_FD: takes the descriptor over. Throws ProtocolError. */
+  static of({ fds }: Message): BackChannel {
+    const [fd] = fds;
+    if (!fd) throw new ProtocolError("no descriptor came");
+    const channel = new BackChannel(fd);
+    fds.length = 0;
+    return channel;
+  }
+
+  /** Its socket, for whoever stands by. It stays the channel's. */
+  get fd(): Fd {
+    return this.#fd;
+  }
+
+  /** Goes on with the channel of a process that has ended, which had looked at the socket. */
+  static adopt(fd: Fd): BackChannel {
+    return new BackChannel(fd, true);
   }
 
   /**

@@ -16,13 +16,14 @@ import type { PathFrames } from "../../shared/api/mod.ts";
 import { Turns } from "../../shared/async/mod.ts";
 import { DeviceRefusal, type MemoryRegion, Request, type RequestInput } from "../../shared/device/mod.ts";
 import { isMemoryLost, type Tenant } from "../../shared/engine/mod.ts";
-import { duplicateFd, type Fd } from "../../shared/os/mod.ts";
+import { duplicateFd, type Fd, shutDown } from "../../shared/os/mod.ts";
 import { DirectPath, HALT_ALL } from "./direct_path.ts";
 import { EmulatedBackend, type PairPath } from "./emulated_backend.ts";
 import type { Emulation } from "./emulation.ts";
 import { type Directness, directState } from "./pair_layout.ts";
 import type { PortContext } from "./port_context.ts";
 import type { RingBackendEvents } from "./ring_backend.ts";
+import type { KeptPart } from "./standby/mod.ts";
 
 type MemoryRequest = Extract<Request, { op: "dmaSet" | "dmaMap" | "dmaUnmap" }>;
 
@@ -77,6 +78,15 @@ export class DirectBackend extends EmulatedBackend {
       this.events.queueFailed(index, reason);
       void this.#turns.take(() => isMemoryLost(reason) ? this.#suspend(reason) : this.#withoutQueue(index));
     };
+  }
+
+  /** What is outstanding at the NIC has gone with the books that the other process had: the path begins anew. */
+  override adopt({ value, fds }: KeptPart): Promise<boolean> {
+    const { pair } = value as { pair?: { isAttached: boolean } };
+    const device = pair?.isAttached ? fds.pop() : undefined;
+    if (device) shutDown(device.number);
+    for (const fd of [...fds.splice(0), device]) fd?.close();
+    return Promise.resolve(false);
   }
 
   protected override started(tenant: Tenant, index: number): void {

@@ -3,7 +3,6 @@
  * own. Emulated guests and the software switch reach the NIC through one each. If the NIC restarts the pair attaches
  * again; what was in it is lost, as on a cable that was pulled.
  */
-import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import {
   DIRECT_HEADER_BYTES,
   DRIVER_BUFFER_BYTES,
@@ -13,28 +12,27 @@ import {
   QUEUE_RUNNING,
   QUEUE_STOPPED,
   QUEUE_STRIDE,
-  REGISTER_PAGES,
 } from "../../shared/layout/nic.ts";
 import { DeviceClient, DeviceRefusal, type MemoryRegion, type RequestInput } from "../../shared/device/mod.ts";
 import type { Engine } from "../../shared/engine/mod.ts";
-import {
-  ArenaFullError,
-  createEventFd,
-  createMemfd,
-  EPOLLET,
-  EPOLLIN,
-  type Fd,
-  sealShrink,
-  type Window,
-} from "../../shared/os/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import type { SwitchExports } from "./exports.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
-import { describePair, PAIR_BYTES, PAIR_RING_BYTES, PAIR_SHARED_BYTES, PAIR_SIZE, RX, TX } from "./pair_layout.ts";
+import {
+  describePair,
+  movePair,
+  PAIR_RING_BYTES,
+  PAIR_SHARED_BYTES,
+  PAIR_SIZE,
+  type PairPlace,
+  RX,
+  TX,
+} from "./pair_layout.ts";
+import { drainPair } from "./pair_drain.ts";
+import { PairMemory } from "./pair_memory.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
 
 const REATTACH_PAUSE_MS = 50;
-const DRAIN_DEADLINE_MS = 2000;
-const RECEIVE_DRAIN_DEADLINE_MS = 300;
-const DRAIN_PAUSE_MS = 1;
 
 /** A queue pair of the NIC, driven from here. */
 export class DriverPair {
@@ -43,34 +41,18 @@ export class DriverPair {
   readonly tx: number;
   readonly #engine: Engine<SwitchExports>;
   readonly #options: DriverPairOptions;
-  readonly #memory: Fd;
-  readonly #window: Window;
-  readonly #kick = createEventFd();
-  readonly #call = createEventFd();
-  readonly #sent = createEventFd();
+  readonly #memory: PairMemory;
   #device: DeviceClient | undefined;
   #attaching: Promise<void> = Promise.resolve();
   #isRecovering = false;
-  #mapped = false;
   #closed = false;
 
-  private constructor(engine: Engine<SwitchExports>, options: DriverPairOptions) {
+  private constructor(engine: Engine<SwitchExports>, options: DriverPairOptions, before?: readonly Fd[]) {
     this.#engine = engine;
     this.#options = options;
     this.rx = DRIVER_PAIRS + options.pool * DRIVER_PAIR_STRIDE;
     this.tx = this.rx + QUEUE_STRIDE;
-    try {
-      this.#window = engine.arena.allocate(PAIR_BYTES);
-    } catch (error) {
-      for (const fd of [this.#kick, this.#call, this.#sent]) fd.close();
-      if (error instanceof ArenaFullError) throw new DeviceRefusal("arena-full", `emulated mode: ${error.message}`);
-      throw error;
-    }
-    this.#memory = createMemfd("ringfabric-driver-pair", PAIR_SHARED_BYTES);
-    sealShrink(this.#memory.number);
-    engine.arena.map(this.#window, this.#memory.number, 0, PAIR_SHARED_BYTES);
-    engine.epoll.add(this.#call.number, EPOLLIN | EPOLLET, this.rx);
-    engine.epoll.add(this.#sent.number, EPOLLIN | EPOLLET, this.tx);
+    this.#memory = new PairMemory(engine, { rx: this.rx, tx: this.tx, pool: options.pool }, before);
   }
 
   /** Its queues that are polled. */
@@ -85,7 +67,7 @@ export class DriverPair {
 
   /** Where its memory is in the arena, and at the NIC. */
   get memory(): number {
-    return this.#window.offset;
+    return this.#memory.offset;
   }
 
   /** Attaches to the NIC and starts both queues. Throws what the NIC refuses with. */
@@ -106,11 +88,10 @@ export class DriverPair {
     try {
       const dataPath = this.#options.directness;
       await device.request({ op: "attach", vf: remote, owner, mode: "emulated", dataPath });
-      using page = await device.requestFd({ op: "region", name: "registers" });
-      this.#reset(page);
+      this.#reset(await device.requestFd({ op: "region", name: "registers" }));
       const guest = this.#options.guestMemory?.() ?? { regions: [], fds: [] };
       const regions = [this.region, ...guest.regions];
-      await device.request({ op: "dmaSet", regions }, [this.#memory.number, ...guest.fds]);
+      await device.request({ op: "dmaSet", regions }, [this.file, ...guest.fds]);
       await this.#start(device, RX, 0);
       await this.#start(device, TX, 0);
       if (this.#closed) throw new Error("the driver pair is closed");
@@ -119,6 +100,10 @@ export class DriverPair {
       device.close();
       throw error;
     }
+    this.#keep(device);
+  }
+
+  #keep(device: DeviceClient): void {
     this.#device = device;
     device.onEvent = (event) => {
       if (event.event === "queueError") this.#options.onFailed?.(event.reason);
@@ -126,27 +111,67 @@ export class DriverPair {
     void device.closed.then(() => {
       if (!this.#closed && this.#device === device) this.#attaching = this.#reattach();
     });
+    this.#options.onChange();
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    const { fds } = this.#memory;
+    const device = this.#device ? [this.#device.fd] : [];
+    return { value: { files: fds.length, isAttached: device.length > 0 }, fds: [...fds, ...device] };
+  }
+
+  /** Goes on with the pair of a process that has ended, whose engine is about to be taken over. */
+  static adopt(engine: Engine<SwitchExports>, options: DriverPairOptions, { value, fds }: KeptPart): DriverPair {
+    const { files, isAttached } = value as { files: number; isAttached: boolean };
+    const pair = new DriverPair(engine, options, fds.splice(0, files));
+    const device = isAttached ? fds.shift() : undefined;
+    if (device) pair.#keep(DeviceClient.adopt(device, options.reactor));
+    return pair;
+  }
+
+  /** Finds its rings again, in an engine that is being taken over. */
+  goOnInEngine(): void {
+    const { view, wasm } = this.#engine;
+    const { kick, call, sent } = this.#memory;
+    this.#memory.mapRegisters();
+    movePair(view, this.#place([kick, call, sent]));
+    for (const at of [this.rx, this.tx]) wasm.adoptQueue(at);
+  }
+
+  /** Goes on, when the engine does. */
+  goOn(): void {
+    this.#memory.wake();
+    if (!this.#device) this.#attaching = this.#reattach();
+  }
+
+  #place([kick, call, sent]: [Fd, Fd, Fd]): PairPlace {
+    const { rx, tx, memory } = this;
+    const { pool, emulated, directness } = this.#options;
+    const fds = { kick: kick.number, call: call.number, sent: sent.number };
+    return { ...{ rx, tx, memory, registers: this.#memory.registers, pool, emulated, directness }, ...fds };
   }
 
   /** The pair's own memory, as a region of its domain at the NIC; its file goes with it. */
   get region(): MemoryRegion {
-    return { iova: BigInt(this.#window.offset), size: PAIR_SHARED_BYTES, offset: 0, perm: "rw" };
+    return { iova: BigInt(this.#memory.offset), size: PAIR_SHARED_BYTES, offset: 0, perm: "rw" };
   }
 
   /** The file of `region`. */
   get file(): number {
-    return this.#memory.number;
+    return this.#memory.file.number;
   }
 
   async #start(device: DeviceClient, index: number, base: number): Promise<void> {
     const { directness } = this.#options;
-    const eventfds = index === RX ? [this.#call] : this.#isDirect ? [this.#kick, this.#sent] : [this.#kick];
+    const { kick, call, sent } = this.#memory;
+    const eventfds = index === RX ? [call] : this.#isDirect ? [kick, sent] : [kick];
     await device.request({
       op: "queueStart",
       index,
       flavour: "advanced",
       size: PAIR_SIZE,
-      desc: BigInt(this.#window.offset + index * PAIR_RING_BYTES),
+      desc: BigInt(this.#memory.offset + index * PAIR_RING_BYTES),
       base,
       packetBytes: DRIVER_BUFFER_BYTES,
       virtioHeader: true,
@@ -203,19 +228,18 @@ export class DriverPair {
 
   /** Begins anew: empty rings, the NIC's doorbells mapped. */
   #reset(page: Fd): void {
-    if (this.#closed) throw new Error("the driver pair is closed");
-    const { arena, view, wasm } = this.#engine;
-    const { pool, emulated, directness } = this.#options;
-    const registers = REGISTER_PAGES + pool * ADV_PAGE_BYTES;
+    if (this.#closed) {
+      page.close();
+      throw new Error("the driver pair is closed");
+    }
+    const { view, wasm } = this.#engine;
+    const { kick, call, sent } = this.#memory;
     // Both queues are stopped, so the engine reads no doorbell while its page is exchanged.
-    arena.mapOwn(registers, page.number, ADV_PAGE_BYTES);
-    this.#mapped = true;
+    this.#memory.mapRegisters(page);
     this.#engine.between(() => {
-      const [kick, call, sent] = [this.#kick.number, this.#call.number, this.#sent.number];
-      const { rx, tx, memory } = this;
-      describePair(view, { rx, tx, memory, registers, pool, emulated, directness, kick, call, sent });
-      if (this.#isDirect) wasm.fillDirect(rx);
-      else wasm.fillDriverRx(rx);
+      describePair(view, this.#place([kick, call, sent]));
+      if (this.#isDirect) wasm.fillDirect(this.rx);
+      else wasm.fillDriverRx(this.rx);
     });
   }
 
@@ -230,6 +254,7 @@ export class DriverPair {
 
   async #reattach(): Promise<void> {
     this.#device = undefined;
+    this.#options.onChange();
     this.#isRecovering = true;
     this.#setState(QUEUE_STOPPED);
     this.#options.onLost?.();
@@ -248,22 +273,9 @@ export class DriverPair {
     }
   }
 
-  /**
-   * Waits until the NIC has taken what was sent, and the guest what was received. Throws if the NIC does not (its
-   * transmit rate is limited, say); a guest that does not take its frames loses them, as it would on a cable.
-   */
+  /** Waits until the NIC has taken what was sent, and the guest what was received; throws if the NIC does not. */
   async drain(): Promise<void> {
-    const { wasm } = this.#engine;
-    const start = performance.now();
-    while (this.#device && !wasm.isDriverTxEmpty(this.tx)) {
-      if (performance.now() - start > DRAIN_DEADLINE_MS) {
-        throw new Error(`the VF's transmit queue did not run empty within ${DRAIN_DEADLINE_MS} ms`);
-      }
-      await new Promise((resolve) => setTimeout(resolve, DRAIN_PAUSE_MS));
-    }
-    while (this.#device && wasm.hasWork(this.rx) && performance.now() - start < RECEIVE_DRAIN_DEADLINE_MS) {
-      await new Promise((resolve) => setTimeout(resolve, DRAIN_PAUSE_MS));
-    }
+    await drainPair(this.#engine.wasm, this, () => this.#device !== undefined);
   }
 
   /** Detaches and gives the memory back. The engine no longer polls rx. */
@@ -274,17 +286,6 @@ export class DriverPair {
     this.#setState(QUEUE_STOPPED);
     await this.#device?.request({ op: "detach", reason: reason.slice(0, 500) }).catch(() => {});
     this.#device?.close();
-    this.#engine.between(() => {
-      for (const fd of [this.#call, this.#sent]) this.#engine.epoll.remove(fd.number);
-      for (const at of [this.rx, this.tx]) {
-        this.#engine.forgetCall(at);
-        new Uint8Array(this.#engine.arena.buffer, at, QUEUE_STRIDE).fill(0);
-      }
-    });
-    if (this.#mapped) {
-      this.#engine.arena.unmapOwn(REGISTER_PAGES + this.#options.pool * ADV_PAGE_BYTES, ADV_PAGE_BYTES);
-    }
-    this.#engine.arena.release(this.#window);
-    for (const fd of [this.#kick, this.#call, this.#sent, this.#memory]) fd.close();
+    this.#memory.close();
   }
 }

@@ -5,6 +5,8 @@ import type { DriverPair } from "./driver_pair.ts";
 import { LocalBackend } from "./local_backend.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
 import { poolOf } from "./port_context.ts";
+import type { Succession } from "./ring_backend.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
 
 /** What of a pair's options says how frames go. */
 export type PairPath = Pick<
@@ -25,23 +27,34 @@ export class EmulatedBackend extends LocalBackend {
     return this.emulation.enter();
   }
 
+  get #options(): DriverPairOptions {
+    const { deviceSocket, reactor, name, log } = this.context;
+    return {
+      ...{ deviceSocket, reactor, log, remote: poolOf(name), pool: this.tenant?.pool ?? 0 },
+      ...{ owner: `vhost (pid ${Deno.pid})`, emulated: true, ...this.pairOptions() },
+      isReceiving: () => this.tenant?.queues.isReceiving ?? false,
+      onChange: () => this.events.changed(),
+    };
+  }
+
+  override get kept(): Part {
+    const { value, fds = [] } = super.kept;
+    const pair = this.pair?.kept ?? { value: undefined, fds: [] };
+    return { value: { local: value, pair: pair.value }, fds: [...fds, ...pair.fds ?? []] };
+  }
+
+  override async adopt({ value, fds }: KeptPart, succession: Succession): Promise<boolean> {
+    const { local, pair } = value as { local: unknown; pair: unknown };
+    if (pair === undefined || !await super.adopt({ value: local, fds }, succession)) return false;
+    this.pair = this.emulation.adoptPair(this.#options, { value: pair, fds });
+    return true;
+  }
+
   override async attach(): Promise<void> {
     await super.attach();
     this.settingsChanged();
-    const { deviceSocket, reactor, name, log } = this.context;
-    const pool = this.tenant?.pool ?? 0;
     try {
-      this.pair = await this.emulation.connect({
-        deviceSocket,
-        reactor,
-        remote: poolOf(name),
-        pool,
-        owner: `vhost (pid ${Deno.pid})`,
-        emulated: true,
-        ...this.pairOptions(),
-        isReceiving: () => this.tenant?.queues.isReceiving ?? false,
-        log,
-      });
+      this.pair = await this.emulation.connect(this.#options);
     } catch (error) {
       await super.release((error as Error).message);
       throw error;

@@ -7,9 +7,11 @@ import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { announce, coalescePatch, Engine, Tenant, type TenantLimits, Tenants } from "../../shared/engine/mod.ts";
 import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
+import type { Fd } from "../../shared/os/mod.ts";
 import { DriverPair } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
 
 const UPLINK_RETRY_MS = 200;
 
@@ -17,6 +19,8 @@ const UPLINK_RETRY_MS = 200;
 export interface EmulationOptions extends TenantLimits {
   cpus: number[];
   spinUs: number;
+  /** Its engine stands still until it takes over from another one. */
+  standsBy?: boolean;
 }
 
 /** Where the NIC is, for the switch's uplink. */
@@ -44,8 +48,8 @@ export class Emulation {
   }
 
   /** Starts the engine. */
-  static async start({ cpus, spinUs, ...limits }: EmulationOptions): Promise<Emulation> {
-    return new Emulation(await Engine.start<SwitchExports>({ module: "engine", cpus, spinUs }), limits);
+  static async start({ cpus, spinUs, standsBy = false, ...limits }: EmulationOptions): Promise<Emulation> {
+    return new Emulation(await Engine.start<SwitchExports>({ module: "engine", cpus, spinUs, standsBy }), limits);
   }
 
   /** Lets a guest into a pool of its own, from the top down. */
@@ -87,6 +91,34 @@ export class Emulation {
     return pair;
   }
 
+  // Standing by ----------------------------------------------------------------------------------------------
+
+  /** Packet buffers of an engine that has ended, by pool. */
+  readonly #buffers = new Map<number, { count: number; file: Fd }>();
+
+  /** Has a pool's packet buffer gone on with when the engine is taken over. */
+  adoptBuffer(pool: number, buffer: { count: number; file: Fd }): void {
+    this.#buffers.set(pool, buffer);
+  }
+
+  /** Goes on with a driver pair of the engine that has ended. */
+  adoptPair(options: DriverPairOptions, kept: KeptPart): DriverPair {
+    const pair = DriverPair.adopt(this.engine, options, kept);
+    this.#pairs.add(pair);
+    return pair;
+  }
+
+  /** Goes on where that engine was, whose state is in the file `state`. `policies`: what the PF has set of the switch. */
+  takeOver(state: Fd, policies: { takeOver(wasChanging: boolean): void }): void {
+    this.engine.takeOver(state, (wasChanging) => {
+      policies.takeOver(wasChanging);
+      for (const pair of this.#pairs) pair.goOnInEngine();
+      this.tenants.takeOver(this.#buffers);
+      this.#plugUplink();
+    });
+    for (const pair of this.#pairs) pair.goOn();
+  }
+
   /** How many driver pairs wait for a new NIC. */
   get recovering(): number {
     return [...this.#pairs].filter(({ isRecovering }) => isRecovering).length;
@@ -114,31 +146,46 @@ export class Emulation {
     if (!pair) return;
     this.#uplink = undefined;
     this.engine.between(() => this.#plugUplink());
+    this.onUplink();
     await this.disconnect(pair, "the PF's pool is bound to something of the host");
   }
 
   /** Tries until the switch is connected to the PF's pool, or is not to be any more. */
   async #openUplink(): Promise<void> {
-    const say = (level: "info" | "warn", message: string) => log(level, "vhost", `switch: ${message}`);
     for (let options = this.#uplinkOptions; !this.#closed && options && !this.#uplink; options = this.#uplinkOptions) {
       try {
-        const owner = `vhost switch (pid ${Deno.pid})`;
-        this.#uplink = await this.connect({
-          ...options,
-          remote: "pf",
-          pool: POOL_UPLINK,
-          owner,
-          emulated: false,
-          directness: "copy",
-          isReceiving: () => true,
-          log: say,
-        });
+        this.#uplink = await this.connect(this.#pairOptions(options));
         this.engine.between(() => this.#plugUplink());
+        this.onUplink();
       } catch {
         // The NIC is not there yet, or a predecessor's lease has not run out.
         await new Promise((resolve) => setTimeout(resolve, UPLINK_RETRY_MS));
       }
     }
+  }
+
+  #pairOptions(options: UplinkOptions): DriverPairOptions {
+    return {
+      ...options,
+      ...{ remote: "pf", pool: POOL_UPLINK, owner: `vhost switch (pid ${Deno.pid})` },
+      ...{ emulated: false, directness: "copy", isReceiving: () => true },
+      onChange: () => this.onUplink(),
+      log: (level, message) => log(level, "vhost", `switch: ${message}`),
+    };
+  }
+
+  /** Told when what a standby has of the switch's uplink has changed. */
+  onUplink: () => void = () => {};
+
+  /** What whoever stands by has of the switch's uplink, if there is one. */
+  get uplinkKept(): Part | undefined {
+    return this.#uplink?.kept;
+  }
+
+  /** Goes on with the switch's uplink. */
+  adoptUplink(options: UplinkOptions, kept: KeptPart): void {
+    this.#uplinkOptions = options;
+    this.#uplink = this.adoptPair(this.#pairOptions(options), kept);
   }
 
   /** Waits until the switch has taken in what came by the uplink, and the NIC what was sent. */

@@ -9,6 +9,7 @@ import { type Message, ProtocolError } from "../../shared/vhost_user/mod.ts";
 import type { SessionState } from "../../shared/api/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
 import type { Ask } from "./ring_backend.ts";
+import { fdsOf, type KeptObject, type Part, valueOf } from "./standby/mod.ts";
 
 /** A log's file, and where in it the log lies. */
 interface LogFile {
@@ -71,6 +72,12 @@ export class GuestLog {
     if (this.#file && this.#isOn) await start(this.#file, ask);
   }
 
+  /** Gives a backend all of it that may know of another one. */
+  async tellAgain(ask: Ask): Promise<void> {
+    if (this.#file && !this.#isOn) await ask({ op: "logStop" });
+    await this.tell(ask);
+  }
+
   /** Notes a write of this service's own; `settled` waits for it. */
   written(guestAddress: bigint, bytes: number): void {
     if (!this.#file || !this.#isOn) return;
@@ -81,6 +88,20 @@ export class GuestLog {
   /** Resolves when every write of this service's own up to now has been noted. */
   get settled(): Promise<unknown> {
     return this.#writes;
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    const { offset, size, fd } = this.#file ?? {};
+    return { value: { isOn: this.#isOn, offset, size }, fds: fd ? [fd] : [] };
+  }
+
+  /** Goes on with the log of a process that has ended. */
+  adopt(object: KeptObject): void {
+    const { isOn, offset, size } = valueOf<{ isOn: boolean; offset: number; size: number }>(object, "log");
+    const [fd] = fdsOf(object, "log");
+    this.#isOn = isOn;
+    if (fd) this.#file = { fd, offset, size };
   }
 
   close(): void {

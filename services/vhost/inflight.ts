@@ -10,6 +10,7 @@ import { createMemfd, type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } f
 import { INFLIGHT_BYTES, ProtocolError } from "../../shared/vhost_user/mod.ts";
 import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import { VRING_SIZE_MAX } from "./negotiation.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
 
 /** Where the engines find it: beyond every guest-physical address of 52 bits. */
 const INFLIGHT_IOVA = 1n << 62n;
@@ -124,6 +125,18 @@ export class Inflight {
     this.#said = said;
     const size = upTo(said.queues * partBytes(said.queueSize, packed), PAGE_BYTES);
     this.region = { iova: INFLIGHT_IOVA, size, offset: Number(said.mmapOffset), perm: "rw" };
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    return { value: { packed: this.#packed, said: this.#said }, fds: [this.fd] };
+  }
+
+  /** Goes on with the memory that a process had which has ended. */
+  static adopt({ value, fds }: KeptPart): Inflight | undefined {
+    const { packed, said } = value as { packed: boolean; said: Said };
+    const fd = fds.shift();
+    return fd && new Inflight(fd, packed, said);
   }
 
   /** SET_INFLIGHT_FD: checks what came; takes the descriptor over. Throws ProtocolError. */

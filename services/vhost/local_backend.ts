@@ -1,11 +1,20 @@
 /** Ring backends in this service's engine: what the emulated path and the software switch have in common. */
 import type { PathFrames } from "../../shared/api/mod.ts";
+import { Q_STATE, QUEUE_STOPPED } from "../../shared/layout/nic.ts";
 import { DeviceRefusal, Request, type RequestInput } from "../../shared/device/mod.ts";
 import type { Tenant } from "../../shared/engine/mod.ts";
 import { duplicateFd } from "../../shared/os/mod.ts";
 import type { Emulation } from "./emulation.ts";
 import type { PortContext } from "./port_context.ts";
-import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+import type { Ask, RingBackend, RingBackendEvents, Succession } from "./ring_backend.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
+
+/** What of the backend is kept. */
+interface KeptLocal {
+  pool: number | undefined;
+  /** Buffers of the pool's packet buffer, if it has one. */
+  buffer: number | undefined;
+}
 
 /** A guest's rings in this service's engine. */
 export abstract class LocalBackend implements RingBackend {
@@ -30,8 +39,13 @@ export abstract class LocalBackend implements RingBackend {
 
   // deno-lint-ignore require-await
   async attach(): Promise<void> {
-    this.tenant = this.enter();
-    this.tenant.onQueueError = (index, reason) => this.events.queueFailed(index, reason);
+    this.#take(this.enter());
+  }
+
+  #take(tenant: Tenant): void {
+    this.tenant = tenant;
+    tenant.onQueueError = (index, reason) => this.events.queueFailed(index, reason);
+    tenant.queues.buffer.onGiven = () => this.events.changed();
   }
 
   // deno-lint-ignore require-await
@@ -78,6 +92,37 @@ export abstract class LocalBackend implements RingBackend {
       }
     } finally {
       for (const fd of own) fd.close();
+    }
+  }
+
+  get kept(): Part {
+    const { there } = this.tenant?.queues.buffer ?? {};
+    const value: KeptLocal = { pool: this.tenant?.pool, buffer: there?.count };
+    return { value, fds: there ? [there.file] : [] };
+  }
+
+  async adopt({ value, fds }: KeptPart, { rings, tellMemory, startAgain }: Succession): Promise<boolean> {
+    const { pool, buffer } = value as KeptLocal;
+    const file = buffer === undefined ? undefined : fds.shift();
+    if (pool === undefined) return false;
+    this.#take(this.emulation.enterAt(pool));
+    if (file && buffer !== undefined) this.emulation.adoptBuffer(pool, { count: buffer, file });
+    const ask: Ask = (body, fds) => this.request(body, fds);
+    await tellMemory(ask);
+    // The engine stands by, so it takes note of them: they are where they are.
+    for (const ring of rings) await startAgain(ask, ring);
+    return true;
+  }
+
+  /** Rings that the engine had stopped, and nobody was told of it, are started again: whoever asked for it asks again. */
+  async goOn({ wasAsked, rings, startAgain }: Succession): Promise<void> {
+    if (!wasAsked || !this.tenant) return;
+    const { view } = this.emulation.engine;
+    for (const { index, pointer } of this.tenant.queues.running) {
+      if (view.getUint32(pointer + Q_STATE, true) !== QUEUE_STOPPED) continue;
+      const ring = rings.find((ring) => ring.index === index);
+      await this.request({ op: "queueStop", index });
+      if (ring) await startAgain((body, fds) => this.request(body, fds), ring);
     }
   }
 

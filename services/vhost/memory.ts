@@ -5,6 +5,7 @@
 import { type Fd, isMemoryFile, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { DeviceRefusal, type MemoryRegion } from "../../shared/device/mod.ts";
 import { ProtocolError, type VhostRegion } from "../../shared/vhost_user/mod.ts";
+import type { Part } from "./standby/mod.ts";
 
 interface Entry {
   region: VhostRegion;
@@ -40,6 +41,11 @@ export class MemoryTable {
 
   get size(): number {
     return this.#entries.length;
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    return { value: this.#entries.map(({ region }) => region), fds: this.#entries.map(({ fd }) => fd) };
   }
 
   get regions(): MemoryRegion[] {

@@ -95,3 +95,9 @@ export function checkRingSize(index: number, size: number, packed: boolean): voi
 export function checkBase(index: number, base: number, packed: boolean): void {
   if (base > 0xffff && !packed) throw new ProtocolError(`base ${base} of vring ${index}: bases are 0–65535`);
 }
+
+/** Throws ProtocolError unless everything in `features` was offered. */
+export function checkOffered(what: string, features: bigint, offered: bigint): void {
+  const unknown = features & ~offered;
+  if (unknown !== 0n) throw new ProtocolError(`${what} 0x${unknown.toString(16)} were not offered`);
+}

@@ -18,6 +18,7 @@ import {
 import type { Command } from "./control/commands.ts";
 import { macText } from "./mac_text.ts";
 import { hasBit } from "./negotiation.ts";
+import type { Part } from "./standby/mod.ts";
 
 const MAC_BYTES = 6;
 const BROADCAST = "ff:ff:ff:ff:ff:ff";
@@ -36,12 +37,26 @@ export interface NetDeviceParts {
   changed(): void;
 }
 
+/** What of the device is kept. */
+export interface KeptDevice {
+  link: VfLink;
+  features: bigint;
+  mtu: number | undefined;
+  announce: boolean;
+  written: (number | undefined)[];
+  allMulticast: boolean;
+  groups: string[] | undefined;
+  promisc: boolean;
+  hasWished: boolean;
+  queuePairs: number;
+}
+
 /** The device of one session. */
 export class NetDevice {
   readonly #parts: NetDeviceParts;
   #link: VfLink;
   /** As the front-end was offered them. */
-  readonly #queuePairs: number;
+  #queuePairs: number;
   /** What was negotiated. */
   #features = 0n;
   /** The MTU that the driver has been told: it does not change under it (§5.1.4.1). */
@@ -175,6 +190,24 @@ export class NetDevice {
   async #wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined> {
     this.#hasWished = true;
     return await this.#parts.wish(wish, stopped);
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    const value: KeptDevice = {
+      ...{ link: this.#link, features: this.#features, mtu: this.#mtu, announce: this.#announce },
+      ...{ written: this.#written, allMulticast: this.#allMulticast, groups: this.#groups },
+      ...{ promisc: this.#promisc, hasWished: this.#hasWished, queuePairs: this.#queuePairs },
+    };
+    return { value };
+  }
+
+  /** Goes on with the device of a process that has ended. */
+  adopt(kept: KeptDevice): void {
+    [this.#link, this.#features, this.#mtu, this.#announce] = [kept.link, kept.features, kept.mtu, kept.announce];
+    this.#written.push(...kept.written);
+    [this.#allMulticast, this.#groups] = [kept.allMulticast, kept.groups];
+    [this.#promisc, this.#hasWished, this.#queuePairs] = [kept.promisc, kept.hasWished, kept.queuePairs];
   }
 
   /** The driver is gone, or begins anew: what it wanted to receive is not the next one's wish. */

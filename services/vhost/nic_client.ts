@@ -7,10 +7,17 @@ import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/dev
 import { ADV_PAGE_BYTES, ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import { type Fd, WasmMemory } from "../../shared/os/mod.ts";
 import { poolOf, type PortContext } from "./port_context.ts";
-import type { RingBackend, RingBackendEvents } from "./ring_backend.ts";
+import type { Ask, RingBackend, RingBackendEvents, Succession } from "./ring_backend.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
 const REATTACH_PAUSE_MS = 50;
+
+/** What of it is kept. */
+interface KeptClient {
+  hasRegisters: boolean;
+  isAttached: boolean;
+}
 
 /** A session's end of one VF's lease. */
 export class NicClient implements RingBackend {
@@ -30,6 +37,47 @@ export class NicClient implements RingBackend {
     this.#events = events;
   }
 
+  get kept(): Part {
+    const fds = [this.#registers, this.#device?.fd].filter((fd) => fd !== undefined);
+    const value: KeptClient = { hasRegisters: this.#registers !== undefined, isAttached: this.#device !== undefined };
+    return { value, fds };
+  }
+
+  /** The NIC has gone on with the rings meanwhile. */
+  adopt({ value, fds }: KeptPart): Promise<boolean> {
+    const { hasRegisters, isAttached } = value as KeptClient;
+    if (hasRegisters) this.#registers = fds.shift();
+    const socket = isAttached ? fds.shift() : undefined;
+    if (socket) this.#keep(DeviceClient.adopt(socket, this.#context.reactor));
+    return Promise.resolve(true);
+  }
+
+  async goOn(succession: Succession): Promise<void> {
+    const device = this.#device;
+    try {
+      if (device && succession.wasAsked) await this.#reconcile(device, succession);
+    } catch {
+      // It has ended meanwhile, or is somebody else's.
+      device?.close();
+      await device?.closed;
+    }
+    if (!this.#device && !this.#reattaching) this.#attachAnew();
+  }
+
+  /** The process that has ended had asked the NIC for more than this one knows: what is in force is what this one knows. */
+  async #reconcile(device: DeviceClient, { rings, ringAt, tellMemory, startAgain }: Succession): Promise<void> {
+    const ask: Ask = (body, fds) => device.request(continued(body, this.#registers), fds);
+    const running = (await device.request({ op: "queues" })).running as number[];
+    for (const index of running) {
+      if (rings.some((ring) => ring.index === index)) continue;
+      const ring = ringAt(index);
+      ring.base = Number((await device.request({ op: "queueStop", index })).base);
+      ring.isBaseOurs = ring.hasRun = true;
+    }
+    await tellMemory(ask);
+    for (const ring of rings) if (!running.includes(ring.index)) await startAgain(ask, ring);
+  }
+
   /** The NIC knows it: the PF has set it there. */
   settingsChanged(): void {}
 
@@ -43,9 +91,6 @@ export class NicClient implements RingBackend {
     try {
       const owner = `vhost (pid ${Deno.pid})`;
       await device.request({ op: "attach", vf: poolOf(this.#context.name), owner });
-      device.onEvent = (event) => {
-        if (event.event === "queueError") this.#events.queueFailed(event.index, event.reason);
-      };
       return device;
     } catch (error) {
       device.close();
@@ -55,16 +100,26 @@ export class NicClient implements RingBackend {
 
   #keep(device: DeviceClient): void {
     this.#device = device;
+    device.onEvent = (event) => {
+      if (event.event === "queueError") this.#events.queueFailed(event.index, event.reason);
+    };
     void device.closed.then(() => {
       if (this.#ended || this.#device !== device) return;
-      this.#device = undefined;
-      this.#context.recovers(true);
-      this.#reattaching = this.#reattach().finally(() => {
-        this.#reattaching = undefined;
-        this.#context.recovers(false);
-      });
-      this.#reattaching.catch(() => {});
+      this.#context.log("warn", "the NIC went away; attaching again");
+      this.#attachAnew();
     });
+    this.#events.changed();
+  }
+
+  #attachAnew(): void {
+    this.#device = undefined;
+    this.#events.changed();
+    this.#context.recovers(true);
+    this.#reattaching = this.#reattach().finally(() => {
+      this.#reattaching = undefined;
+      this.#context.recovers(false);
+    });
+    this.#reattaching.catch(() => {});
   }
 
   /** Asks the NIC; while it is away the request waits for its successor. */
@@ -90,7 +145,6 @@ export class NicClient implements RingBackend {
   }
 
   async #reattach(): Promise<void> {
-    this.#context.log("warn", "the NIC went away; attaching again");
     const deadline = performance.now() + REATTACH_DEADLINE_MS;
     for (;;) {
       await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));

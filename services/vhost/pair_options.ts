@@ -27,5 +27,7 @@ export interface DriverPairOptions {
   onFailed?(reason: string): void;
   /** Whether there is anybody for the frames from the NIC; while there is not, rx is not polled. */
   isReceiving(): boolean;
+  /** Told when what a standby has of it has changed. */
+  onChange(): void;
   log(level: "info" | "warn", message: string): void;
 }

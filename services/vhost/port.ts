@@ -2,12 +2,14 @@
  * One VF's place to attach: a Unix socket that front-ends connect to, or (role `client`) one of a front-end that waits
  * for a back-end, tried again until it is there. One front-end at a time; when it is gone the next may come.
  */
-import { type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
+import { type Fd, type Reactor, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { VhostUserConnection } from "../../shared/vhost_user/mod.ts";
 import { ApiError, type DataPathChange, type EmulatedPath, type PortState } from "../../shared/api/mod.ts";
 import type { PortContext } from "./port_context.ts";
 import { isDirectPath, ringPathOf } from "./ring_backend.ts";
 import { Session } from "./session.ts";
+import { type KeptObject, KeptSocket, type Replicated } from "./standby/mod.ts";
 
 const RECONNECT_MS = 500;
 /** How long a new front-end waits for the end of one that has just died. */
@@ -32,13 +34,50 @@ export class Port {
   #closed = false;
   #wake: () => void = () => {};
   readonly #done: Promise<void>;
+  readonly #object: Replicated;
+  readonly #started = Promise.withResolvers<void>();
+  /** What a process that has ended served, until this one goes on with it. */
+  #inherited: { session: Session; socket: KeptSocket } | undefined;
 
-  constructor(context: PortContext, config: PortConfig) {
+  /** `listener`: that of a process that has ended. The port serves nobody before `start`. */
+  constructor(context: PortContext, config: PortConfig, listener?: Fd) {
+    const { name, reactor, replica } = context;
     this.#context = context;
-    this.#reactor = context.reactor;
+    this.#reactor = reactor;
     this.#config = config;
-    if (config.role === "server") this.#listener = UnixListener.listen(config.path, "stream", context.reactor);
-    this.#done = config.role === "server" ? this.#serve() : this.#dial();
+    const { role, path } = config;
+    if (role === "server") {
+      this.#listener = listener
+        ? UnixListener.adopt(path, listener, reactor)
+        : UnixListener.listen(path, "stream", reactor);
+    }
+    this.#done = this.#started.promise.then(() => role === "server" ? this.#serve() : this.#dial());
+    this.#object = replica.keep(`port ${name}`, () => ({
+      port: { value: { name, config: this.#config }, fds: this.#listener ? [this.#listener.fd] : [] },
+    }));
+  }
+
+  /** Serves front-ends from now on. */
+  start(): void {
+    this.#started.resolve();
+    if (this.#inherited) this.#sessionEnd = this.#run(this.#inherited.session, this.#inherited.socket);
+    this.#inherited = undefined;
+  }
+
+  /** Goes on with the session of a process that has ended, as soon as the port starts. */
+  async adopt(object: KeptObject): Promise<void> {
+    const [connection, input] = [object.get("connection"), object.get("input")];
+    if (!connection || !input) return;
+    try {
+      const socket = KeptSocket.adopt(connection, input, this.#reactor);
+      const session = new Session(new VhostUserConnection(socket), this.#context, ringPathOf(this.#config));
+      this.#inherited = { session, socket };
+      await session.adopt(object);
+    } catch (error) {
+      this.#context.log("warn", `its front-end's session cannot be gone on with: ${(error as Error).message}`);
+      this.#inherited?.socket.close();
+      this.#inherited = undefined;
+    }
   }
 
   /** What the API shows. */
@@ -75,16 +114,17 @@ export class Port {
         socket.close();
         continue;
       }
-      this.#sessionEnd = this.#run(socket);
+      this.#sessionEnd = this.#serveNew(socket);
     }
   }
 
   async #dial(): Promise<void> {
+    await this.#sessionEnd;
     while (!this.#closed) {
       try {
         if (this.#unsettled > 0) throw new Error("descriptors of the front-end before cannot be closed yet");
         const socket = UnixSocket.connect(this.#config.path, "stream", this.#reactor);
-        this.#sessionEnd = this.#run(socket);
+        this.#sessionEnd = this.#serveNew(socket);
         await this.#sessionEnd;
       } catch (error) {
         this.#lastEnd = error instanceof Error ? error.message : String(error);
@@ -100,11 +140,27 @@ export class Port {
     }
   }
 
-  async #run(socket: UnixSocket): Promise<void> {
-    const session = new Session(new VhostUserConnection(socket), this.#context, ringPathOf(this.#config));
-    this.#session = session;
+  #serveNew(socket: UnixSocket): Promise<void> {
+    const kept = new KeptSocket(socket);
+    const session = new Session(new VhostUserConnection(kept), this.#context, ringPathOf(this.#config));
     this.#context.log("info", "a front-end connected");
+    return this.#run(session, kept);
+  }
+
+  async #run(session: Session, socket: KeptSocket): Promise<void> {
+    const { replica, name } = this.#context;
+    this.#session = session;
+    const object = replica.keep(
+      replica.nextSession(),
+      () => session.isKeepable ? { of: { value: name }, ...socket.parts, ...session.kept } : {},
+    );
+    socket.tellBy(object);
+    session.onChange = () => {
+      object.tell();
+      return object.told ?? Promise.resolve();
+    };
     const reason = await session.run();
+    object.end();
     this.#lastEnd = reason;
     this.#session = undefined;
     this.#unsettled++;
@@ -112,6 +168,7 @@ export class Port {
     // A guest that drove its VF is gone, and the next one begins emulated, as every guest does.
     if (this.#config.dataPath === "guest" && !this.#closed) {
       this.#config = { ...this.#config, dataPath: "emulated" };
+      this.#object.tell();
       this.onConfig(this.#config);
     }
     this.#context.log("info", `the front-end's session ended: ${reason}`);
@@ -132,12 +189,22 @@ export class Port {
       throw new ApiError(409, "no guest is connected that could drive the VF by itself", "dataPath");
     }
     const config = { ...this.#config, dataPath, ...(emulatedPath === undefined ? {} : { emulatedPath }) };
-    await this.#session?.switchTo(ringPathOf(config));
+    try {
+      await this.#session?.switchTo(ringPathOf(config));
+    } catch (error) {
+      const isGone = error instanceof DeviceRefusal && error.code === "no-guest";
+      if (!isGone || dataPath === "guest") throw error;
+      // Its guest has just gone: the next one is served so.
+      await this.#sessionEnd;
+    }
     this.#config = config;
+    this.#object.tell();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#object.end();
+    this.#started.resolve();
     this.#listener?.close();
     this.#wake();
     this.#session?.close();

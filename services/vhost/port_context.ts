@@ -6,6 +6,7 @@ import type { Pace } from "../../shared/async/mod.ts";
 import type { Notifier, Reactor } from "../../shared/os/mod.ts";
 import type { PipeThreads } from "./wakeups.ts";
 import type { RingBackend, RingBackendEvents, RingPath } from "./ring_backend.ts";
+import type { Replica } from "./standby/mod.ts";
 
 /** What a port belongs to: a VF, the uplink, or a guest without a VF. */
 export type PortName = number | "uplink" | `vport${number}`;
@@ -42,6 +43,8 @@ export interface SessionContext {
 export interface PortContext extends SessionContext {
   name: PortName;
   deviceSocket: string;
+  /** What a standby is told of the port goes there. */
+  replica: Replica;
   /** Told that the port's rings wait for a new NIC, and when they run again or are given up. */
   recovers(isRecovering: boolean): void;
 }

@@ -4,17 +4,15 @@
  * does not forget them.
  */
 import { dirname, resolve } from "@std/path";
-import { z } from "zod";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
 import { Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import {
   ApiError,
   type DataPathChange,
-  isNewFabric,
   log,
   oneLine,
-  PortState,
+  type PortState,
   sharePassage,
   shareSocket,
   socketPath,
@@ -23,18 +21,14 @@ import { Notifier, type Reactor } from "../../shared/os/mod.ts";
 import { makeBackend } from "./backends.ts";
 import type { Emulation } from "./emulation.ts";
 import { Port, type PortConfig } from "./port.ts";
+import { pathFault, PortConfigs } from "./port_configs.ts";
 import { portLog } from "./port_log.ts";
 import { NO_LINK, type PortContext, type PortName } from "./port_context.ts";
+import { fdsOf, type Replica, type Replicated, valueOf, type VhostFollower } from "./standby/mod.ts";
 import { PipeThreads } from "./wakeups.ts";
 import { Wishes } from "./wishes.ts";
 
 const RECONNECT_MS = 200;
-/** What is kept of ports that were changed. */
-const PortConfigs = z.record(
-  z.string(),
-  PortState.pick({ role: true, path: true, dataPath: true, emulatedPath: true }),
-);
-
 function labelOf(name: PortName): string {
   return typeof name === "number" ? `vf ${name}` : name;
 }
@@ -49,13 +43,15 @@ export interface PortsOptions {
   socketGroup: number | undefined;
   reactor: Reactor;
   emulation: Emulation;
+  /** What a standby is told goes there. */
+  replica: Replica;
 }
 
 /** The ports of all VFs. */
 export class Ports {
   readonly #options: PortsOptions;
   readonly #ports = new Map<PortName, Port>();
-  #configs: Record<string, PortConfig> = {};
+  readonly #configs: PortConfigs;
   #watch: DeviceClient | undefined;
   #closed = false;
   readonly #turns = new Turns();
@@ -63,6 +59,7 @@ export class Ports {
   readonly #pace = new Pace(ALL_GUESTS_PACE);
   readonly #notifier = new Notifier();
   readonly #links = new Map<PortName, VfLink>();
+  readonly #linksObject: Replicated;
   /** What guests wish, for the PF. */
   readonly wishes = new Wishes();
   /** Ports whose rings wait for a new NIC. */
@@ -73,28 +70,8 @@ export class Ports {
   constructor(options: PortsOptions) {
     this.#options = options;
     options.emulation.tenants.poolsMax = () => this.#ports.size;
-    this.#configs = this.#readConfigs();
-  }
-
-  /** What the last service has left. A file that cannot be read is put aside: ports begin as new ones do. */
-  #readConfigs(): Record<string, PortConfig> {
-    try {
-      const kept = PortConfigs.parse(JSON.parse(Deno.readTextFileSync(this.#configFile)));
-      if (!isNewFabric()) return kept;
-      // The data path was that of a guest which is gone. How a port gets its front-ends is the operator's word, and stays.
-      return Object.fromEntries(Object.entries(kept).filter(([, { role }]) => role === "client"));
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return {};
-      const aside = `${this.#configFile}.damaged`;
-      Deno.renameSync(this.#configFile, aside);
-      const why = `cannot read ${this.#configFile} (${oneLine(error)})`;
-      log("error", "vhost", `${why}: it is ${aside} now, ports begin anew`);
-      return {};
-    }
-  }
-
-  get #configFile(): string {
-    return `${this.#options.runDir}/vhost-ports.json`;
+    this.#configs = new PortConfigs(options.runDir);
+    this.#linksObject = options.replica.keep("links", () => ({ links: { value: [...this.#links] } }));
   }
 
   /** Why not every VF's guest can be served now; `undefined` if each can. */
@@ -103,6 +80,11 @@ export class Ports {
     if (this.#vfs === 0) return "the NIC has no VFs: has the PF programmed it?";
     const waiting = this.#recovering.size + this.#options.emulation.recovering;
     return waiting > 0 ? `ports that wait for the new NIC: ${waiting}` : undefined;
+  }
+
+  /** Begins with what the last service has left. */
+  begin(): void {
+    this.#configs.read();
   }
 
   /** Follows the NIC until `close`. */
@@ -137,6 +119,7 @@ export class Ports {
     const before = this.#links.get(name);
     if (JSON.stringify(before) === JSON.stringify(link)) return;
     this.#links.set(name, link);
+    this.#linksObject.tell();
     this.#ports.get(name)?.linkChanged();
   }
 
@@ -190,20 +173,11 @@ export class Ports {
     return { role: "server", path: socketPath(this.#options.runDir, port), dataPath };
   }
 
-  /** Why a port may not connect to a front-end's socket at `path`, if it may not. */
-  #pathFault(path: string): string | undefined {
-    const { clientDirs } = this.#options;
-    if (clientDirs.some((dir) => resolve(path).startsWith(`${dir}/`))) return undefined;
-    const where = clientDirs.join(" or ");
-    return `cannot connect to ${path}: front-ends' sockets are below ${where}; move it, or say up --front-ends DIR`;
-  }
-
-  #open(name: PortName): void {
-    if (this.#closed || this.#ports.has(name)) return;
-    const { deviceSocket, reactor, emulation } = this.#options;
+  #contextOf(name: PortName): PortContext {
+    const { deviceSocket, reactor, emulation, replica } = this.#options;
     const context: PortContext = {
       name,
-      deviceSocket,
+      ...{ deviceSocket, replica },
       recovers: (isRecovering) => void (isRecovering ? this.#recovering.add(name) : this.#recovering.delete(name)),
       reactor,
       pace: new Pace(GUEST_PACE, this.#pace),
@@ -216,10 +190,41 @@ export class Ports {
       announce: (mac) => this.#announce(name, mac),
       makeBackend: (path, events) => makeBackend(emulation, context, path, events),
     };
+    return context;
+  }
+
+  /** Has the ports of a process that has ended, and their sessions; they are served when `startAll` is called. */
+  async adopt(follower: Pick<VhostFollower, "objects">): Promise<void> {
+    this.#configs.read(false);
+    for (const [, object] of follower.objects("links")) {
+      for (const [name, link] of valueOf<[PortName, VfLink][]>(object, "links")) this.#links.set(name, link);
+    }
+    for (const [, object] of follower.objects("port ")) {
+      const { name, config } = valueOf<{ name: PortName; config: PortConfig }>(object, "port");
+      this.#add(name, new Port(this.#contextOf(name), config, fdsOf(object, "port")[0]));
+    }
+    for (const [, object] of follower.objects("session ")) {
+      await this.#ports.get(valueOf<PortName>(object, "of"))?.adopt(object);
+    }
+  }
+
+  /** Serves the ports that were adopted. */
+  startAll(): void {
+    for (const port of this.#ports.values()) port.start();
+  }
+
+  #add(name: PortName, port: Port): void {
+    port.onConfig = (config) => void this.#enqueue(() => this.#configs.keep(name, config));
+    this.#ports.set(name, port);
+  }
+
+  #open(name: PortName): void {
+    if (this.#closed || this.#ports.has(name)) return;
+    const context = this.#contextOf(name);
     const own = this.#defaultConfig(name);
-    const kept = this.#configs[String(name)];
+    const kept = this.#configs.of(name);
     // A server's socket is where this service makes it, whatever an older one has kept.
-    const fault = kept?.role === "client" ? this.#pathFault(kept.path) : undefined;
+    const fault = kept?.role === "client" ? pathFault(this.#options.clientDirs, kept.path) : undefined;
     if (fault !== undefined) context.log("warn", `${fault}; the port listens at ${own.path} instead`);
     const isClient = kept?.role === "client" && fault === undefined;
     const config: PortConfig = { ...own, ...kept, ...(isClient ? {} : { role: "server", path: own.path }) };
@@ -231,8 +236,8 @@ export class Ports {
       sharePassage(dirname(config.path), socketGroup);
       shareSocket(config.path, socketGroup);
     }
-    port.onConfig = (config) => void this.#enqueue(() => this.#keep(name, config));
-    this.#ports.set(name, port);
+    this.#add(name, port);
+    port.start();
   }
 
   async #announce(name: PortName, mac: string): Promise<void> {
@@ -252,13 +257,13 @@ export class Ports {
 
   /** Lets a port listen (role server) or connect to a front-end that listens (role client, with its path). */
   async configure(name: PortName, role: PortConfig["role"], path: string | undefined): Promise<PortState> {
-    const fault = path === undefined ? undefined : this.#pathFault(path);
+    const fault = path === undefined ? undefined : pathFault(this.#options.clientDirs, path);
     if (fault !== undefined) throw new ApiError(422, fault, "path", "not-allowed");
     await this.#enqueue(async () => {
       const own = this.#defaultConfig(name);
       const before = this.#ports.get(name)?.config ?? own;
       const config: PortConfig = { ...before, role, path: role === "server" ? own.path : resolve(path ?? "") };
-      await this.#keep(name, config);
+      await this.#configs.keep(name, config);
       await this.#ports.get(name)?.close();
       this.#ports.delete(name);
       this.#open(name);
@@ -277,15 +282,8 @@ export class Ports {
     }
     await port.setDataPath(change);
     // It is in force; that a successor may not know of it is said in the log.
-    await this.#enqueue(() => this.#keep(name, port.config)).catch(() => {});
+    await this.#enqueue(() => this.#configs.keep(name, port.config)).catch(() => {});
     return port.state;
-  }
-
-  /** Keeps a port's configuration on disk. */
-  async #keep(name: PortName, config: PortConfig): Promise<void> {
-    this.#configs[String(name)] = config;
-    await Deno.writeTextFile(`${this.#configFile}.new`, JSON.stringify(this.#configs));
-    await Deno.rename(`${this.#configFile}.new`, this.#configFile);
   }
 
   async close(): Promise<void> {

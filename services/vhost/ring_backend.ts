@@ -5,6 +5,8 @@
  */
 import type { DataPath, Limits, PathFrames, PortState, QueueState } from "../../shared/api/mod.ts";
 import type { RequestInput } from "../../shared/device/mod.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
+import type { Vring } from "./vring.ts";
 
 /** Who serves the rings, and in emulated mode how: `emulated` copies. */
 export type RingPath = DataPath | "zerocopy" | "headersplit";
@@ -28,8 +30,23 @@ export type Ask = (body: RequestInput, fds?: readonly number[]) => Promise<Recor
 export interface RingBackendEvents {
   /** What served the rings has gone and come back: put everything in force again, with `ask`. */
   restoreRings(ask: Ask): Promise<void>;
+  /** What a standby has of it has changed. */
+  changed(): void;
   lost(): void;
   queueFailed(index: number, reason: string): void;
+}
+
+/** How a backend succeeds that of a process which has ended. */
+export interface Succession {
+  /** Whether that process had asked it for something, and nobody knows what has become of it. */
+  wasAsked: boolean;
+  /** The rings that ran. */
+  rings: readonly Vring[];
+  ringAt(index: number): Vring;
+  /** Says to a backend what memory and which dirty log there are. */
+  tellMemory(ask: Ask): Promise<void>;
+  /** Says to it where a ring goes on that ran. */
+  startAgain(ask: Ask, ring: Vring): Promise<void>;
 }
 
 /** Serves the rings of one session. */
@@ -48,6 +65,15 @@ export interface RingBackend {
   drain(): Promise<void>;
   /** How the guest's frames have gone, of a path that tells. */
   readonly frames?: PathFrames | undefined;
+  /** What whoever stands by has of it. */
+  readonly kept?: Part;
+  /**
+   * Goes on with what a process had that has ended, before its engine is taken over; `tellAll` says to it what it was told.
+   * False if it cannot: then it has nothing of it, and begins anew.
+   */
+  adopt?(kept: KeptPart, succession: Succession): Promise<boolean>;
+  /** Goes on, when this process's engine has taken over. */
+  goOn?(succession: Succession): Promise<void>;
   /** Gives back what it has; its queues stop. */
   release(reason: string): Promise<void>;
 }

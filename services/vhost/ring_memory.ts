@@ -2,10 +2,11 @@
 import type { Fd } from "../../shared/os/mod.ts";
 import type { VhostRegion } from "../../shared/vhost_user/mod.ts";
 import type { BackendSlot } from "./backend_slot.ts";
-import type { Inflight } from "./inflight.ts";
+import { Inflight } from "./inflight.ts";
 import { MemoryTable, toDevice } from "./memory.ts";
 import type { Ask } from "./ring_backend.ts";
 import { isMapped } from "./ring_start.ts";
+import { fdsOf, type KeptObject, type Part, valueOf } from "./standby/mod.ts";
 import type { Vring } from "./vring.ts";
 
 /** The rings, as a change of their memory needs them. */
@@ -101,6 +102,18 @@ export class RingMemory {
       await this.#rings.settleAll();
       throw error;
     }
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): { memory: Part; inflight: Part | undefined } {
+    return { memory: this.#table.kept, inflight: this.#inflight?.kept };
+  }
+
+  /** Goes on with the memory of a process that has ended. */
+  adopt(object: KeptObject): void {
+    this.#table = MemoryTable.of(valueOf<VhostRegion[]>(object, "memory"), fdsOf(object, "memory"));
+    const inflight = object.get("inflight");
+    this.#inflight = inflight && Inflight.adopt(inflight);
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 /** Starts and stops a session's rings: data rings with the backend, the control queue with this service. */
+import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { GUEST_OFFLOADS, isMemoryLost, LOST_MEMORY_COST } from "../../shared/engine/mod.ts";
@@ -20,7 +21,7 @@ export interface RingsPart {
   readonly isPacked: boolean;
   readonly controlIndex: number | undefined;
   /** The control queue, for front-ends that leave it to this back-end. */
-  readonly control: Pick<ControlQueue, "start" | "stop"> | undefined;
+  readonly control: Pick<ControlQueue, "start" | "stop" | "kept"> | undefined;
   readonly all: Vring[];
 }
 
@@ -30,7 +31,7 @@ export class RingRunner {
   readonly #slot: BackendSlot;
   readonly #context: SessionContext;
   /** Offloads that the driver has negotiated and switched off. */
-  #declined = 0n;
+  declined = 0n;
 
   constructor(rings: RingsPart, slot: BackendSlot, context: SessionContext) {
     this.#rings = rings;
@@ -62,6 +63,12 @@ export class RingRunner {
         this.failed(ring.index, (error as Error).message);
       }
     }
+  }
+
+  /** Has a backend go on with a ring that ran, wherever that is: a packed ring says it itself. */
+  async startAgain(ask: Ask, ring: Vring): Promise<void> {
+    ring.hasRun = false;
+    await this.#startWith(ask, ring, this.#rings.isPacked ? VIRTQ_PACKED_BASE_INITIAL : 0);
   }
 
   async #startWith(ask: Ask, ring: Vring, base: number): Promise<void> {
@@ -121,12 +128,12 @@ export class RingRunner {
 
   /** The features of the data rings: without the offloads that the driver has switched off. */
   get #features(): bigint {
-    return this.#rings.features & ~this.#declined;
+    return this.#rings.features & ~this.declined;
   }
 
   /** The driver accepts every offload that it has negotiated, as in the beginning. */
   acceptAll(): void {
-    this.#declined = 0n;
+    this.declined = 0n;
   }
 
   /** The driver accepts these of its offloads from now on; answers why not, if it has not negotiated them. */
@@ -134,7 +141,7 @@ export class RingRunner {
     const { features, all, controlIndex } = this.#rings;
     const negotiated = features & GUEST_OFFLOADS;
     if ((offloads & ~negotiated) !== 0n) return `offloads 0x${offloads.toString(16)} were not negotiated`;
-    this.#declined = negotiated & ~offloads;
+    this.declined = negotiated & ~offloads;
     for (const { index, running } of all) {
       if (!running || index === controlIndex || index % 2 === 1) continue;
       await this.#slot.ask({ op: "queueOffloads", index, features: this.#features });

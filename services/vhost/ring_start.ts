@@ -10,6 +10,8 @@ import {
   VIRTQ_PACKED_DESC_F_USED,
   VIRTQ_PACKED_DESC_FLAGS,
 } from "../../shared/layout/virtio.ts";
+import { isGiven } from "./control/packed.ts";
+import type { KeptControl } from "./control/queue.ts";
 import type { RingPlace } from "./control/ring.ts";
 import type { MemoryTable } from "./memory.ts";
 import { checkBase, checkRingSize, hasBit } from "./negotiation.ts";
@@ -66,6 +68,13 @@ export function baseOf(ring: Vring, memory: MemoryTable, features: bigint): numb
   const isUsed = flags !== undefined &&
     (new DataView(flags.buffer).getUint16(0, true) & VIRTQ_PACKED_DESC_F_USED) !== 0;
   return isUsed ? base : VIRTQ_PACKED_BASE_INITIAL;
+}
+
+/** Where a control queue goes on whose process has ended, as that has kept it; a split one says it itself. */
+export function continuedBase(ring: Vring, memory: MemoryTable, kept: KeptControl | undefined): number | undefined {
+  const desc = areasOf(ring, memory)?.desc;
+  if (!kept || desc === undefined) return undefined;
+  return isGiven(memory, desc, kept.position) ? kept.next : kept.position;
 }
 
 /** Where a control queue runs. Throws ProtocolError. */

@@ -3,36 +3,50 @@
  * enable have come, in any order, and there is a backend; another one can take over at any time, where it has stopped.
  */
 import { Turns } from "../../shared/async/mod.ts";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import type { PathFrames } from "../../shared/api/mod.ts";
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
 import { BackendSlot } from "./backend_slot.ts";
+import type { KeptControl } from "./control/queue.ts";
 import { GuestLog } from "./guest_log.ts";
 import { controlIndexOf, hasBit } from "./negotiation.ts";
 import { PairsInUse } from "./pairs_in_use.ts";
+import { gone, PathChange } from "./path_change.ts";
 import type { SessionContext } from "./port_context.ts";
-import { type Ask, isDirectPath, type RingPath } from "./ring_backend.ts";
+import type { Ask, RingPath, Succession } from "./ring_backend.ts";
 import { RingMemory } from "./ring_memory.ts";
 import { RingRunner, type RingsPart } from "./ring_runner.ts";
-import { isMapped } from "./ring_start.ts";
+import { continuedBase, isMapped } from "./ring_start.ts";
+import { type KeptObject, type Parts, valueOf } from "./standby/mod.ts";
 import { Vring } from "./vring.ts";
+
+/** What of the rings is none's own. */
+interface KeptRings {
+  features: bigint | undefined;
+  startEnabled: boolean;
+  pairs: number;
+  declined: bigint;
+  queuePairs: number;
+}
 
 /** Rings, memory and backend of one session. */
 export class Rings implements RingsPart {
   control: RingsPart["control"];
+  /** Where the control queue of a process was that has ended. */
+  #control: KeptControl | undefined;
   #features: bigint | undefined;
-  readonly #context: SessionContext;
   /** Queue pairs of the device that the front-end was offered: they do not change under it. */
-  readonly queuePairs: number;
-  readonly #lost: () => void;
+  queuePairs: number;
   readonly #slot: BackendSlot;
   readonly #runner: RingRunner;
+  readonly #change: PathChange;
   readonly memory: RingMemory;
   readonly log: GuestLog;
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
+  /** Told when what a standby has of it has changed. */
+  onChange: () => void = () => {};
   /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
   #startEnabled = false;
   readonly #pairsInUse = new PairsInUse();
@@ -40,17 +54,17 @@ export class Rings implements RingsPart {
 
   /** `lost` is told when nobody can serve the rings any more. */
   constructor(context: SessionContext, path: RingPath, lost: () => void) {
-    this.#context = context;
     this.queuePairs = context.link().queuePairs;
-    this.#lost = lost;
     this.#slot = new BackendSlot(context, path, {
       restoreRings: (ask) => this.#restore(ask),
+      changed: () => this.onChange(),
       lost,
       queueFailed: (index, reason) => this.#runner.failed(index, reason),
     });
     this.memory = new RingMemory(this, this.#slot);
     this.log = new GuestLog(this.#slot);
     this.#runner = new RingRunner(this, this.#slot, context);
+    this.#change = new PathChange(this, { slot: this.#slot, runner: this.#runner, log: context.log, lost });
   }
 
   get path(): RingPath {
@@ -139,102 +153,31 @@ export class Rings implements RingsPart {
 
   /** Messages of the front-end and changes of the backend come one after the other. */
   exclusively<T>(step: () => Promise<T>): Promise<T> {
-    return this.#turns.take(step);
+    return this.#turns.take(() => step().finally(() => this.#slot.endStep()));
   }
 
-  /** What the PF has set of the port has changed. */
   settingsChanged(): void {
     this.#slot.settingsChanged();
   }
 
-  /** Gets a backend. */
   attach(): Promise<void> {
     return this.#slot.attach();
   }
 
-  /**
-   * Has another data path serve the rings. What is on its way is delivered first. If anything fails, the rings go on
-   * with the one they had, and the reason is thrown. But a guest that has driven its VF itself does not get it again: if
-   * nobody can serve its rings, its session ends.
-   */
+  /** Has another data path serve the rings; throws the reason if that cannot be, with nothing changed. */
   switchTo(path: RingPath): Promise<void> {
-    return this.exclusively(async () => {
-      if (this.#closed) throw new DeviceRefusal("no-guest", "the front-end has gone");
-      if (path === this.path) return;
-      if (path === "guest" && this.log.isOn) {
-        throw new DeviceRefusal("moves", "the guest is being moved to another host");
-      }
-      const before = this.path;
-      const running = this.#data.filter((ring) => ring.running);
-      await this.#quiesce(running);
-      await this.#slot.release("its data path changes");
-      try {
-        await this.#takeOver(path);
-      } catch (error) {
-        if (before === "guest") {
-          if (isDirectPath(path) && await this.#tryCopying(error as Error)) return;
-          this.#context.log(
-            "warn",
-            `no longer drives its VF, and nobody serves its rings: ${(error as Error).message}`,
-          );
-          return this.#lost();
-        }
-        await this.#takeOver(before).catch((cause) => {
-          this.#lost();
-          throw new Error(`${(error as Error).message}; and the way back failed: ${(cause as Error).message}`);
-        });
-        throw error;
-      }
-    });
-  }
-
-  /** Serves the rings of a guest that has nobody else, for want of what zero copy takes; false if that fails too. */
-  async #tryCopying({ message }: Error): Promise<boolean> {
-    this.#context.log("warn", `its frames are copied, since the NIC cannot have its memory: ${message}`);
-    return await this.#takeOver("emulated").then(() => true, () => false);
-  }
-
-  /** Stops the rings between two frames, transmit rings first, with nothing left on its way. */
-  async #quiesce(running: readonly Vring[]): Promise<void> {
-    const transmit = running.filter((ring) => ring.index % 2 === 1);
-    for (const ring of transmit) await this.stop(ring);
-    try {
-      await this.#slot.drain();
-    } catch (error) {
-      for (const ring of transmit) await this.#runner.start(ring);
-      throw error;
-    }
-    for (const ring of running) await this.stop(ring);
-  }
-
-  async #takeOver(path: RingPath): Promise<void> {
-    await this.#slot.take(path);
-    if (!this.#slot.isTaken) return;
-    try {
-      const ask: Ask = (body, fds) => this.#slot.ask(body, fds);
-      await this.memory.tell(ask);
-      await this.log.tell(ask);
-      // Receive rings first: nobody's frame may come before there is room for it.
-      for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
-    } catch (error) {
-      // Where they got to is where the way back begins.
-      for (const ring of this.#data) await this.stop(ring).catch(() => ring.running = false);
-      await this.#slot.release((error as Error).message);
-      throw error;
-    }
+    return this.exclusively(() => this.#closed ? gone() : this.#change.to(path));
   }
 
   /** Puts everything that was in force in force again, in a NIC that has just started. */
   async #restore(ask: Ask): Promise<void> {
     await this.memory.tell(ask);
     await this.log.tell(ask);
-    await this.#runner.continueWith(ask, this.#data.filter(({ running }) => running));
+    await this.#runner.continueWith(ask, this.data.filter(({ running }) => running));
   }
 
-  // Rings ----------------------------------------------------------------------------------------------------
-
   /** All rings but the control queue. */
-  get #data(): Vring[] {
+  get data(): Vring[] {
     return this.all.filter(({ index }) => index !== this.controlIndex);
   }
 
@@ -281,6 +224,65 @@ export class Rings implements RingsPart {
       ring.reset();
       ring.enabled = this.#startEnabled;
     }
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Parts {
+    const { memory, inflight } = this.memory.kept;
+    const state: KeptRings = {
+      ...{ features: this.#features, startEnabled: this.#startEnabled },
+      ...{ pairs: this.#pairsInUse.pairs, declined: this.#runner.declined, queuePairs: this.queuePairs },
+    };
+    const control = this.control?.kept;
+    return {
+      ...{ rings: { value: state }, ...(control ? { control: { value: control } } : {}) },
+      ...{ memory, ...(inflight ? { inflight } : {}), log: this.log.kept, ...this.#slot.kept },
+      ...Object.fromEntries(this.all.map((ring) => [`ring ${ring.index}`, ring.kept])),
+    };
+  }
+
+  /** Goes on with the rings of a process that has ended, before any of them is served. */
+  async adopt(object: KeptObject): Promise<void> {
+    const { features, startEnabled, pairs, declined, queuePairs } = valueOf<KeptRings>(object, "rings");
+    this.queuePairs = queuePairs;
+    [this.#features, this.#startEnabled, this.#runner.declined] = [features, startEnabled, declined];
+    this.#pairsInUse.pairs = pairs;
+    this.memory.adopt(object);
+    this.log.adopt(object);
+    for (const [name, part] of object) {
+      if (!name.startsWith("ring ")) continue;
+      const ring = Vring.adopt(part);
+      this.#vrings.set(ring.index, ring);
+    }
+    this.#control = object.has("control") ? valueOf<KeptControl>(object, "control") : undefined;
+    await this.#slot.adopt(object, this.#succession);
+  }
+
+  get #succession(): Omit<Succession, "wasAsked"> {
+    const rings = this.data.filter(({ running }) => running);
+    return {
+      rings,
+      ringAt: (index) => this.at(index),
+      tellMemory: async (ask) => {
+        await this.memory.tell(ask);
+        await this.log.tellAgain(ask);
+      },
+      startAgain: (ask, ring) => this.#runner.startAgain(ask, ring),
+    };
+  }
+
+  /** Serves the rings again, whose engine, or whose NIC, goes on with them: those that it does not, and the control queue. */
+  resume(): Promise<void> {
+    return this.exclusively(async () => {
+      const { controlIndex } = this;
+      const control = this.all.find(({ index, running }) => index === controlIndex && running);
+      if (control) {
+        control.running = false;
+        control.base = continuedBase(control, this.memory.table, this.#control) ?? control.base;
+        await this.settle(control);
+      }
+      await this.#slot.goOn(this.#succession, () => this.#change.begin());
+    });
   }
 
   /** The end: gives everything back. */

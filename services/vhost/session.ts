@@ -8,7 +8,6 @@
  */
 import { DeviceRefusal, type VfLink } from "../../shared/device/mod.ts";
 import {
-  CONFIG_HEADER_BYTES,
   MEM_SLOTS_MAX,
   type Message,
   ProtocolError,
@@ -17,26 +16,32 @@ import {
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
   type VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
-import { MTU_MAX, type SessionState } from "../../shared/api/mod.ts";
+import type { SessionState } from "../../shared/api/mod.ts";
 import { BackChannel } from "./back_channel.ts";
 import { ControlQueue } from "./control/queue.ts";
+import { announce, checkMtu, type DeviceParts, Refusal, setConfig } from "./device_messages.ts";
 import { inflightMessage } from "./inflight_messages.ts";
 import { addMemReg, remMemReg, setMemTable } from "./memory_messages.ts";
 import * as N from "./negotiation.ts";
-import { macText } from "./mac_text.ts";
-import { NetDevice } from "./net_device.ts";
+import { type KeptDevice, NetDevice } from "./net_device.ts";
 import type { SessionContext } from "./port_context.ts";
 import type { RingPath } from "./ring_backend.ts";
 import { Rings } from "./rings.ts";
+import { sessionState } from "./session_state.ts";
+import { fdsOf, type KeptObject, type Parts, valueOf } from "./standby/mod.ts";
 import { VringMessages } from "./vring_messages.ts";
 import { Wakeups } from "./wakeups.ts";
 
 /** The front-end's end of a session: what comes from it, and what goes to it. */
-export type Connection = Pick<VhostUserConnection, "receive" | "reply" | "replyU64" | "close">;
+export type Connection =
+  & Pick<VhostUserConnection, "receive" | "reply" | "replyU64" | "close">
+  & Partial<Pick<VhostUserConnection, "finish">>;
 
-/** A request was refused and nothing has changed; the conversation goes on. */
-class Refusal extends Error {
-  override readonly name = "Refusal";
+/** What of the session is none of its parts'. */
+interface KeptSession {
+  protocolFeatures: bigint;
+  status: number;
+  lastRefusal: string | undefined;
 }
 
 /** One front-end's connection. */
@@ -53,12 +58,17 @@ export class Session {
   #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
+  /** Told when what a standby has of it has changed. */
+  onChange: () => Promise<void> = () => Promise.resolve();
+  /** Its rings were served by a process that has ended. */
+  #isAdopted = false;
 
   constructor(connection: Connection, context: SessionContext, path: RingPath) {
     this.#connection = connection;
     this.#context = context;
     const rings = new Rings(context, path, () => connection.close());
     this.#rings = rings;
+    rings.onChange = () => void this.onChange();
     this.#wakeups = new Wakeups(context.pipeThreads);
     this.#vrings = new VringMessages(rings, this.#wakeups);
     this.#device = new NetDevice(context.link(), {
@@ -74,6 +84,7 @@ export class Session {
     rings.control = new ControlQueue({
       ...{ reactor: context.reactor, pace: context.pace, log: context.log },
       carryOut: (command, stopped) => this.#device.carryOut(command, stopped),
+      changed: () => this.onChange(),
     });
   }
 
@@ -90,26 +101,42 @@ export class Session {
   set link(link: VfLink) {
     this.#device.link = link;
     this.#rings.settingsChanged();
+    void this.onChange();
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Parts {
+    return {
+      session: { value: this.#own },
+      device: this.#device.kept,
+      ...this.#rings.kept,
+      ...(this.#backChannel ? { backChannel: { value: {}, fds: [this.#backChannel.fd] } } : {}),
+    };
+  }
+
+  /** Whether another process can go on with it: threads that serve a front-end's pipes it cannot have. */
+  get isKeepable(): boolean {
+    return !this.#wakeups.hasThread;
+  }
+
+  /** Goes on with the session of a process that has ended; `run` serves it. */
+  async adopt(object: KeptObject): Promise<void> {
+    const { protocolFeatures, status, lastRefusal } = valueOf<KeptSession>(object, "session");
+    [this.#protocolFeatures, this.#status, this.#lastRefusal] = [protocolFeatures, status, lastRefusal];
+    this.#device.adopt(valueOf<KeptDevice>(object, "device"));
+    const [channel] = fdsOf(object, "backChannel");
+    if (channel) this.#backChannel = BackChannel.adopt(channel);
+    await this.#rings.adopt(object);
+    this.#isAdopted = true;
   }
 
   /** What the API shows. */
   get state(): SessionState {
-    return {
-      features: `0x${this.#rings.features.toString(16)}`,
-      protocolFeatures: `0x${this.#protocolFeatures.toString(16)}`,
-      status: this.#status,
-      queuePairs: this.#rings.queuePairs,
-      memoryRegions: this.#rings.memory.table.size,
-      ...(this.#lastRefusal === undefined ? {} : { lastRefusal: this.#lastRefusal }),
-      ...this.#rings.shown,
-      vrings: this.#rings.all.map((ring) => ({
-        index: ring.index,
-        size: ring.size,
-        enabled: ring.enabled,
-        running: ring.running,
-        ...(ring.error === undefined ? {} : { error: ring.error }),
-      })),
-    };
+    return sessionState(this.#rings, this.#own);
+  }
+
+  get #own(): KeptSession {
+    return { protocolFeatures: this.#protocolFeatures, status: this.#status, lastRefusal: this.#lastRefusal };
   }
 
   /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
@@ -125,7 +152,8 @@ export class Session {
 
   /** Serves message after message; answers or throws why there are no more. */
   async #converse(): Promise<string> {
-    await this.#rings.exclusively(() => this.#rings.attach());
+    if (this.#isAdopted) await this.#rings.resume();
+    else await this.#rings.exclusively(() => this.#rings.attach());
     for (;;) {
       const message = await this.#connection.receive();
       if (!message) return "the front-end closed the connection";
@@ -133,13 +161,14 @@ export class Session {
     }
   }
 
-  /** Ends the session from outside: the port is being closed. */
   close(): void {
     this.#ended.abort();
     this.#connection.close();
   }
 
-  // Messages -------------------------------------------------------------------------------------------------
+  get #deviceParts(): DeviceParts {
+    return { device: this.#device, context: this.#context, ended: this.#ended.signal };
+  }
 
   #has(protocolFeature: number): boolean {
     return N.hasBit(this.#protocolFeatures, protocolFeature);
@@ -156,6 +185,7 @@ export class Session {
       }
       await this.#handle(message);
       if (isAcknowledged()) this.#connection.replyU64(name, 0n);
+      await this.#connection.finish?.();
     } catch (error) {
       // A Refusal never ends the session. What the NIC refuses ends it, unless the front-end has asked for an answer: it
       // would believe that the NIC has done it.
@@ -164,6 +194,7 @@ export class Session {
       this.#lastRefusal = `${name}: ${error.message}`;
       this.#context.log("warn", `refused ${this.#lastRefusal}`);
       if (isAcknowledged()) this.#connection.replyU64(name, 1n);
+      await this.#connection.finish?.();
     } finally {
       for (const fd of fds) fd.close();
     }
@@ -220,16 +251,13 @@ export class Session {
       case "VHOST_USER_SET_INFLIGHT_FD":
         return await inflightMessage(this.#rings, this.#connection, message, (cost) => this.#context.pace.step(cost));
       case "VHOST_USER_SET_CONFIG":
-        return await this.#setConfig(payload);
+        return await setConfig(this.#deviceParts, message);
       case "VHOST_USER_SET_BACKEND_REQ_FD":
         return this.#setBackChannel(message);
       case "VHOST_USER_SEND_RARP":
-        return await this.#announce(macText(new Uint8Array(payload.buffer, 0, 6)));
-      case "VHOST_USER_NET_SET_MTU": {
-        const mtu = payload.getBigUint64(0, true);
-        if (mtu > BigInt(MTU_MAX)) throw new Refusal(`an MTU of ${mtu}: at most ${MTU_MAX}`);
-        return;
-      }
+        return await announce(this.#deviceParts, message);
+      case "VHOST_USER_NET_SET_MTU":
+        return checkMtu(message);
       default: {
         const answer = await this.#vrings.handle(message);
         if (answer) this.#connection.reply(name, answer);
@@ -238,25 +266,13 @@ export class Session {
   }
 
   async #setFeatures(features: bigint): Promise<void> {
-    const unknown = features & ~N.FEATURES;
-    if (unknown !== 0n) throw new ProtocolError(`features 0x${unknown.toString(16)} were not offered`);
+    N.checkOffered("features", features, N.FEATURES);
     await this.#rings.setFeatures(features);
     this.#device.features = features;
   }
 
-  /** Announces the guest. A NIC that is away ends no session: others find the guest with its next frame. */
-  async #announce(mac: string): Promise<void> {
-    await this.#context.pace.step();
-    try {
-      await this.#context.announce(mac);
-    } catch (error) {
-      throw error instanceof DeviceRefusal ? new Refusal(error.message) : error;
-    }
-  }
-
   #setProtocolFeatures(features: bigint): void {
-    const unknown = features & ~N.PROTOCOL_FEATURES;
-    if (unknown !== 0n) throw new ProtocolError(`protocol features 0x${unknown.toString(16)} were not offered`);
+    N.checkOffered("protocol features", features, N.PROTOCOL_FEATURES);
     this.#protocolFeatures = features;
   }
 
@@ -268,7 +284,7 @@ export class Session {
 
   /**
    * Stops and resets all rings; features and memory stay, because front-ends do not send their memory again. SET_STATUS
-   * 0, RESET_DEVICE and RESET_OWNER all do this. The text asks no more of RESET_OWNER than to disable the rings.
+   * 0, RESET_DEVICE and RESET_OWNER all do this; of RESET_OWNER the text asks no more than to disable the rings.
    */
   async #reset(): Promise<void> {
     await this.#rings.reset();
@@ -276,22 +292,8 @@ export class Session {
     this.#status = 0;
   }
 
-  async #setConfig(payload: DataView<ArrayBuffer>): Promise<void> {
-    const bytes = payload.byteLength < CONFIG_HEADER_BYTES ? -1 : payload.getUint32(4, true);
-    if (bytes !== payload.byteLength - CONFIG_HEADER_BYTES) {
-      throw new ProtocolError(`its ${payload.byteLength} bytes do not hold what they say they do`);
-    }
-    const data = new Uint8Array(payload.buffer, CONFIG_HEADER_BYTES);
-    await this.#context.pace.step();
-    const refusal = await this.#device.setConfig(payload.getUint32(0, true), data, this.#ended.signal);
-    if (refusal !== undefined) throw new Refusal(refusal);
-  }
-
-  #setBackChannel({ fds }: Message): void {
-    const [fd] = fds;
-    if (!fd) throw new ProtocolError("no descriptor came");
-    const channel = new BackChannel(fd);
-    fds.length = 0;
+  #setBackChannel(message: Message): void {
+    const channel = BackChannel.of(message);
     this.#backChannel?.close();
     this.#backChannel = channel;
   }

@@ -3,10 +3,11 @@
  * PF's pool of the NIC as its uplink (NPA's picture). Which vports there are is the PF's to say.
  */
 import type { VfLink } from "../../shared/device/mod.ts";
-import { monotonicNs } from "../../shared/os/mod.ts";
+import { createMemfd, type Fd, fileStatus, monotonicNs, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { Captures, latencyOf, Pools } from "../../shared/engine/mod.ts";
-import { coalesceOf, isLinkUp, type SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
+import { coalesceOf, isLinkUp, SwitchProgramme, type VportState } from "../../shared/api/mod.ts";
 import type { Emulation, UplinkOptions } from "./emulation.ts";
+import { fdsOf, type Parts, type Replica, type Replicated, valueOf, type VhostFollower } from "./standby/mod.ts";
 
 const AGE_PERIOD_MS = 30_000;
 
@@ -18,6 +19,9 @@ export class SoftwareSwitch {
   readonly captures: Captures;
   readonly #ager: ReturnType<typeof setInterval>;
   #programme: SwitchProgramme | undefined;
+  /** The programme as JSON, which may be larger than a message. */
+  #programmeFile: Fd | undefined;
+  readonly #object: Replicated;
   /** Told which vports there are. */
   onChange: (ids: number[]) => Promise<void> = () => Promise.resolve();
 
@@ -25,11 +29,13 @@ export class SoftwareSwitch {
   onLink: (id: number, link: VfLink) => void = () => {};
 
   /** `uplink`: where the NIC is, whose PF's pool the switch drives. */
-  constructor(emulation: Emulation, uplink: UplinkOptions) {
+  constructor(emulation: Emulation, uplink: UplinkOptions, replica: Replica) {
     this.#emulation = emulation;
     this.#uplink = uplink;
     this.#pools = new Pools(emulation.engine);
     this.captures = new Captures(emulation.engine);
+    this.#object = replica.keep("switch", () => this.#parts);
+    emulation.onUplink = () => this.#object.tell();
     this.#ager = setInterval(() => this.#pools.age(monotonicNs()), AGE_PERIOD_MS);
   }
 
@@ -40,6 +46,52 @@ export class SoftwareSwitch {
 
   /** Puts the PF's programme in force. */
   async apply(programme: SwitchProgramme): Promise<void> {
+    const byId = this.#program(programme);
+    this.#keepProgramme(programme);
+    await this.#emulation.useUplink(programme.drivesPf ? this.#uplink : undefined);
+    await this.onChange([...byId.keys()]);
+  }
+
+  // Standing by ----------------------------------------------------------------------------------------------
+
+  #keepProgramme(programme: SwitchProgramme): void {
+    const text = new TextEncoder().encode(JSON.stringify(programme));
+    this.#programmeFile?.close();
+    this.#programmeFile = createMemfd("ringfabric-switch", text.byteLength);
+    writeMemoryFile(this.#programmeFile.number, 0, text);
+    this.#object.tell();
+  }
+
+  /** What whoever stands by has of it. */
+  get #parts(): Parts {
+    const file = this.#programmeFile;
+    const uplink = this.#emulation.uplinkKept;
+    const bytes = file ? Number(fileStatus(file.number).bytes) : 0;
+    return { ...(file ? { programme: { value: { bytes }, fds: [file] } } : {}), ...(uplink ? { uplink } : {}) };
+  }
+
+  /** Knows what the switch of a process had that has ended, before the engine is taken over. */
+  adopt(follower: Pick<VhostFollower, "objects">): void {
+    for (const [, object] of follower.objects("switch")) {
+      const uplink = object.get("uplink");
+      if (uplink) this.#emulation.adoptUplink(this.#uplink, uplink);
+      const [file] = fdsOf(object, "programme");
+      if (!file) continue;
+      const text = new Uint8Array(valueOf<{ bytes: number }>(object, "programme").bytes);
+      this.#programmeFile = file;
+      if (!readMemoryFile(file.number, 0, text)) throw new Error("the switch's programme is too short");
+      this.#program(SwitchProgramme.parse(JSON.parse(new TextDecoder().decode(text))));
+    }
+  }
+
+  /** Goes on with the policy, in a pause of the engine that is being taken over. */
+  takeOver(wasChanging: boolean): void {
+    this.#pools.takeOver(wasChanging);
+    this.captures.takeOver();
+  }
+
+  /** Has the engine's policy as it is programmed; answers the vports by number. */
+  #program(programme: SwitchProgramme): Map<number, SwitchProgramme["vports"][number]> {
     const byId = new Map(programme.vports.map((vport) => [vport.id, vport]));
     const count = Math.max(-1, ...byId.keys()) + 1;
     this.#pools.apply({
@@ -57,8 +109,7 @@ export class SoftwareSwitch {
       const up = isLinkUp(linkState, programme.link);
       this.onLink(id, { mac, mtu, queuePairs, up, coalesce: coalesceOf(policy) });
     }
-    await this.#emulation.useUplink(programme.drivesPf ? this.#uplink : undefined);
-    await this.onChange([...byId.keys()]);
+    return byId;
   }
 
   get states(): VportState[] {
@@ -71,6 +122,8 @@ export class SoftwareSwitch {
   }
 
   close(): void {
+    this.#object.end();
+    this.#programmeFile?.close();
     this.captures.close();
     clearInterval(this.#ager);
   }

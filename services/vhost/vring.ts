@@ -1,5 +1,12 @@
 /** One virtqueue as the front-end describes it, message by message, until it can run. */
 import type { Fd } from "../../shared/os/mod.ts";
+import type { KeptPart, Part } from "./standby/mod.ts";
+
+const DESCRIPTORS = ["kick", "call", "err"] as const;
+const FIELDS = [
+  ...["size", "descUser", "availUser", "usedUser", "usedLog", "base", "isBaseOurs"],
+  ...["kicked", "enabled", "running", "error", "hasRun"],
+] as const;
 
 /** What is known of a vring. Addresses are the front-end's own virtual ones. */
 export class Vring {
@@ -62,6 +69,21 @@ export class Vring {
       this.usedLog =
         undefined;
     this.error = undefined;
+  }
+
+  /** What whoever stands by has of it. */
+  get kept(): Part {
+    const there = DESCRIPTORS.filter((name) => this[name] !== undefined);
+    const fields = Object.fromEntries(FIELDS.map((name) => [name, this[name as keyof this]]));
+    return { value: { index: this.index, there, fields }, fds: there.flatMap((name) => this[name] ?? []) };
+  }
+
+  /** A ring of a process that has ended. */
+  static adopt({ value, fds }: KeptPart): Vring {
+    const { index, there, fields } = value as { index: number; there: typeof DESCRIPTORS[number][]; fields: Vring };
+    const ring = Object.assign(new Vring(index), fields);
+    for (const name of there) ring[name] = fds.shift();
+    return ring;
   }
 
   /** Gives back all descriptors. */

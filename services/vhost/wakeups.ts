@@ -59,6 +59,11 @@ export class Wakeups {
     return this.#relay.take(fd);
   }
 
+  /** Whether a thread of this process serves the front-end's pipes. */
+  get hasThread(): boolean {
+    return this.#relay !== undefined;
+  }
+
   /** The end of the session: all its pipes are closed. */
   close(): void {
     this.#relay?.close();

@@ -24,6 +24,9 @@ export class Wishes {
   readonly #listeners = new Set<(event: VhostEvent) => void>();
   readonly #waiting = new Map<string, (answer: WishAnswer) => void>();
   readonly #pace = new Pace(ALL_WISHES);
+  /** Pending while a PF is expected that does not listen yet; and what says that it does. */
+  #coming: Promise<void> | undefined;
+  #comes: (() => void) | undefined;
   /** The ports', so that a guest that comes back has no new budget. */
   readonly #paces = new Map<PortName, Pace>();
   /** Turns that are paid for: a wish that is cancelled while it waits leaves its turn to the port's next one. */
@@ -36,8 +39,20 @@ export class Wishes {
   /** Calls `listener` with every wish until the returned function is called. */
   subscribe(listener: (event: VhostEvent) => void): () => void {
     this.#listeners.add(listener);
+    this.#comes?.();
     for (const port of this.#forgotten) void this.#tellForgotten(port);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** A PF that has just lost this service's events listens again soon: wishes wait for it, as long as for an answer. */
+  expectListener(): void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ANSWER_DEADLINE_MS);
+    this.#comes = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    this.#coming = promise;
   }
 
   /** Asks the PF; answers why the wish is refused, if it is. */
@@ -69,6 +84,7 @@ export class Wishes {
   }
 
   async #send(port: PortName, wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined> {
+    if (this.#coming) await this.#coming;
     if (stopped.aborted) return STOPPED;
     if (this.#listeners.size === 0) return "the PF is away";
     const id = crypto.randomUUID();

@@ -142,12 +142,16 @@ export const StandbyState = z.object({
 }).openapi("Standby");
 export type StandbyState = z.output<typeof StandbyState>;
 
-/** The process that drives the fabric after an upgrade. */
-export const NicUpgrade = z.object({
-  pid: z.int().openapi({ description: "The process that drives the fabric now" }),
+/** A service that another process takes over without an end of its work. */
+export const UpgradedService = z.enum(["nic", "vhost"]);
+export type UpgradedService = z.output<typeof UpgradedService>;
+
+/** The process that does a service's work after an upgrade. */
+export const ServiceUpgrade = z.object({
+  pid: z.int().openapi({ description: "The process that does its work now" }),
   before: z.int().openapi({ description: "The process that did" }),
-}).openapi("NicUpgrade");
-export type NicUpgrade = z.output<typeof NicUpgrade>;
+}).openapi("ServiceUpgrade");
+export type ServiceUpgrade = z.output<typeof ServiceUpgrade>;
 
 /** What `GET /api/v1/state` answers. */
 export const NicState = z.object({

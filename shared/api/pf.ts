@@ -20,7 +20,7 @@ import {
 } from "./operations.ts";
 import { bearer } from "./peer.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
-import { Filter, NicUpgrade, type PoolName } from "./nic.ts";
+import { Filter, type PoolName, ServiceUpgrade, UpgradedService } from "./nic.ts";
 import type { UplinkSpec } from "./uplink.ts";
 import { uplinkRoutes } from "./pf_uplinks.ts";
 import * as V from "./pf_views.ts";
@@ -85,12 +85,15 @@ const pfRoutes = {
     request: body(V.NicPatch, "The fields to change"),
     responses: { 200: json(V.NicView, "The NIC as it is now"), ...errors },
   }),
-  upgradeNic: createRoute({
+  upgradeService: createRoute({
     method: "post",
-    path: "/api/v1/nic/upgrade",
-    description: "Has a new process of the program as it is on disk now take the NIC over between two bursts",
-    request: body(z.strictObject({}), "Nothing: an upgrade has no settings"),
-    responses: { 200: json(NicUpgrade, "It drives the fabric"), ...errors },
+    path: "/api/v1/services/{service}/upgrade",
+    description: "Has a new process of the program as it is on disk now take a service over between two bursts",
+    request: {
+      params: z.object({ service: UpgradedService.openapi({ example: "vhost" }) }),
+      ...body(z.strictObject({}), "Nothing: an upgrade has no settings"),
+    },
+    responses: { 200: json(ServiceUpgrade, "It does the service's work"), ...errors },
   }),
   patchGuest: createRoute({
     method: "patch",
@@ -197,7 +200,7 @@ export interface PfHandlers {
   getOperation(id: string): Operation;
   getNic(): Promise<V.NicView>;
   patchNic(patch: V.NicPatch): Promise<V.NicView>;
-  upgradeNic(): Promise<NicUpgrade>;
+  upgradeService(of: { service: UpgradedService }): Promise<ServiceUpgrade>;
   getUplink(pool: PoolName): Promise<V.UplinkView>;
   /** Throws unless it is in force and on disk. */
   putUplink(pool: PoolName, spec: UplinkSpec): Promise<V.UplinkView>;
@@ -265,7 +268,7 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     })
     .openapi(pfRoutes.getNic, async (c) => c.json(await handlers.getNic(), 200))
     .openapi(pfRoutes.patchNic, async (c) => c.json(await handlers.patchNic(c.req.valid("json")), 200))
-    .openapi(pfRoutes.upgradeNic, async (c) => c.json(await handlers.upgradeNic(), 200))
+    .openapi(pfRoutes.upgradeService, async (c) => c.json(await handlers.upgradeService(c.req.valid("param")), 200))
     .openapi(pfRoutes.getNicUplink, async (c) => c.json(await handlers.getUplink("uplink"), 200))
     .openapi(pfRoutes.putNicUplink, async (c) => {
       return c.json(await handlers.putUplink("uplink", c.req.valid("json")), 200);

@@ -102,6 +102,9 @@ export const NicView = z.object({
   }),
   engine: EngineState.optional(),
   standby: StandbyState.optional().openapi({ description: "Whether another process takes over if the NIC's dies" }),
+  vhostStandby: StandbyState.optional().openapi({
+    description: "Whether another process takes over if the vhost service's dies; not there while that does not answer",
+  }),
 }).openapi("Nic");
 export type NicView = z.output<typeof NicView>;
 

@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { EmulatedPath, PathFrames } from "./emulated_path.ts";
 import { LinkPatch } from "./guest.ts";
-import { Limits, QueueState } from "./nic.ts";
+import { Limits, QueueState, StandbyState } from "./nic.ts";
 
 /** What a session negotiated. */
 export const SessionState = z.object({
@@ -55,6 +55,13 @@ export const PortState = z.object({
   session: SessionState.optional(),
 }).openapi("PortState");
 export type PortState = z.output<typeof PortState>;
+
+/** What `GET /api/v1/state` of the vhost service answers. */
+export const VhostState = z.object({
+  pid: z.int().openapi({ description: "The process that serves the front-ends" }),
+  standby: StandbyState,
+}).openapi("VhostState");
+export type VhostState = z.output<typeof VhostState>;
 
 /** How a port gets its connections. */
 export const PortChange = z.discriminatedUnion("role", [

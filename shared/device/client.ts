@@ -1,5 +1,5 @@
 /** The driving side of the device socket: requests as promises, events as a callback. */
-import { type Fd, type Reactor, UnixSocket } from "../os/mod.ts";
+import { type Fd, type Reactor, shutDown, UnixSocket } from "../os/mod.ts";
 import { Channel } from "./channel.ts";
 import { type DeviceEvent, DeviceRefusal, type Reply, type RequestInput } from "./messages.ts";
 
@@ -32,6 +32,21 @@ export class DeviceClient implements Disposable {
   /** Connects to the NIC's device socket at `path`. */
   static connect(path: string, reactor: Reactor): DeviceClient {
     return new DeviceClient(new Channel(UnixSocket.connect(path, "seqpacket", reactor)));
+  }
+
+  /**
+   * Goes on with the connection `fd` of a process that has ended. What that had asked is not answered here: the numbers of
+   * requests are others.
+   */
+  static adopt(fd: Fd, reactor: Reactor): DeviceClient {
+    const client = new DeviceClient(new Channel(new UnixSocket(fd, reactor)));
+    client.#next = crypto.getRandomValues(new Uint32Array(1))[0] ?? 1;
+    return client;
+  }
+
+  /** Its socket, for whoever is to go on with it. It stays the connection's. */
+  get fd(): Fd {
+    return this.#channel.socket.fd;
   }
 
   async #read(): Promise<void> {
@@ -108,7 +123,9 @@ export class DeviceClient implements Disposable {
     for (const [id, waiter] of this.#waiting) this.#send(id, waiter);
   }
 
+  /** Ends the connection, also while a standby has the socket too. */
   close(): void {
+    if (!this.fd.closed) shutDown(this.fd.number);
     this.#channel.close();
   }
 

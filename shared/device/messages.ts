@@ -103,6 +103,8 @@ export const Request = z.discriminatedUnion("op", [
   }),
   /** Stops a queue between two bursts; answers where it would go on, as `base` of `queueStart`. */
   z.strictObject({ op: z.literal("queueStop"), index }),
+  /** Answers the numbers of the queues that run, as `running`: for a driver that goes on where another process was. */
+  z.strictObject({ op: z.literal("queues") }),
   /** Replaces the call eventfd of a running queue (a descriptor, or none). */
   z.strictObject({ op: z.literal("queueCall"), index, call: z.boolean() }),
   /** The driver of a running virtqueue accepts, or may ask for, what these virtio features say from now on. */

@@ -70,6 +70,7 @@ const SYMBOLS = {
   // Memory that is named by its address.
   read_at: { name: "read", parameters: ["i32", "u64", "usize"], result: "isize" },
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
+  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "isize" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
   recvmsg_at: { name: "recvmsg", parameters: ["i32", "u64", "i32"], result: "isize" },
   sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
@@ -83,6 +84,7 @@ const SYMBOLS = {
   sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  splice: { parameters: ["i32", "u64", "i32", "u64", "usize", "u32"], result: "isize" },
   strerror: { parameters: ["i32"], result: "pointer" },
   umask: { parameters: ["u32"], result: "u32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },

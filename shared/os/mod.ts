@@ -1,6 +1,7 @@
 /** The operating system: the C library, descriptors, mappings, waiting, sockets that carry descriptors. */
 export * from "./arena.ts";
 export * from "./epoll.ts";
+export * from "./exactly_once.ts";
 export * from "./fd.ts";
 export * from "./files.ts";
 export * from "./interfaces.ts";

@@ -17,6 +17,7 @@ export const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
+const MSG_PEEK = 0x02;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -108,11 +109,13 @@ export class UnixSocket implements Disposable {
 
   /**
    * Receives what is there, up to the buffer's length, and the descriptors that came with it; `undefined` if nothing
-   * is there yet. Throws SocketError, closing the descriptors, if anything was cut off.
+   * is there yet. Throws SocketError, closing the descriptors, if anything was cut off. `peek`: it all stays there too.
    */
-  tryReceive(buffer: Uint8Array<ArrayBuffer>): Received | undefined {
+  tryReceive(buffer: Uint8Array<ArrayBuffer>, peek = false): Received | undefined {
     this.#prepare(buffer, CONTROL_BYTES);
-    const n = Number(libc().recvmsg(this.fd.number, this.#header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+    const n = Number(
+      libc().recvmsg(this.fd.number, this.#header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | (peek ? MSG_PEEK : 0)),
+    );
     if (n < 0) {
       const code = errno();
       if (code === EAGAIN || code === EINTR) return undefined;

@@ -5,7 +5,7 @@
 import { Channel, type Packet } from "../device/mod.ts";
 import { ENGINE_THREADS } from "../engine/mod.ts";
 import { CTL, CTL_HEIR } from "../layout/nic.ts";
-import { Fd, OsError, type Reactor, readMemoryFile, UnixSocket, whenDead } from "../os/mod.ts";
+import { Fd, OsError, type Reactor, readMemoryFile, UnixListener, UnixSocket, whenDead } from "../os/mod.ts";
 import type { Complete, Entry } from "./messages.ts";
 import type { MirrorOptions } from "./mirror.ts";
 
@@ -13,13 +13,20 @@ const NO_SUCH_FILE = 2;
 const CONNECTION_REFUSED = 111;
 
 /** Connects to the service's process that runs, if one does. */
-export function findActive(path: string, reactor: Reactor): Channel | undefined {
+function findActive(path: string, reactor: Reactor): Channel | undefined {
   try {
     return new Channel(UnixSocket.connect(path, "seqpacket", reactor));
   } catch (error) {
     if (error instanceof OsError && [NO_SUCH_FILE, CONNECTION_REFUSED].includes(error.errno)) return undefined;
     throw error;
   }
+}
+
+/** The service's process that runs, if one does; else the place where those come who stand by for this one. */
+export function claim(path: string | undefined, reactor: Reactor): { active?: Channel; standbys?: UnixListener } {
+  if (path === undefined) return {};
+  const active = findActive(path, reactor);
+  return active ? { active } : { standbys: UnixListener.listen(path, "seqpacket", reactor) };
 }
 
 /** Takes the next descriptor of an entry. */

@@ -3,3 +3,4 @@ export * from "./follower.ts";
 export * from "./listen.ts";
 export * from "./messages.ts";
 export * from "./mirror.ts";
+export * from "./upgrade.ts";

@@ -27,6 +27,12 @@ export interface Message {
   needReply: boolean;
 }
 
+/** What messages come by, and go by. */
+export interface MessageSocket extends Pick<UnixSocket, "receive" | "send" | "close"> {
+  /** The message that came last has been served, and answered. */
+  finish?(): Promise<void>;
+}
+
 /** How long the rest of a message may take. */
 const MESSAGE_DEADLINE_MS = 2000;
 /** Messages handled in a row before other connections have their turn. */
@@ -34,10 +40,10 @@ const TURN_MESSAGES = 16;
 
 /** The back-end's end of a vhost-user connection. */
 export class VhostUserConnection {
-  readonly #socket: UnixSocket;
+  readonly #socket: MessageSocket;
   #inTurn = 0;
 
-  constructor(socket: UnixSocket) {
+  constructor(socket: MessageSocket) {
     this.#socket = socket;
   }
 
@@ -128,6 +134,11 @@ export class VhostUserConnection {
   /** Answers with one u64. */
   replyU64(name: RequestName, value: bigint): void {
     this.reply(name, new Uint8Array(new BigUint64Array([value]).buffer));
+  }
+
+  /** The message that came last has been served, and answered. */
+  async finish(): Promise<void> {
+    await this.#socket.finish?.();
   }
 
   close(): void {

@@ -7,7 +7,7 @@ import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
 import { ask, must, setMode } from "../support/guests.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
-import { childrenOf } from "../support/process.ts";
+import { activeOf, outage, told } from "../support/standby.ts";
 import { until } from "../support/wait.ts";
 
 const RUNS = [
@@ -17,44 +17,10 @@ const RUNS = [
   ["split", "copy"],
   ["packed", "zerocopy"],
 ] as const;
-const FRAMES_AFTER = 500;
-const DEADLINE_MS = 20_000;
 const UPGRADES = Number(Deno.env.get("UPGRADES") ?? 2);
 const KILLS = Number(Deno.env.get("STANDBY_KILLS") ?? 4);
 
-/** The process of the NIC that drives the fabric, once another one stands by for it. */
-async function activeNic(fabric: TestFabric): Promise<number> {
-  let standby = 0;
-  await until("a process to stand by", async () => {
-    const state = await must(`${fabric.url("nic")}/api/v1/state`).catch(() => undefined);
-    standby = state?.standby.pid ?? 0;
-    return state?.standby.state === "ready";
-  }, 20_000);
-  const nics = childrenOf(fabric.process.pid).filter((pid) =>
-    Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes("services/nic/main.ts")
-  );
-  const active = nics.filter((pid) => pid !== standby);
-  assert(active.length === 1 && nics.includes(standby), `processes ${nics}, of them ${standby} stands by`);
-  return active[0] as number;
-}
-
-/** The longest time without a frame until some hundreds have come, in milliseconds. */
-async function outage(stream: NumberedStream): Promise<number> {
-  const goal = stream.received + FRAMES_AFTER;
-  let [longestMs, seen, sinceMs] = [0, stream.received, performance.now()];
-  const deadline = sinceMs + DEADLINE_MS;
-  while (stream.received < goal) {
-    stream.step();
-    const nowMs = performance.now();
-    if (stream.received > seen) {
-      longestMs = Math.max(longestMs, nowMs - sinceMs);
-      [seen, sinceMs] = [stream.received, nowMs];
-    }
-    if (nowMs > deadline) throw new Error(`no frame came for ${DEADLINE_MS} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 0));
-  }
-  return longestMs;
-}
+const activeNic = (fabric: TestFabric) => activeOf(fabric, "nic");
 
 for (const [format, dataPath] of RUNS) {
   const how = dataPath === undefined ? format : `${format}, emulated by ${dataPath}`;
@@ -83,13 +49,6 @@ for (const [format, dataPath] of RUNS) {
     assertEquals(b.guest.rx().free + b.guest.posted(), options.queueSize);
     assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
   });
-}
-
-/** Outages as they are looked at: each of a few, the middle and the last of many. */
-function told(outages: readonly number[]): string {
-  const sorted = outages.toSorted((a, b) => a - b).map((ms) => ms.toFixed(1));
-  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
-  return sorted.length < 10 ? `${sorted.join(", ")} ms` : `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;
 }
 
 Deno.test("what the NIC knows goes on with the process that takes over: policy, leases, held frames, uplinks", async () => {
@@ -144,7 +103,7 @@ Deno.test("an upgrade of the NIC under a stream: another process goes on between
   for (let upgrade = 0; upgrade < UPGRADES; upgrade++) {
     await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
     let isOver = false;
-    const asked = must(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {}).finally(() => isOver = true);
+    const asked = must(`${fabric.info.api}/api/v1/services/nic/upgrade`, "POST", {}).finally(() => isOver = true);
     asked.catch(() => {});
     await stream.during("the upgrade", () => isOver, 30_000);
     const answer = await asked;
@@ -167,7 +126,7 @@ Deno.test("an upgrade is refused where nobody stands by, and everything is as it
   await using fabric = await TestFabric.start(1);
   const before = await must(`${fabric.url("nic")}/api/v1/state`);
   assertEquals(before.standby, { state: "none" });
-  const { status, body } = await ask(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {});
+  const { status, body } = await ask(`${fabric.info.api}/api/v1/services/nic/upgrade`, "POST", {});
   assertEquals([status, body.detail.includes("--no-standby")], [409, true], JSON.stringify(body));
   assertEquals((await must(`${fabric.url("nic")}/api/v1/state`)).pid, before.pid);
 });

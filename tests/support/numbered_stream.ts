@@ -64,6 +64,8 @@ export class NumberedStream {
   /** Takes what has come, and has room for more. */
   take(): void {
     const { guest } = this.#to;
+    // Whatever comes meanwhile has its buffers still: they are not there to be offered again.
+    const posted = guest.posted();
     for (const bytes of guest.receive()) {
       if (((bytes[12] ?? 0) << 8 | (bytes[13] ?? 0)) !== ETHER_TYPE) continue;
       const number = new DataView(bytes.buffer, bytes.byteOffset).getUint32(NUMBER_AT);
@@ -73,7 +75,7 @@ export class NumberedStream {
       this.#next = Math.max(this.#next, number + 1);
       this.#progressMs = performance.now();
     }
-    guest.fill(this.#buffers - guest.posted());
+    guest.fill(this.#buffers - posted);
   }
 
   /** Steps while `condition` does not hold. */

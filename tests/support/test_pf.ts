@@ -9,18 +9,19 @@ import {
   type ModeEvent,
   type NicEvent,
   type NicState,
-  type NicUpgrade,
   type PfEvent,
   type PoolName,
   type PortState,
   type Problem,
   type Programme,
+  type ServiceUpgrade,
   type SwitchProgramme,
   type UplinkSpec,
   type UplinkState,
   type Vf,
   type VfMode,
   type VhostEvent,
+  type VhostState,
   type VportState,
   type VportView,
   type WishAnswer,
@@ -158,7 +159,7 @@ class FakeNic extends FakeLink<Programme, NicEvent> {
     return Promise.resolve();
   }
 
-  upgrade(): Promise<NicUpgrade> {
+  upgrade(): Promise<ServiceUpgrade> {
     return Promise.resolve({ pid: 2, before: 1 });
   }
 
@@ -194,6 +195,14 @@ class FakeSwitch extends FakeLink<SwitchProgramme, VhostEvent> {
   /** What the PF said to guests' wishes. */
   readonly answers: [string, WishAnswer][] = [];
   states: VportState[] = [];
+
+  state(): Promise<VhostState> {
+    return Promise.resolve({ pid: 3, standby: { state: "none" } });
+  }
+
+  upgrade(): Promise<ServiceUpgrade> {
+    return Promise.resolve({ pid: 4, before: 3 });
+  }
 
   ports(): Promise<PortState[]> {
     return Promise.resolve([...this.frontEnds].map((port) => ({

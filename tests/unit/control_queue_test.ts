@@ -6,7 +6,8 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { createEventFd, Reactor, signalEventFd } from "../../shared/os/mod.ts";
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK, VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import type { Command } from "../../services/vhost/control/commands.ts";
-import { ControlQueue } from "../../services/vhost/control/queue.ts";
+import { isGiven } from "../../services/vhost/control/packed.ts";
+import { ControlQueue, type KeptControl } from "../../services/vhost/control/queue.ts";
 import type { GuestMemory } from "../../services/vhost/control/ring.ts";
 import { SplitDriver } from "../support/mock_guest.ts";
 import { PackedDriver } from "../support/packed_guest.ts";
@@ -37,6 +38,9 @@ class ControlRig implements AsyncDisposable {
   waits = false;
   stopped = false;
   interrupts = 0;
+  /** What whoever stands by was told last; it dies when it has told it. */
+  kept: KeptControl | undefined;
+  dies = false;
   failure: string | undefined;
 
   constructor(readonly format: Format, readonly eventIdx = false, readonly size = SIZE) {
@@ -52,6 +56,11 @@ class ControlRig implements AsyncDisposable {
         return this.refusal;
       },
       log: (_level, message) => void this.said.push(message),
+      changed: async () => {
+        if (!this.queue.kept) return;
+        this.kept = this.queue.kept;
+        if (this.dies) await new Promise(() => {});
+      },
     });
   }
 
@@ -306,3 +315,29 @@ Deno.test("a request without room for an answer comes back without one", async (
     assertEquals((await until("the request", () => rig.driver.popUsed())).len, 0);
   }
 });
+
+for (const isGivenBack of [false, true]) {
+  const when = isGivenBack ? "behind" : "before";
+  Deno.test(`packed: a queue whose process died ${when} a command was given back goes on: each is answered once`, async () => {
+    await using rig = new ControlRig("packed", false, 4).start();
+    // The third command's descriptors go round the ring's end.
+    for (let i = 0; i < 2; i++) await rig.send([0, 0, 1]);
+    rig.dies = !isGivenBack;
+    if (isGivenBack) await rig.send([0, 0, 0]);
+    else rig.offer(rig.pieces([0, 0, 0]));
+    const { position, next } = await until("it to tell", () => rig.done.length === 3 ? rig.kept : undefined);
+    const at = IOVA + BigInt(rig.driver.desc);
+    assertEquals(isGiven(rig.memory, at, position), isGivenBack);
+    rig.queue.stop();
+    rig.dies = false;
+    rig.start(isGivenBack ? next : position);
+    if (!isGivenBack) await until("the command's answer", () => rig.driver.popUsed());
+    await rig.send([0, 0, 1]);
+    assertEquals(rig.done.map((command) => command.kind === "promisc" && command.on), [
+      ...[true, true, false],
+      ...(isGivenBack ? [] : [false]),
+      true,
+    ]);
+    assertEquals(rig.failure, undefined);
+  });
+}

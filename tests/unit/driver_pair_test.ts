@@ -41,6 +41,7 @@ Deno.test("an interrupt that finds nothing is answered by asking for the next on
         emulated: true,
         directness: "copy",
       },
+      onChange: () => {},
       isReceiving: () => true,
       log: () => {},
     });

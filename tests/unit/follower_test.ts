@@ -10,7 +10,8 @@ import { createMemfd, Fd, Reactor, UnixListener } from "../../shared/os/mod.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { Nic } from "../../services/nic/nic.ts";
-import { findActive, Follower } from "../../services/nic/standby/follower.ts";
+import { NicFollower } from "../../services/nic/standby/follower.ts";
+import { claim } from "../../shared/standby/mod.ts";
 import type { Change } from "../../services/nic/standby/messages.ts";
 import { programme } from "../support/lease_world.ts";
 import { LIMITS } from "../support/limits.ts";
@@ -33,7 +34,7 @@ async function standsBy(told: readonly (readonly [Change, Fd])[]): Promise<numbe
   const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0, standsBy: true });
   const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
   nic.program(programme(2));
-  const channel = findActive(path, reactor) as Channel;
+  const channel = claim(path, reactor).active as Channel;
   const socket = await listener.accept();
   if (!socket) throw new Error("nobody came");
   try {
@@ -53,7 +54,7 @@ async function standsBy(told: readonly (readonly [Change, Fd])[]): Promise<numbe
     }
     for (const [change, fd] of told) other.send({ changes: [change] }, [fd.number]);
     other.send({ complete: true });
-    await new Follower(nic, channel, reactor).join();
+    await new NicFollower(nic, channel, reactor).join();
     return [0, 1].map((pool) => nic.leases.of(pool)?.domain.regions.length ?? -1);
   } finally {
     channel.close();
@@ -86,7 +87,7 @@ Deno.test("a guest that asks for ever what was answered before a take-over pays 
   const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
   const server = new DeviceServer(nic, `${dir}/guests.sock`, reactor, true);
   const listener = UnixListener.listen(`${dir}/kept.sock`, "seqpacket", reactor);
-  const guest = findActive(`${dir}/kept.sock`, reactor) as Channel;
+  const guest = claim(`${dir}/kept.sock`, reactor).active as Channel;
   const kept = await listener.accept();
   if (!kept) throw new Error("nobody came");
   let paid = 0;

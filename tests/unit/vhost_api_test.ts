@@ -59,7 +59,12 @@ class FakeSwitch implements SwitchPart {
 
 function start() {
   const [ports, software, wishes] = [new FakePorts(), new FakeSwitch(), new Wishes()];
-  return { ports, software, wishes, app: vhostApi({ ports, software, wishes }, undefined) };
+  return {
+    ports,
+    software,
+    wishes,
+    app: vhostApi({ ports, software, wishes, standby: () => ({ state: "none" }) }, undefined),
+  };
 }
 
 Deno.test("ports are VFs' numbers, the uplink, and vports", async () => {

@@ -4,7 +4,7 @@
  */
 import type { UplinkSpec } from "../../../shared/api/mod.ts";
 import type { PoolName, Request } from "../../../shared/device/mod.ts";
-import type { Mirror } from "../../../shared/standby/mod.ts";
+import { Mirror } from "../../../shared/standby/mod.ts";
 import type { LogPlace } from "../../../shared/engine/mod.ts";
 
 /** Both ends speak the same, or there is no standby: bumped whenever a message or the engine's memory map changes. */
@@ -53,3 +53,8 @@ export type Change =
 
 /** What tells the changes. */
 export type NicMirror = Mirror<Change>;
+
+/** What tells the changes of an engine's process, whose memory `view` is. */
+export function newMirror(view: DataView): NicMirror {
+  return new Mirror(view, { service: "nic", version: STANDBY_VERSION });
+}

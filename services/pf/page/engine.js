@@ -132,11 +132,12 @@ function Shares({ live }) {
   `;
 }
 
-/** Whether another process of the NIC takes over if this one dies. */
+/** Whether another process takes over if a service's dies. */
 const STANDBY = { none: "no standby", syncing: "a standby is being told", ready: "a standby is ready" };
 
 function Services({ live }) {
-  const { services, nic: { standby } } = live.state;
+  const { services, nic } = live.state;
+  const standbys = { nic: nic.standby, vhost: nic.vhostStandby };
   const all = { pf: { state: live.line === "lost" ? "away" : "up", since: live.lostSince }, ...services };
   return html`
     <section class="card" aria-labelledby="services-title">
@@ -153,8 +154,8 @@ function Services({ live }) {
           html`
             <tr key=${name} class=${state === "away" ? "bad" : ""}>
               <th scope="row">${name}</th>
-              <td><i class=${`lamp ${state === "up" ? "up" : "down"}`}></i>${state}${name === "nic" && standby
-                ? `, ${STANDBY[standby.state]}`
+              <td><i class=${`lamp ${state === "up" ? "up" : "down"}`}></i>${state}${standbys[name]
+                ? `, ${STANDBY[standbys[name].state]}`
                 : ""}</td>
               <td>${since === undefined ? "–" : clock(since)}</td>
             </tr>

@@ -46,8 +46,13 @@ export class PackedControlRing implements ControlRing {
   }
 
   get position(): number {
-    const half = this.#slot | (this.#wrap ? WRAP : 0);
-    return (half | (half << 16)) >>> 0;
+    return positionOf(this.#slot, this.#wrap);
+  }
+
+  behind({ descriptors }: ControlRequest): number {
+    const slot = this.#slot + descriptors;
+    const { size } = this.#place;
+    return slot < size ? positionOf(slot, this.#wrap) : positionOf(slot - size, !this.#wrap);
   }
 
   #at(slot: number): bigint {
@@ -113,6 +118,21 @@ export class PackedControlRing implements ControlRing {
   arm(): void {
     writeOf(this.#memory, this.#place.used + BigInt(VIRTQ_EVENT_FLAGS), u16(RING_EVENT_FLAGS_ENABLE));
   }
+}
+
+function positionOf(slot: number, wrap: boolean): number {
+  const half = slot | (wrap ? WRAP : 0);
+  return (half | (half << 16)) >>> 0;
+}
+
+/** Whether the request at `position` of the ring at `desc` has been given back. */
+export function isGiven(memory: Pick<GuestMemory, "read">, desc: bigint, position: number): boolean {
+  const at = desc + BigInt((position & ~WRAP & 0xffff) * VIRTQ_DESC_BYTES + VIRTQ_PACKED_DESC_FLAGS);
+  const bytes = memory.read(at, 2);
+  if (!bytes) return false;
+  const flags = new DataView(bytes.buffer).getUint16(0, true);
+  const wrap = (position & WRAP) !== 0;
+  return ((flags & VIRTQ_PACKED_DESC_F_AVAIL) !== 0) === wrap && ((flags & VIRTQ_PACKED_DESC_F_USED) !== 0) === wrap;
 }
 
 function packedDescriptor(memory: GuestMemory, at: bigint): Descriptor {

@@ -21,6 +21,14 @@ export interface ControlQueueParts {
   /** Does what a command asks for; answers why not, if it is refused. `stopped` says that nobody waits any more. */
   carryOut(command: Command, stopped: AbortSignal): Promise<string | undefined>;
   log(level: "info" | "warn", message: string): void;
+  /** Told when `kept` has changed; resolves when whoever stands by knows. */
+  changed(): Promise<void>;
+}
+
+/** Where a queue goes on if this process dies: at `next` if the request at `position` has been given back. */
+export interface KeptControl {
+  position: number;
+  next: number;
 }
 
 /** Where a control queue runs, and who is told. */
@@ -46,6 +54,8 @@ interface Run extends ControlStart {
 export class ControlQueue {
   readonly #parts: ControlQueueParts;
   #run: Run | undefined;
+  /** Where it goes on when the request that is being given back is. */
+  #next: number | undefined;
 
   constructor(parts: ControlQueueParts) {
     this.#parts = parts;
@@ -58,6 +68,12 @@ export class ControlQueue {
     const run = { ...start, ring, kickNumber: kick?.number, stop: new AbortController() };
     this.#run = run;
     void this.#serve(run);
+  }
+
+  /** What whoever stands by has of it, while it runs. */
+  get kept(): KeptControl | undefined {
+    const position = this.#run?.ring.position;
+    return position === undefined ? undefined : { position, next: this.#next ?? position };
   }
 
   /** Stops; answers where the ring would go on. */
@@ -102,7 +118,12 @@ export class ControlQueue {
     const answer = Uint8Array.of(refusal === undefined ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
     const { answerAt } = request;
     const written = answerAt !== undefined && run.memory.write(answerAt, answer) ? 1 : 0;
-    if (run.ring.give(request, written)) run.raise();
+    this.#next = run.ring.behind(request);
+    await this.#parts.changed();
+    if (this.#run !== run) return;
+    const wantsInterrupt = run.ring.give(request, written);
+    this.#next = undefined;
+    if (wantsInterrupt) run.raise();
   }
 }
 

@@ -40,6 +40,8 @@ export interface ControlRing {
   give(request: ControlRequest, written: number): boolean;
   /** Asks for a kick for the next request. */
   arm(): void;
+  /** Where the ring goes on when a request has been given back. */
+  behind(request: ControlRequest): number;
   /** Where the ring goes on, as SET_VRING_BASE says it. */
   readonly position: number;
 }

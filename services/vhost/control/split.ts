@@ -39,6 +39,10 @@ export class SplitControlRing implements ControlRing {
     return this.#position;
   }
 
+  behind(): number {
+    return (this.#position + 1) & 0xffff;
+  }
+
   #u16(address: bigint): number {
     return readOf(this.#memory, address, 2).getUint16(0, true);
   }
