@@ -256,7 +256,7 @@ judgedTest(["tshark"], "a capture ends with the process that it is of, also when
   sender.guest.send([sent]);
   sender.kick();
   await until("the frame in the file", async () => has(sent)(await Deno.readFile(file).then(wholeBlocks)));
-  await must(`${fabric.info.api}/api/v1/nic/upgrade`, "POST", {});
+  await must(`${fabric.info.api}/api/v1/services/nic/upgrade`, "POST", {});
   const { code } = await within("the capture to end", process.child.status, 20_000);
   assertEquals(code, 1, process.all);
   assertStringIncludes(process.errors, `what came until then is in ${file}`);
