@@ -77,8 +77,8 @@ export class Mirror<Change> {
     if (!this.#channel) return;
     if (this.#fds.length + fds.length > FDS_MAX) this.commit();
     if (this.#changes.length === 0) queueMicrotask(() => this.commit());
-    this.#changes.push(change);
     this.#fds.push(...fds.map(({ number }) => duplicateFd(number)));
+    this.#changes.push(change);
   }
 
   /** Tells what was noted, and how the request that did it is answered. */

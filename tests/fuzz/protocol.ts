@@ -25,7 +25,8 @@ import { inflightPayload, keepInflight, WITH_INFLIGHT } from "../support/infligh
 import { resize, unsealableMemfd } from "../support/memory.ts";
 import { PackedDriver } from "../support/packed_guest.ts";
 import { must } from "../support/guests.ts";
-import { until, within } from "../support/wait.ts";
+import { activeOf } from "../support/standby.ts";
+import { within } from "../support/wait.ts";
 import { Random } from "./random.ts";
 
 const NAMES = Object.keys(REQUESTS) as RequestName[];
@@ -180,25 +181,24 @@ async function firstInflight(socket: string): Promise<void> {
   await front.start();
 }
 
-/** The process that stands by for the NIC, once one does. */
-async function standbyOf(fabric: TestFabric): Promise<number> {
-  let pid = 0;
-  await until("a process to stand by", async () => {
-    const { standby } = await must(`${fabric.url("nic")}/api/v1/state`);
-    pid = standby.pid;
-    return standby.state === "ready";
-  }, 20_000);
-  return pid;
+/** Processes of the services that have a standby: the one that works and the one that stands by, once one does. */
+async function processesOf(fabric: TestFabric): Promise<{ active: number[]; standby: number[] }> {
+  const active = [await activeOf(fabric, "nic"), await activeOf(fabric, "vhost")];
+  const standby = await Promise.all(
+    (["nic", "vhost"] as const).map(async (service) => (await must(`${fabric.url(service)}/api/v1/state`)).standby.pid),
+  );
+  return { active, standby };
 }
 
 /** Fuzzes until the time is up; answers how many connections. Throws with the seed that repeats what it found. */
 export async function fuzzProtocol(seed: number, seconds: number): Promise<number> {
   await using fabric = await TestFabric.start(3, ["--standby"]);
   await using bystanders = await Bystanders.attach(fabric);
-  const standby = await standbyOf(fabric);
+  const processes = await processesOf(fabric);
   await firstInflight(fabric.vf(2).socket);
-  const pids = fabric.pids();
-  const before = openDescriptors(fabric.pid("nic"), fabric.pid("vhost"));
+  const others = ({ pf, vf }: Record<string, number>) => [pf, vf];
+  const pids = others(fabric.pids());
+  const before = openDescriptors(...processes.active);
   const end = performance.now() + seconds * 1000;
   let connections = 0;
   while (performance.now() < end) {
@@ -220,9 +220,12 @@ export async function fuzzProtocol(seed: number, seconds: number): Promise<numbe
   await untilNoMoreDescriptors(before).catch((cause) => {
     throw new Error(`protocol fuzzer, seed ${seed}: ${cause.message}`, { cause });
   });
-  if (JSON.stringify(fabric.pids()) !== JSON.stringify(pids)) {
-    throw new Error(`protocol fuzzer, seed ${seed}: a service died`);
+  const now = [await processesOf(fabric), others(fabric.pids())];
+  if (JSON.stringify(now) !== JSON.stringify([processes, pids])) {
+    throw new Error(
+      `protocol fuzzer, seed ${seed}: a process died; ${JSON.stringify([processes, pids])} is ${JSON.stringify(now)}
+${fabric.process.errors.slice(-2000)}`,
+    );
   }
-  if (await standbyOf(fabric) !== standby) throw new Error(`protocol fuzzer, seed ${seed}: the standby died`);
   return connections;
 }

@@ -2,7 +2,7 @@
  * A front-end's connection whose process is killed at each point of a request: whoever takes over finds the request executed
  * or not, and its answer sent or not, and there is nothing between.
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { duplicateFd } from "../../shared/os/fd.ts";
 import { createEventFd, discard, Fd, Outbox, Reactor, UnixSocket } from "../../shared/os/mod.ts";
 import { check, libc } from "../../shared/os/libc.ts";
@@ -154,3 +154,32 @@ for (const [where, stop, then] of POINTS) {
     await Promise.all([reactor.close(), next.close()]);
   });
 }
+
+/** Descriptors that this process has open. */
+const openCount = () => [...Deno.readDirSync("/proc/self/fd")].length;
+
+Deno.test("a front-end that leaves before its answer comes, or before its request is taken, leaves no descriptor", async () => {
+  const before = openCount();
+  const reactor = new Reactor();
+  {
+    const [theirs, ours] = socketPair();
+    const socket = new KeptSocket(new UnixSocket(ours, reactor));
+    using inflight = createEventFd();
+    socket.send(new Uint8Array(REPLY_BYTES), [inflight.number]);
+    theirs.close();
+    await assertRejects(() => socket.finish());
+    socket.close();
+  }
+  {
+    const [theirs, ours] = socketPair();
+    const front = new UnixSocket(theirs, reactor);
+    sendAll(front);
+    const socket = new KeptSocket(new UnixSocket(ours, reactor));
+    // It is told of a request in the moment in which the session ends.
+    socket.tellBy({ told: undefined, tell: () => socket.close() } as unknown as Replicated);
+    await assertRejects(() => socket.receive(new Uint8Array(HEADER_BYTES)));
+    front.close();
+  }
+  await reactor.close();
+  assertEquals(openCount(), before);
+});

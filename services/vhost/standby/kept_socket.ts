@@ -191,16 +191,25 @@ export class KeptSocket {
     this.#turn++;
     this.#note(bytes, seen);
     beginTake(number, this.#turn, bytes.byteLength);
-    this.#object?.tell();
-    if (this.#object?.told) await this.#object.told;
-    if (this.#socket.fd.closed) throw new Error("the connection is closed");
-    const fds = this.#takeOff(bytes.byteLength);
+    const fds = await this.#takeTold(bytes.byteLength).catch((error) => {
+      // Nobody has been given them.
+      closeAll(this.#fds.splice(this.#fds.length - seen.length, seen.length));
+      throw error;
+    });
     endTake(number);
     this.#fds.splice(this.#fds.length - seen.length, seen.length, ...fds);
     discardDuplicates(seen);
     if (fds.length !== seen.length) this.#object?.tell();
     this.#ahead = { bytes, fds };
     return undefined;
+  }
+
+  /** Takes `bytes` bytes off the socket when a standby has been told of them; answers the descriptors. */
+  async #takeTold(bytes: number): Promise<Fd[]> {
+    this.#object?.tell();
+    if (this.#object?.told) await this.#object.told;
+    if (this.#socket.fd.closed) throw new Error("the connection is closed");
+    return this.#takeOff(bytes);
   }
 
   #peek(bytes: number): Ahead | undefined {
@@ -229,8 +238,18 @@ export class KeptSocket {
   /** The request is done: tells so, and answers. */
   async finish(): Promise<void> {
     const answers = this.#answers.splice(0);
-    for (const { bytes, fds } of answers) if (fds.length > 0) this.#socket.send(bytes, fds.map(({ number }) => number));
-    closeAll(answers.flatMap(({ fds }) => [...fds]));
+    try {
+      for (const { bytes, fds } of answers) {
+        if (fds.length > 0) {
+          this.#socket.send(
+            bytes,
+            fds.map(({ number }) => number),
+          );
+        }
+      }
+    } finally {
+      closeAll(answers.flatMap(({ fds }) => [...fds]));
+    }
     const answer = answers.find(({ fds }) => fds.length === 0)?.bytes;
     this.#done = (this.#done + 1) >>> 0;
     [this.#bytes, this.#fds] = [[], []];
@@ -253,10 +272,12 @@ export class KeptSocket {
 
   /** Ends the connection, also while a standby has the socket too. */
   close(): void {
+    closeAll(this.#answers.splice(0).flatMap(({ fds }) => [...fds]));
+    closeAll(this.#ahead?.fds ?? []);
+    this.#ahead = undefined;
     if (this.#socket.fd.closed) return;
     shutDown(this.#socket.fd.number);
     this.#socket.close();
     this.#outbox.close();
-    closeAll(this.#answers.flatMap(({ fds }) => [...fds]));
   }
 }

@@ -39,7 +39,7 @@ export class Replicated {
   /** Tells what has changed, at once. */
   tell(): void {
     if (!this.#mirror.isThere || this.#ended) return;
-    const parts = this.#parts();
+    const parts = wholeOrNothing(this.#parts());
     for (const [name, { value, fds = [] }] of Object.entries(parts)) {
       const text = JSON.stringify(value, plain);
       const told = this.#told.get(name);
@@ -102,6 +102,11 @@ export class Replica {
   tellAll(): void {
     for (const object of this.#objects.values()) object.tellAnew();
   }
+}
+
+/** An object that is just ending has closed descriptors already: nobody is to go on with it. */
+function wholeOrNothing(parts: Parts): Parts {
+  return Object.values(parts).some(({ fds = [] }) => fds.some(({ closed }) => closed)) ? {} : parts;
 }
 
 /** As JSON, what JSON has no word for. */
