@@ -48,7 +48,9 @@ judgedTest(
     const lost = (await scene.guest.flow(to.flow))?.lost;
     const [p50, p99] = [percentile(downtimesMs, 0.5), percentile(downtimesMs, 0.99)];
     console.log(
-      `downtime p50 ${p50} ms, p99 ${p99} ms; ${lost} of ${sent} frames lost, ${Math.round(stoodMs / 1000 * RATE)} were due`,
+      `downtime p50 ${p50} ms, p99 ${p99} ms; ${lost} of ${sent} frames lost, ${
+        Math.round(stoodMs / 1000 * RATE)
+      } were due`,
     );
   },
 );
