@@ -79,7 +79,8 @@ function uplink(kit: Kit, fromUplink: boolean): World {
   const pool = kit.constant("POOL_UPLINK");
   const [from, to] = fromUplink ? [pool, 0] : [0, pool];
   world.sender(from, fromUplink ? world.frames(FOREIGN, [world.mac(0)]) : world.frames(world.mac(0), [FOREIGN]));
-  world.receiver(to);
+  // An eighth of the uplink's ring is kept for copies: with one as long as the sender's, some of its frames would wait.
+  world.receiver(to, fromUplink ? {} : { queueSize: 2 * QUEUE });
   return world;
 }
 
