@@ -67,7 +67,6 @@ export class BackendSlot {
 
   /** Gets the backend of a path; none for a guest that drives its VF by itself. */
   async take(path: RingPath): Promise<void> {
-    this.#path = path;
     const backend = this.#context.makeBackend(path, this.#events);
     try {
       await backend?.attach();
@@ -75,13 +74,13 @@ export class BackendSlot {
       await backend?.release((error as Error).message);
       throw error;
     }
-    this.#backend = backend;
+    [this.#path, this.#backend] = [path, backend];
   }
 
   /** Asks the backend when the port's budget has what it costs; without a backend there is nothing to be done. */
   async ask(body: RequestInput, fds: readonly number[] = []): Promise<Record<string, unknown>> {
     await this.#context.pace.step(requestCost(body));
-    this.#asks();
+    await this.#asks();
     return await this.#backend?.request(body, fds) ?? {};
   }
 
@@ -98,21 +97,21 @@ export class BackendSlot {
   // Standing by ----------------------------------------------------------------------------------------------
 
   /** Whoever takes over has to know that more is under way than it was told. */
-  #asks(): void {
+  async #asks(): Promise<void> {
     if (this.#isAsked) return;
     this.#isAsked = true;
-    this.#events.changed();
+    await this.#events.changed();
   }
 
   /** As `asks`, before the backend is another one. */
-  beginChange(): void {
-    this.#asks();
+  beginChange(): Promise<void> {
+    return this.#asks();
   }
 
   /** A step of the session is over: what has come of it is told. */
   endStep(): void {
     this.#isAsked = false;
-    this.#events.changed();
+    void this.#events.changed();
   }
 
   /** What whoever stands by has of it. */
@@ -127,6 +126,8 @@ export class BackendSlot {
     const { path, isTaken, wasAsked, backend: value } = valueOf<KeptSlot>(object, "backend");
     this.#path = path;
     this.#wasAsked = wasAsked;
+    // That process was getting one, or changing it.
+    this.#mustBegin = !isTaken;
     if (!isTaken) return;
     const backend = this.#context.makeBackend(path, this.#events);
     const kept = { value, fds: fdsOf(object, "backend") };
@@ -160,10 +161,12 @@ export class BackendSlot {
     }
   }
 
-  /** Gives the backend back. */
+  /** Gives the backend back. Whoever takes over is not to go on with it. */
   async release(reason: string): Promise<void> {
     const backend = this.#backend;
+    if (!backend) return;
     this.#backend = undefined;
-    await backend?.release(reason);
+    await this.#events.changed();
+    await backend.release(reason);
   }
 }

@@ -33,7 +33,7 @@ export class EmulatedBackend extends LocalBackend {
       ...{ deviceSocket, reactor, log, remote: poolOf(name), pool: this.tenant?.pool ?? 0 },
       ...{ owner: `vhost (pid ${Deno.pid})`, emulated: true, ...this.pairOptions() },
       isReceiving: () => this.tenant?.queues.isReceiving ?? false,
-      onChange: () => this.events.changed(),
+      onChange: () => void this.events.changed(),
     };
   }
 

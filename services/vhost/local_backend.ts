@@ -45,7 +45,7 @@ export abstract class LocalBackend implements RingBackend {
   #take(tenant: Tenant): void {
     this.tenant = tenant;
     tenant.onQueueError = (index, reason) => this.events.queueFailed(index, reason);
-    tenant.queues.buffer.onGiven = () => this.events.changed();
+    tenant.queues.buffer.onGiven = () => void this.events.changed();
   }
 
   // deno-lint-ignore require-await

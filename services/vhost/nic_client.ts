@@ -108,12 +108,12 @@ export class NicClient implements RingBackend {
       this.#context.log("warn", "the NIC went away; attaching again");
       this.#attachAnew();
     });
-    this.#events.changed();
+    void this.#events.changed();
   }
 
   #attachAnew(): void {
     this.#device = undefined;
-    this.#events.changed();
+    void this.#events.changed();
     this.#context.recovers(true);
     this.#reattaching = this.#reattach().finally(() => {
       this.#reattaching = undefined;

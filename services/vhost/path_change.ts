@@ -16,7 +16,7 @@ export interface RingsOnPath {
   readonly memory: Pick<RingMemory, "tell">;
   readonly log: Pick<GuestLog, "isOn" | "tell">;
   stop(ring: Vring): Promise<void>;
-  settle(ring: Vring): Promise<void>;
+  settleAll(): Promise<void>;
 }
 
 /** What serves them, and who is told. */
@@ -106,8 +106,7 @@ export class PathChange {
       const ask: Ask = (body, fds) => slot.ask(body, fds);
       await this.#rings.memory.tell(ask);
       await this.#rings.log.tell(ask);
-      // Receive rings first: nobody's frame may come before there is room for it.
-      for (const ring of this.#rings.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.#rings.settle(ring);
+      await this.#rings.settleAll();
     } catch (error) {
       // Where they got to is where the way back begins.
       for (const ring of this.#rings.data) await this.#rings.stop(ring).catch(() => ring.running = false);

@@ -30,8 +30,8 @@ export type Ask = (body: RequestInput, fds?: readonly number[]) => Promise<Recor
 export interface RingBackendEvents {
   /** What served the rings has gone and come back: put everything in force again, with `ask`. */
   restoreRings(ask: Ask): Promise<void>;
-  /** What a standby has of it has changed. */
-  changed(): void;
+  /** What a standby has of it has changed; resolves when the standby has been told. */
+  changed(): Promise<void>;
   lost(): void;
   queueFailed(index: number, reason: string): void;
 }

@@ -46,7 +46,7 @@ export class Rings implements RingsPart {
   readonly #vrings = new Map<number, Vring>();
   readonly #turns = new Turns();
   /** Told when what a standby has of it has changed. */
-  onChange: () => void = () => {};
+  onChange: () => Promise<void> = () => Promise.resolve();
   /** Rings that nobody has enabled or disabled are enabled: there are no messages for it without bit 30. */
   #startEnabled = false;
   readonly #pairsInUse = new PairsInUse();
@@ -181,9 +181,12 @@ export class Rings implements RingsPart {
     return this.all.filter(({ index }) => index !== this.controlIndex);
   }
 
-  /** Starts or stops every ring, as what has been said of it demands. */
+  /**
+   * Starts or stops every ring, as what has been said of it demands. Receive rings first: nobody's frame may come before
+   * there is room for it.
+   */
   async settleAll(): Promise<void> {
-    for (const ring of this.#vrings.values()) await this.settle(ring);
+    for (const ring of this.all.sort((a, b) => a.index % 2 - b.index % 2)) await this.settle(ring);
   }
 
   /**
@@ -282,6 +285,8 @@ export class Rings implements RingsPart {
         await this.settle(control);
       }
       await this.#slot.goOn(this.#succession, () => this.#change.begin());
+      // The process that has ended may have stopped rings for a change of the data path that it did not finish.
+      await this.settleAll();
     });
   }
 

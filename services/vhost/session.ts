@@ -68,7 +68,7 @@ export class Session {
     this.#context = context;
     const rings = new Rings(context, path, () => connection.close());
     this.#rings = rings;
-    rings.onChange = () => void this.onChange();
+    rings.onChange = () => this.onChange();
     this.#wakeups = new Wakeups(context.pipeThreads);
     this.#vrings = new VringMessages(rings, this.#wakeups);
     this.#device = new NetDevice(context.link(), {
