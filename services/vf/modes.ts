@@ -197,7 +197,7 @@ export class Modes {
   async #now(port: Port, looks = false): Promise<Now> {
     const vf = typeof port === "number" ? port : (await this.#peers.vport(port)).vf;
     const [state, lease] = await Promise.all([
-      this.#peers.port(port),
+      this.#peers.port(port, looks),
       vf === null ? undefined : this.#peers.leaseOf(vf),
     ]);
     const isOthers = typeof port === "number" && lease?.allotted === true;

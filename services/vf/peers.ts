@@ -6,13 +6,19 @@ import {
   type HoldGrant,
   type LeaseView,
   type LinkPatch,
+  msLeft,
   type NicView,
   Peer,
   type PortState,
   type TakenBack,
+  Unanswered,
   type Vf,
   type VportView,
 } from "../../shared/api/mod.ts";
+
+/** How long another process of a service may take to go on where one has died. */
+const SUCCESSION_MS = 5000;
+const SUCCESSION_LOOK_MS = 20;
 
 /** Where the PF has a port. */
 function pathOf(port: string): string {
@@ -77,8 +83,10 @@ export class Peers {
     return await this.#nic.ask("GET", `/api/v1/vfs/${vf}/lease`);
   }
 
-  port(vf: number | string): Promise<PortState> {
-    return this.#vhost.ask("GET", `/api/v1/ports/${vf}`);
+  /** `looks`: for somebody who is told at once if vhost does not answer. */
+  port(vf: number | string, looks = false): Promise<PortState> {
+    const path = `/api/v1/ports/${vf}`;
+    return looks ? this.#vhost.ask("GET", path) : this.#askVhost("GET", path);
   }
 
   ports(): Promise<PortState[]> {
@@ -88,7 +96,20 @@ export class Peers {
   /** `emulatedPath`: how frames go in emulated mode, if that is to change. */
   async setDataPath(port: number | string, dataPath: DataPath, emulatedPath?: EmulatedPath): Promise<void> {
     const change: DataPathChange = { dataPath, ...(emulatedPath === undefined ? {} : { emulatedPath }) };
-    await this.#vhost.ask("PUT", `/api/v1/ports/${port}/dataPath`, change);
+    await this.#askVhost("PUT", `/api/v1/ports/${port}/dataPath`, change);
+  }
+
+  /** Asks vhost; if its process dies over it, the one that goes on is asked again. For requests that may come twice. */
+  async #askVhost<T>(method: "GET" | "PUT", path: string, body?: unknown): Promise<T> {
+    const endMs = performance.now() + Math.min(SUCCESSION_MS, msLeft());
+    for (;;) {
+      try {
+        return await this.#vhost.ask<T>(method, path, body);
+      } catch (error) {
+        if (!(error instanceof Unanswered) || performance.now() > endMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, SUCCESSION_LOOK_MS));
+      }
+    }
   }
 
   /** The vport that is called `vport3`. */

@@ -180,6 +180,40 @@ Deno.test("vhost is killed while a guest's data path changes all the time: the g
   assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
 });
 
+Deno.test("vhost is killed while a guest's mode changes all the time: the changes succeed, and nothing is lost", async () => {
+  await using fabric = await TestFabric.start(2, ["--standby"]);
+  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
+  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
+  const ends = { src: fabric.vf(0).mac, dst: fabric.vf(1).mac };
+  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, ends);
+  let isOver = false;
+  let changes = 0;
+  const changing = (async () => {
+    for (let i = 0; !isOver; i++) {
+      const change = i % 2 === 0 ? { mode: "emulated", dataPath: "copy" } : { mode: "passthrough" };
+      await setMode(fabric, 1, change);
+      changes++;
+    }
+  })();
+  // It is waited for below.
+  changing.catch(() => {});
+  for (let kill = 0; kill < KILLS; kill++) {
+    let active = 0;
+    await stream.during("a process to stand by", async () => (active = await activeOf(fabric, "vhost")) > 0);
+    const [before, pauseMs] = [changes, performance.now() + Math.random() * 100];
+    await stream.during("changes", () => changes > before && performance.now() > pauseMs);
+    Deno.kill(active, "SIGKILL");
+    const soFar = changes;
+    await stream.during("changes to go on", () => changes > soFar + 1);
+  }
+  isOver = true;
+  await stream.during("the last change", () => changing.then(() => true));
+  await stream.more(500);
+  await stream.end();
+  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
+});
+
 Deno.test("an upgrade of vhost under a stream: another process goes on between two bursts, and nothing is lost", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
   for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath: "copy" });
