@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { captureSearch, decimal, wholeNumber } from "../../shared/api/mod.ts";
 import { CaptureTally } from "../../shared/pcap/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { UsageError } from "./values.ts";
+import { NotUnderstood, UsageError } from "./values.ts";
 
 /** What `capture` is told. */
 interface CaptureOptions {
@@ -19,7 +19,7 @@ function pathOf(port: string): string {
   if (port === "all") return "/api/v1/capture";
   if (port === "uplink" || port === "pf") return `/api/v1/${port}/capture`;
   const [, kind, id] = /^(vf|vport)?(\d{1,4})$/.exec(port) ?? [];
-  if (id === undefined) throw new UsageError(`${port}: it is a VF's number, vport0, uplink, pf or all`);
+  if (id === undefined) throw new NotUnderstood(`${port}: it is a VF's number, vport0, uplink, pf or all`);
   return `/api/v1/${kind === "vport" ? "vports" : "vfs"}/${Number(id)}/capture`;
 }
 

@@ -1,7 +1,7 @@
 /** Completion for shells: a script for each, which asks `fabric complete` what may come next. */
 import { type Command, Option } from "commander";
 import { say } from "../../shared/api/mod.ts";
-import { UsageError } from "./values.ts";
+import { NotUnderstood } from "./values.ts";
 
 /** The scripts. They hand the typed words on as they are, and evaluate none. */
 const SCRIPTS = new Map(Object.entries({
@@ -39,7 +39,7 @@ export function completionCommands(program: Command): void {
     .addHelpText("after", "\nExamples:\n  $ fabric completion bash > ~/.local/share/bash-completion/completions/fabric")
     .action((shell: string) => {
       const script = SCRIPTS.get(shell);
-      if (!script) throw new UsageError(`${shell}: there is completion for ${[...SCRIPTS.keys()].join(", ")}`);
+      if (!script) throw new NotUnderstood(`${shell}: there is completion for ${[...SCRIPTS.keys()].join(", ")}`);
       say(script);
     });
   program.command("complete [words...]", { hidden: true }).allowUnknownOption().action((words: string[]) => {

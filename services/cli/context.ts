@@ -14,12 +14,15 @@ import {
   type VfStats,
 } from "../../shared/api/mod.ts";
 import { Progress, type ProgressOptions } from "../../shared/terminal/progress.ts";
-import { findFabric, type FindOptions, type FoundFabric } from "./find.ts";
+import { findFabric, type FindOptions, findRunDir, type FoundFabric, saidUrl } from "./find.ts";
 import { inWords, UsageError } from "./values.ts";
 
 /** How answers are shown. */
 export const OUTPUTS = ["table", "wide", "json", "yaml"] as const;
 type Output = typeof OUTPUTS[number];
+
+/** What a command ends with that was not understood, or that could not look (`diff`, `doctor`). */
+export const EXIT_TROUBLE = 2;
 
 /** How long a change is waited for before it is looked at, and how often it is looked at then. */
 export const PREFER = { headers: { prefer: "respond-async, wait=1" } };
@@ -40,6 +43,8 @@ type Answer = Promise<{ ok: boolean; status: number; json(): Promise<unknown> }>
 export class Context {
   readonly #program: Command;
   #found: FoundFabric | undefined;
+  /** What the command ends with if it fails: 1, unless that is one of its answers. */
+  failureCode = 1;
   /** What the command waits for: shown to people, never where a program reads the answer. */
   readonly progress: Progress;
 
@@ -58,6 +63,11 @@ export class Context {
 
   get #options(): GlobalOptions {
     return this.#program.opts<GlobalOptions>();
+  }
+
+  /** The run directory that was said, or that of this user's fabric; a fabric need not run there. */
+  get runDir(): string | undefined {
+    return findRunDir(this.#options);
   }
 
   get fabric(): FoundFabric {
@@ -82,7 +92,7 @@ export class Context {
       );
     }
     url.port = String(Number(url.port) + offset);
-    return new Peer(name, said || url.origin, this.fabric.token);
+    return new Peer(name, said ? saidUrl(variable, said) : url.origin, this.fabric.token);
   }
 
   get pf(): Peer {
@@ -108,7 +118,9 @@ export class Context {
         `no fabric answers at ${api} (${oneLine(cause)}); start one with: npx -y deno@2.9.6 task up`,
       );
     }
-    const value = await response.json();
+    const value = await response.json().catch(() => {
+      throw new UsageError(`what answers at ${api} is no fabric: it says HTTP ${response.status}, and not in JSON`);
+    });
     if (response.status === 401) {
       throw new UsageError(
         `the fabric at ${api} does not take this token: set RINGFABRIC_TOKEN, or name its run directory with --run-dir` +

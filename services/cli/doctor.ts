@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { COUNTERS } from "../../shared/layout/counter_names.ts";
 import { type FabricStats, formatUplinkSpec, type NicView, type PortState, type Vf } from "../../shared/api/mod.ts";
 import { ADVICE } from "./advice.ts";
-import { type Context, examples } from "./context.ts";
+import { type Context, examples, EXIT_TROUBLE } from "./context.ts";
 import { parseIds } from "./values.ts";
 
 /** How long counters are watched. */
@@ -121,6 +121,7 @@ export function doctorCommand(program: Command, context: Context): void {
     "doctor",
   ).action(async (n: string | undefined) => {
     const { client } = context;
+    context.failureCode = EXIT_TROUBLE;
     const stats = async () => {
       const counted = await context.body<FabricStats>(client.api.v1.stats.$get()).catch(() => undefined);
       return counted && { vfs: counted.vfs, atMs: performance.now() };
@@ -137,7 +138,7 @@ export function doctorCommand(program: Command, context: Context): void {
     const unready = await Promise.all([context.vhost, context.vf].map((peer) => peer.unreadiness(READY_MS)));
     // Without a number: those that have a guest.
     const used = vfs.filter(({ attached }) => attached !== false).map(({ id }) => id);
-    const ids = n === undefined ? used : parseIds(n, vfs.map(({ id }) => id));
+    const ids = n === undefined ? used : parseIds(n) ?? vfs.map(({ id }) => id);
     const watched = (id: number): Watched | undefined =>
       before && after && {
         seconds: (after.atMs - before.atMs) / 1000,

@@ -1,7 +1,7 @@
 /** Which fabric the command line speaks to, and with which token: what was said, or what a fabric of this user has left. */
 import { z } from "zod";
 import { defaultRunDir, demoRunDir, fabricFile, isLoopback, runDirFault, tokenFile } from "../../shared/api/mod.ts";
-import { UsageError } from "./values.ts";
+import { NotUnderstood, shown, UsageError } from "./values.ts";
 
 /** Where a fabric is. */
 export interface FoundFabric {
@@ -24,7 +24,8 @@ function read(path: string): string | undefined {
   try {
     return Deno.readTextFileSync(path).trim();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return undefined;
+    const { NotFound, NotADirectory, PermissionDenied } = Deno.errors;
+    if ([NotFound, NotADirectory, PermissionDenied].some((kind) => error instanceof kind)) return undefined;
     throw error;
   }
 }
@@ -56,21 +57,55 @@ function isSamePlace(a: string, b: string): boolean {
   return one.protocol === other.protocol && one.port === other.port && host(one) === host(other);
 }
 
-/**
- * Finds the fabric: the one in --run-dir (RINGFABRIC_RUN_DIR), else the one at --api (RINGFABRIC_API), else the one of
- * this user that runs. RINGFABRIC_TOKEN takes the place of a token that was found. A token is only sent to the fabric
- * whose run directory it is in, or where --run-dir and --api are both said.
- */
-export function findFabric(options: FindOptions): FoundFabric {
-  const api = options.api || Deno.env.get("RINGFABRIC_API") || undefined;
-  if (api !== undefined && !URL.canParse(api)) throw new UsageError(`--api ${api}: it is a URL such as ${API_DEFAULT}`);
-  const said = options.runDir || Deno.env.get("RINGFABRIC_RUN_DIR") || undefined;
-  const runDir = said ?? [defaultRunDir(), demoRunDir()].filter(isOwn).find((dir) => {
+/** A place of an API as it was said, checked; `name` is the option or the variable that says it. */
+export function saidUrl(name: string, text: string): string {
+  const url = URL.parse(text);
+  if (url && ["http:", "https:"].includes(url.protocol)) return text.replace(/\/$/, "");
+  throw new NotUnderstood(`${name} ${shown(text)}: it is a URL such as ${API_DEFAULT}`);
+}
+
+/** A token as a variable says it, checked: what no header can carry is no token. Never shown. */
+function saidToken(name: string): string | undefined {
+  const token = Deno.env.get(name)?.trim() || undefined;
+  if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return token;
+  throw new NotUnderstood(`${name} is no token: it has spaces, line ends or letters that no token has`);
+}
+
+/** The API that was said, checked. */
+function saidApi({ api }: FindOptions): string | undefined {
+  if (api) return saidUrl("--api", api);
+  const variable = Deno.env.get("RINGFABRIC_API");
+  return variable ? saidUrl("RINGFABRIC_API", variable) : undefined;
+}
+
+/** The run directory that was said: --run-dir (RINGFABRIC_RUN_DIR). */
+function saidRunDir({ runDir }: FindOptions): string | undefined {
+  return runDir || Deno.env.get("RINGFABRIC_RUN_DIR") || undefined;
+}
+
+/** The run directory that was said, else the one of this user's fabric that runs. The fabric of the first may be down. */
+export function findRunDir(options: FindOptions): string | undefined {
+  const api = saidApi(options);
+  return saidRunDir(options) ?? [defaultRunDir(), demoRunDir()].filter(isOwn).find((dir) => {
     const own = apiOf(dir);
     return own !== undefined && (api === undefined || isSamePlace(api, own));
   });
-  const token = Deno.env.get("RINGFABRIC_TOKEN") || (runDir === undefined ? undefined : read(tokenFile(runDir)));
-  return { api: api ?? (runDir === undefined ? undefined : apiOf(runDir)) ?? API_DEFAULT, token, runDir };
+}
+
+/**
+ * Finds the fabric: the one in --run-dir (RINGFABRIC_RUN_DIR), else the one at --api (RINGFABRIC_API), else the one of
+ * this user that runs. RINGFABRIC_TOKEN takes the place of a token that was found. A token is only sent to the fabric
+ * whose run directory it is in, or where --run-dir and --api are both said. Throws if a run directory was said and no
+ * fabric runs there: what is meant for one fabric does not reach another.
+ */
+export function findFabric(options: FindOptions): FoundFabric {
+  const runDir = findRunDir(options);
+  const api = saidApi(options) ?? (runDir === undefined ? API_DEFAULT : apiOf(runDir));
+  if (api === undefined) {
+    throw new UsageError(`no fabric of yours runs in ${runDir}: name its run directory, or say where it is with --api`);
+  }
+  const token = saidToken("RINGFABRIC_TOKEN") ?? (runDir === undefined ? undefined : read(tokenFile(runDir)));
+  return { api, token, runDir };
 }
 
 /**
@@ -78,8 +113,7 @@ export function findFabric(options: FindOptions): FoundFabric {
  * directory, where its address and its token are. A token of this fabric is never sent there.
  */
 export function findTarget({ to, toRunDir }: { to?: string; toRunDir?: string }): FoundFabric {
-  if (to !== undefined && !URL.canParse(to)) throw new UsageError(`--to ${to}: it is a URL such as ${API_DEFAULT}`);
-  const api = to ?? (toRunDir === undefined ? undefined : apiOf(toRunDir));
+  const api = to !== undefined ? saidUrl("--to", to) : toRunDir === undefined ? undefined : apiOf(toRunDir);
   if (api === undefined) {
     throw new UsageError(
       toRunDir === undefined
@@ -87,9 +121,9 @@ export function findTarget({ to, toRunDir }: { to?: string; toRunDir?: string })
         : `no fabric runs in ${toRunDir}`,
     );
   }
-  const token = Deno.env.get("RINGFABRIC_TO_TOKEN") || (toRunDir === undefined ? undefined : read(tokenFile(toRunDir)));
+  const token = saidToken("RINGFABRIC_TO_TOKEN") ?? (toRunDir === undefined ? undefined : read(tokenFile(toRunDir)));
   if (token === undefined) {
     throw new UsageError(`set RINGFABRIC_TO_TOKEN to a token of the fabric at ${api}, or name its --to-run-dir`);
   }
-  return { api: api.replace(/\/$/, ""), token, runDir: toRunDir };
+  return { api, token, runDir: toRunDir };
 }

@@ -1,27 +1,32 @@
 /** `fabric`: the fabric from the command line, in the words of `ip link set vf`. */
-import { Command, Option } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { oneLine } from "../../shared/api/mod.ts";
 import config from "../../deno.json" with { type: "json" };
 import { captureCommand } from "./capture.ts";
 import { completionCommands } from "./completion.ts";
-import { Context, OUTPUTS } from "./context.ts";
+import { Context, EXIT_TROUBLE, OUTPUTS } from "./context.ts";
 import { doctorCommand } from "./doctor.ts";
+import { fileFault } from "./files.ts";
 import { guestCommands } from "./guests.ts";
 import { migrateCommands } from "./migrate.ts";
 import { netdevCommands } from "./netdev.ts";
 import { nicCommands } from "./nic.ts";
 import { upgradeCommand } from "./upgrade.ts";
+import { notUnderstood } from "./misunderstood.ts";
 import { operationCommands } from "./operations.ts";
 import { pageCommand } from "./page.ts";
 import { pluginCommands } from "./plugins.ts";
 import { policyFileCommands } from "./policy_file.ts";
 import { tokenCommands } from "./tokens.ts";
 import { uplinkCommands } from "./uplinks.ts";
+import { NotUnderstood } from "./values.ts";
 import { vfCommands } from "./vfs.ts";
 import { vportCommands } from "./vports.ts";
 
 const program = new Command("fabric")
   .description("Looks at and changes a running fabric")
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(notUnderstood(program, Deno.args, text)) })
   .option("--api <url>", "the PF's API, if it is not this user's fabric (RINGFABRIC_API)")
   .option("--run-dir <dir>", "the fabric's run directory, where its address and its token are (RINGFABRIC_RUN_DIR)")
   .addOption(new Option("-o, --output <how>", "how answers are shown").choices(OUTPUTS).default("table"))
@@ -56,6 +61,8 @@ try {
   await program.parseAsync();
 } catch (error) {
   context.progress.stop();
-  console.error(`fabric: ${oneLine(error)}`);
-  Deno.exit(1);
+  // What commander has to say it has said.
+  if (error instanceof CommanderError) Deno.exit(error.exitCode === 0 ? 0 : EXIT_TROUBLE);
+  console.error(`fabric: ${oneLine(fileFault(error))}`);
+  Deno.exit(error instanceof NotUnderstood ? EXIT_TROUBLE : context.failureCode);
 }

@@ -11,7 +11,7 @@ import {
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { mirror, readVlans, UsageError } from "./values.ts";
+import { mirror, NotUnderstood, readVlans, UsageError } from "./values.ts";
 import { type Sample, statsTable } from "./stats_view.ts";
 import { nicDetail } from "./nic_views.ts";
 import { eventLine, filterTable } from "./views.ts";
@@ -30,14 +30,18 @@ const NIC_WORDS = new Map<string, (value: string) => Record<string, unknown>>([
 const WORDS = [...NIC_WORDS.keys()].join(" ");
 
 function nicPatch(pairs: readonly string[]): NicPatch {
-  if (pairs.length === 0 || pairs.length % 2 !== 0) throw new UsageError("say a word and a value, such as: numvfs 8");
+  if (pairs.length === 0 || pairs.length % 2 !== 0) {
+    throw new NotUnderstood("say a word and a value, such as: numvfs 8");
+  }
   let patch: Record<string, unknown> = {};
   for (let i = 0; i < pairs.length; i += 2) {
     const [word, value] = [(pairs[i] ?? "").toLowerCase(), pairs[i + 1] ?? ""];
     const read = NIC_WORDS.get(word);
-    if (!read) throw new UsageError(`${word} cannot be set; words: ${WORDS}`);
+    if (!read) throw new NotUnderstood(`${word} cannot be set; words: ${WORDS}`);
     const fields = read(value);
-    if (Object.keys(fields).some((field) => field in patch)) throw new UsageError(`${word} is said twice: say it once`);
+    if (Object.keys(fields).some((field) => field in patch)) {
+      throw new NotUnderstood(`${word} is said twice: say it once`);
+    }
     patch = { ...patch, ...fields };
   }
   return patch as NicPatch;

@@ -17,7 +17,7 @@ import {
   VportPatch,
   type VportView,
 } from "../../shared/api/mod.ts";
-import { type Context, examples } from "./context.ts";
+import { type Context, examples, EXIT_TROUBLE } from "./context.ts";
 import { UplinkClient } from "./uplinks.ts";
 import { shown, UsageError } from "./values.ts";
 
@@ -53,7 +53,9 @@ const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b)
 function checked<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const wrong = fieldErrors(result.error).map(({ field, detail }) => `${where}${field}: ${detail}`);
+  const wrong = fieldErrors(result.error).map(({ field, detail }) =>
+    `${where}${field === "body" ? "the policy" : field}: ${detail}`
+  );
   throw new UsageError(wrong.join("; "));
 }
 
@@ -178,6 +180,7 @@ export function policyFileCommands(program: Command, context: Context): void {
       .requiredOption("-f, --file <path>", "the policy; - is standard input"),
     "diff -f fabric.yaml",
   ).action(async ({ file }: { file: string }) => {
+    context.failureCode = EXIT_TROUBLE;
     const changes = await changesOf(context, file);
     context.show(changes.map(({ what, fields }) => ({ what, fields })), () => describe(changes));
     if (changes.length > 0) Deno.exit(1);

@@ -12,16 +12,16 @@ import {
   writePrivately,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { oneId, UsageError } from "./values.ts";
+import { NotUnderstood, oneId, UsageError } from "./values.ts";
 import { table } from "./views.ts";
 
 /** The fabric's run directory, and the tokens that are there. */
-function tokensOf({ fabric: { api, runDir } }: Context): { runDir: string; tokens: TokenEntry[] } {
+function tokensOf({ runDir }: Context): { runDir: string; tokens: TokenEntry[] } {
   const tokens = runDir === undefined ? undefined : readTokens(runDir);
   // Nothing is made in a directory that is no fabric's.
   if (runDir === undefined || !tokens) {
     throw new UsageError(
-      `no fabric with tokens ${runDir === undefined ? `of yours at ${api}` : `in ${runDir}`}: name its --run-dir`,
+      `no fabric with tokens ${runDir === undefined ? "of yours runs" : `in ${runDir}`}: name its --run-dir`,
     );
   }
   return { runDir, tokens };
@@ -31,7 +31,7 @@ function tokensOf({ fabric: { api, runDir } }: Context): { runDir: string; token
 function readRole(role: string, vf: string | undefined): Role {
   const parsed = Role.safeParse(vf === undefined ? { role } : { role, vf: oneId(vf) });
   if (!parsed.success || parsed.data.role === "service") {
-    throw new UsageError(`${role}${vf === undefined ? "" : ` ${vf}`}: say read, operator, or vf and its number`);
+    throw new NotUnderstood(`${role}${vf === undefined ? "" : ` ${vf}`}: say read, operator, or vf and its number`);
   }
   return parsed.data;
 }
@@ -59,7 +59,7 @@ export function tokenCommands(parent: Command, context: Context): void {
   )
     .action((name: string, role: string, vf: string | undefined) => {
       const { runDir } = tokensOf(context);
-      if (!TokenName.safeParse(name).success) throw new UsageError(`"${name}": a name has 1 to 64 characters`);
+      if (!TokenName.safeParse(name).success) throw new NotUnderstood(`"${name}": a name has 1 to 64 characters`);
       const goodFor = readRole(role, vf);
       const token = newToken();
       changeTokens(runDir, (before) => {

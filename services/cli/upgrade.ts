@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { type ServiceUpgrade, UpgradedService } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { UsageError } from "./values.ts";
+import { NotUnderstood } from "./values.ts";
 
 const SERVICES = UpgradedService.options;
 
@@ -19,7 +19,7 @@ export function upgradeCommand(program: Command, context: Context): void {
   ).action(async (service: string | undefined) => {
     const known = SERVICES.find((name) => name === service);
     if (service !== undefined && !known) {
-      throw new UsageError(
+      throw new NotUnderstood(
         `${service} cannot be upgraded so: say ${SERVICES.join(" or ")}; pf and vf are just restarted`,
       );
     }

@@ -10,7 +10,7 @@ import {
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { byId, type Context, examples } from "./context.ts";
-import { oneId, UsageError } from "./values.ts";
+import { NotUnderstood, oneId } from "./values.ts";
 import { uplinkDetail, uplinkTable } from "./nic_views.ts";
 
 /** Which pool is meant: the uplink's if nothing is said. */
@@ -32,7 +32,7 @@ const PCAP_OPTIONS = ["record", "speed", "loop"] as const;
 
 /** The pool that the options name. */
 function poolOf({ vf, pf }: Which): PoolName {
-  if (vf !== undefined && pf) throw new UsageError("--vf and --pf are two pools: say one");
+  if (vf !== undefined && pf) throw new NotUnderstood("--vf and --pf are two pools: say one");
   return vf ?? (pf ? "pf" : "uplink");
 }
 
@@ -44,14 +44,14 @@ export function readSpec(text: string, { address, queue, ...pcap }: SetOptions, 
   try {
     spec = text === "pcap" && record !== undefined ? { kind: "pcap" } : parseUplinkSpec(whole);
   } catch (error) {
-    throw new UsageError((error as Error).message);
+    throw new NotUnderstood((error as Error).message);
   }
   if (address !== undefined && spec.kind !== "tap") {
-    throw new UsageError(`--address is for a TAP: the host's ${spec.kind} keeps the addresses that it has`);
+    throw new NotUnderstood(`--address is for a TAP: the host's ${spec.kind} keeps the addresses that it has`);
   }
-  if (queue !== undefined && spec.kind !== "xdp") throw new UsageError("--queue is for xdp: name its interface");
+  if (queue !== undefined && spec.kind !== "xdp") throw new NotUnderstood("--queue is for xdp: name its interface");
   const odd = spec.kind === "pcap" ? undefined : PCAP_OPTIONS.find((option) => pcap[option] !== undefined);
-  if (odd !== undefined) throw new UsageError(`--${odd} is for pcap: name its file`);
+  if (odd !== undefined) throw new NotUnderstood(`--${odd} is for pcap: name its file`);
   return {
     ...spec,
     ...(address === undefined ? {} : { address }),

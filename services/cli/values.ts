@@ -4,9 +4,14 @@
  */
 import { numberList } from "../../shared/api/mod.ts";
 
-/** What a person typed cannot be understood; the message says what would be. */
+/** What a person asked for cannot be; the message says what can. */
 export class UsageError extends Error {
-  override readonly name = "UsageError";
+  override readonly name: string = "UsageError";
+}
+
+/** What a person typed is not understood, so nothing was asked of the fabric; the message says what would be. */
+export class NotUnderstood extends UsageError {
+  override readonly name = "NotUnderstood";
 }
 
 const PROTOCOLS = ["802.1Q", "802.1ad"];
@@ -19,13 +24,13 @@ export function shown(text: string): string {
 type Reader = (text: string, key: string) => unknown;
 
 const number: Reader = (text, key) => {
-  if (!/^-?\d+$/.test(text)) throw new UsageError(`${key} ${shown(text)}: it is a whole number`);
+  if (!/^-?\d+$/.test(text)) throw new NotUnderstood(`${key} ${shown(text)}: it is a whole number`);
   return Number(text);
 };
 const onOff: Reader = (text, key) => {
   if (["on", "true", "yes"].includes(text)) return true;
   if (["off", "false", "no"].includes(text)) return false;
-  throw new UsageError(`${key} ${text}: it is on or off`);
+  throw new NotUnderstood(`${key} ${text}: it is on or off`);
 };
 const text: Reader = (value) => value;
 /** All zero is no address: the one that it begins with, as ixgbe clears an administered one. */
@@ -37,7 +42,7 @@ export function readVlans(value: string, key: string): number[] {
   if (value === "none") return [];
   const list = numberList(value);
   if (!list || list.some((vid) => vid > 4095)) {
-    throw new UsageError(`${key} ${shown(value)}: it is a list such as 10,20-22, or none`);
+    throw new NotUnderstood(`${key} ${shown(value)}: it is a list such as 10,20-22, or none`);
   }
   return list;
 }
@@ -47,7 +52,9 @@ const addressList: Reader = (value) => value === "none" ? [] : value.split(",");
 /** `A,B/N` or `all`. */
 const prefixList: Reader = (value, key) => {
   if (value === "" || value === "none") {
-    throw new UsageError(`${key} ${shown(value)}: say addresses such as 10.0.0.5,fe80::/10, or all to check nothing`);
+    throw new NotUnderstood(
+      `${key} ${shown(value)}: say addresses such as 10.0.0.5,fe80::/10, or all to check nothing`,
+    );
   }
   return value === "all" ? [] : value.split(",");
 };
@@ -105,6 +112,9 @@ const WORDS = new Map(
     ["uplinkTrunk", "uplink_trunk"],
     ["uplinkNativeVlan", "uplink_native_vlan"],
     ["pfMirror", "pf_mirror"],
+    ["numVfs", "numvfs"],
+    ["switchMode", "mode"],
+    ["dataPath", "--data-path"],
   ],
 );
 
@@ -113,17 +123,20 @@ export function inWords(detail: string): string {
   return detail.replaceAll(/\b[a-z]+[A-Z]\w*\b/g, (name) => WORDS.get(name) ?? name);
 }
 
-/** `key value …` as the body of a PATCH, with what `ip link` means by it. */
-export function parsePairs(words: readonly string[]): Record<string, unknown> {
+/** `key value …` as the body of a PATCH, with what `ip link` means by it; `which` stands before them, if anything does. */
+export function parsePairs(words: readonly string[], which?: string): Record<string, unknown> {
+  if (which !== undefined && KEYS.has(ALIASES.get(which) ?? which)) {
+    throw new NotUnderstood(`${which} of whom? Say a number first, such as: 0 ${which} ${shown(words[0] ?? "")}`);
+  }
   if (words.length === 0 || words.length % 2 !== 0) {
-    throw new UsageError(`say key and value, such as: vlan 100, and lists with commas (keys: ${SETTABLE})`);
+    throw new NotUnderstood(`say key and value, such as: vlan 100, and lists with commas (keys: ${SETTABLE})`);
   }
   const patch: Record<string, unknown> = {};
   for (let i = 0; i < words.length; i += 2) {
     const [word, value] = [words[i] ?? "", words[i + 1] ?? ""];
     const entry = KEYS.get(ALIASES.get(word) ?? word);
-    if (!entry) throw new UsageError(`${shown(word)} cannot be set; keys: ${SETTABLE}`);
-    if (entry[0] in patch) throw new UsageError(`${word} is said twice: say it once`);
+    if (!entry) throw new NotUnderstood(`${shown(word)} cannot be set; keys: ${SETTABLE}`);
+    if (entry[0] in patch) throw new NotUnderstood(`${word} is said twice: say it once`);
     patch[entry[0]] = entry[1](value, word);
   }
   // As with `ip link set vf N vlan V`: what is not said of a VLAN is not kept from the one before.
@@ -133,16 +146,16 @@ export function parsePairs(words: readonly string[]): Record<string, unknown> {
 
 /** The number of one VF or vport, as it was typed. */
 export function oneId(text: string): number {
-  if (!/^\d{1,4}$/.test(text)) throw new UsageError(`"${text}" is no number of a VF or vport`);
+  if (!/^\d{1,4}$/.test(text)) throw new NotUnderstood(`"${text}" is no number of a VF or vport`);
   return Number(text);
 }
 
-/** `3`, `2-5`, `0,2-3` or `all`, of `count` VFs or vports. */
-export function parseIds(text: string, known: readonly number[]): number[] {
-  if (text === "all") return [...known];
+/** `3`, `2-5`, `0,2-3`; undefined: `all`. */
+export function parseIds(text: string): number[] | undefined {
+  if (text === "all") return undefined;
   const ids = numberList(text);
-  if (!ids) throw new UsageError(`${shown(text)}: say a number, a list such as 0,2-3, or all`);
-  if (new Set(ids).size !== ids.length) throw new UsageError(`${text} names one of them twice`);
+  if (!ids) throw new NotUnderstood(`${shown(text)}: say a number, a list such as 0,2-3, or all`);
+  if (new Set(ids).size !== ids.length) throw new NotUnderstood(`${text} names one of them twice`);
   return ids;
 }
 

@@ -15,7 +15,8 @@ import {
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { byId, type Context, examples, PREFER } from "./context.ts";
-import { oneId, parseIds, parsePairs, SETTABLE, UsageError } from "./values.ts";
+import { changeSeveral } from "./several.ts";
+import { NotUnderstood, oneId, parsePairs, SETTABLE, UsageError } from "./values.ts";
 import { modeDetail, vfDetail, vfTable } from "./views.ts";
 
 /** Adds `vf` and what is short for it. */
@@ -24,15 +25,17 @@ export function vfCommands(program: Command, context: Context): void {
   const all = () => context.body<Vf[]>(context.client.api.v1.vfs.$get());
   const nic = () => context.body<NicView>(context.client.api.v1.nic.$get());
   const patch = async (which: string, json: Record<string, unknown>) => {
-    const ids = parseIds(which, which === "all" ? (await all()).map(({ id }) => id) : []);
-    const changed: Vf[] = [];
-    for (const id of ids) {
-      context.progress.say(`vf ${id}`);
-      changed.push(await context.body<Vf>(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json })));
-    }
+    const changed = await changeSeveral<Vf>(which, {
+      kind: "vf",
+      list: async () => (await all()).map(({ id }) => id),
+      change: (id) => {
+        context.progress.say(`vf ${id}`);
+        return context.body(context.client.api.v1.vfs[":id"].$patch({ ...byId(id), json }));
+      },
+    });
     // A token for one VF may not look at the NIC; the change is in force all the same.
     const carrier = await nic().then(({ carrier }) => carrier, () => undefined);
-    context.show(which === String(ids[0]) ? changed[0] : changed, (wide) => vfTable(changed, carrier, wide));
+    context.show(/^\d+$/.test(which) ? changed[0] : changed, (wide) => vfTable(changed, carrier, wide));
   };
 
   examples(vf.command("list").description("all VFs"), "vf list", "-o wide vf list").action(async () => {
@@ -51,7 +54,7 @@ export function vfCommands(program: Command, context: Context): void {
     "vf set 0 vlan 100 qos 3",
     "vf set 2-3 trust on spoofchk off",
     "vf set all max_tx_rate 1000",
-  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs)));
+  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs, n)));
   examples(vf.command("reset <n>").description("the policy that VFs begin with"), "vf reset 0", "vf reset all")
     .action((n: string) => patch(n, { ...defaultPolicy(""), mac: null }));
   modeCommand(vf, context, "vfs", "who drives a VF; or change it: emulated, passthrough");
@@ -80,7 +83,7 @@ export function modeCommand(parent: Command, context: Context, of: "vfs" | "vpor
   ).action(async (n: string, mode: string | undefined, { plugin, dataPath, force }: ModeOptions) => {
     const route = context.client.api.v1[of][":id"].mode;
     if (mode === undefined && (plugin || dataPath || force)) {
-      throw new UsageError("--plugin, --data-path and --force go with a mode to be in");
+      throw new NotUnderstood("--plugin, --data-path and --force go with a mode to be in");
     }
     const json = {
       mode: mode as ModeRequest["mode"],

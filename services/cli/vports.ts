@@ -2,7 +2,8 @@
 import type { Command } from "commander";
 import { defaultPolicy, type VportView } from "../../shared/api/mod.ts";
 import { byId, type Context, examples } from "./context.ts";
-import { oneId, parseIds, parsePairs, SETTABLE_VPORT } from "./values.ts";
+import { changeSeveral } from "./several.ts";
+import { oneId, parsePairs, SETTABLE_VPORT } from "./values.ts";
 import { modeCommand } from "./vfs.ts";
 import { vportDetail, vportTable } from "./views.ts";
 
@@ -13,10 +14,12 @@ export function vportCommands(program: Command, context: Context): void {
   const body = <T>(answer: Parameters<Context["body"]>[0]) => context.body<T>(answer);
   const all = () => body<VportView[]>(context.client.api.v1.vports.$get());
   const patch = async (n: string, json: Record<string, unknown>) => {
-    const ids = parseIds(n, n === "all" ? (await all()).map(({ id }) => id) : []);
-    const changed: VportView[] = [];
-    for (const id of ids) changed.push(await body(context.client.api.v1.vports[":id"].$patch({ ...byId(id), json })));
-    context.show(n === String(ids[0]) ? changed[0] : changed, () => vportTable(changed));
+    const changed = await changeSeveral<VportView>(n, {
+      kind: "vport",
+      list: async () => (await all()).map(({ id }) => id),
+      change: (id) => body(context.client.api.v1.vports[":id"].$patch({ ...byId(id), json })),
+    });
+    context.show(/^\d+$/.test(n) ? changed[0] : changed, () => vportTable(changed));
   };
   examples(vport.command("list").description("all vports"), "vport list").action(async () => {
     const vports = await all();
@@ -41,7 +44,7 @@ export function vportCommands(program: Command, context: Context): void {
     vport.command("set <n> <pairs...>").description(`change vports (3, 0,2-3 or all): ${SETTABLE_VPORT}`),
     "vport set 0 max_tx_rate 100",
     "vport set 0 mirror both:vport3",
-  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs)));
+  ).action((n: string, pairs: string[]) => patch(n, parsePairs(pairs, n)));
   examples(vport.command("reset <n>").description("the policy that vports begin with"), "vport reset 0")
     .action((n: string) => patch(n, { ...policy, mac: null }));
   modeCommand(

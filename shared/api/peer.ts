@@ -41,6 +41,15 @@ async function limitedText(response: Response, bytesMax: number): Promise<string
   return await new Blob(parts).text();
 }
 
+/** An answer's JSON; whoever answers otherwise is no service of a fabric. */
+function parsed(text: string, status: number): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(`HTTP ${status}, and not in JSON: is it a fabric's?`);
+  }
+}
+
 /** The header that shows a token, if there is one. */
 export function bearer(token: string | undefined): { authorization?: string } {
   return token === undefined ? {} : { authorization: `Bearer ${token}` };
@@ -95,7 +104,7 @@ export class Peer {
         redirect: "error",
       });
       const text = await limitedText(response, this.#answerBytesMax);
-      answer = response.status === 204 ? undefined : JSON.parse(text);
+      answer = response.status === 204 ? undefined : parsed(text, response.status);
     } catch (error) {
       throw this.#unanswered(error);
     }
@@ -139,6 +148,6 @@ export class Peer {
   refusal(said: number, document: unknown): ApiError {
     const { detail, field, reason, inForce } = Refusal.safeParse(document).data ?? {};
     const status = ([404, 409, 413, 422].includes(said) ? said : 503) as ContentfulStatusCode;
-    return new ApiError(status, `${this.#name}: ${detail ?? said}`, field, reason, inForce);
+    return new ApiError(status, `${this.#name}: ${detail ?? `HTTP ${said}`}`, field, reason, inForce);
   }
 }

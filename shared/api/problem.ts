@@ -89,16 +89,34 @@ export function problem(c: Context, status: ContentfulStatusCode, detail: string
   return c.body(JSON.stringify(body), status, { "content-type": "application/problem+json" });
 }
 
-/** One {field, detail} for each thing a schema found wrong. */
+/** One {field, detail} for each thing a schema found wrong; of one field what is said first. */
 export function fieldErrors(error: z.core.$ZodError): { field: string; detail: string }[] {
-  return error.issues.flatMap((issue) => {
-    const path = issue.path.join(".");
+  const errors = error.issues.flatMap((issue) => {
     if (issue.code === "unrecognized_keys") {
       return issue.keys.map((key) => ({
         field: [...issue.path, key].join("."),
         detail: "is not a field that can be set",
       }));
     }
-    return [{ field: path || "body", detail: issue.message }];
+    return [{ field: issue.path.join(".") || "body", detail: detailOf(issue) }];
   });
+  return errors.filter(({ field }, at) => errors.findIndex((one) => one.field === field) === at);
+}
+
+const KINDS: Record<string, string> = {
+  object: "an object",
+  record: "an object",
+  array: "a list",
+  string: "text",
+  number: "a number",
+  int: "a whole number",
+  boolean: "true or false",
+};
+
+/** What a schema says, or what zod says by itself in words that fit behind a field's name. */
+function detailOf(issue: z.core.$ZodIssue): string {
+  if (!issue.message.startsWith("Invalid ")) return issue.message;
+  if (issue.code === "invalid_type") return `must be ${KINDS[issue.expected] ?? issue.expected}`;
+  if (issue.code === "invalid_value") return `is ${issue.values.join(" or ")}`;
+  return issue.message;
 }

@@ -40,7 +40,12 @@ export const MULTICAST_GROUPS_MAX = 30;
 export const Multicast = z.union([
   z.literal("all"),
   z.literal("none"),
-  z.array(z.string().toLowerCase().regex(/^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/, "is a multicast MAC address"))
+  z.array(
+    z.string().toLowerCase().regex(
+      /^[0-9a-f][13579bdf](:[0-9a-f]{2}){5}$/,
+      "is not a multicast MAC address such as 01:00:5e:00:00:fb",
+    ),
+  )
     .max(MULTICAST_GROUPS_MAX, `at most ${MULTICAST_GROUPS_MAX} multicast addresses`),
 ], { error: "is all, none, or a list of multicast MAC addresses" });
 export type Multicast = z.output<typeof Multicast>;

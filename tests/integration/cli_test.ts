@@ -108,11 +108,36 @@ Deno.test("tokens for others are made, in force at once, and taken away while th
     ] as const
   ) {
     const { code, err } = await cli(fabric, "token", "add", ...words);
-    assertEquals([code, err.includes(refusal)], [1, true], err);
+    assertEquals([code, err.includes(refusal)], [words[0] === "bob" ? 1 : 2, true], err);
   }
   assertEquals(await status("/api/v1/vfs/1"), 200, "what was refused has locked nobody out");
   assertEquals((await cli(fabric, "token", "remove", "bob")).code, 0);
   assertEquals(await status("/api/v1/vfs/1"), 401);
+});
+
+Deno.test("what is not understood ends with 2, what is refused with 1, and neither changes anything", async () => {
+  await using fabric = await TestFabric.start(2);
+  for (
+    const [code, words, said] of [
+      [2, ["vf", "lst"], "unknown command 'lst'; Did you mean list? (fabric vf --help)"],
+      [2, ["vf", "set", "0"], "missing required argument 'pairs' (fabric vf set --help)"],
+      [2, ["nic", "foo"], "unknown command 'foo' (fabric nic --help)"],
+      [2, ["vf", "set", "0", "vlan", "x"], "vlan x: it is a whole number"],
+      [1, ["vf", "set", "0", "vlan", "4095"], "vlan: VLAN ids are 0–4094"],
+      [1, ["vf", "set", "0-2", "vlan", "7"], "there is no vf 2; there are: 0, 1. Nothing has changed"],
+      [1, ["vf", "set", "0", "multicast", "02:00:00:00:00:01"], "multicast.0: is not a multicast MAC address such as"],
+      [1, ["nic", "set", "numvfs", "300"], "numvfs: 0–256 VFs"],
+      // Where 1 is an answer, trouble is another code.
+      [2, ["diff", "-f", "/nowhere"], "cannot read /nowhere"],
+      [2, ["doctor", "7"], "there is no vf 7"],
+    ] as const
+  ) {
+    const answer = await cli(fabric, ...words);
+    assertEquals([answer.code, answer.out], [code, ""], answer.err);
+    assertStringIncludes(answer.err, `fabric: ${said}`);
+    assertEquals(answer.err.trimEnd().split("\n").length, 1, answer.err);
+  }
+  assertEquals((await fabric.get("/api/v1/vfs")).map(({ vlan }: { vlan: number }) => vlan), [0, 0]);
 });
 
 Deno.test("the doctor finds what keeps a guest's frames away", async () => {

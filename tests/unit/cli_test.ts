@@ -1,11 +1,22 @@
 /** The CLI's words, and what it prints. */
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Command } from "commander";
 import { defaultPolicy, type FabricStats, latencyView, type Vf } from "../../shared/api/mod.ts";
 import { completions } from "../../services/cli/completion.ts";
 import { examine, type Patient } from "../../services/cli/doctor.ts";
 import { statsTable } from "../../services/cli/stats_view.ts";
-import { formatVlans, inWords, oneId, parseIds, parsePairs, UsageError } from "../../services/cli/values.ts";
+import { fileFault } from "../../services/cli/files.ts";
+import { notUnderstood } from "../../services/cli/misunderstood.ts";
+import { changeSeveral } from "../../services/cli/several.ts";
+import {
+  formatVlans,
+  inWords,
+  NotUnderstood,
+  oneId,
+  parseIds,
+  parsePairs,
+  UsageError,
+} from "../../services/cli/values.ts";
 import { table, vfDetail } from "../../services/cli/views.ts";
 import { histogram } from "../support/latency.ts";
 
@@ -129,10 +140,79 @@ Deno.test("what the API refuses is said in the words that were typed", () => {
 });
 
 Deno.test("several VFs at once", () => {
-  assertEquals(parseIds("3", []), [3]);
-  assertEquals(parseIds("0,2-4", []), [0, 2, 3, 4]);
-  assertEquals(parseIds("all", [0, 1]), [0, 1]);
-  for (const text of ["", "a", "4-2", "1,1", "0-2,1", "-1"]) assertThrows(() => parseIds(text, []), UsageError);
+  assertEquals(parseIds("3"), [3]);
+  assertEquals(parseIds("0,2-4"), [0, 2, 3, 4]);
+  assertEquals(parseIds("all"), undefined);
+  for (const text of ["", "a", "4-2", "1,1", "0-2,1", "-1"]) assertThrows(() => parseIds(text), NotUnderstood);
+});
+
+Deno.test("of several VFs none changes if one is not there; if one is refused, those before it are named", async () => {
+  const changed: number[] = [];
+  const parts = {
+    kind: "vf",
+    list: () => Promise.resolve([0, 1, 2]),
+    change(id: number) {
+      if (id === 2) return Promise.reject(new Error("no"));
+      changed.push(id);
+      return Promise.resolve(id);
+    },
+  };
+  await assertRejects(
+    () => changeSeveral("0-3", parts),
+    UsageError,
+    "there is no vf 3; there are: 0, 1, 2. Nothing has",
+  );
+  assertEquals(changed, []);
+  await assertRejects(() => changeSeveral("all", parts), UsageError, "vf 2: no; changed already: vf 0, 1");
+  await assertRejects(() => changeSeveral("2", parts), Error, "no");
+  assertEquals(await changeSeveral("1,0", parts), [1, 0]);
+});
+
+Deno.test("a word that is a key where a number should be is asked about", () => {
+  assertThrows(
+    () => parsePairs(["100"], "vlan"),
+    NotUnderstood,
+    "vlan of whom? Say a number first, such as: 0 vlan 100",
+  );
+});
+
+Deno.test("what commander does not understand is said with the command's name and where its help is", () => {
+  const program = new Command("fabric").option("--json");
+  const nic = program.command("nic");
+  nic.command("show", { isDefault: true });
+  nic.command("set");
+  for (
+    const [words, text, said] of [
+      [["frob"], "error: unknown command 'frob'\n", "fabric: unknown command 'frob' (fabric --help)\n"],
+      [["nic", "set"], "error: missing 'x'\n", "fabric: missing 'x' (fabric nic set --help)\n"],
+      [
+        ["--json", "nic", "foo"],
+        "error: too many arguments for 'show'.",
+        "fabric: unknown command 'foo' (fabric nic --help)\n",
+      ],
+      [
+        ["nic", "ste"],
+        "error: unknown\n(Did you mean set?)\n",
+        "fabric: unknown; Did you mean set? (fabric nic --help)\n",
+      ],
+    ] as const
+  ) assertEquals(notUnderstood(program, words, text), said);
+});
+
+Deno.test("what keeps a file away is said in words for whoever named it", async () => {
+  const faultOf = (act: () => Promise<unknown>) => act().then(() => "", (error) => (fileFault(error) as Error).message);
+  assertEquals(
+    await faultOf(() => Deno.readFile("/nowhere/x")),
+    "cannot use /nowhere/x: there is no such file or folder",
+  );
+  assertEquals(await faultOf(() => Deno.readFile("/tmp")), "cannot use /tmp: it is a folder");
+  const closed = new Deno.errors.NotCapable('Requires all access to "/dev/full", run again with the --allow-all flag');
+  assertEquals(
+    (fileFault(closed) as Error).message,
+    "cannot use /dev/full: programs are kept out of there: name a file elsewhere",
+  );
+  const other = new Error("something else");
+  assertEquals(fileFault(other), other);
 });
 
 Deno.test("completion knows commands, what is below them, and options", () => {

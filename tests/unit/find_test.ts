@@ -1,8 +1,8 @@
 /** Which fabric the command line finds, and which token it sends there; the file of tokens. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { accessFile, changeTokens, hashToken, readTokens } from "../../shared/api/mod.ts";
-import { findFabric } from "../../services/cli/find.ts";
-import { UsageError } from "../../services/cli/values.ts";
+import { findFabric, findRunDir } from "../../services/cli/find.ts";
+import { NotUnderstood, UsageError } from "../../services/cli/values.ts";
 
 const VARIABLES = ["XDG_RUNTIME_DIR", "RINGFABRIC_API", "RINGFABRIC_RUN_DIR", "RINGFABRIC_TOKEN"];
 const OWN = "http://127.0.0.1:6666";
@@ -48,6 +48,27 @@ Deno.test("its token is sent nowhere else, unless its run directory is named", (
     assertThrows(() => findFabric({ api: "127.0.0.1" }), UsageError, "it is a URL such as");
     Deno.writeTextFileSync(`${runDir}/fabric.json`, "{");
     assertThrows(() => findFabric({}), UsageError, "start the fabric again");
+  });
+});
+
+Deno.test("a run directory without a fabric leads to no other fabric; what was said wrong is named", () => {
+  withRunDir((runDir) => {
+    for (const wrong of [`${runDir}/none`, `${runDir}/fabric.json`]) {
+      assertThrows(() => findFabric({ runDir: wrong }), UsageError, `no fabric of yours runs in ${wrong}`);
+      assertEquals(findFabric({ runDir: wrong, api: OWN }).api, OWN);
+    }
+    for (const api of ["ftp://x", "file:///etc/passwd", "localhost:8080"]) {
+      assertThrows(() => findFabric({ api }), NotUnderstood, `--api ${api}: it is a URL such as`);
+    }
+    Deno.env.set("RINGFABRIC_API", "x");
+    assertThrows(() => findFabric({}), NotUnderstood, "RINGFABRIC_API x: it is a URL such as");
+    Deno.env.delete("RINGFABRIC_API");
+    for (const token of ["a\nb", "sécret", "two words"]) {
+      Deno.env.set("RINGFABRIC_TOKEN", token);
+      const { message } = assertThrows(() => findFabric({}), NotUnderstood, "RINGFABRIC_TOKEN is no token");
+      assertEquals(message.includes(token), false, "it is a secret all the same");
+    }
+    assertEquals(findRunDir({}), runDir, "the run directory is known without a token");
   });
 });
 
