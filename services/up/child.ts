@@ -204,7 +204,7 @@ export class Child {
       if (line.trim() === "") continue;
       // What Deno says of its own end is more than a line, and the first one is the reason.
       if (line.startsWith(`${this.spec.name}:`) || /^error: /.test(line) || this.#lastLine === "") {
-        this.#lastLine = line;
+        this.#lastLine = line.replace(/^error: /, `${this.spec.name}: `);
       }
       // Before it is up it may be about to say why it cannot be: that is for `up` to say, in one line.
       if (this.#readyAt !== undefined) this.#say(line);

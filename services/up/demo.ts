@@ -108,6 +108,7 @@ function invite({ api, guests, token }: ReadyFabric, runDir: string): void {
 }
 
 const command = new Command("demo")
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "demo: ")) })
   .description("A first look: a fabric with two guests shows what it does, and stays up")
   .option("--port <p>", "port of the PF's API; the others take ports near it", wholeNumber(1, 65535), 8080)
   .option("--run-dir <dir>", "sockets and settings", path, demoRunDir())

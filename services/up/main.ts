@@ -67,6 +67,15 @@ function addressList(text: string, before: string[]): string[] {
   return [...before, ...addresses];
 }
 
+/** An address to listen on, without a port: `--port` says that. */
+function hostAddress(text: string): string {
+  const host = text.replace(/^\[(.*)\]$/, "$1");
+  if (!/^[\w.:%-]+$/.test(host) || /^[^:]*:\d+$/.test(host)) {
+    throw new InvalidArgumentError("It is an address such as 127.0.0.1 or ::1; --port says the port.");
+  }
+  return host;
+}
+
 /** The options as they are typed. */
 type SaidOptions = Omit<Options, "uplink"> & { uplink?: string; uplinkAddress?: string };
 
@@ -85,6 +94,7 @@ function readUplink(text: string | undefined, address: string | undefined): Pick
 }
 
 const command = limitCommand(new Command("up"), false)
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "up: ")) })
   .description("Starts the fabric: nic, pf, vhost, vf, and guests, until Ctrl-C")
   .option("--vfs <n>", "number of VFs (kept; 4 at first)", wholeNumber(0, 256))
   .option("--guests <n>", "built-in guests, on VFs as far as there are, on vports otherwise", wholeNumber(0, 64), 0)
@@ -112,7 +122,7 @@ const command = limitCommand(new Command("up"), false)
     wholeNumber(1, 65535),
     8080,
   )
-  .option("--host <address>", "address to listen on", "127.0.0.1")
+  .option("--host <address>", "address to listen on", hostAddress, "127.0.0.1")
   .option("--run-dir <dir>", "sockets and settings", path, defaultRunDir())
   .option("--engine-cpus <list>", "CPUs of the engine, such as 2 or 2-3")
   .option(

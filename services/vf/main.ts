@@ -63,6 +63,8 @@ function readGuestTokens(text: string): Map<string, string> {
 
 await runService("vf", async () => {
   const access = accessOf(options);
+  // A file that is not there would be found with the first image, and no image would be offered.
+  readKeys(options.trust);
   const registry = await Registry.open(options.plugins, options.builtin, {
     // Read anew for each image: a key is trusted, or revoked, from the next one on.
     get keys() {

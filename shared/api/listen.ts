@@ -69,12 +69,11 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
   try {
     return Deno.serve({ ...address, onListen: () => {} }, app.fetch);
   } catch (error) {
-    if (error instanceof Deno.errors.AddrInUse) {
-      throw new Error(
-        `Cannot listen on ${address.hostname}:${address.port}: the port is in use; choose another one (--port, --listen)`,
-        { cause: error },
-      );
-    }
-    throw error;
+    const why = error instanceof Deno.errors.AddrInUse
+      ? "the port is in use; choose another one (--port, --listen)"
+      : `${
+        (error as Error).message.replace(/ \(os error \d+\)$/, "")
+      }; say an address of this machine (--host, --listen)`;
+    throw new Error(`Cannot listen on ${address.hostname}:${address.port}: ${why}`, { cause: error });
   }
 }

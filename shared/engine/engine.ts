@@ -113,7 +113,7 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     });
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      ready.reject(new Error(`the engine's worker failed: ${event.message}`));
+      ready.reject(new Error(`the engine's worker failed: ${event.message.replace(/^Uncaught (\w*Error: )?/, "")}`));
       engine.onDeath(event.message);
     });
     const start: WorkerStart = {

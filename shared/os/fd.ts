@@ -3,7 +3,7 @@
  * it once; `using fd = …` closes it on every path.
  */
 import { F_GET_SEALS, type FdKind, isMemoryFile, kindOf } from "./kinds.ts";
-import { addressOf, check, EAGAIN, errno, libc, OsError } from "./libc.ts";
+import { addressOf, check, EAGAIN, EINVAL, errno, libc, OsError } from "./libc.ts";
 
 // fcntl.h, sys/eventfd.h, linux/memfd.h
 const F_ADD_SEALS = 1033;
@@ -180,7 +180,10 @@ export function setAffinity(cpus: readonly number[]): void {
     if (cpu < 0 || cpu >= 1024) throw new Error(`Cannot run on cpu ${cpu}: CPUs are 0–1023`);
     mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
   }
-  check(libc().sched_setaffinity(0, 128n, mask), "sched_setaffinity", `cpus ${cpus.join(",")}`);
+  if (libc().sched_setaffinity(0, 128n, mask) === 0) return;
+  const error = new OsError("sched_setaffinity", `cpus ${cpus.join(",")}`, errno());
+  if (error.errno !== EINVAL) throw error;
+  throw new Error(`Cannot run on CPUs ${cpus.join(",")}: none of them is there for this process; name others`);
 }
 
 /** Fixes the size of a memory file of our own for good. */

@@ -36,7 +36,7 @@ export function readKeys(paths: readonly string[]): string[] {
   const keys = new Set<string>();
   const revoked = new Set<string>();
   for (const path of paths) {
-    for (const line of Deno.readTextFileSync(path).split("\n")) {
+    for (const line of readKeyFile(path).split("\n")) {
       const [, sign, key] = /^(-?)([0-9a-f]{64})$/i.exec(line.replace(/#.*/, "").trim()) ?? [];
       if (key !== undefined) (sign === "-" ? revoked : keys).add(key.toLowerCase());
       else if (line.replace(/#.*/, "").trim() !== "") {
@@ -45,6 +45,15 @@ export function readKeys(paths: readonly string[]): string[] {
     }
   }
   return [...keys].filter((key) => !revoked.has(key));
+}
+
+function readKeyFile(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    const why = error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message;
+    throw new Error(`Cannot trust the keys in ${path}: ${why}`, { cause: error });
+  }
 }
 
 /** A new key pair. */

@@ -56,7 +56,34 @@ Deno.test("what cannot work is one clear line and exit code 1", async (t) => {
     ],
     ["a port that is none", ["--port", "99999", "--run-dir", dir], /from 1 to 65535/],
     ["-1 VFs", ["--vfs", "-1", "--run-dir", dir], /0 to 256/],
-    ["an unknown option", ["--colour"], /unknown option/],
+    ["an unknown option", ["--colour"], /^up: unknown option/],
+    ["no address", ["--host", "", "--run-dir", dir], /It is an address such as 127\.0\.0\.1/],
+    ["an address with a port", ["--host", "127.0.0.1:80", "--run-dir", dir], /--port says the port/],
+    [
+      "an address of another machine",
+      ["--host", "192.0.2.1", "--port", port(), "--run-dir", dir],
+      /Cannot listen on 192\.0\.2\.1:\d+: .*; say an address of this machine \(--host, --listen\)/,
+    ],
+    [
+      "keys that are not there",
+      ["--trust", "/nowhere/keys", "--port", port(), "--run-dir", dir],
+      /^up: vf: Cannot trust the keys in \/nowhere\/keys: there is no such file/,
+    ],
+    [
+      "keys that are none",
+      ["--trust", "/etc/passwd", "--port", port(), "--run-dir", dir],
+      /^up: vf: Cannot trust a key in \/etc\/passwd/,
+    ],
+    [
+      "CPUs that are not there",
+      ["--engine-cpus", "999", "--port", port(), "--run-dir", dir],
+      /^up: nic: the engine's worker failed: Cannot run on CPUs 999: none of them is there/,
+    ],
+    [
+      "an argument that a guest does not know",
+      ["--guests", "1", "--guest-args=--colour", "--port", port(), "--run-dir", dir],
+      /^up: guest 0: unknown option '--colour'/,
+    ],
   ];
   for (const [name, args, pattern, options] of cases) {
     await t.step(name, async () => {
