@@ -9,6 +9,7 @@ import {
 } from "../../shared/vhost_user/mod.ts";
 import { VIRTQ_PACKED_BASE_INITIAL } from "../../shared/layout/virtio.ts";
 import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
+import { Refusal } from "./device_messages.ts";
 import * as N from "./negotiation.ts";
 import type { Rings } from "./rings.ts";
 import type { Vring } from "./vring.ts";
@@ -85,7 +86,8 @@ export class VringMessages {
         // QEMU and DPDK agree on an answer of nothing.
         return new Uint8Array();
       case "VHOST_USER_SET_LOG_FD":
-        throw new ProtocolError("this back-end tells nobody of writes to the log: read it without a descriptor");
+        // The text leaves it to the back-end ("may be used"), and a guest that is being moved must not lose its network.
+        throw new Refusal("this back-end tells nobody of writes to the log: look into it without being told");
       default:
         throw new ProtocolError("nobody handles it");
     }

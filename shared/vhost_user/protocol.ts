@@ -1,10 +1,11 @@
 /**
  * The vhost-user protocol's numbers and layouts, in the specification's spelling (QEMU docs/interop/vhost-user.rst).
  */
+import { REGIONS_MAX } from "../layout/nic.ts";
 
 /** Header: request u32, flags u32, size u32. */
 export const HEADER_BYTES = 12;
-/** Longest payload of any message this back-end knows, generously (a memory table of 64 regions is 2,056 bytes). */
+/** Longest payload of any message this back-end knows, generously (a memory table of 63 regions is 2,024 bytes). */
 export const PAYLOAD_BYTES_MAX = 4096;
 
 export const VHOST_USER_VERSION = 1;
@@ -42,8 +43,8 @@ export interface RequestRule {
   answered?: true;
 }
 
-/** Memory regions of a device, each with its descriptor; all of them may come in one table. */
-export const MEM_SLOTS_MAX = 64;
+/** Memory regions of a device, each with its descriptor; all of them may come in one table. The inflight memory is one more. */
+export const MEM_SLOTS_MAX = REGIONS_MAX - 1;
 const ADDRESS_BYTES = 40;
 /** The log's size and its offset in its file, both u64. */
 const LOG_BYTES = 16;

@@ -6,6 +6,7 @@ import { assertEquals } from "@std/assert";
 import { createMemfd, writeMemoryFile } from "../../shared/os/mod.ts";
 import * as V from "../../shared/layout/virtio.ts";
 import {
+  MEM_SLOTS_MAX,
   VHOST_USER_PROTOCOL_F_CONFIG,
   VHOST_USER_PROTOCOL_F_MQ,
   VHOST_USER_PROTOCOL_F_REPLY_ACK,
@@ -96,10 +97,10 @@ Deno.test("QEMU 5.1 leaves the last four bytes of a region out: the upper half o
 
 Deno.test("rust-vmm's front-end sends as many regions in one table as there are slots", async () => {
   await using test = await TestSession.start();
-  const numbers = Array.from({ length: 64 }, (_, i) => i + 1);
+  const numbers = Array.from({ length: MEM_SLOTS_MAX }, (_, i) => i + 1);
   const files = numbers.map(() => test.memoryFile());
   assertEquals(await test.acknowledged("VHOST_USER_SET_MEM_TABLE", memoryTable(numbers.map(region)), files), 0n);
-  assertEquals(test.state.memoryRegions, 64);
+  assertEquals(test.state.memoryRegions, MEM_SLOTS_MAX);
 });
 
 Deno.test("UML's table has room for more regions than it says there are", async () => {
