@@ -6,7 +6,7 @@
 import type { Command } from "commander";
 import { type Arrival, type GuestView, oneLine, Peer, type Vf, wholeNumber } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { findTarget } from "./find.ts";
+import { findTarget, saidUrl } from "./find.ts";
 import { builtInGuest, GuestMove, type GuestsAt } from "./guest_move.ts";
 import { Migration, PlacedVf, runs } from "./migration.ts";
 import { oneId, UsageError } from "./values.ts";
@@ -166,7 +166,11 @@ async function goOnHere(
 function farGuests({ api, token }: { api: string; token: string | undefined }): GuestsAt {
   const url = new URL(api);
   url.port = String(Number(url.port || "80") + 2);
-  return { vf: new Peer("the target's vf service", Deno.env.get("RINGFABRIC_TO_VF") || url.origin, token), token };
+  const said = Deno.env.get("RINGFABRIC_TO_VF");
+  return {
+    vf: new Peer("the target's vf service", said ? saidUrl("RINGFABRIC_TO_VF", said) : url.origin, token),
+    token,
+  };
 }
 
 /** The built-in guest on a VF. Where it is not known how to ask, there is none. */

@@ -296,3 +296,19 @@ Deno.test("a VF is shown with how long its frames wait, or that it has sent none
   assertEquals(shown({ 4: 100 }), "latency: p50 12 µs, p99 15.9 µs, of 100 samples");
   assertEquals(shown({ 4: 1, 16: 1 }), "latency: p50 16 µs, p99 over 32768 µs, of 2 samples");
 });
+
+Deno.test("every variable that the command line is told to read it may read, by the task and by the documented install", async () => {
+  const root = new URL("../../", import.meta.url);
+  const variables = new Set<string>();
+  for await (const { name } of Deno.readDir(new URL("services/cli/", root))) {
+    if (!name.endsWith(".ts") || name === "install.ts") continue;
+    const text = await Deno.readTextFile(new URL(`services/cli/${name}`, root));
+    for (const [, variable] of text.matchAll(/"(RINGFABRIC_[A-Z_]+)"/g)) variables.add(variable ?? "");
+  }
+  assertEquals(variables.has("RINGFABRIC_TO_VF"), true);
+  for (const file of ["deno.json", "docs/operations.md"]) {
+    const text = await Deno.readTextFile(new URL(file, root));
+    const allowed = /--allow-env=(RINGFABRIC_API,[A-Z_,]+)/.exec(text)?.[1]?.split(",");
+    assertEquals([...variables].filter((variable) => !allowed?.includes(variable)), [], file);
+  }
+});
