@@ -1,6 +1,6 @@
 /** Completion for shells: a script for each, which asks `fabric complete` what may come next. */
 import { type Command, Option } from "commander";
-import { say } from "../../shared/api/mod.ts";
+import { print } from "../../shared/api/mod.ts";
 import { NotUnderstood } from "./values.ts";
 
 /** The scripts. They hand the typed words on as they are, and evaluate none. */
@@ -40,9 +40,9 @@ export function completionCommands(program: Command): void {
     .action((shell: string) => {
       const script = SCRIPTS.get(shell);
       if (!script) throw new NotUnderstood(`${shell}: there is completion for ${[...SCRIPTS.keys()].join(", ")}`);
-      say(script);
+      print(script);
     });
   program.command("complete [words...]", { hidden: true }).allowUnknownOption().action((words: string[]) => {
-    for (const word of completions(program, words)) say(word);
+    for (const word of completions(program, words)) print(word);
   });
 }

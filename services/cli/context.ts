@@ -7,8 +7,8 @@ import {
   type Operation,
   Peer,
   pfClient,
+  print,
   type Problem,
-  say,
   type Vf,
   type VfMode,
   type VfStats,
@@ -23,6 +23,9 @@ type Output = typeof OUTPUTS[number];
 
 /** What a command ends with that was not understood, or that could not look (`diff`, `doctor`). */
 export const EXIT_TROUBLE = 2;
+
+/** Ended by SIGPIPE, as shells say it. */
+export const EXIT_SIGPIPE = 128 + 13;
 
 /** How long a change is waited for before it is looked at, and how often it is looked at then. */
 export const PREFER = { headers: { prefer: "respond-async, wait=1" } };
@@ -157,9 +160,9 @@ export class Context {
   show(value: unknown, text: (wide: boolean) => string): void {
     this.progress.stop();
     const { output } = this;
-    if (output === "json") say(JSON.stringify(value));
-    else if (output === "yaml") say(stringify(value).trimEnd());
-    else say(text(output === "wide"));
+    if (output === "json") print(JSON.stringify(value));
+    else if (output === "yaml") print(stringify(value).trimEnd());
+    else print(text(output === "wide"));
   }
 }
 

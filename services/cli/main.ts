@@ -4,7 +4,7 @@ import { oneLine } from "../../shared/api/mod.ts";
 import config from "../../deno.json" with { type: "json" };
 import { captureCommand } from "./capture.ts";
 import { completionCommands } from "./completion.ts";
-import { Context, EXIT_TROUBLE, OUTPUTS } from "./context.ts";
+import { Context, EXIT_SIGPIPE, EXIT_TROUBLE, OUTPUTS } from "./context.ts";
 import { doctorCommand } from "./doctor.ts";
 import { fileFault } from "./files.ts";
 import { guestCommands } from "./guests.ts";
@@ -63,6 +63,8 @@ try {
   context.progress.stop();
   // What commander has to say it has said.
   if (error instanceof CommanderError) Deno.exit(error.exitCode === 0 ? 0 : EXIT_TROUBLE);
+  // Whoever reads from a pipe may have seen enough: this is how a program ends that is told so by a signal.
+  if (error instanceof Deno.errors.BrokenPipe) Deno.exit(EXIT_SIGPIPE);
   console.error(`fabric: ${oneLine(fileFault(error))}`);
   Deno.exit(error instanceof NotUnderstood ? EXIT_TROUBLE : context.failureCode);
 }

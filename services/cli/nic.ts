@@ -6,8 +6,8 @@ import {
   type Filter,
   type NicPatch,
   type NicView,
+  print,
   readEvents,
-  say,
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
@@ -85,7 +85,7 @@ export function nicCommands(program: Command, context: Context): void {
     for (let i = 0; i < count; i++) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
       const now = await sample();
-      if (Deno.stdout.isTerminal()) say("\x1b[2J\x1b[H");
+      if (Deno.stdout.isTerminal()) print("\x1b[2J\x1b[H");
       const from = before;
       context.show({ before: from, now }, () => statsTable(now, from));
       before = now;

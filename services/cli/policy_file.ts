@@ -9,7 +9,7 @@ import {
   fieldErrors,
   NicPatch,
   type NicView,
-  say,
+  print,
   UplinkRequest,
   type Vf,
   VfPatch,
@@ -172,7 +172,7 @@ export function policyFileCommands(program: Command, context: Context): void {
           ]),
         };
         context.progress.stop();
-        say(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
+        print(context.output === "json" ? JSON.stringify(policy) : stringify(policy).trimEnd());
       },
     );
   examples(

@@ -3,11 +3,17 @@
  * while that is on: tokens may not, and what a service tells its supervisor has nothing to do there.
  */
 
-/** Writes all of `text`. Like console.log it does not fail for a reader that is gone. */
-function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+type Stream = { writeSync(bytes: Uint8Array): number };
+
+function writeAll(stream: Stream, text: string): void {
   const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at < bytes.length;) at += stream.writeSync(bytes.subarray(at));
+}
+
+/** Writes all of `text`. Like console.log it does not fail for a reader that is gone. */
+function write(stream: Stream, text: string): void {
   try {
-    for (let at = 0; at < bytes.length;) at += stream.writeSync(bytes.subarray(at));
+    writeAll(stream, text);
   } catch {
     // Nobody reads any more: there is nobody to tell.
   }
@@ -16,6 +22,11 @@ function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): 
 /** A line on standard output. */
 export function say(line: string): void {
   write(Deno.stdout, `${line}\n`);
+}
+
+/** An answer on standard output, and nothing else would do: throws what keeps it from being written. */
+export function print(line: string): void {
+  writeAll(Deno.stdout, `${line}\n`);
 }
 
 /** A line on standard error. */

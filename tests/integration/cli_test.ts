@@ -140,6 +140,22 @@ Deno.test("what is not understood ends with 2, what is refused with 1, and neith
   assertEquals((await fabric.get("/api/v1/vfs")).map(({ vlan }: { vlan: number }) => vlan), [0, 0]);
 });
 
+Deno.test("an answer that cannot be written is a failure; a reader that has seen enough ends the command", async () => {
+  await using fabric = await TestFabric.start(1);
+  const fabricIn = async (line: string) => {
+    const command = `'${Deno.execPath()}' run -A --quiet services/cli/main.ts --run-dir '${fabric.runDir}'`;
+    const script = `fabric() { ${command} "$@"; }; ${line}`;
+    const child = new Deno.Command("bash", { args: ["-o", "pipefail", "-c", script], stdout: "null", stderr: "piped" });
+    const { code, stderr } = await child.output();
+    return { code, err: new TextDecoder().decode(stderr) };
+  };
+  assertEquals(await fabricIn("fabric export > /dev/full"), {
+    code: 1,
+    err: "fabric: the disk is full: what was written is not whole\n",
+  });
+  assertEquals(await fabricIn("fabric stats --watch | head -1"), { code: 141, err: "" });
+});
+
 Deno.test("the doctor finds what keeps a guest's frames away", async () => {
   await using fabric = await TestFabric.start(2, ["--guests", "1"]);
   assertEquals((await cli(fabric, "doctor", "0")).code, 0);
