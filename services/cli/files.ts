@@ -16,7 +16,7 @@ export function fileFault(error: unknown): unknown {
   const [, what] = FAULTS.find(([kind]) => error instanceof kind) ?? [];
   const [, path] = /: \w+ '([^']*)'/.exec(error.message) ?? /access to "([^"]*)"/.exec(error.message) ?? [];
   if (what === undefined || path === undefined) {
-    return /os error 28\b/.test(error.message) ? new Error("the disk is full: what was written is not whole") : error;
+    return /os error 28\b/.test(error.message) ? new Error("the disk is full: make room, and say it again") : error;
   }
   return new Error(`cannot use ${path}: ${what}`, { cause: error });
 }

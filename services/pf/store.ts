@@ -1,6 +1,15 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
-import { defaultPolicy, Mirror, uplinkMac, UplinkSpec, VfPolicy, Vport, VPORTS_MAX } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  defaultPolicy,
+  Mirror,
+  uplinkMac,
+  UplinkSpec,
+  VfPolicy,
+  Vport,
+  VPORTS_MAX,
+} from "../../shared/api/mod.ts";
 import { isNewFabric, log, oneLine } from "../../shared/api/mod.ts";
 import { VF_MAX } from "../../shared/layout/nic.ts";
 import { deriveMac } from "./mac.ts";
@@ -80,11 +89,13 @@ function openSound(path: string): DatabaseSync {
 
 /** The database. Every write is one transaction, on disk when it returns. */
 export class Store implements Disposable {
+  readonly #path: string;
   readonly #db: DatabaseSync;
   readonly #macSeed: string;
 
   /** Opens or creates the database at `path`; a new one has `defaultVfs` VFs and addresses derived from `macSeed`. */
   constructor(path: string, macSeed: string, defaultVfs: number) {
+    this.#path = path;
     this.#db = openDatabase(path);
     this.#macSeed = this.#setting("macSeed") ?? macSeed;
     this.#setSetting("macSeed", this.#macSeed);
@@ -154,10 +165,13 @@ export class Store implements Disposable {
     };
   }
 
-  /** Keeps `settings` if `apply` succeeds: its effect and the stored state change together or not at all. */
+  /**
+   * Keeps `settings` if `apply` succeeds: its effect and the stored state change together or not at all. Throws ApiError if
+   * they cannot be written.
+   */
   async save(settings: Settings, apply: () => Promise<void>): Promise<void> {
-    this.#db.exec("BEGIN IMMEDIATE");
     try {
+      this.#db.exec("BEGIN IMMEDIATE");
       this.#setSetting("switchMode", settings.switchMode);
       this.#setSetting("link", settings.link);
       this.#setSetting("uplinkTrunk", JSON.stringify(settings.uplinkTrunk));
@@ -177,7 +191,10 @@ export class Store implements Disposable {
       this.#db.exec("COMMIT");
     } catch (error) {
       if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
-      throw error;
+      if ((error as { code?: unknown }).code !== "ERR_SQLITE_ERROR") throw error;
+      const detail = `the policy cannot be written to ${this.#path} (${oneLine(error)}): nothing has changed`;
+      log("error", "pf", detail);
+      throw new ApiError(503, detail, undefined, "not-stored");
     }
   }
 

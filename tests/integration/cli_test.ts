@@ -151,7 +151,7 @@ Deno.test("an answer that cannot be written is a failure; a reader that has seen
   };
   assertEquals(await fabricIn("fabric export > /dev/full"), {
     code: 1,
-    err: "fabric: the disk is full: what was written is not whole\n",
+    err: "fabric: the disk is full: make room, and say it again\n",
   });
   assertEquals(await fabricIn("fabric stats --watch | head -1"), { code: 141, err: "" });
 });
