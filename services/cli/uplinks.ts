@@ -131,7 +131,7 @@ export function uplinkCommands(program: Command, context: Context): void {
     ),
     "uplink set tap:rf0 --address 10.0.0.254/16",
     "uplink set packet:eth1 --vf 3",
-    "uplink set pcap:in.pcap --record out.pcap",
+    "uplink set pcap:in.pcap --record out.pcapng",
   ).action((spec: string, options: SetOptions) => put(poolOf(options), readSpec(spec, options, Deno.cwd())));
   examples(
     withPool(uplink.command("none").description("nothing of the host is behind it any more")),
