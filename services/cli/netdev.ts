@@ -1,10 +1,10 @@
 /** `fabric netdev`: a VF as an interface of the host, for as long as the command runs. */
 import type { Command } from "commander";
 import { fromFileUrl } from "@std/path";
-import { READY_PREFIX } from "../../shared/api/mod.ts";
+import { READY_PREFIX, UplinkSpec } from "../../shared/api/mod.ts";
 import { ROOT } from "../../shared/wasm/load.ts";
 import { type Context, examples } from "./context.ts";
-import { oneId, UsageError } from "./values.ts";
+import { NotUnderstood, oneId, shown, UsageError } from "./values.ts";
 
 /** What the service says of itself when it is ready. */
 interface NetdevInfo {
@@ -30,8 +30,19 @@ export function netdevCommands(program: Command, context: Context): void {
     "netdev 3 eth1 --netns red",
     "netdev 3 eth1 --netns $(docker inspect -f '{{.State.Pid}}' web)",
   ).action(async (n: string, name: string, options: NetdevOptions) => {
-    Deno.exit(await runNetdev(context, oneId(n), name, options));
+    const vf = oneId(n);
+    mustBeTap("the interface's name", { name });
+    if (options.address !== undefined) mustBeTap("--address", { address: options.address });
+    Deno.exit(await runNetdev(context, vf, name, options));
   });
+}
+
+/** Throws if an interface cannot have a name or an address, as uplinks' TAPs have them. */
+function mustBeTap(what: string, field: { name: string } | { address: string }): void {
+  const spec = UplinkSpec.safeParse({ kind: "tap", name: "rf0", ...field });
+  if (!spec.success) {
+    throw new NotUnderstood(`${what} ${shown(Object.values(field)[0] ?? "")} ${spec.error.issues[0]?.message}`);
+  }
 }
 
 /** Runs the service until it ends, or this command is to end; answers its exit code. */

@@ -105,6 +105,15 @@ function memorySize(text: string): string {
   return text;
 }
 
+/** Descriptors of a split ring, as testpmd sets one up. */
+function queueSize(text: string): number {
+  const size = Number(text);
+  if (!/^\d+$/.test(text) || size < 2 || size > 32768 || (size & (size - 1)) !== 0) {
+    throw new InvalidArgumentError("It is a power of two from 2 to 32768.");
+  }
+  return size;
+}
+
 interface AttachOptions {
   queuePairs: number;
   memory: string;
@@ -160,7 +169,7 @@ function attachCommands(parent: Command, context: Context): void {
   examples(
     parent.command("testpmd <n>").description("testpmd arguments that make a VF a DPDK port")
       .option("--queue-pairs <n>", "queue pairs", wholeNumber(1, 16), 1)
-      .option("--queue-size <n>", "descriptors", wholeNumber(2, 32768), 256),
+      .option("--queue-size <n>", "descriptors", queueSize, 256),
     "testpmd 0 --queue-size 1024",
   ).action(async (n: string, options: AttachOptions) => {
     const args = testpmdArguments(await target(context, n, options.queuePairs), options);

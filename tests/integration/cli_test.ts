@@ -127,6 +127,13 @@ Deno.test("what is not understood ends with 2, what is refused with 1, and neith
       [1, ["vf", "set", "0-2", "vlan", "7"], "there is no vf 2; there are: 0, 1. Nothing has changed"],
       [1, ["vf", "set", "0", "multicast", "02:00:00:00:00:01"], "multicast.0: is not a multicast MAC address such as"],
       [1, ["nic", "set", "numvfs", "300"], "numvfs: 0–256 VFs"],
+      [
+        2,
+        ["testpmd", "0", "--queue-size", "300"],
+        "option '--queue-size <n>' argument '300' is invalid. It is a power of two",
+      ],
+      [2, ["netdev", "0", "a name"], "the interface's name a name"],
+      [2, ["netdev", "0", "rf0", "--address", "10.0.0.5"], "--address 10.0.0.5 has no prefix length: say 10.0.0.5/24"],
       // Where 1 is an answer, trouble is another code.
       [2, ["diff", "-f", "/nowhere"], "cannot read /nowhere"],
       [2, ["doctor", "7"], "there is no vf 7"],
