@@ -27,7 +27,7 @@ import {
   type TakenBack,
   uplinkMac,
 } from "../../shared/api/nic.ts";
-import { untaggedVlan } from "../../shared/api/vf.ts";
+import { untaggedVlan } from "../../shared/api/policy.ts";
 import { announce, Captures, type Engine, latencyOf, poolName, Pools } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";
 import type { Lease, LeaseConnection } from "./lease.ts";

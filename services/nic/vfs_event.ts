@@ -1,6 +1,6 @@
 /** What of a programme the VFs' guests see beside frames, as the device socket tells it. */
 import { type Programme, uplinkMac } from "../../shared/api/nic.ts";
-import { COALESCE_ADAPTIVE, coalesceOf, isLinkUp, MTU_DEFAULT } from "../../shared/api/vf.ts";
+import { COALESCE_ADAPTIVE, coalesceOf, isLinkUp, MTU_DEFAULT } from "../../shared/api/policy.ts";
 import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import type { DeviceEvent } from "../../shared/device/mod.ts";
 

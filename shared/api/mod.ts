@@ -27,6 +27,8 @@ export * from "./pf.ts";
 export * from "./pf_captures.ts";
 export * from "./pf_uplinks.ts";
 export * from "./pf_views.ts";
+export * from "./policy.ts";
+export * from "./prefix.ts";
 export * from "./problem.ts";
 export * from "./readiness.ts";
 export * from "./run_dir.ts";

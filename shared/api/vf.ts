@@ -28,8 +28,6 @@ const rate = z.int({ error: "must be a whole number of Mbit/s" }).min(0, "rates 
 /** RFC 791's least, and the longest frame that the NIC takes without its Ethernet header and a tag. */
 const MTU_MIN = 68;
 export const MTU_MAX = FRAME_BYTES_MAX - 18;
-/** Ethernet's. */
-export const MTU_DEFAULT = 1500;
 
 const QUEUE_PAIRS = `from 1 to ${QUEUE_PAIRS_MAX} queue pairs`;
 
@@ -65,7 +63,6 @@ function sortedList<S extends z.ZodType<string>>(element: S, most: number, of: s
 /** How long an interrupt may be deferred, and how many frames it may stand for. */
 const COALESCE_USECS_MAX = 10_000;
 const COALESCE_FRAMES_MAX = 1024;
-const COALESCE_DEFAULT = { usecs: 50, frames: 64 };
 
 /** The interrupts of one direction, in the words of `ethtool -C`. */
 function coalesceShape(what: string) {
@@ -164,15 +161,6 @@ export const VportMirror = z.string({ error: VPORT_MIRRORS }).regex(/^(in|out|bo
     description: "Which vport gets copies of the vport's frames, of those in to it, out of it, or both; null: none",
   });
 
-/** Who gets copies of which frames: the uplink, or a port of the same switch by its number. */
-export function mirrorOf(
-  mirror: string | null | undefined,
-): { to: number | "uplink"; in: boolean; out: boolean } | undefined {
-  const [way, to] = mirror?.split(":") ?? [];
-  if (way === undefined || to === undefined) return undefined;
-  return { to: to === "uplink" ? to : Number(to.replace("vport", "")), in: way !== "out", out: way !== "in" };
-}
-
 /** What a VF has beside the policy that a vport has too. */
 export const vfShape = {
   ...vfPolicyShape,
@@ -194,18 +182,6 @@ export const Coalesce = VfPolicy.pick({
 });
 export type Coalesce = z.output<typeof Coalesce>;
 
-/** What a port begins with. */
-export const COALESCE_ADAPTIVE: Coalesce = {
-  ...{ adaptiveRx: true, rxUsecs: COALESCE_DEFAULT.usecs, rxFrames: COALESCE_DEFAULT.frames },
-  ...{ adaptiveTx: true, txUsecs: COALESCE_DEFAULT.usecs, txFrames: COALESCE_DEFAULT.frames },
-};
-
-/** When a policy has a port's driver interrupted. */
-export function coalesceOf(policy: Coalesce): Coalesce {
-  const { adaptiveRx, rxUsecs, rxFrames, adaptiveTx, txUsecs, txFrames } = policy;
-  return { adaptiveRx, rxUsecs, rxFrames, adaptiveTx, txUsecs, txFrames };
-}
-
 /** A vport's whole policy. */
 export const PortPolicy = z.strictObject(vfPolicyShape).openapi("PortPolicy");
 export type PortPolicy = z.output<typeof PortPolicy>;
@@ -221,62 +197,3 @@ export const portPatchShape = { ...vfPolicyShape, mac: MacPatch } as const;
 /** What a PATCH may hold. */
 export const VfPatch = z.strictObject({ ...vfShape, mac: MacPatch }).partial().openapi("VfPatch");
 export type VfPatch = z.output<typeof VfPatch>;
-
-/** Policy of a VF that nobody has configured. */
-export function defaultPolicy(mac: string): VfPolicy {
-  return {
-    mac,
-    vlan: 0,
-    qos: 0,
-    vlanProto: "802.1Q",
-    trunk: [],
-    nativeVlan: 0,
-    allowedMacs: [],
-    allowedIps: [],
-    spoofCheck: true,
-    trust: false,
-    promisc: false,
-    linkState: "auto",
-    minTxRate: 0,
-    maxTxRate: 0,
-    maxBroadcastRate: 0,
-    multicast: "all",
-    guestMulticast: null,
-    mtu: MTU_DEFAULT,
-    queuePairs: QUEUE_PAIRS_MAX,
-    ...COALESCE_ADAPTIVE,
-    macFixed: false,
-    hardware: "any",
-    mirror: null,
-  };
-}
-
-/** Multicast that a port receives: what the PF allows it and its guest wants; a trusted guest has what it wants. */
-export function receivedMulticast(
-  { multicast, guestMulticast, trust }: Pick<VfPolicy, "multicast" | "guestMulticast" | "trust">,
-): Multicast {
-  if (guestMulticast === null) return multicast;
-  if (trust || multicast === "all") return guestMulticast;
-  if (guestMulticast === "all" || multicast === "none") return multicast;
-  return guestMulticast === "none" ? "none" : guestMulticast.filter((group) => multicast.includes(group));
-}
-
-/** All addresses that the PF gives a port. */
-export function addressesOfPort({ mac, allowedMacs }: Pick<VfPolicy, "mac" | "allowedMacs">): string[] {
-  return [...new Set([mac, ...allowedMacs])];
-}
-
-/** Whether a VLAN id is the VF's own, by VST or as an untagged member. */
-export function vlanKey(policy: Pick<VfPolicy, "vlan" | "vlanProto">): number {
-  return policy.vlan === 0 ? 0 : policy.vlan | (policy.vlanProto === "802.1ad" ? 0x1000 : 0);
-}
-
-/** The VLAN, as its key, of the frames that a port's guest sends and gets without a tag. */
-export function untaggedVlan(policy: Pick<VfPolicy, "vlan" | "vlanProto" | "nativeVlan">): number {
-  return policy.vlan === 0 ? policy.nativeVlan : vlanKey(policy);
-}
-
-/** Whether a port's guest has a carrier, while the NIC's own link is `link`. */
-export function isLinkUp(linkState: VfPolicy["linkState"], link: "up" | "down"): boolean {
-  return linkState === "enable" || (linkState === "auto" && link === "up");
-}

@@ -1,7 +1,8 @@
 /** The driving side of the device socket: requests as promises, events as a callback. */
 import { type Fd, type Reactor, shutDown, UnixSocket } from "../os/mod.ts";
 import { Channel } from "./channel.ts";
-import { type DeviceEvent, DeviceRefusal, type Reply, type RequestInput } from "./messages.ts";
+import type { DeviceEvent, Reply, RequestInput } from "./messages.ts";
+import { DeviceRefusal } from "./refusal.ts";
 
 /** A reply's value and the descriptors that came with it. */
 interface Answer {

@@ -179,14 +179,3 @@ export interface Attached {
   /** virtio features the NIC's queues can do; packed ones if VIRTIO_F_RING_PACKED is among them. */
   features: bigint;
 }
-
-/** The NIC refused a request, with a code that programs can tell apart. */
-export class DeviceRefusal extends Error {
-  override readonly name = "DeviceRefusal";
-  readonly code: string;
-
-  constructor(code: string, message: string) {
-    super(message);
-    this.code = code;
-  }
-}

@@ -2,3 +2,4 @@
 export * from "./channel.ts";
 export * from "./client.ts";
 export * from "./messages.ts";
+export * from "./refusal.ts";

@@ -4,7 +4,7 @@ import { POOL_PF, POOL_UPLINK } from "../layout/nic.ts";
 import { ApiError } from "../api/problem.ts";
 import { captureAnswer, PCAPNG_TYPE, PortsCaptureQuery } from "../api/capture.ts";
 import { problemBody } from "../api/route_parts.ts";
-import { DeviceRefusal } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { compileFilter, FilterError } from "../pcap/mod.ts";
 import type { Capture, CaptureRequest } from "./captures.ts";
 

@@ -5,7 +5,7 @@
  */
 import * as L from "../layout/nic.ts";
 import { COUNTERS } from "../layout/counter_names.ts";
-import { DeviceRefusal } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { ArenaFullError, monotonicNs, type Window } from "../os/mod.ts";
 import { commentOption, DROP_COUNTERS, pcapngHeader, statisticsBlock } from "../pcap/mod.ts";
 import type { Engine } from "./engine.ts";

@@ -5,7 +5,8 @@
  * log before.
  */
 import { LOG_PAGE_SHIFT, NOT_LOGGED, P_LOG, P_LOG_BYTES, P_LOG_USED, POOL_STRIDE, POOLS } from "../layout/nic.ts";
-import { DeviceRefusal, type MemoryRegion, type Request } from "../device/mod.ts";
+import type { MemoryRegion, Request } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { type Arena, ArenaFullError, type Fd, type Window } from "../os/mod.ts";
 import { checkFile, type DomainLimits, hex, mapFile, type MappedFile } from "./regions.ts";
 

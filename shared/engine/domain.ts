@@ -18,7 +18,8 @@ import {
   REGION_STRIDE,
   REGION_WINDOW,
 } from "../layout/nic.ts";
-import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
+import type { MemoryRegion } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { type Arena, ArenaFullError, type Fd, type Window } from "../os/mod.ts";
 import { type Candidate, checkFile, checkTable, type DomainLimits, hex, mapFile } from "./regions.ts";
 

@@ -4,8 +4,8 @@
  * room, are refused while the old programme is in force.
  */
 import { FILTER_COUNT, FILTER_PROBES_MAX, POOL_PF, VF_MAX, VLAN_ANY } from "../layout/nic.ts";
-import { addressesOfPort, vlanKey } from "../api/vf.ts";
-import { DeviceRefusal } from "../device/mod.ts";
+import { addressesOfPort, vlanKey } from "../api/policy.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { macToNumber, poolName } from "./names.ts";
 import type { PoolProgramme } from "./programme.ts";
 

@@ -8,7 +8,7 @@
  * without a copy do) has no more of them than its guest's rings have entries, and is thereby within the same quota; one
  * that has buffers beside the rings takes them from it by `Quota.take`, and gives them back.
  */
-import { DeviceRefusal } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import type { DomainLimits } from "./regions.ts";
 
 /** Limits on what one guest may have. */

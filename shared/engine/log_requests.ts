@@ -1,6 +1,7 @@
 /** What the owner of a pool asks about its dirty log: which pages of its guest's memory were written. */
 import { Q_FLAGS, QUEUE_F_LOG, QUEUE_PAIRS_MAX } from "../layout/nic.ts";
-import { DeviceRefusal, type Request } from "../device/mod.ts";
+import type { Request } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import type { Fd } from "../os/mod.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Domain } from "./domain.ts";

@@ -54,7 +54,7 @@ import {
   VIRTQ_USED_RING,
 } from "../layout/virtio.ts";
 import { type Arena, ArenaFullError, type Fd, type OwnWindow, WINDOW_BYTES } from "../os/mod.ts";
-import { DeviceRefusal } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import type { Engine } from "./engine.ts";
 
 /** Frames of up to 500 bytes that fit, if nothing else is said; longer ones take several buffers. */

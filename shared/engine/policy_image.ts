@@ -3,8 +3,9 @@
  * made before the engine stands still, and only those parts that differ from what is in force: the pause copies them.
  */
 import * as L from "../layout/nic.ts";
-import { prefixBytes } from "../api/ip.ts";
-import { type Coalesce, coalesceOf, isLinkUp, mirrorOf, vlanKey } from "../api/vf.ts";
+import { coalesceOf, isLinkUp, mirrorOf, vlanKey } from "../api/policy.ts";
+import { prefixBytes } from "../api/prefix.ts";
+import type { Coalesce } from "../api/vf.ts";
 import { macToNumber } from "./names.ts";
 import type { Patch, PoolPolicy, PoolProgramme } from "./programme.ts";
 

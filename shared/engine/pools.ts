@@ -8,7 +8,7 @@ import * as L from "../layout/nic.ts";
 import { type CounterName, COUNTERS, ENGINE_TIMES } from "../layout/counter_names.ts";
 import type { Latency } from "../api/latency.ts";
 import type { Filter } from "../api/nic.ts";
-import { COALESCE_ADAPTIVE, vlanKey } from "../api/vf.ts";
+import { COALESCE_ADAPTIVE, vlanKey } from "../api/policy.ts";
 import { listFilters } from "./filter_list.ts";
 import { changeFilters, type FilterExports, type FilterPlan, type FilterSet, planFilters } from "./filter_plan.ts";
 import {

@@ -16,7 +16,8 @@ import {
   ADV_QUEUE_SIZE_MAX,
   ADV_QUEUE_SIZE_MIN,
 } from "../layout/advanced.ts";
-import { DeviceRefusal, type Request } from "../device/mod.ts";
+import type { Request } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import type { Fd } from "../os/mod.ts";
 import { OFFLOAD_FEATURES } from "./offloads.ts";
 

@@ -5,7 +5,7 @@
 import * as L from "../layout/nic.ts";
 import { RING_EVENT_FLAGS_ENABLE, VIRTQ_EVENT_FLAGS } from "../layout/virtio.ts";
 import { ADV_PAGE_BYTES, ADV_REGISTER_STRIDE } from "../layout/advanced.ts";
-import { DeviceRefusal } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { EPOLLET, EPOLLIN, type Fd, monotonicNs } from "../os/mod.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Engine } from "./engine.ts";

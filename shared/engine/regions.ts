@@ -3,7 +3,8 @@
  * The first thing wrong is a DeviceRefusal that names it.
  */
 import { REGIONS_MAX } from "../layout/nic.ts";
-import { DeviceRefusal, type MemoryRegion } from "../device/mod.ts";
+import type { MemoryRegion } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { type Arena, type Fd, memoryFileStatus, sealShrink, type Window, WINDOW_BYTES } from "../os/mod.ts";
 
 const PAGE_BYTES = 4096;

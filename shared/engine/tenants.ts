@@ -5,7 +5,8 @@
  */
 import { HOLD_BUFFER_BYTES, LOG_GONE, MEMORY_GONE, WINDOWS } from "../layout/nic.ts";
 import type { Limits } from "../api/nic.ts";
-import { DeviceRefusal, type Request } from "../device/mod.ts";
+import type { Request } from "../device/mod.ts";
+import { DeviceRefusal } from "../device/refusal.ts";
 import { ARENA_BYTES, type Fd } from "../os/mod.ts";
 import { DirtyLog } from "./dirty_log.ts";
 import { Domain, type StagedTable } from "./domain.ts";

@@ -1,6 +1,6 @@
 /** Ports in this process, with a real NIC: by io_uring, and by one call for each frame where there is none. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { defaultPolicy } from "../../shared/api/vf.ts";
+import { defaultPolicy } from "../../shared/api/policy.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import { Port, TapBackend } from "../../shared/netdev/mod.ts";
 import { namespacePath, Reactor } from "../../shared/os/mod.ts";

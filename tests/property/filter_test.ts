@@ -19,7 +19,7 @@ import {
   POOL_PF,
   VLAN_ANY,
 } from "../../shared/layout/nic.ts";
-import { macFromNumber } from "../../shared/engine/mod.ts";
+import { macFromNumber } from "../../shared/engine/names.ts";
 import { EngineRig } from "../support/engine_rig.ts";
 
 const RUNS = 60;

@@ -51,7 +51,7 @@ import {
 } from "../../shared/layout/nic.ts";
 import { ADV_PAGE_BYTES, ADV_REG_HEAD, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import { VIRTIO_NET_HDR_BYTES } from "../../shared/layout/virtio.ts";
-import { writeActive } from "../../shared/engine/mod.ts";
+import { writeActive } from "../../shared/engine/active_list.ts";
 import type { SwitchExports } from "../../services/vhost/exports.ts";
 import {
   describePair,

@@ -37,10 +37,11 @@ import {
 } from "../../shared/layout/nic.ts";
 import { ADV_PAGE_BYTES } from "../../shared/layout/advanced.ts";
 import type { Programme, VfPolicy } from "../../shared/api/mod.ts";
-import { defaultPolicy } from "../../shared/api/mod.ts";
+import { defaultPolicy } from "../../shared/api/policy.ts";
 import { ARENA_BYTES, WasmMemory } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
-import { Pools, writeActive } from "../../shared/engine/mod.ts";
+import { writeActive } from "../../shared/engine/active_list.ts";
+import { Pools } from "../../shared/engine/pools.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { AdvancedGuest } from "./advanced_guest.ts";
 import {

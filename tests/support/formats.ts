@@ -25,7 +25,7 @@ import {
   QUEUE_F_IN_ORDER,
   QUEUE_STRIDE,
 } from "../../shared/layout/nic.ts";
-import { advancedOffloads } from "../../shared/engine/mod.ts";
+import { advancedOffloads } from "../../shared/engine/offloads.ts";
 import { AdvancedGuest } from "./advanced_guest.ts";
 import { MockGuest } from "./mock_guest.ts";
 import { PackedGuest, type PackedGuestOptions } from "./packed_guest.ts";

@@ -4,7 +4,7 @@
  * connections are kept when it has lost its VF, so that it can go on asking.
  */
 import { ApiError, type DataPath, type Programme } from "../../shared/api/mod.ts";
-import { defaultPolicy } from "../../shared/api/vf.ts";
+import { defaultPolicy } from "../../shared/api/policy.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";
 import { DeviceServer } from "../../services/nic/device.ts";

@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as P from "../../shared/layout/plugin.ts";
 import * as V from "../../shared/layout/virtio.ts";
-import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
+import { OFFLOAD_FEATURES } from "../../shared/engine/offloads.ts";
 import { WasmMemory } from "../../shared/os/mod.ts";
 import { loadWasm } from "../../shared/wasm/load.ts";
 import { watched, watchImports } from "./watched_plugin.ts";

@@ -1,6 +1,6 @@
 /** A pool's packet buffer in a rig: the arena is a window behind the guests' memory. */
 import { CTL, CTL_GENERATION } from "../../shared/layout/nic.ts";
-import { PoolBuffer } from "../../shared/engine/mod.ts";
+import { PoolBuffer } from "../../shared/engine/packet_buffer.ts";
 import type { Arena } from "../../shared/os/mod.ts";
 import { EngineRig } from "./engine_rig.ts";
 

@@ -68,6 +68,7 @@ export interface RingGuest {
 
 /** Cuts `length` bytes in pieces, at offsets that lie within. */
 export function cutAt(length: number, cuts: readonly number[]): { at: number; len: number }[] {
+  if (cuts.length === 0) return [{ at: 0, len: length }];
   const inside = new Set(cuts.filter((cut) => cut > 0 && cut < length));
   const edges = [0, ...[...inside].sort((a, b) => a - b), length];
   return edges.slice(1).map((end, i) => ({ at: edges[i] ?? 0, len: end - (edges[i] ?? 0) }));
@@ -207,7 +208,7 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
         data = joined(data, this.#read(pair, next));
       }
       const { hdrBytes } = this.options;
-      frames.push({ header: data.slice(0, hdrBytes), frame: data.slice(hdrBytes) });
+      frames.push({ header: data.subarray(0, hdrBytes), frame: data.subarray(hdrBytes) });
     }
     return frames;
   }
@@ -223,11 +224,13 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
     const parts = this.#posted[pair * 2]?.get(id);
     if (!parts) throw new Error(`used element names descriptor ${id}, which was not offered`);
     this.#posted[pair * 2]?.delete(id);
-    let left = len;
-    let data = new Uint8Array();
-    for (const part of parts) {
-      data = joined(data, this.bytes(part.at, Math.min(left, part.len)));
-      left -= Math.min(left, part.len);
+    const [first = { at: 0, len: 0 }, ...others] = parts;
+    let data = this.bytes(first.at, Math.min(len, first.len));
+    let left = len - data.length;
+    for (const part of others) {
+      const more = this.bytes(part.at, Math.min(left, part.len));
+      data = joined(data, more);
+      left -= more.length;
     }
     if (left > 0) throw new Error(`the device says that it has written ${len} bytes: its buffer is shorter`);
     return data;

@@ -14,7 +14,7 @@ import {
   QUEUE_F_INDIRECT,
   QUEUE_F_MRG_RXBUF,
 } from "../../shared/layout/nic.ts";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { asked, blocksOf, framesOf, inLines, optionsOf, rigCaptures, taken } from "../support/capture_rig.ts";
 import { EngineRig, rigMac } from "../support/engine_rig.ts";
 import { frame } from "../support/mock_guest.ts";

@@ -1,7 +1,7 @@
 /** The dirty log of a pool: what is taken for one, what is refused, and that what was replaced is written no more. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { createEventFd, createMemfd, type Fd } from "../../shared/os/mod.ts";
 import { SharedMemory } from "../support/front_end.ts";
 import { LIMITS } from "../support/limits.ts";

@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { CLAIM_REFUSED, LEARNED_PER_POOL_MAX, POOL_PF, VLAN_ANY } from "../../shared/layout/nic.ts";
-import { macToNumber } from "../../shared/engine/mod.ts";
+import { macToNumber } from "../../shared/engine/names.ts";
 import type { VfPolicy } from "../../shared/api/mod.ts";
 import { EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
 import { frame, type FrameOptions } from "../support/mock_guest.ts";

@@ -1,7 +1,7 @@
 /** Holding a pool: what comes while its driver changes hands is handed on in order, however much that is. */
 import { assert, assertEquals } from "@std/assert";
 import { Hold } from "../../services/nic/hold.ts";
-import { PACKET_BUFFERS } from "../../shared/engine/mod.ts";
+import { PACKET_BUFFERS } from "../../shared/engine/packet_buffer.ts";
 import { CTL, CTL_GENERATION, P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
 import type { Arena } from "../../shared/os/mod.ts";
 import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";

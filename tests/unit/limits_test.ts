@@ -3,7 +3,7 @@
  * has; the others get theirs whatever it does.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import type { StartRequest } from "../../shared/engine/queue_request.ts";
 import { limitArguments, limitCommand, limitsOf } from "../../shared/api/limits.ts";

@@ -3,7 +3,7 @@
  * the others gets its part.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { Engine, Tenant, Tenants } from "../../shared/engine/mod.ts";
 import { LIMITS } from "../support/limits.ts";
 import { createMemfd, WINDOW_BYTES } from "../../shared/os/mod.ts";

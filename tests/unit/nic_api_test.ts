@@ -1,7 +1,7 @@
 /** The NIC's API: the PF's programme, holds and leases, and what is said to whoever is refused. */
 import { assertEquals } from "@std/assert";
 import type { HoldGrant, LeaseView, Programme, TakenBack } from "../../shared/api/mod.ts";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import type { CaptureRequest } from "../../shared/engine/mod.ts";
 import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { nicApi, type NicPart, type UplinksPart } from "../../services/nic/api.ts";

@@ -14,7 +14,7 @@ import {
   QUEUE_F_INDIRECT,
   QUEUE_F_MRG_RXBUF,
 } from "../../shared/layout/nic.ts";
-import { PacketBuffer } from "../../shared/engine/mod.ts";
+import { PacketBuffer } from "../../shared/engine/packet_buffer.ts";
 import type { Arena } from "../../shared/os/mod.ts";
 import { EngineRig, rigMac, type VirtioRigGuest } from "../support/engine_rig.ts";
 import { type VirtqueueName, VIRTQUEUES } from "../support/formats.ts";

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_GENERATION, P_BUFFER, P_RX_COUNT, POOL_STRIDE, POOLS } from "../../shared/layout/nic.ts";
-import { PACKET_BUFFERS } from "../../shared/engine/mod.ts";
+import { PACKET_BUFFERS } from "../../shared/engine/packet_buffer.ts";
 import { AdvancedGuest } from "../support/advanced_guest.ts";
 import { EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import type { FormatName } from "../support/formats.ts";

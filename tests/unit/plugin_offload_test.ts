@@ -7,7 +7,7 @@ import { assertEquals } from "@std/assert";
 import * as A from "../../shared/layout/advanced.ts";
 import * as P from "../../shared/layout/plugin.ts";
 import * as V from "../../shared/layout/virtio.ts";
-import { OFFLOAD_FEATURES } from "../../shared/engine/mod.ts";
+import { OFFLOAD_FEATURES } from "../../shared/engine/offloads.ts";
 import { Random } from "../fuzz/random.ts";
 import { AdvancedPluginRig } from "../support/advanced_plugin_rig.ts";
 import { MockNet } from "../support/mock_net.ts";

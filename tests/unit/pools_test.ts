@@ -4,8 +4,11 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as L from "../../shared/layout/nic.ts";
-import { type EngineAccess, type FilterExports, macFromNumber, Pools } from "../../shared/engine/mod.ts";
-import { defaultPolicy, type Programme } from "../../shared/api/mod.ts";
+import type { FilterExports } from "../../shared/engine/filter_plan.ts";
+import { macFromNumber } from "../../shared/engine/names.ts";
+import { type EngineAccess, Pools } from "../../shared/engine/pools.ts";
+import type { Programme } from "../../shared/api/nic.ts";
+import { defaultPolicy } from "../../shared/api/policy.ts";
 import { EngineRig } from "../support/engine_rig.ts";
 
 const SEED = 0xfeedn;

@@ -5,7 +5,7 @@ import { DeviceClient, DeviceRefusal, Request, type RequestInput } from "../../s
 import { Engine } from "../../shared/engine/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";
 import type { Programme } from "../../shared/api/mod.ts";
-import { defaultPolicy } from "../../shared/api/vf.ts";
+import { defaultPolicy } from "../../shared/api/policy.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
 import { Nic } from "../../services/nic/nic.ts";

@@ -1,7 +1,7 @@
 /** The vhost service's API: its ports, changes of their data paths with the reasons why not, and the switch's programme. */
 import { assertEquals } from "@std/assert";
 import { ApiError, type DataPathChange, type PortState, type SwitchProgramme } from "../../shared/api/mod.ts";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/api.ts";
 import type { PortName } from "../../services/vhost/port_context.ts";

@@ -1,6 +1,6 @@
 /** The dirty log of a vhost-user session: who is told of it, when, and what ends it. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { VHOST_F_LOG_ALL } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_F_VERSION_1 } from "../../shared/layout/virtio.ts";
 import { loggedAddress } from "../support/guest_log.ts";

@@ -1,6 +1,6 @@
 /** A front-end's memory: whole tables and single regions, while rings run, and what is checked before the NIC hears of it. */
 import { assertEquals } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { REGIONS_MAX } from "../../shared/layout/nic.ts";
 import { MEM_SLOTS_MAX, type VhostRegion } from "../../shared/vhost_user/mod.ts";
 import { memoryTable, region, singleRegion, TestSession } from "../support/test_session.ts";

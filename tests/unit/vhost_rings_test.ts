@@ -3,7 +3,7 @@
  * order, and stops at GET_VRING_BASE, at a reset, or when it is disabled. Front-ends differ in all of that.
  */
 import { assertEquals } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import type { RequestName } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import { bits } from "../support/front_end.ts";

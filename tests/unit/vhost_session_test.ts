@@ -3,7 +3,7 @@
  * acknowledged, and what ends the connection.
  */
 import { assertEquals } from "@std/assert";
-import { DeviceRefusal } from "../../shared/device/mod.ts";
+import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import {
   MEM_SLOTS_MAX,
   type RequestName,
