@@ -166,7 +166,7 @@ const OTHERS: [string, number, number][] = [
   ["other queues' rings", P.PLUGIN_RINGS + 2 * P.PLUGIN_RING_STRIDE, P.PLUGIN_BUFFERS],
 ];
 const CANARY = 0xa5;
-/** How much of a long range of canaries is looked at, at both ends. */
+/** How much of a long range holds canaries, at both ends. */
 const EDGE_BYTES = 4096;
 const SEEDS = 24;
 /** Buffers that the shell of these tests has; nobody has the others. */
@@ -187,11 +187,17 @@ function scribble({ rig }: Liar, random: Random): void {
   }
 }
 
-/** Where the first byte from `from` to `end` is that somebody has written; the middle of long ranges is left out. */
-function touchedIn({ bytes }: PluginRig, from: number, end: number): number {
-  for (let at = from; at < end; at++) {
-    if (at - from > EDGE_BYTES && end - at > EDGE_BYTES) at = end - EDGE_BYTES;
-    if (bytes[at] !== CANARY) return at;
+/** The bytes from `from` to `end` that hold canaries: all of a short range, both ends of a long one. */
+function guarded({ bytes }: PluginRig, from: number, end: number): Uint8Array[] {
+  if (end - from <= 2 * EDGE_BYTES) return [bytes.subarray(from, end)];
+  return [bytes.subarray(from, from + EDGE_BYTES), bytes.subarray(end - EDGE_BYTES, end)];
+}
+
+/** Where the first canary from `from` to `end` is that somebody has written over; -1 if all are there. */
+function touchedIn(rig: PluginRig, from: number, end: number): number {
+  for (const edge of guarded(rig, from, end)) {
+    const at = edge.findIndex((byte) => byte !== CANARY);
+    if (at >= 0) return edge.byteOffset + at;
   }
   return -1;
 }
@@ -222,7 +228,7 @@ for (const [set, features] of featureSets()) {
       const net = new MockNet(rig, features, random);
       const lies = random.pick([3, 30, 300, 1000]);
       const others: typeof OTHERS = [...OTHERS, ["others' buffers", rig.bufferAt(BUFFERS), rig.bytes.length]];
-      for (const [, from, end] of others) rig.bytes.fill(CANARY, from, end);
+      for (const [, from, end] of others) for (const edge of guarded(rig, from, end)) edge.fill(CANARY);
       rig.free = rig.free.slice(0, BUFFERS);
       const acts = [
         () => rig.send([Array.from({ length: 1 + random.below(3) }, () => new Uint8Array(64))]),
