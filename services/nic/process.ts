@@ -63,7 +63,7 @@ export class NicProcess {
       noteEverything(nic.mirror, {
         ...{ instance: nic.instance, heir, state: nic.engine.state, life: nic.engine.life, programme: nic.programme },
         listeners: [...this.#servers.map(({ listener }) => listener), listener],
-        ...{ uplinks: uplinks.specs, leases: nic.leases.all, holds: nic.leases.holds.all, watchers: nic.watchers },
+        ...{ uplinks: uplinks.all, leases: nic.leases.all, holds: nic.leases.holds.all, watchers: nic.watchers },
       });
     void nic.mirror.serve(listener);
   }

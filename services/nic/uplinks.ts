@@ -29,6 +29,8 @@ export class Uplinks {
   readonly #parts: UplinksParts;
   readonly #uplinks = new Map<PoolName, Uplink>();
   readonly #turns = new Turns();
+  /** Uplinks that are replaced, or go over to another process, as they were: nobody's link goes down for that. */
+  readonly #before = new Map<PoolName, UplinkState>();
   /** The state of each, as it was last told. */
   readonly #told = new Map<PoolName, string>();
   readonly #timer: ReturnType<typeof setInterval>;
@@ -41,7 +43,7 @@ export class Uplinks {
 
   /** The state of each pool's uplink, by the pool's name. */
   states(): Record<string, UplinkState> {
-    return Object.fromEntries([...this.#uplinks].map(([pool, uplink]) => [String(pool), uplink.state]));
+    return Object.fromEntries(this.all.map(([pool, state]) => [String(pool), state]));
   }
 
   /**
@@ -54,35 +56,41 @@ export class Uplinks {
       if (!this.#uplinks.has(pool) && this.#uplinks.size >= UPLINKS_MAX) {
         throw new ApiError(409, `the NIC has ${UPLINKS_MAX} uplinks already: take one away`, "pool");
       }
-      const uplink = this.#uplinks.get(pool) ?? this.#make(pool);
+      const there = this.#uplinks.get(pool);
+      const uplink = there ?? this.#make(pool);
+      if (there) this.#before.set(pool, there.state);
       try {
         await uplink.set(spec, keep);
       } catch (error) {
         const status = error instanceof DeviceRefusal && error.code === "no-vf" ? 404 : 409;
         const reason = error instanceof DeviceRefusal ? error.code : undefined;
         throw new ApiError(status, error instanceof Error ? error.message : String(error), "kind", reason);
+      } finally {
+        this.#before.delete(pool);
       }
       const { state } = uplink;
       if (state.spec.kind === "none") this.#uplinks.delete(pool);
       else this.#uplinks.set(pool, uplink);
-      this.#parts.nic.mirror.note({ kind: "uplink", pool, spec: state.spec });
+      this.#parts.nic.mirror.note({ kind: "uplink", pool, uplink: state });
       this.#tell();
       return state;
     });
   }
 
-  /** What is wanted behind each pool. */
-  get specs(): [PoolName, UplinkSpec][] {
-    return [...this.#uplinks].map(([pool, uplink]) => [pool, uplink.state.spec]);
+  /** Each pool's uplink, with its pool. */
+  get all(): [PoolName, UplinkState][] {
+    const own = [...this.#uplinks].map(([pool, uplink]): [PoolName, UplinkState] => [pool, uplink.state]);
+    return [...new Map([...own, ...this.#before])];
   }
 
   /**
    * Puts behind the pools what was there in a process that has ended, and tries it until it can be. What comes for a pool
    * meanwhile is held.
    */
-  async takeOver(specs: Iterable<[PoolName, UplinkSpec]>): Promise<void> {
+  async takeOver(uplinks: ReadonlyMap<PoolName, UplinkState>): Promise<void> {
     const { nic } = this.#parts;
-    await Promise.all([...specs].map(async ([pool, spec]) => {
+    for (const [pool, uplink] of uplinks) this.#before.set(pool, uplink);
+    await Promise.all([...uplinks].map(async ([pool, { spec }]) => {
       this.#hold(pool);
       try {
         await this.set(pool, spec, true);
@@ -103,7 +111,10 @@ export class Uplinks {
 
   /** Holds the pools' frames, finishes what is outstanding and closes all: another process opens them again. */
   async handOver(): Promise<void> {
-    for (const pool of this.#uplinks.keys()) this.#hold(pool);
+    for (const [pool, uplink] of this.all) {
+      this.#before.set(pool, uplink);
+      this.#hold(pool);
+    }
     await this.close();
   }
 
@@ -139,6 +150,7 @@ export class Uplinks {
       const now = JSON.stringify([state, reason]);
       if (this.#told.get(pool) === now) continue;
       this.#told.set(pool, now);
+      this.#parts.nic.mirror.note({ kind: "uplink", pool, uplink: uplink.state });
       this.#parts.nic.tell({ type: "uplink", pool, state, ...(reason === undefined ? {} : { reason }) });
     }
   }

@@ -21,6 +21,8 @@ export class SettingsInForce {
   readonly #turns = new Turns();
   readonly #following: Promise<unknown>;
   #now: Settings;
+  /** The NIC has said once what there is: before that nobody knows whether the uplink is up. */
+  #hasLearned = false;
   /** The carrier that NIC and switch are programmed with. */
   #carrier: "up" | "down";
   /** Told what guests wish by their control queues. */
@@ -42,7 +44,12 @@ export class SettingsInForce {
         (up) => events.emit({ type: up ? "nic-up" : "nic-down" }),
       ),
       software.follow(
-        () => this.#turns.take(() => software.program(switchProgramme(this.#now, this.#carrier))),
+        () =>
+          this.#turns.take(async () => {
+            // With a NIC that is away there is no link.
+            await this.#learn().catch(() => {});
+            await software.program(switchProgramme(this.#now, this.#carrier));
+          }),
         (event) => this.onWish(event),
         () => {},
       ),
@@ -65,9 +72,15 @@ export class SettingsInForce {
   /** The NIC has come back, or this PF: everything is put in force, and a link that is up does not go down for it. */
   async #restore(): Promise<void> {
     await this.uplinks.learn(this.#now);
+    this.#hasLearned = true;
     await this.#program(this.#carrierOf(this.#now));
     await this.uplinks.restore(this.#now);
     await this.#follow();
+  }
+
+  /** This PF has just started, and something is to be done before the NIC's line is there. Throws if the NIC is away. */
+  async #learn(): Promise<void> {
+    if (!this.#hasLearned) await this.#restore();
   }
 
   #onNic(event: NicEvent): void {
@@ -111,6 +124,7 @@ export class SettingsInForce {
       const before = this.#now;
       const next = await step(before);
       if (next === before) return;
+      await this.#learn();
       let carrier = this.#carrier;
       let isSwitchAsked = false;
       try {

@@ -6,6 +6,8 @@ import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
 import { ask, must, setMode } from "../support/guests.ts";
+import { judgedTest } from "../support/judges.ts";
+import { Cable } from "../support/net_namespace.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { activeOf, outage, told } from "../support/standby.ts";
 import { until } from "../support/wait.ts";
@@ -93,6 +95,35 @@ Deno.test("what the NIC knows goes on with the process that takes over: policy, 
   await activeNic(fabric);
   assertEquals((await must(`${nic}/state`)).instance, state.instance);
 });
+
+judgedTest(
+  ["root"],
+  "the NIC is killed, with the PF or without, while guests' link follows an uplink: it does not go down",
+  async () => {
+    await using cable = await Cable.make();
+    await using fabric = await TestFabric.start(2, ["--standby"]);
+    await must(`${fabric.info.api}/api/v1/nic/uplink`, "PUT", { kind: "packet", interface: cable.ends[0] });
+    await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
+    await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
+    const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+    const carrier = async () => (await must(`${fabric.info.api}/api/v1/nic`).catch(() => undefined))?.carrier;
+    for (let kill = 0; kill < KILLS; kill++) {
+      let active = 0;
+      await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
+      await stream.during("the link to be up", async () => await carrier() === "up");
+      if (kill % 2 === 1) Deno.kill(fabric.pid("pf"), "SIGKILL");
+      Deno.kill(active, kill % 4 < 2 ? "SIGKILL" : "SIGTERM");
+      // A change may be what a new PF does first.
+      const change = () => fabric.patch(0, { trust: kill % 2 === 0 }).then(() => true, () => false);
+      await stream.during("a change", change);
+      await stream.more(300);
+    }
+    await stream.during("the link to be up", async () => await carrier() === "up");
+    await stream.end();
+    const { tx_link_down } = await fabric.counters(0);
+    assertEquals([stream.received, stream.lost, tx_link_down], [stream.sent, 0, 0], fabric.process.errors);
+  },
+);
 
 Deno.test("an upgrade of the NIC under a stream: another process goes on between two bursts, and nothing is lost", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);

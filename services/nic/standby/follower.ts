@@ -2,7 +2,7 @@
  * The side of the NIC that stands by: it holds what the other process holds, maps the memory that it maps, and touches
  * none of it. When the other one has died it has everything to go on with.
  */
-import type { UplinkSpec } from "../../../shared/api/mod.ts";
+import type { UplinkState } from "../../../shared/api/mod.ts";
 import {
   type Channel,
   closeAll,
@@ -35,7 +35,7 @@ export class NicFollower extends Follower<Change> {
   #instance = "";
   /** The listening sockets, by their paths. */
   readonly sockets = new Map<string, UnixListener>();
-  readonly uplinks = new Map<PoolName, UplinkSpec>();
+  readonly uplinks = new Map<PoolName, UplinkState>();
   readonly connections = new Map<string, Connection>();
   readonly #holds = new Map<number, InheritedHold>();
   readonly #buffers = new Map<number, { count: number; file: Fd }>();
@@ -67,8 +67,8 @@ export class NicFollower extends Follower<Change> {
       case "programme":
         return this.#program(change, take(fds));
       case "uplink":
-        if (change.spec.kind === "none") this.uplinks.delete(change.pool);
-        else this.uplinks.set(change.pool, change.spec);
+        if (change.uplink.spec.kind === "none") this.uplinks.delete(change.pool);
+        else this.uplinks.set(change.pool, change.uplink);
         return;
       case "lease":
         return this.#attach(change, fds);

@@ -2,13 +2,13 @@
  * What a NIC's process tells the one that stands by for it, beside its engine's state: who drives which pool, with what
  * memory and which queues.
  */
-import type { UplinkSpec } from "../../../shared/api/mod.ts";
+import type { UplinkState } from "../../../shared/api/mod.ts";
 import type { PoolName, Request } from "../../../shared/device/mod.ts";
 import { Mirror } from "../../../shared/standby/mod.ts";
 import type { LogPlace } from "../../../shared/engine/mod.ts";
 
 /** Both ends speak the same, or there is no standby: bumped whenever a message or the engine's memory map changes. */
-export const STANDBY_VERSION = 3;
+export const STANDBY_VERSION = 4;
 
 /** A connection of the device socket that goes on with the standby. */
 export interface KeptConnection {
@@ -22,7 +22,7 @@ export type Change =
   | { kind: "nic"; instance: string; heir: number; sockets: string[] }
   /** A memory file with the PF's programme, as JSON of so many bytes. */
   | { kind: "programme"; bytes: number }
-  | { kind: "uplink"; pool: PoolName; spec: UplinkSpec }
+  | { kind: "uplink"; pool: PoolName; uplink: UplinkState }
   /** A lease, and the connection that has it, if it is still there. */
   | {
     kind: "lease";

@@ -1,5 +1,5 @@
 /** What of the NIC a standby is told, as changes: a piece at a time when it changes, and all of it when one comes. */
-import type { UplinkSpec } from "../../../shared/api/mod.ts";
+import type { UplinkState } from "../../../shared/api/mod.ts";
 import type { Programme } from "../../../shared/api/nic.ts";
 import type { PoolName, Request } from "../../../shared/device/mod.ts";
 import type { PacketBuffer } from "../../../shared/engine/mod.ts";
@@ -97,7 +97,7 @@ export interface Everything {
   life: Fd;
   listeners: readonly UnixListener[];
   programme: Programme | undefined;
-  uplinks: Iterable<[PoolName, UplinkSpec]>;
+  uplinks: Iterable<[PoolName, UplinkState]>;
   leases: Iterable<Lease>;
   holds: Iterable<Hold>;
   watchers: Iterable<{ id: string; fd: Fd; guest: boolean }>;
@@ -111,7 +111,7 @@ export function noteEverything(mirror: NicMirror, all: Everything): void {
     [state, life, ...listeners.map(({ fd }) => fd)],
   );
   if (all.programme) noteProgramme(mirror, all.programme);
-  for (const [pool, spec] of all.uplinks) mirror.note({ kind: "uplink", pool, spec });
+  for (const [pool, uplink] of all.uplinks) mirror.note({ kind: "uplink", pool, uplink });
   for (const hold of all.holds) noteHold(mirror, hold);
   for (const lease of all.leases) {
     if (lease.isOwn) continue;
