@@ -146,8 +146,12 @@ export class BackendSlot {
   /** Serves the rings again; `begin` gets a backend for rings that have none. */
   async goOn(part: Omit<Succession, "wasAsked">, begin: () => Promise<void>): Promise<void> {
     const wasAsked = this.#wasAsked;
-    // Where they are is in the rings themselves, and not what this process was told.
-    for (const ring of part.rings) if (wasAsked || this.#mustBegin) ring.hasRun = false;
+    // Where they are is in the rings themselves. A base that was told when a packed ring stood still last is laps ago, and
+    // half of the time looks as if it were right.
+    for (const ring of wasAsked || this.#mustBegin ? part.rings : []) {
+      ring.hasRun = false;
+      if (ring.running) ring.base = undefined;
+    }
     if (!this.#mustBegin) return await this.#backend?.goOn?.({ ...part, wasAsked });
     for (const ring of part.rings) ring.running = false;
     const deadline = performance.now() + BEGIN_DEADLINE_MS;

@@ -87,6 +87,28 @@ for (const [format, dataPath] of [["packed", undefined], ["split", "copy"], ["pa
   });
 }
 
+Deno.test("packed, emulated by zerocopy, on rings that stood still before: whatever lap they are on when vhost is killed, they go on", async () => {
+  await using fabric = await TestFabric.start(2, ["--standby"]);
+  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
+  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
+  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
+    dst: fabric.vf(1).mac,
+    src: fabric.vf(0).mac,
+  });
+  for (let kill = 0; kill < KILLS; kill++) {
+    for (const dataPath of ["copy", "zerocopy"]) {
+      await stream.more(20);
+      for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
+    }
+    const active = await activeOf(fabric, "vhost");
+    // Laps are of 50 frames: the rings stand in each half of even and odd ones.
+    await stream.more(60 + 25 * kill);
+    Deno.kill(active, "SIGKILL");
+    await stream.more(200);
+  }
+  assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
+});
+
 /** Kills vhost's process as soon as another one stands by, and waits until that answers. */
 async function killVhost(fabric: TestFabric): Promise<void> {
   const active = await activeOf(fabric, "vhost");
