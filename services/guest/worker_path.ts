@@ -58,22 +58,25 @@ export class WorkerPath {
 
   /** Moves frames of one queue pair both ways, to the device only if `sends`; answers how many. */
   move(pair: number, sends: boolean, nowNs: number): number {
-    const sent = sends ? this.#send(pair) : 0;
+    const sent = sends ? this.#send(pair, nowNs) : 0;
     const done = this.#complete(pair, nowNs);
     const received = this.receive(pair);
     this.#post(pair);
     return sent + done + received;
   }
 
-  #send(pair: number): number {
+  #send(pair: number, nowNs: number): number {
     const n = this.#host.prepareTx(pair);
     if (n <= 0) return 0;
+    const wasIdle = this.#host.txHeld() === 0;
     const taken = this.#plugin.tx(pair, n);
     this.#mustLive();
     if (taken < 0 || taken > n) throw new Error(`tx took ${taken} of ${n} entries`);
     if (this.#host.txAccepted(pair, taken) === 0) {
       throw new Error(`tx took ${taken} entries, which are not whole frames`);
     }
+    // Its time begins with the first of them, however long the guest had nothing to send.
+    if (wasIdle) this.#sentNs = nowNs;
     return taken;
   }
 
