@@ -6,22 +6,15 @@ import { FrontEnd } from "../support/front_end.ts";
 import type { Random } from "../fuzz/random.ts";
 import { UmlGuest } from "../support/uml.ts";
 import { until } from "../support/wait.ts";
-import { GUESTS, type ServiceName, SERVICES, SPARE_VFS, type World } from "./world.ts";
-
-/** What an action may do to the streams. */
-export interface Cost {
-  /** Whether frames may be lost. */
-  loses: boolean;
-  /** Guests that are killed: their streams do not count. */
-  kills: readonly number[];
-}
+import type { Cost } from "./cost.ts";
+import { GUESTS, type ModeName, MODES, PAIRS, type ServiceName, SERVICES, SPARE_VFS, type World } from "./world.ts";
 
 /** One thing that is to be done, with everything that was drawn by lot. */
 export interface Deed {
   /** What it is, with its particulars, for the log. */
   text: string;
-  cost: Cost;
-  run(): Promise<void>;
+  /** Does it, and says what it may cost. */
+  run(cost: Cost): Promise<void>;
 }
 
 /** A kind of thing to do. */
@@ -30,45 +23,56 @@ export interface Action {
   /** How often it is done, beside the others. */
   weight: number;
   /** Whether it can be done here. */
-  isPossible?(): boolean;
+  isPossible?(world: World): boolean;
   plan(world: World, random: Random): Deed;
 }
 
-const FREE: Cost = { loses: false, kills: [] };
-const LOSES: Cost = { loses: true, kills: [] };
 const FREEZE_MS_MAX = 600;
+const CAPTURE_MS_MAX = 800;
+/** Copies go to a VF that nobody is on, or out. */
+const MIRRORS = ["in:4", "out:5", "both:4", "both:uplink"];
 /** How long a policy is another one, and how long it may take to be the first again. */
 const CHANGED_MS = 100;
 const BACK_MS = 20_000;
 /** A guest of User-Mode Linux has an address that no built-in guest has. */
 const UML_ADDRESS = "10.0.9.9/16";
 
-const MODES: Record<string, Record<string, unknown>> = {
-  "copy": { mode: "emulated", dataPath: "copy" },
-  "zero copy": { mode: "emulated", dataPath: "zerocopy" },
-  "header split": { mode: "emulated", dataPath: "headersplit" },
-  "plugin advanced": { mode: "passthrough", plugin: "advanced" },
-  "plugin virtio": { mode: "passthrough", plugin: "virtio" },
-};
+const hasStandbys = ({ hasStandbys }: World) => hasStandbys;
 
 function killOf(name: ServiceName): Action {
-  const cost = name === "nic" || name === "vhost" ? LOSES : FREE;
   return {
     name: `kill ${name}`,
     weight: 2,
-    plan: (world) => ({ text: name, cost, run: () => Promise.resolve(world.killService(name)) }),
+    plan: (world) => ({ text: "", run: (cost) => world.end(name, "active", cost) }),
   };
 }
 
+/** What is done to the two processes of a service. */
+function toPair(name: ServiceName): Action[] {
+  const action = (what: string, run: (world: World, cost: Cost) => Promise<void>): Action => ({
+    name: `${what} ${name}`,
+    weight: 1,
+    isPossible: hasStandbys,
+    plan: (world) => ({ text: "", run: (cost) => run(world, cost) }),
+  });
+  return [
+    action("kill the standby of", (world, cost) => world.end(name, "standby", cost)),
+    action("kill both processes of", (world, cost) => Promise.resolve(world.endPair(name, cost))),
+    action("terminate", (world, cost) => world.end(name, "active", cost, "SIGTERM")),
+    { ...action("upgrade", (world, cost) => world.upgrade(name, cost)), weight: 2 },
+  ];
+}
+
 /** Changes a policy and takes it back. */
-function policy(name: string, cost: Cost, change: (random: Random) => [Patch, Patch]): Action {
+function policy(name: string, loses: boolean, change: (random: Random) => [Patch, Patch]): Action {
   return {
     name: `policy: ${name}`,
     weight: 1,
     plan: (world, random) => {
       const vf = random.below(GUESTS);
       const [there, back] = change(random);
-      const run = async () => {
+      const run = async (cost: Cost) => {
+        if (loses) cost.mayLose(vf);
         try {
           await world.patch(vf, there);
           await new Promise((resolve) => setTimeout(resolve, CHANGED_MS));
@@ -77,7 +81,7 @@ function policy(name: string, cost: Cost, change: (random: Random) => [Patch, Pa
           await until("the policy to be as it was", () => world.patch(vf, back).then(() => true, () => false), BACK_MS);
         }
       };
-      return { text: `vf ${vf} ${JSON.stringify(there)}`, cost, run };
+      return { text: `vf ${vf} ${JSON.stringify(there)}`, run };
     },
   };
 }
@@ -85,19 +89,36 @@ type Patch = Record<string, unknown>;
 
 function changeMode(world: World, random: Random): Deed {
   const vf = random.below(GUESTS);
-  const name = random.pick(Object.keys(MODES));
-  return { text: `vf ${vf} to ${name}`, cost: FREE, run: () => world.setMode(vf, MODES[name] ?? {}) };
+  const name = random.pick(Object.keys(MODES) as ModeName[]);
+  return { text: `vf ${vf} to ${name}`, run: (cost) => world.setMode(vf, name, cost) };
 }
 
 function killGuest(world: World, random: Random): Deed {
   const guest = random.below(GUESTS);
-  const cost = { ...FREE, kills: [guest] };
-  return { text: `guest ${guest}`, cost, run: () => Promise.resolve(world.killGuest(guest)) };
+  return { text: `guest ${guest}`, run: (cost) => Promise.resolve(world.killGuest(guest, cost)) };
 }
 
 function freeze(world: World, random: Random): Deed {
   const [name, ms] = [random.pick(SERVICES), random.below(FREEZE_MS_MAX)];
-  return { text: `${name} for ${ms} ms`, cost: FREE, run: () => world.freeze(name, ms) };
+  const role = random.chance(4) ? "standby" : "active";
+  return { text: `the ${role} process of ${name} for ${ms} ms`, run: () => world.freeze(name, role, ms) };
+}
+
+/** A guest's VF gets something of the host behind it, or the uplink something else. */
+function changeUplink(world: World, random: Random): Deed {
+  const pool = random.pick(["nic", ...SPARE_VFS.map((vf) => `vfs/${vf}` as const)] as const);
+  return { text: `${pool} to a file and back`, run: () => world.useUplink(pool) };
+}
+
+function capture(world: World, random: Random): Deed {
+  const path = random.pick(["vfs/0/capture", "vfs/1/capture", "vfs/2/capture", "capture"]);
+  const readMs = random.chance(2) ? 0 : random.below(CAPTURE_MS_MAX);
+  return { text: `${path}, read for ${readMs} ms`, run: () => world.capture(path, readMs) };
+}
+
+function moveGuest(world: World, random: Random): Deed {
+  const vf = random.below(GUESTS);
+  return { text: `guest ${vf}`, run: (cost) => world.moveGuest(vf, cost) };
 }
 
 /** A front-end attaches, sends nothing, and is gone without a word: at any message of its handshake, or behind it. */
@@ -114,7 +135,7 @@ function vanish(world: World, random: Random): Deed {
     if (steps > 1) await front.shareMemory();
     for (let ring = 0; ring < steps - 1; ring++) await front.startVring(ring);
   };
-  return { text: `${format}, vf ${vf}, after ${steps} steps`, cost: FREE, run };
+  return { text: `${format}, vf ${vf}, after ${steps} steps`, run };
 }
 
 function hasUml(): boolean {
@@ -134,29 +155,29 @@ function bootLinux(world: World, random: Random): Deed {
     await linux.untilReaches(world.guest(0).ip);
     await linux.kill();
   };
-  return { text: `vf ${vf}`, cost: FREE, run };
+  return { text: `vf ${vf}`, run };
 }
 
 /** Everything that is done. */
 export const ACTIONS: readonly Action[] = [
   ...SERVICES.map(killOf),
+  ...PAIRS.flatMap(toPair),
   { name: "kill a guest", weight: 2, plan: killGuest },
   { name: "mode", weight: 6, plan: changeMode },
-  policy("spoof check", FREE, () => [{ spoofCheck: false }, { spoofCheck: true }]),
-  policy("trust", FREE, () => [{ trust: true }, { trust: false }]),
-  policy("rate", FREE, (random) => [{ maxTxRate: 10 + random.below(90) }, { maxTxRate: 0 }]),
-  policy("VLAN", LOSES, (random) => [{ vlan: 1 + random.below(4094) }, { vlan: 0 }]),
-  policy("link", LOSES, () => [{ linkState: "disable" }, { linkState: "auto" }]),
-  { name: "freeze a service", weight: 2, plan: freeze },
-  {
-    name: "uplink",
-    weight: 2,
-    plan: (world) => ({ text: "pcap, then none", cost: FREE, run: () => world.useUplink() }),
-  },
+  policy("spoof check", false, () => [{ spoofCheck: false }, { spoofCheck: true }]),
+  policy("trust", false, () => [{ trust: true }, { trust: false }]),
+  policy("rate", false, (random) => [{ maxTxRate: 10 + random.below(90) }, { maxTxRate: 0 }]),
+  policy("VLAN", true, (random) => [{ vlan: 1 + random.below(4094) }, { vlan: 0 }]),
+  policy("link", true, () => [{ linkState: "disable" }, { linkState: "auto" }]),
+  { name: "freeze a process", weight: 2, plan: freeze },
+  policy("mirror", false, (random) => [{ mirror: random.pick(MIRRORS) }, { mirror: null }]),
+  { name: "uplink", weight: 2, plan: changeUplink },
+  { name: "capture", weight: 2, plan: capture },
+  { name: "a guest moves away and back", weight: 2, isPossible: ({ far }) => far !== undefined, plan: moveGuest },
   {
     name: "a vport comes and goes",
     weight: 1,
-    plan: (world) => ({ text: "", cost: FREE, run: () => world.comeAndGoVport() }),
+    plan: (world) => ({ text: "", run: () => world.comeAndGoVport() }),
   },
   { name: "a front-end vanishes", weight: 2, plan: vanish },
   { name: "Linux boots and is killed", weight: 1, isPossible: hasUml, plan: bootLinux },

@@ -3,7 +3,8 @@ import { openDescriptors } from "../support/descriptors.ts";
 import { must } from "../support/guests.ts";
 import { childrenOf } from "../support/process.ts";
 import { until } from "../support/wait.ts";
-import { GUESTS, SERVICES, type World } from "./world.ts";
+import { Cost } from "./cost.ts";
+import { GUESTS, PAIRS, SERVICES, type World } from "./world.ts";
 
 /** A garbage collector may be so late, by MiB; a leak of an hour is more. */
 const HEAP_SLACK_MIB = 192;
@@ -29,13 +30,24 @@ function descendants(pid: number): number[] {
   return childrenOf(pid).flatMap((child) => [child, ...descendants(child)]);
 }
 
+/** Every process of the world, by name. */
+function processesOf(world: World): [string, number | undefined][] {
+  const { fabric, far } = world;
+  const services = SERVICES.flatMap((name) =>
+    world.processes(name).map((pid, i): [string, number] => [i === 0 ? name : `${name}'s standby`, pid])
+  );
+  const guests = Array.from({ length: GUESTS }, (_, i): [string, number | undefined] => [
+    `guest ${i}`,
+    fabric.guestPid(i),
+  ]);
+  const there = Object.entries(far?.fabric.pids() ?? {}).map(([name, pid]): [string, number] => [`far ${name}`, pid]);
+  return [["up", fabric.process.pid], ...services, ...guests, ...there, ["far guest", far?.fabric.guestPid(0)]];
+}
+
 /** Reads what the world holds now. */
 async function readHoldings(world: World): Promise<Holdings> {
   const found = new Map<string, number>();
-  const { fabric } = world;
-  const guests = Array.from({ length: GUESTS }, (_, i) => [`guest ${i}`, fabric.guestPid(i)] as const);
-  const pids = [...SERVICES.map((name) => [name, fabric.pids()[name]] as const), ...guests];
-  for (const [name, pid] of [["up", fabric.process.pid] as const, ...pids]) {
+  for (const [name, pid] of processesOf(world)) {
     if (pid === undefined) continue;
     for (const [kind, count] of openDescriptors(pid).get(pid) ?? []) {
       // A successor has threads of other numbers.
@@ -45,13 +57,16 @@ async function readHoldings(world: World): Promise<Holdings> {
     found.set(`${name}: mapped memory files`, mappedFiles(pid));
     found.set(`${name}: heap in MiB`, heapMib(pid));
   }
-  found.set("processes", descendants(fabric.process.pid).length);
-  const { engine, vfs } = await must(`${fabric.url("nic")}/api/v1/state`);
-  // Windows that are taken: what is free must not become less.
-  found.set("nic: MiB of windows", -engine.arenaFreeBytes / 1024 ** 2);
-  for (const [i, { memory, limits }] of vfs.entries()) {
-    found.set(`vf ${i}: regions`, memory.regions);
-    found.set(`vf ${i}: bytes mapped`, limits.memory.used);
+  for (const [where, fabric] of [["", world.fabric], ["far ", world.far?.fabric]] as const) {
+    if (!fabric) continue;
+    found.set(`${where}processes`, descendants(fabric.process.pid).length);
+    const { engine, vfs } = await must(`${fabric.url("nic")}/api/v1/state`);
+    // Windows that are taken: what is free must not become less.
+    found.set(`${where}nic: MiB of windows`, -engine.arenaFreeBytes / 1024 ** 2);
+    for (const [i, { memory, limits }] of vfs.entries()) {
+      found.set(`${where}vf ${i}: regions`, memory.regions);
+      found.set(`${where}vf ${i}: bytes mapped`, limits.memory.used);
+    }
   }
   return found;
 }
@@ -68,9 +83,24 @@ function growth(before: Holdings, now: Holdings): string[] {
   );
 }
 
+/** Everything is made that is made at first use, and whoever works has taken over from somebody. */
+async function warmUp(world: World): Promise<void> {
+  const cost = new Cost(GUESTS);
+  await world.useUplink("nic");
+  await world.capture("capture", 0);
+  if (world.far) await world.moveGuest(0, cost);
+  for (const name of PAIRS) {
+    await world.end(name, "active", cost);
+    await until(
+      `${name} to answer`,
+      () => must(`${world.fabric.url(name)}/api/v1/state`).then(() => true, () => false),
+    );
+  }
+}
+
 /** Reads what a world at rest holds in which everything has been made that is made at first use. */
 export async function holdingsOf(world: World): Promise<Holdings> {
-  await world.useUplink();
+  await warmUp(world);
   await world.rest();
   return await readHoldings(world);
 }

@@ -11,8 +11,9 @@ import { type Report, soak } from "./soak.ts";
 const command = new Command("soak")
   .option("--minutes <n>", "how long", "10")
   .option("--seed <n>", "what is done, and when; the same seed does the same", String(Date.now() % 2 ** 31))
+  .option("--only <pattern>", "do only what has a name that matches, such as: ^mode|kill nic")
   .parse();
-const options = command.opts<{ minutes: string; seed: string }>();
+const options = command.opts<{ minutes: string; seed: string; only?: string }>();
 
 function number(name: string, text: string, min: number): number {
   const value = Number(text);
@@ -39,6 +40,9 @@ const seed = number("seed", options.seed, 0);
 const seconds = number("minutes", options.minutes, 0) * 60;
 await buildWasm();
 console.log(`seed ${seed}`);
-const report = await soak({ seed, seconds, say: (line) => console.log(line) });
+const report = await soak({
+  ...{ seed, seconds, say: (line) => console.log(line) },
+  ...(options.only === undefined ? {} : { only: new RegExp(options.only) }),
+});
 print(report);
 Deno.exit(report.faults.length === 0 ? 0 : 1);

@@ -7,15 +7,17 @@ const PAIRS: readonly (readonly [number, number])[] = [[0, 1], [2, 3], [1, 2]];
 const SIZE_BYTES = 200;
 /** Frames that show that a stream flows. */
 const FLOWING = 20;
-const FLOWING_MS = 20_000;
+const FLOWING_MS = 60_000;
 /** What has not come by then, after the last one that came, does not come. */
-const QUIET_MS = 700;
-const SETTLE_MS = 20_000;
+const QUIET_MS = 2000;
+const SETTLE_MS = 60_000;
 
 /** What became of one stream. */
 export interface Outcome {
   /** Such as `0→1`. */
   name: string;
+  from: number;
+  to: number;
   sent: number;
   received: number;
   lost: number;
@@ -81,7 +83,7 @@ class CheckedStream {
     const flow = await this.#world.guest(this.to).flow(this.#flow);
     const received = flow?.received ?? 0;
     return {
-      name: this.name,
+      ...{ name: this.name, from: this.from, to: this.to },
       ...{ sent, received, lost: sent - received, twice: flow?.duplicates ?? 0, outOfOrder: flow?.reordered ?? 0 },
       outageMs: (flow?.longestGapUs ?? 0) / 1000,
     };
@@ -100,23 +102,23 @@ export class Streams {
   static async start(world: World, rate: number): Promise<Streams> {
     const streams = new Streams(PAIRS.map(([from, to]) => new CheckedStream(world, from, to)));
     for (const stream of streams.#streams) await stream.start(rate);
-    await streams.flow("at the beginning", []);
+    await streams.flow("at the beginning", new Set());
     return streams;
   }
 
-  #without(guests: readonly number[]): CheckedStream[] {
-    return this.#streams.filter(({ from, to }) => !guests.includes(from) && !guests.includes(to));
+  #without(guests: ReadonlySet<number>): CheckedStream[] {
+    return this.#streams.filter(({ from, to }) => !guests.has(from) && !guests.has(to));
   }
 
   /** Waits until more has come of all; guests that were killed have forgotten theirs. */
-  async flow(when: string, killed: readonly number[]): Promise<void> {
+  async flow(when: string, killed: ReadonlySet<number>): Promise<void> {
     await Promise.all(this.#without(killed).map((stream) => stream.flows(when)));
   }
 
   /** Stops all; answers what became of those whose guests were there all the time. */
-  async end(killed: readonly number[]): Promise<Outcome[]> {
+  async end(killed: ReadonlySet<number>): Promise<Outcome[]> {
     const kept = this.#without(killed);
-    const abandoned = this.#streams.filter((stream) => !kept.includes(stream) && !killed.includes(stream.from));
+    const abandoned = this.#streams.filter((stream) => !kept.includes(stream) && !killed.has(stream.from));
     for (const stream of abandoned) await stream.abandon();
     return await Promise.all(kept.map((stream) => stream.end()));
   }

@@ -3,43 +3,94 @@
  * VFs for guests that come and go. What an action needs to do something to it is here; what it may do is in `actions.ts`.
  */
 import type { UplinkSpec } from "../../shared/api/mod.ts";
+import { CaptureStream } from "../support/capture_stream.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { ask, must, setMode, TestGuest } from "../support/guests.ts";
+import { childrenOf } from "../support/process.ts";
 import { until } from "../support/wait.ts";
+import type { Cost } from "./cost.ts";
+import { FarEnd } from "./far_end.ts";
 
 /** Services that `up` starts again, in their order. */
 export const SERVICES = ["nic", "pf", "vhost", "vf"] as const;
 export type ServiceName = typeof SERVICES[number];
+/** Services of which two processes run, unless without standbys. */
+export const PAIRS = ["nic", "vhost"] as const;
+/** Which process of a service. */
+export type Role = "active" | "standby";
 /** Built-in guests, on the first VFs. */
 export const GUESTS = 4;
 /** VFs without a built-in guest. */
 export const SPARE_VFS = [4, 5] as const;
 /** How long everything may take to be as it should be again. */
-const RECOVERY_MS = 45_000;
+const RECOVERY_MS = 120_000;
+const LOOK_MS = 2000;
+
+/** The modes that a VF may be in. */
+export const MODES = {
+  "copy": { mode: "emulated", dataPath: "copy" },
+  "zero copy": { mode: "emulated", dataPath: "zerocopy" },
+  "header split": { mode: "emulated", dataPath: "headersplit" },
+  "plugin advanced": { mode: "passthrough", plugin: "advanced" },
+  "plugin virtio": { mode: "passthrough", plugin: "virtio" },
+} as const;
+export type ModeName = keyof typeof MODES;
 /** The mode in which everything begins and ends. */
-const REST_MODE = { mode: "emulated", dataPath: "copy" };
+const REST_MODE: ModeName = "copy";
+/** Modes whose books lie in vhost's process: they begin anew in another one. */
+const BEGIN_ANEW: readonly ModeName[] = ["zero copy", "header split"];
+
+/** What a fabric says when a driver's ring cannot be gone on with by the NIC's next process. */
+const RING_BROKEN = "the NIC died while it wrote to the VF's ring";
+/** What a fabric says when a guest attaches again, with the guest's VF. */
+const ATTACHED_AGAIN = /vf (\d+): (?:a front-end connected|the front-end's session ended|the NIC went away)/g;
+
+/** When a process was started, in the kernel's ticks; what has just ended counts as new. */
+function startOf(pid: number): number {
+  try {
+    const fields = Deno.readTextFileSync(`/proc/${pid}/stat`).split(") ").at(-1)?.split(" ") ?? [];
+    return Number(fields[19]);
+  } catch {
+    return Infinity;
+  }
+}
+
+function commandOf(pid: number): string {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`);
+  } catch {
+    return "";
+  }
+}
 
 /** A fabric and its guests. */
 export class World implements AsyncDisposable {
   readonly fabric: TestFabric;
   readonly guests: readonly TestGuest[];
+  readonly hasStandbys: boolean;
+  /** Where guests move to; only root can lay the cable. */
+  readonly far: FarEnd | undefined;
+  /** The modes that a guest's VF may be in: two, while it changes or after that failed. */
+  readonly #modes = new Map<number, ReadonlySet<ModeName>>();
+  readonly #upgraded = new Set<ServiceName>();
+  #away: number | undefined;
 
-  private constructor(fabric: TestFabric) {
-    this.fabric = fabric;
+  private constructor(fabric: TestFabric, far: FarEnd | undefined, hasStandbys: boolean) {
+    [this.fabric, this.far, this.hasStandbys] = [fabric, far, hasStandbys];
     this.guests = Array.from({ length: GUESTS }, (_, i) => TestGuest.of(fabric, i));
+    for (const vf of this.guests.keys()) this.#modes.set(vf, new Set([REST_MODE]));
   }
 
-  static async start(): Promise<World> {
-    const world = new World(
-      await TestFabric.start(GUESTS + SPARE_VFS.length, ["--guests", String(GUESTS), "--no-standby"]),
-    );
-    try {
-      await world.recovered();
-      return world;
-    } catch (error) {
-      await world[Symbol.asyncDispose]();
-      throw error;
-    }
+  static async start(hasStandbys: boolean): Promise<World> {
+    await using owned = new AsyncDisposableStack();
+    const standby = hasStandbys ? ["--standby"] : [];
+    const options = ["--guests", String(GUESTS), ...standby];
+    const fabric = owned.use(await TestFabric.start(GUESTS + SPARE_VFS.length, options));
+    const far = Deno.uid() === 0 ? owned.use(await FarEnd.start(fabric)) : undefined;
+    const world = new World(fabric, far, hasStandbys);
+    await world.recovered();
+    owned.move();
+    return world;
   }
 
   guest(index: number): TestGuest {
@@ -48,48 +99,141 @@ export class World implements AsyncDisposable {
     return guest;
   }
 
-  /** Kills a service as the kernel would that has no memory left. */
-  killService(name: ServiceName): void {
-    const pid = this.fabric.pids()[name];
-    // It may have died already, in the same step.
-    if (pid !== undefined) Deno.kill(pid, "SIGKILL");
+  /** Processes of a service: whoever works first, since who stands by is the younger. */
+  processes(name: ServiceName): number[] {
+    return childrenOf(this.fabric.process.pid)
+      .filter((pid) => commandOf(pid).includes(`services/${name}/main.ts`))
+      .sort((a, b) => startOf(a) - startOf(b));
   }
 
-  killGuest(index: number): void {
+  #process(name: ServiceName, role: Role): number | undefined {
+    const [active, standby] = this.processes(name);
+    return role === "active" ? active : standby;
+  }
+
+  /** Whether somebody stands ready for a service; false while it does not answer. */
+  async #isStoodBy(name: ServiceName): Promise<boolean> {
+    const signal = AbortSignal.timeout(LOOK_MS);
+    const looking = must(`${this.fabric.url(name)}/api/v1/state`).catch(() => undefined);
+    const late = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined)));
+    return (await Promise.race([looking, late]))?.standby?.state === "ready";
+  }
+
+  /** Ends a process: as the kernel would that has no memory left, or as whoever upgrades it. */
+  async end(name: ServiceName, role: Role, cost: Cost, signal: Deno.Signal = "SIGKILL"): Promise<void> {
+    if (role === "active" && (name === "nic" || name === "vhost")) {
+      const isStoodBy = await this.#isStoodBy(name);
+      if (!isStoodBy || this.#upgraded.has(name)) cost.isOutage();
+      this.#takeOverCosts(name, cost);
+    }
+    const pid = this.#process(name, role);
+    // It may have died already, in the same step.
+    if (pid !== undefined) Deno.kill(pid, signal);
+  }
+
+  #takeOverCosts(name: ServiceName, cost: Cost): void {
+    // What its packets were in the kernel's hands, or came while nobody had the interface open.
+    if (name === "nic" && this.#away !== undefined) cost.mayLose(this.#away);
+    if (name !== "vhost") return;
+    for (const [vf, modes] of this.#modes) {
+      if (BEGIN_ANEW.some((mode) => modes.has(mode))) cost.mayBeginAnew(vf);
+    }
+  }
+
+  /** Ends both processes of a service at once. */
+  endPair(name: ServiceName, cost: Cost): void {
+    cost.isOutage();
+    for (const pid of this.processes(name)) Deno.kill(pid, "SIGKILL");
+  }
+
+  /** Has a service's next process take its place. */
+  async upgrade(name: ServiceName, cost: Cost): Promise<void> {
+    this.#upgraded.add(name);
+    try {
+      this.#takeOverCosts(name, cost);
+      const { before, pid } = await must(`${this.fabric.info.api}/api/v1/services/${name}/upgrade`, "POST", {});
+      if (before === pid) throw new Error(`${name} is still process ${pid} after its upgrade`);
+    } finally {
+      this.#upgraded.delete(name);
+    }
+  }
+
+  killGuest(index: number, cost: Cost): void {
+    cost.kill(index);
     const pid = this.fabric.guestPid(index);
     if (pid !== undefined) Deno.kill(pid, "SIGKILL");
   }
 
-  /** Has a service stand still for so long. */
-  async freeze(name: ServiceName, ms: number): Promise<void> {
-    const pid = this.fabric.pid(name);
+  /** Has a process stand still for so long. */
+  async freeze(name: ServiceName, role: Role, ms: number): Promise<void> {
+    const pid = this.#process(name, role);
+    if (pid === undefined) return;
     Deno.kill(pid, "SIGSTOP");
     try {
       await new Promise((resolve) => setTimeout(resolve, ms));
     } finally {
       // It may have been killed meanwhile.
-      if (this.fabric.pids()[name] === pid) Deno.kill(pid, "SIGCONT");
+      if (this.processes(name).includes(pid)) Deno.kill(pid, "SIGCONT");
     }
   }
 
-  async setMode(vf: number, mode: Record<string, unknown>): Promise<void> {
-    await setMode(this.fabric, vf, mode);
+  async setMode(vf: number, name: ModeName, cost?: Cost): Promise<void> {
+    this.#modes.set(vf, new Set([...this.#modes.get(vf) ?? [], name]));
+    try {
+      await setMode(this.fabric, vf, MODES[name]);
+    } catch (error) {
+      // If a service dies in the middle, a guest may have lost its VF and begin anew at vhost.
+      cost?.mayLose(vf);
+      cost?.mayAttachAgain(vf);
+      throw error;
+    }
+    this.#modes.set(vf, new Set([name]));
   }
 
   async patch(vf: number, patch: Record<string, unknown>): Promise<void> {
     await must(`${this.fabric.info.api}/api/v1/vfs/${vf}`, "PATCH", patch);
   }
 
-  async #setUplink(spec: UplinkSpec): Promise<void> {
-    await must(`${this.fabric.info.api}/api/v1/nic/uplink`, "PUT", spec);
+  async setUplink(pool: "nic" | `vfs/${number}`, spec: UplinkSpec): Promise<void> {
+    await must(`${this.fabric.info.api}/api/v1/${pool}/uplink`, "PUT", spec);
   }
 
-  /** Records what goes out, for a moment. */
-  async useUplink(): Promise<void> {
+  /** What is behind the uplink's pool while nothing is done to it. */
+  get #restUplink(): UplinkSpec {
+    return this.far ? { kind: "packet", interface: this.far.interface } : { kind: "none" };
+  }
+
+  /** Records what goes out of a pool, for a moment. */
+  async useUplink(pool: "nic" | `vfs/${number}`): Promise<void> {
     const record = `${this.fabric.runDir}/soak.pcap`;
-    await this.#setUplink({ kind: "pcap", record });
-    await this.#setUplink({ kind: "none" });
+    await this.setUplink(pool, { kind: "pcap", record });
+    await this.setUplink(pool, { kind: "none" });
+    if (pool === "nic") await this.setUplink(pool, this.#restUplink);
     await Deno.remove(record).catch(() => {});
+  }
+
+  /** Moves a guest to the other fabric and back. */
+  async moveGuest(vf: number, cost: Cost): Promise<void> {
+    if (!this.far) throw new Error("no other fabric is there");
+    const home = { vf, guest: this.guest(vf) };
+    // While no VF has its address.
+    cost.mayLoseTo(vf);
+    cost.mayAttachAgain(vf);
+    this.#away = vf;
+    try {
+      await this.setUplink("nic", this.#restUplink);
+      await this.far.visit(home, this.guest((vf + 1) % GUESTS).ip);
+    } finally {
+      await this.far.bringHome(home);
+      this.#away = undefined;
+    }
+  }
+
+  /** Captures frames, reads on for so long, and goes away without a word. */
+  async capture(path: string, readMs: number): Promise<void> {
+    await using capture = await CaptureStream.open(this.fabric, path);
+    const end = performance.now() + readMs;
+    if (readMs > 0) await capture.until("frames", (file) => file.length > 0 && performance.now() > end);
   }
 
   /** Adds a guest without a VF, and takes it away again. */
@@ -98,7 +242,15 @@ export class World implements AsyncDisposable {
     await must(`${this.fabric.info.api}/api/v1/vports/${id}`, "DELETE");
   }
 
-  /** Waits until every service is ready, every guest has its back-end, and no operation goes on. */
+  /** Guests that have attached again since the log was so long; drivers that had to begin anew may lose frames. */
+  attachedAgain(since: number, cost: Cost): number[] {
+    const text = this.fabric.process.errors.slice(since);
+    if (text.includes(RING_BROKEN)) cost.isOutage();
+    const found = [...text.matchAll(ATTACHED_AGAIN)].map(([, vf]) => Number(vf));
+    return [...new Set(found)].filter((vf) => vf < GUESTS);
+  }
+
+  /** Waits until every service is ready, everybody who stands by is, and no operation goes on. */
   async recovered(): Promise<void> {
     let missing = "";
     await until(
@@ -107,6 +259,9 @@ export class World implements AsyncDisposable {
         missing = (await Promise.all([
           ...SERVICES.map((name) => this.#unreadiness(name, this.fabric.url(name))),
           ...this.guests.map(({ api }, i) => this.#unreadiness(`guest ${i}`, api)),
+          ...(this.hasStandbys ? PAIRS : []).map(async (name) =>
+            await this.#isStoodBy(name) ? "" : `${name} is not stood by for`
+          ),
           this.#operations(),
         ])).filter((reason) => reason !== "").join("; ");
         return missing === "";
@@ -142,7 +297,8 @@ export class World implements AsyncDisposable {
   async rest(): Promise<void> {
     await this.recovered();
     for (const vf of this.guests.keys()) await this.setMode(vf, REST_MODE);
-    await this.#setUplink({ kind: "none" });
+    for (const vf of SPARE_VFS) await this.setUplink(`vfs/${vf}`, { kind: "none" });
+    await this.setUplink("nic", this.#restUplink);
     // A PF that was killed before it answered may have made one.
     const vports = await must(`${this.fabric.info.api}/api/v1/vports`);
     for (const { id } of vports) await must(`${this.fabric.info.api}/api/v1/vports/${id}`, "DELETE");
@@ -150,6 +306,7 @@ export class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.far?.[Symbol.asyncDispose]();
     await this.fabric[Symbol.asyncDispose]();
   }
 }

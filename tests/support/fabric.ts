@@ -67,7 +67,7 @@ export class TestFabric implements AsyncDisposable {
       ...args.filter((arg) => arg !== "--standby"),
     ], { cwd: root, env });
     try {
-      const [line] = await process.expect(/^\{.*\}$/m, 30_000);
+      const [line] = await process.expect(/^\{.*\}$/m, 60_000);
       return new TestFabric(process, JSON.parse(line) as UpInfo, runDir, port);
     } catch (error) {
       await process.end("SIGKILL");
