@@ -1,32 +1,43 @@
-/** `fabric upgrade`: a process of the program on disk takes a service over, and traffic goes on. */
+/** `fabric upgrade`: a process of the program on disk does a service's work, and traffic goes on. */
 import type { Command } from "commander";
-import { type ServiceUpgrade, UpgradedService } from "../../shared/api/mod.ts";
+import { oneLine, restarted, type ServiceRestart, type ServiceUpgrade, UpgradedService } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { NotUnderstood } from "./values.ts";
+import { NotUnderstood, UsageError } from "./values.ts";
 
 const SERVICES = UpgradedService.options;
+
+/** Upgrades one service; answers when a new process does its work. Throws why none does. */
+async function upgrade(context: Context, service: UpgradedService): Promise<ServiceUpgrade> {
+  const { upgrade } = context.client.api.v1.services[":service"];
+  const answer = await context.body<ServiceUpgrade | ServiceRestart>(upgrade.$post({ param: { service }, json: {} }));
+  if ("pid" in answer) return answer;
+  context.progress.say(`${service}: ${answer.restartedBy} starts the program on disk`);
+  return await restarted(service, context.pf, answer);
+}
 
 /** Adds `upgrade`. */
 export function upgradeCommand(program: Command, context: Context): void {
   examples(
     program.command("upgrade [service]").description(
-      `has a new process of the program on disk take over; traffic goes on: ${
-        SERVICES.join(" or ")
-      }, both if none is said`,
+      `has a new process of the program on disk do the work of ${
+        SERVICES.join(", ")
+      }, or of all; pf and vf are restarted, and no frame is disturbed`,
     ),
     "upgrade",
     "upgrade vhost",
   ).action(async (service: string | undefined) => {
     const known = SERVICES.find((name) => name === service);
     if (service !== undefined && !known) {
-      throw new NotUnderstood(
-        `${service} cannot be upgraded so: say ${SERVICES.join(" or ")}; pf and vf are just restarted`,
-      );
+      throw new NotUnderstood(`${service} is no service that is upgraded: say ${SERVICES.join(", ")}, or none for all`);
     }
-    for (const name of known ? [known] : SERVICES) {
-      const answer = context.client.api.v1.services[":service"].upgrade.$post({ param: { service: name }, json: {} });
-      const upgrade = await context.body<ServiceUpgrade>(answer);
-      context.show(upgrade, () => `${name} is process ${upgrade.pid} now, in place of process ${upgrade.before}.`);
+    const wanted = known ? [known] : SERVICES;
+    for (const [i, name] of wanted.entries()) {
+      context.progress.say(`upgrade ${name}`);
+      const done = await upgrade(context, name).catch((error) => {
+        const left = wanted.slice(i + 1);
+        throw new UsageError(oneLine(error) + (left.length === 0 ? "" : `; not upgraded either: ${left.join(", ")}`));
+      });
+      context.show({ service: name, ...done }, () => `${name} is process ${done.pid} now, in place of ${done.before}.`);
     }
   });
 }

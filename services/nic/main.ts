@@ -9,6 +9,7 @@ import {
   type LimitOptions,
   limitsOf,
   log,
+  mountUpgrade,
   parseListen,
   runService,
   shareSocket,
@@ -17,7 +18,7 @@ import {
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { Reactor } from "../../shared/os/mod.ts";
-import { claim, mountUpgrade } from "../../shared/standby/mod.ts";
+import { claim } from "../../shared/standby/mod.ts";
 import { nicApi } from "./api.ts";
 import { Engine } from "../../shared/engine/mod.ts";
 import type { NicExports } from "./exports.ts";

@@ -19,7 +19,6 @@ import {
   type PoolName,
   type Role,
   type Run,
-  type ServiceUpgrade,
   type UpgradedService,
   type UplinkSpec,
   type UplinkView,
@@ -109,8 +108,8 @@ export class Fabric implements PfHandlers {
     return this.#links.software.state().catch(() => undefined);
   }
 
-  upgradeService({ service }: { service: UpgradedService }): Promise<ServiceUpgrade> {
-    return upgradeOf(this.#links, service);
+  upgradeService({ service }: { service: UpgradedService }): ReturnType<PfHandlers["upgradeService"]> {
+    return upgradeOf(this.#links, service, this.#operations);
   }
 
   async #look(): Promise<Seen> {

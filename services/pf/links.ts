@@ -6,10 +6,13 @@ import {
   type ModeEvent,
   type NicEvent,
   NicState,
+  type Operations,
   type Peer,
   type PoolName,
   type PortState,
   type Programme,
+  type Restarts,
+  type ServiceRestart,
   ServiceUpgrade,
   type SwitchProgramme,
   type UpgradedService,
@@ -124,14 +127,21 @@ export interface Links {
   modes: Pick<ModeLink, keyof ModeLink>;
   /** What the vf service tells of modes; it needs no programme. */
   modeEvents: Pick<Link<ModeEvent>, "follow" | "close" | "connected" | "sinceMs">;
+  /** The PF itself. */
+  self: Pick<Restarts, "begin">;
 }
 
-/** Has a new process of a service take over from the one that runs. */
+/**
+ * Has a new process do a service's work; answers once it does, or, of the PF itself, that this process ends now. Throws
+ * why it cannot be. `operations`: the PF's, none of which may be under way then.
+ */
 export async function upgradeOf(
-  { nic, software: vhost }: Pick<Links, "nic" | "software">,
+  { nic, software: vhost, modes: vf, self }: Pick<Links, "nic" | "software" | "modes" | "self">,
   service: UpgradedService,
-): Promise<ServiceUpgrade> {
-  const upgrade = await { nic, vhost }[service].upgrade();
+  operations: Operations,
+): Promise<ServiceUpgrade | ServiceRestart> {
+  if (service === "pf") return self.begin(operations);
+  const upgrade = await { nic, vhost, vf }[service].upgrade();
   log("info", "pf", `${service} is process ${upgrade.pid} now, in place of ${upgrade.before}`);
   return upgrade;
 }

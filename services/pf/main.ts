@@ -7,6 +7,7 @@ import {
   type ModeEvent,
   ownToken,
   parseListen,
+  Restarts,
   runService,
   serve,
   urlOf,
@@ -46,7 +47,9 @@ await runService("pf", () => {
   const access = accessOf(options);
   const store = new Store(options.db, options.macSeed, options.vfs);
   const token = ownToken();
+  const self = new Restarts("pf");
   const links = {
+    self,
     nic: new NicLink(options.nic, token),
     software: new SwitchLink(options.vhost, token),
     modes: new ModeLink(options.vf, token),
@@ -56,10 +59,12 @@ await runService("pf", () => {
   const server = serve(pfApi(fabric, access), options.listen);
   return Promise.resolve({
     info: { api: urlOf(server.addr) },
+    ended: self.ended,
     async close() {
+      // What is being answered still has its settings.
+      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
       await fabric.close();
       store[Symbol.dispose]();
-      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
     },
   });
 });

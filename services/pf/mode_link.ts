@@ -13,7 +13,10 @@ import {
   type Operation,
   OPERATION_HEADER,
   Peer,
+  restarted,
   type Run,
+  ServiceRestart,
+  type ServiceUpgrade,
   Unanswered,
   type VfMode,
 } from "../../shared/api/mod.ts";
@@ -37,6 +40,12 @@ export class ModeLink {
 
   get(port: string, timeoutMs?: number): Promise<VfMode> {
     return this.#peer.ask("GET", `/api/v1/${port}/mode`, undefined, timeoutMs);
+  }
+
+  /** Has the vf service restarted; answers once another process of it is ready. Throws why it is not. */
+  async upgrade(): Promise<ServiceUpgrade> {
+    const restart = ServiceRestart.parse(await this.#peer.ask("POST", "/api/v1/upgrade", {}));
+    return await restarted("the vf service", this.#peer, restart);
   }
 
   /** Changes a mode, as operation `run`, which is told how far it is. Throws ApiError with what is in force then. */

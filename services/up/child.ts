@@ -149,6 +149,7 @@ export class Child {
         ...inherited,
         ...telemetryOf(name, inherited),
         RINGFABRIC_SUPERVISED: "1",
+        RINGFABRIC_RESTARTED_BY: "up",
         // A whole new fabric: no guest of an earlier run is left. A child that is started again is in the same fabric.
         ...(this.#started ? {} : { RINGFABRIC_NEW_FABRIC: "1" }),
         ...env,

@@ -16,6 +16,7 @@ import {
   ModeRequest,
   mountOpenApi,
   mountReadiness,
+  mountRestart,
   oneLine,
   OPERATION_HEADER,
   operationAnswers,
@@ -26,6 +27,7 @@ import {
   preferParameter,
   Problem,
   readDeadline,
+  type Restarts,
   type Run,
   VfMode,
 } from "../../shared/api/mod.ts";
@@ -56,6 +58,7 @@ export interface VfParts {
   /** Why no mode can be changed now; `undefined` if it can. */
   unreadiness(): Promise<string | undefined>;
   modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile" | "subscribe">;
+  restarts: Pick<Restarts, "begin">;
 }
 
 /** The routes. */
@@ -67,7 +70,9 @@ export function vfApi(parts: VfParts, access: Access | undefined): OpenAPIHono {
   mountReadiness(app, () => parts.unreadiness());
   app.get("/api/v1/events", (c) => eventStream<ModeEvent>(c, (listener) => parts.modes.subscribe(listener)));
   mountPlugins(app, parts);
-  mountModes(app, parts, new Operations());
+  const operations = new Operations();
+  mountModes(app, parts, operations);
+  mountRestart(app, () => parts.restarts.begin(operations));
   mountGuests(app, parts);
   mountOpenApi(app, { title: "ringfabric VF plugin service", description: "Plugins, and who drives which VF" });
   return app;

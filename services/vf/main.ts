@@ -8,6 +8,7 @@ import {
   list,
   ownToken,
   parseListen,
+  Restarts,
   runService,
   serve,
   urlOf,
@@ -75,15 +76,17 @@ await runService("vf", async () => {
   const readiness = new PeersReadiness(options);
   const peers = new Peers(options, ownToken());
   const guests = new Guests(peers, readGuestTokens(Deno.env.get("RINGFABRIC_GUEST_TOKENS") ?? ""));
+  const restarts = new Restarts("vf");
   const server = serve(
     vfApi({
-      ...{ registry, guests, modes: new Modes({ peers, guests, registry }) },
+      ...{ registry, guests, modes: new Modes({ peers, guests, registry }), restarts },
       unreadiness: () => readiness.look(),
     }, access),
     options.listen,
   );
   return {
     info: { api: urlOf(server.addr) },
+    ended: restarts.ended,
     async close() {
       await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
     },

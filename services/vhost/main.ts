@@ -9,13 +9,14 @@ import {
   limitCommand,
   type LimitOptions,
   limitsOf,
+  mountUpgrade,
   parseListen,
   runService,
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
 import { libc, Reactor } from "../../shared/os/mod.ts";
-import { claim, Mirror, mountUpgrade } from "../../shared/standby/mod.ts";
+import { claim, Mirror } from "../../shared/standby/mod.ts";
 import { vhostApi } from "./api.ts";
 import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";

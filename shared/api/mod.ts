@@ -39,6 +39,7 @@ export * from "./showable.ts";
 export * from "./sse.ts";
 export * from "./terminal.ts";
 export * from "./tokens.ts";
+export * from "./upgrade.ts";
 export * from "./uplink.ts";
 export * from "./vf.ts";
 export * from "./vhost.ts";

@@ -142,17 +142,6 @@ export const StandbyState = z.object({
 }).openapi("Standby");
 export type StandbyState = z.output<typeof StandbyState>;
 
-/** A service that another process takes over without an end of its work. */
-export const UpgradedService = z.enum(["nic", "vhost"]);
-export type UpgradedService = z.output<typeof UpgradedService>;
-
-/** The process that does a service's work after an upgrade. */
-export const ServiceUpgrade = z.object({
-  pid: z.int().openapi({ description: "The process that does its work now" }),
-  before: z.int().openapi({ description: "The process that did" }),
-}).openapi("ServiceUpgrade");
-export type ServiceUpgrade = z.output<typeof ServiceUpgrade>;
-
 /** What `GET /api/v1/state` answers. */
 export const NicState = z.object({
   /** Changes when the NIC restarts and has to be programmed anew. */

@@ -67,9 +67,23 @@ export class Run {
 /** The operations of a service. */
 export class Operations {
   readonly #runs = new Map<string, Run>();
+  #isClosed = false;
 
-  /** Starts one. Throws ApiError if as many as are kept are under way, or `id` is taken. */
+  /** From now on none is started. Throws ApiError, which begins with `what`, if one is under way. */
+  close(what: string): void {
+    const running = [...this.#runs.values()].find(({ endedMs }) => endedMs === undefined);
+    if (running) {
+      const detail = `${what}: a change is under way (${running.view.what}); ask again when it has ended`;
+      throw new ApiError(409, detail, undefined, "operation-under-way");
+    }
+    this.#isClosed = true;
+  }
+
+  /** Starts one. Throws ApiError if as many as are kept are under way, if `id` is taken, or after `close`. */
   start(what: string, act: (run: Run) => Promise<VfMode>, id: string = crypto.randomUUID()): Run {
+    if (this.#isClosed) {
+      throw new ApiError(503, "the service is being upgraded: ask again in a second", undefined, "upgrading");
+    }
     this.#forget(KEPT_MAX - 1);
     if (this.#runs.size >= KEPT_MAX) {
       const detail = `${KEPT_MAX} operations are under way: wait until one has ended`;

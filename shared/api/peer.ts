@@ -112,15 +112,22 @@ export class Peer {
     throw this.refusal(response.status, answer);
   }
 
-  /** Why it is not ready, by the word of its `/readyz`, or that it does not answer; `undefined` if it is ready. */
-  async unreadiness(timeoutMs: number): Promise<string | undefined> {
+  /** What its `/readyz` says; `undefined` if it does not answer. */
+  async readiness(timeoutMs: number): Promise<Readiness | undefined> {
     try {
       const response = await fetch(`${this.url}/readyz`, { signal: AbortSignal.timeout(timeoutMs), redirect: "error" });
-      const { ready, reason } = Readiness.parse(JSON.parse(await limitedText(response, READINESS_BYTES_MAX)));
-      return ready ? undefined : `${this.#name}: ${showable(reason ?? "it is not ready", 500)}`;
+      const said = Readiness.parse(JSON.parse(await limitedText(response, READINESS_BYTES_MAX)));
+      return said.reason === undefined ? said : { ...said, reason: showable(said.reason, 500) };
     } catch {
-      return `${this.#name} does not answer`;
+      return undefined;
     }
+  }
+
+  /** Why it is not ready, by the word of its `/readyz`, or that it does not answer; `undefined` if it is ready. */
+  async unreadiness(timeoutMs: number): Promise<string | undefined> {
+    const said = await this.readiness(timeoutMs);
+    if (!said) return `${this.#name} does not answer`;
+    return said.ready ? undefined : `${this.#name}: ${said.reason ?? "it is not ready"}`;
   }
 
   /** As `ask`, with GET, for an answer that goes on: its body, once it has begun. */

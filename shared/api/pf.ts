@@ -20,7 +20,8 @@ import {
 } from "./operations.ts";
 import { bearer } from "./peer.ts";
 import { ModeRequest, VfMode } from "./mode.ts";
-import { Filter, type PoolName, ServiceUpgrade, UpgradedService } from "./nic.ts";
+import { Filter, type PoolName } from "./nic.ts";
+import { answerUpgrade, restartAnswer, type ServiceRestart, ServiceUpgrade, UpgradedService } from "./upgrade.ts";
 import type { UplinkSpec } from "./uplink.ts";
 import { uplinkRoutes } from "./pf_uplinks.ts";
 import * as V from "./pf_views.ts";
@@ -88,12 +89,14 @@ const pfRoutes = {
   upgradeService: createRoute({
     method: "post",
     path: "/api/v1/services/{service}/upgrade",
-    description: "Has a new process of the program as it is on disk now take a service over between two bursts",
+    description:
+      "Has a new process of the program as it is on disk now do a service's work. nic and vhost have it taken " +
+      "over between two bursts; pf and vf are restarted, which disturbs no frame",
     request: {
       params: z.object({ service: UpgradedService.openapi({ example: "vhost" }) }),
       ...body(z.strictObject({}), "Nothing: an upgrade has no settings"),
     },
-    responses: { 200: json(ServiceUpgrade, "It does the service's work"), ...errors },
+    responses: { 200: json(ServiceUpgrade, "It does the service's work"), 202: restartAnswer, ...errors },
   }),
   patchGuest: createRoute({
     method: "patch",
@@ -200,7 +203,7 @@ export interface PfHandlers {
   getOperation(id: string): Operation;
   getNic(): Promise<V.NicView>;
   patchNic(patch: V.NicPatch): Promise<V.NicView>;
-  upgradeService(of: { service: UpgradedService }): Promise<ServiceUpgrade>;
+  upgradeService(of: { service: UpgradedService }): Promise<ServiceUpgrade | ServiceRestart>;
   getUplink(pool: PoolName): Promise<V.UplinkView>;
   /** Throws unless it is in force and on disk. */
   putUplink(pool: PoolName, spec: UplinkSpec): Promise<V.UplinkView>;
@@ -268,7 +271,7 @@ export function mountPf(app: OpenAPIHono, handlers: PfHandlers) {
     })
     .openapi(pfRoutes.getNic, async (c) => c.json(await handlers.getNic(), 200))
     .openapi(pfRoutes.patchNic, async (c) => c.json(await handlers.patchNic(c.req.valid("json")), 200))
-    .openapi(pfRoutes.upgradeService, async (c) => c.json(await handlers.upgradeService(c.req.valid("param")), 200))
+    .openapi(pfRoutes.upgradeService, (c) => answerUpgrade(c, handlers.upgradeService(c.req.valid("param"))))
     .openapi(pfRoutes.getNicUplink, async (c) => c.json(await handlers.getUplink("uplink"), 200))
     .openapi(pfRoutes.putNicUplink, async (c) => {
       return c.json(await handlers.putUplink("uplink", c.req.valid("json")), 200);

@@ -11,6 +11,7 @@ import {
   type ModeRequest,
   msLeft,
   type Problem,
+  Restarts,
   type VfMode,
 } from "../../shared/api/mod.ts";
 import { vfApi } from "../../services/vf/api.ts";
@@ -24,6 +25,7 @@ import { VirtualTime } from "./virtual_time.ts";
 /** PF, NIC, vhost and guests, and the modes over them. */
 export class ModeWorld implements ShellWorld {
   readonly modes: Modes;
+  readonly restarts = new Restarts("vf", "the test");
   readonly app: OpenAPIHono;
   readonly time: VirtualTime;
   readonly troubles = new Troubles();
@@ -63,6 +65,7 @@ export class ModeWorld implements ShellWorld {
       registry: { ...registry, list: [], trust: { keys: [] }, add: none, remove: none },
       guests: { list: [], isOwnToken: () => false, report: none, wish: none },
       unreadiness: () => Promise.resolve(undefined),
+      restarts: this.restarts,
       modes: this.modes,
     }, undefined);
   }

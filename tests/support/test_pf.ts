@@ -14,6 +14,7 @@ import {
   type PortState,
   type Problem,
   type Programme,
+  Restarts,
   type ServiceUpgrade,
   type SwitchProgramme,
   type UplinkSpec,
@@ -239,6 +240,10 @@ class FakeModes {
     this.asked.push([port, request]);
     return this.#answer();
   }
+
+  upgrade(): Promise<ServiceUpgrade> {
+    return Promise.resolve({ pid: 6, before: 5 });
+  }
 }
 
 /** The PF with what it talks to. */
@@ -265,6 +270,7 @@ export class TestPf implements AsyncDisposable {
       software: this.software,
       modes: modes ?? this.modes,
       modeEvents: this.modeEvents,
+      self: new Restarts("pf"),
     };
     this.#store = store;
     this.fabric = new Fabric(store, links, { runDir: "/run/test" });

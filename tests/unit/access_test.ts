@@ -58,6 +58,13 @@ Deno.test("a token is good for what its role says, and a refusal says what that 
       [undefined, "GET", "/openapi.json", 200],
       [undefined, "GET", "/docs", 200],
       ["operator", "PATCH", "/api/v1/nic", 200],
+      ["operator", "POST", "/api/v1/services/vf/upgrade", 200],
+      ["operator", "POST", "/api/v1/services/pf/upgrade", 409],
+      [undefined, "POST", "/api/v1/services/pf/upgrade", 401],
+      ...["nic", "vhost", "vf", "pf"].flatMap((service): [string, string, string, number][] => [
+        ["tenant", "POST", `/api/v1/services/${service}/upgrade`, 403],
+        ["reader", "POST", `/api/v1/services/${service}/upgrade`, 403],
+      ]),
       ["service", "PATCH", "/api/v1/vfs/0", 200],
       ["reader", "GET", "/api/v1/vfs", 200],
       ["reader", "HEAD", "/api/v1/vfs", 200],

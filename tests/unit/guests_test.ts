@@ -11,6 +11,7 @@ import {
   type GuestView,
   type LinkPatch,
   type Problem,
+  Restarts,
   type VfPolicy,
 } from "../../shared/api/mod.ts";
 import { vfApi } from "../../services/vf/api.ts";
@@ -50,6 +51,7 @@ class Hypervisor implements GuestPeers {
     this.app = vfApi({
       guests: this.guests,
       unreadiness: () => Promise.resolve(undefined),
+      restarts: new Restarts("vf"),
       registry: { list: [], trust: { keys: [] }, add: none, find: none, remove: none },
       modes: {
         ...{ get: none, list: none, set: none, subscribe: () => () => {} },

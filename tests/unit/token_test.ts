@@ -1,6 +1,6 @@
 /** A guest with a token of its own speaks for its port at the vf service, and for nothing else. */
 import { assertEquals } from "@std/assert";
-import { Access } from "../../shared/api/mod.ts";
+import { Access, Restarts } from "../../shared/api/mod.ts";
 import { vfApi } from "../../services/vf/api.ts";
 import { Guests } from "../../services/vf/guests.ts";
 import { Modes } from "../../services/vf/modes.ts";
@@ -20,6 +20,7 @@ Deno.test("tokens of guests", async () => {
       {
         ...{ guests, registry, modes: new Modes({ peers, guests, registry }) },
         unreadiness: () => Promise.resolve(undefined),
+        restarts: new Restarts("vf"),
       },
       new Access({ token: "master" }),
     );
