@@ -205,7 +205,8 @@ export function arm(): u32 {
   const wantsReads = get(N.NS_REQUEST) == N.REQUEST_RUN && get(N.NS_READS) > 0;
   if (wantsReads && freeCount() > 0) return 1;
   const quiet = get(N.NS_REQUEST) == N.REQUEST_QUIET;
-  return armQueues(wantsReads || (quiet && untaken() > 0)) ? 1 : 0;
+  // While no transmit descriptor is free nobody waits for the file.
+  return armQueues(freeCount() == 0 || (quiet && untaken() > 0)) ? 1 : 0;
 }
 
 /** Frames that were read and that the NIC has not taken, and calls of the kernel that have not ended. */

@@ -192,5 +192,6 @@ export function armXdp(): u32 {
   const isThere = get(N.NS_REQUEST) == N.REQUEST_RUN && index(RECEIVE, PRODUCER) != index(RECEIVE, CONSUMER);
   if (isThere && freeCount() > 0) return 1;
   const quiet = get(N.NS_REQUEST) == N.REQUEST_QUIET;
-  return armQueues(isThere || quiet) ? 1 : 0;
+  // While no transmit descriptor is free nobody waits for the socket.
+  return armQueues(freeCount() == 0 || quiet) ? 1 : 0;
 }

@@ -1,16 +1,16 @@
 /**
  * A port's thread: rounds of the Wasm module (assembly/netdev) and of the kernel, for as long as there is something to
- * move; then it sleeps in epoll until the NIC, the file or the control thread has something. No JavaScript runs for a
+ * move; then it sleeps until the NIC, the file or the control thread has something. No JavaScript runs for a
  * frame, but where io_uring is forbidden.
  */
 import * as N from "../layout/netdev.ts";
-import { addEvents, EPOLLET, EPOLLIN, eventData, eventRoom, waitBlocking } from "../os/epoll.ts";
+import { addEvents, EPOLLET, EPOLLIN, eventData, eventRoom, FileWait, waitBlocking } from "../os/epoll.ts";
 import { drainEventFd, signalEventFd } from "../os/fd.ts";
 import { CaptureCalls } from "./capture_calls.ts";
 import { PlainCalls } from "./calls.ts";
 import { CallRounds, type PortExports, type Rounds, XdpRounds } from "./rounds.ts";
 import { uringCalls } from "./uring_calls.ts";
-import { FILE, type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
+import { type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
 
 /** How often a port that is to be quiet looks whether it is. */
 const QUIET_LOOK_MS = 1;
@@ -37,6 +37,7 @@ class PortLoop {
   readonly #rounds: Rounds;
   readonly #events = eventRoom();
   readonly #eventView = new DataView(this.#events.buffer);
+  readonly #fileWait: FileWait | undefined;
   #isQuiet = false;
 
   constructor(start: PortStart) {
@@ -51,7 +52,7 @@ class PortLoop {
       Atomics.store(this.#words, (N.ND_CONTROL + N.NS_RING_FD) / 4, this.#rounds.pollFd);
       addEvents(start.epollFd, this.#rounds.pollFd, EPOLLIN | EPOLLET, RING);
     }
-    if (start.drive.kind !== "capture") addEvents(start.epollFd, start.drive.file, EPOLLIN | EPOLLET, FILE);
+    if (start.drive.kind !== "capture") this.#fileWait = new FileWait(start.epollFd, start.drive.file);
     report({ told: "ready", io: this.#rounds.io });
   }
 
@@ -109,13 +110,16 @@ class PortLoop {
     }
     this.#add(N.NCO_SLEEPS, 1);
     const idleMs = this.#rounds.idle();
-    const ready = waitBlocking(this.#start.epollFd, this.#events, isToBeQuiet ? QUIET_LOOK_MS : idleMs);
-    if (idleMs >= 0) this.#module.wake();
+    const timeoutMs = isToBeQuiet ? QUIET_LOOK_MS : idleMs;
+    // What is there and cannot be read would end each sleep at once.
+    const fileWait = this.#module.mayRead() !== 0 ? this.#fileWait : undefined;
+    const ready = fileWait?.wait(this.#events, timeoutMs) ?? waitBlocking(this.#start.epollFd, this.#events, timeoutMs);
+    if (idleMs >= 0 || fileWait?.isReadable) this.#module.wake();
     for (let i = 0; i < ready; i++) {
-      const data = eventData(this.#eventView, i);
-      if (data === WAKE) drainEventFd(this.#start.wakeFd);
-      // The file has something; or the port may read again, and what came before is not told a second time.
-      if (data === FILE || data === WAKE) this.#module.wake();
+      if (eventData(this.#eventView, i) !== WAKE) continue;
+      drainEventFd(this.#start.wakeFd);
+      // The port may read from now on.
+      this.#module.wake();
     }
   }
 }

@@ -22,8 +22,7 @@ export interface PortStart {
 /** What waits in the worker's epoll, by data number. */
 export const WAKE = 0;
 export const CALL = 1;
-export const FILE = 2;
-export const RING = 3;
+export const RING = 2;
 
 /** What the worker tells: first `ready`, last `ended`; `quiet` answers REQUEST_QUIET. */
 export type PortReport =

@@ -86,6 +86,37 @@ export function waitBlocking(epfd: number, events: Uint8Array<ArrayBuffer>, time
   throw new OsError("epoll_wait", `fd ${epfd}`, code);
 }
 
+// poll.h
+const POLLIN = 1;
+
+/**
+ * Waits for an epoll instance and for a file beside it, which is not in the instance: the kernel wakes whoever waits for
+ * a socket at each frame that comes and at each that has been sent, and a file in an epoll instance is waited for all
+ * the time. So nobody does while its thread moves frames.
+ */
+export class FileWait {
+  /** Whether the file can be read, as of the last `wait`. */
+  isReadable = false;
+  readonly #epfd: number;
+  /** Two struct pollfd {fd i32, events i16, revents i16}. */
+  readonly #polled: Int32Array<ArrayBuffer>;
+
+  constructor(epfd: number, file: number) {
+    this.#epfd = epfd;
+    this.#polled = new Int32Array([file, POLLIN, epfd, POLLIN]);
+  }
+
+  /** Blocks the calling thread; answers as `waitBlocking` does for the epoll instance. */
+  wait(events: Uint8Array<ArrayBuffer>, timeoutMs: number): number {
+    this.#polled[1] = this.#polled[3] = POLLIN;
+    const n = libc().poll(this.#polled, 2n, timeoutMs);
+    const code = n < 0 ? errno() : 0;
+    if (code !== 0 && code !== EINTR) throw new OsError("poll", `fd ${this.#polled[0]}`, code);
+    this.isReadable = n > 0 && ((this.#polled[1] ?? 0) >>> 16) !== 0;
+    return n > 0 && ((this.#polled[3] ?? 0) >>> 16) !== 0 ? waitBlocking(this.#epfd, events, 0) : 0;
+  }
+}
+
 /** Has epoll instance `epfd`, which may be another thread's, wait for `fd` too. */
 export function addEvents(epfd: number, fd: number, events: number, data: number): void {
   const event = new DataView(new ArrayBuffer(EVENT_BYTES));

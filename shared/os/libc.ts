@@ -20,6 +20,7 @@ const SYMBOLS = {
     parameters: ["i64", "i64", "buffer", "i64", "buffer", "u64", "u64"],
     result: "i32",
   },
+  poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   epoll_wait_async: {
     name: "epoll_wait",

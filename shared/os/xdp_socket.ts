@@ -19,6 +19,9 @@ const XDP_UMEM_REG = 4;
 const XDP_UMEM_FILL_RING = 5;
 const XDP_UMEM_COMPLETION_RING = 6;
 const XDP_STATISTICS = 7;
+/** Linux 6.17: how many frames one call sends at most; 32 before that. */
+const XDP_MAX_TX_SKB_BUDGET = 9;
+const SEND_MOST = 256;
 const XDP_USE_NEED_WAKEUP = 1 << 3;
 const ENOBUFS = 105;
 const PAGE_BYTES = 4096;
@@ -119,6 +122,8 @@ function layOut(fd: number, memory: WasmMemory, layout: XdpLayout): XdpRing[] {
   umem.setUint32(16, layout.chunkBytes, true);
   setWords(fd, XDP_UMEM_REG, "XDP_UMEM_REG", umem);
   RINGS.forEach(([option], i) => setWords(fd, option, `ring ${option}`, new Uint32Array([layout.sizes[i] ?? 0])));
+  // Older kernels refuse it, and have more calls.
+  libc().setsockopt(fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, new Uint8Array(new Uint32Array([SEND_MOST]).buffer), 4);
   // As large as it may be: what a socket has on its way is counted against this.
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, new Int32Array([SEND_BYTES]), 4);
   // For each of {rx, tx, fill, completion}: {producer, consumer, desc, flags} u64

@@ -12,14 +12,13 @@ import { setUplink } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
 import { BACK_CPU, FRONT_CPU, MACS } from "./back_ends.ts";
 import { type Judged, judgedTable } from "./judged.ts";
-import type { RowOptions } from "./options.ts";
+import type { PairedRowOptions } from "./options.ts";
 import { median } from "./stats.ts";
+import { cpuSeconds } from "./system.ts";
 
 /** Lengths of frames without FCS, by how people call them. */
 const SIZES: Record<string, number> = { "64 B": 60, "1518 B": 1514 };
 const NAME = "uplinks frames";
-/** Names of the parts, for `--only`. */
-export const UPLINK_FRAMES_NAMES: readonly string[] = Object.keys(SIZES).map((size) => `${NAME} ${size}`);
 
 const WAYS = ["out", "in"] as const;
 type Way = typeof WAYS[number];
@@ -31,12 +30,19 @@ const [GUEST_MAC, FAR_MAC] = MACS;
 /** What moves frames between the guest's socket and an interface. */
 interface Mover extends AsyncDisposable {
   socket: string;
+  /** The process that moves them. */
+  pid: number;
 }
 
 /** Each of our uplinks, and the driver of DPDK that does the same. */
 const PAIRS = { "xdp:": "net_af_xdp", "packet:": "net_af_packet" } as const;
 type Ours = keyof typeof PAIRS;
 const OURS = Object.keys(PAIRS) as Ours[];
+const partName = (size: string, what: Ours) => `${NAME} ${size} ${what}`;
+/** Names of the parts, for `--only`. */
+export const UPLINK_FRAMES_NAMES: readonly string[] = Object.keys(SIZES).flatMap((size) => {
+  return OURS.map((what) => partName(size, what));
+});
 
 /** What one of both reached, a sample each round. */
 export interface UplinkFramesResult {
@@ -46,16 +52,19 @@ export interface UplinkFramesResult {
   framesPerS: number[];
   /** Frames that were sent to it, a second. */
   offeredPerS: number[];
+  /** CPU time of the back-end for a frame that arrived. */
+  cpuNsPerFrame: number[];
 }
 
-async function startOurs(what: Ours, wire: string): Promise<Mover> {
+async function startOurs(what: Ours, wire: string, root?: string): Promise<Mover> {
   await using stack = new AsyncDisposableStack();
-  const fabric = stack.use(await TestFabric.start(1, ["--spin-us", "0"]));
+  const fabric = stack.use(await TestFabric.start(1, ["--spin-us", "0"], undefined, root));
   await fabric.patch(0, { mac: GUEST_MAC });
   await setUplink(fabric, { kind: what === "xdp:" ? "xdp" : "packet", interface: wire });
-  await run("taskset", ["-a", "-c", "-p", String(BACK_CPU), String(fabric.pid("nic"))]);
+  const pid = fabric.pid("nic");
+  await run("taskset", ["-a", "-c", "-p", String(BACK_CPU), String(pid)]);
   const running = stack.move();
-  return { socket: fabric.vf(0).socket, [Symbol.asyncDispose]: () => running.disposeAsync() };
+  return { socket: fabric.vf(0).socket, pid, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
 async function startTheirs(driver: string, wire: string): Promise<Mover> {
@@ -75,7 +84,7 @@ async function startTheirs(driver: string, wire: string): Promise<Mover> {
   await process.expect(/testpmd> /, 30_000);
   await process.write("start\n");
   const running = stack.move();
-  return { socket, [Symbol.asyncDispose]: () => running.disposeAsync() };
+  return { socket, pid: process.pid, [Symbol.asyncDispose]: () => running.disposeAsync() };
 }
 
 /** The guest on CPU 1: it sends what a generator makes, or takes what one puts into the far end of the cable. */
@@ -98,14 +107,15 @@ function counted(name: string, counter: string): number {
   return Number(Deno.readTextFileSync(`/sys/class/net/${name}/statistics/${counter}`));
 }
 
-/** Frames a second that came, and that were offered. */
-async function sample(mover: Mover, way: Way, bytes: number, far: string): Promise<{ came: number; offered: number }> {
+/** Frames a second that came and that were offered, and the back-end's CPU time for each that came. */
+async function sample(mover: Mover, way: Way, bytes: number, far: string) {
   await using guest = await startGuest(mover.socket, way, bytes, far);
   await guest.command("start");
   const read = async () => {
     const { rxPackets, txPackets } = await guest.stats(0);
     return {
       atMs: performance.now(),
+      cpuS: cpuSeconds(mover.pid),
       came: way === "out" ? counted(far, "rx_packets") : rxPackets,
       offered: way === "out" ? txPackets : counted(far, "tx_packets"),
     };
@@ -117,34 +127,48 @@ async function sample(mover: Mover, way: Way, bytes: number, far: string): Promi
   await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
   const after = await read();
   const seconds = (after.atMs - before.atMs) / 1000;
-  return { came: (after.came - before.came) / seconds, offered: (after.offered - before.offered) / seconds };
+  const came = after.came - before.came;
+  return {
+    came: came / seconds,
+    offered: (after.offered - before.offered) / seconds,
+    cpuNs: (after.cpuS - before.cpuS) * 1e9 / came,
+  };
 }
 
-/** Each of ours and its peer in turn, each way, at each length that is wanted. Needs hugepages. */
-export async function uplinkFrames({ rounds, wanted, report }: RowOptions): Promise<UplinkFramesResult[]> {
-  const sizes = Object.entries(SIZES).filter(([size]) => wanted(`${NAME} ${size}`));
-  if (sizes.length === 0) return [];
+/** Each of ours, another build's if there is one, and its peer in turn, each way, at each length. Needs hugepages. */
+export async function uplinkFrames(
+  { rounds, wanted, report, against }: PairedRowOptions,
+): Promise<UplinkFramesResult[]> {
+  if (!UPLINK_FRAMES_NAMES.some(wanted)) return [];
   await using cable = await Cable.make();
   const [wire, far] = cable.ends;
   const results: UplinkFramesResult[] = [];
   const resultOf = (what: string, way: Way, size: string) => {
     const known = results.find((result) => result.what === what && result.way === way && result.size === size);
     if (known) return known;
-    results.push({ what, way, size, framesPerS: [], offeredPerS: [] });
-    return results.at(-1) as UplinkFramesResult;
+    const result = { what, way, size, framesPerS: [], offeredPerS: [], cpuNsPerFrame: [] };
+    results.push(result);
+    return result as UplinkFramesResult;
   };
   for (let round = 0; round < rounds; round++) {
     for (const ours of OURS) {
+      const sizes = Object.entries(SIZES).filter(([size]) => wanted(partName(size, ours)));
+      if (sizes.length === 0) continue;
       const theirs = PAIRS[ours];
-      for (const what of round % 2 === 0 ? [ours, theirs] : [theirs, ours]) {
-        await using mover = await (what === ours ? startOurs(ours, wire) : startTheirs(theirs, wire));
+      const movers: [string, () => Promise<Mover>][] = [[ours, () => startOurs(ours, wire)]];
+      if (against !== undefined) movers.push([otherBuild(ours), () => startOurs(ours, wire, against)]);
+      movers.push([theirs, () => startTheirs(theirs, wire)]);
+      for (const [what, start] of round % 2 === 0 ? movers : movers.toReversed()) {
+        await using mover = await start();
         for (const [size, bytes] of sizes) {
           for (const way of WAYS) {
-            const { came, offered } = await sample(mover, way, bytes, far);
+            const { came, offered, cpuNs } = await sample(mover, way, bytes, far);
             const result = resultOf(what, way, size);
             result.framesPerS.push(came);
             result.offeredPerS.push(offered);
-            report(`${NAME} ${size}, ${what}, ${way}: ${Math.round(came)} of ${Math.round(offered)} frames/s`);
+            result.cpuNsPerFrame.push(cpuNs);
+            const rates = `${Math.round(came)} of ${Math.round(offered)} frames/s, ${Math.round(cpuNs)} ns of CPU each`;
+            report(`${partName(size, ours)} ${what}, ${way}: ${rates}`);
           }
         }
       }
@@ -153,21 +177,30 @@ export async function uplinkFrames({ rounds, wanted, report }: RowOptions): Prom
   return results;
 }
 
-/** Each of ours beside its peer. */
+/** What another build's line is called. */
+function otherBuild(what: Ours): string {
+  return `${what} other build`;
+}
+
+/** Each of ours beside its peer and the other build. */
 export function uplinkFramesTable(results: readonly UplinkFramesResult[]): string {
   const inMillions = (rates: number[]) => median(rates) / 1e6;
-  const rows = results.flatMap((ours): Judged[] => {
-    const theirs = results.find(({ what, way, size }) => {
-      return what === PAIRS[ours.what as Ours] && way === ours.way && size === ours.size;
+  const rows = results.flatMap((ours) => {
+    if (!OURS.includes(ours.what as Ours)) return [];
+    const others = [PAIRS[ours.what as Ours], otherBuild(ours.what as Ours)];
+    const same = results.filter(({ way, size }) => way === ours.way && size === ours.size);
+    return others.flatMap((other): Judged[] => {
+      const theirs = same.find(({ what }) => what === other);
+      if (!theirs) return [];
+      const offered = [ours, theirs].map(({ offeredPerS }) => inMillions(offeredPerS).toFixed(2));
+      const cpu = [ours, theirs].map(({ cpuNsPerFrame }) => Math.round(median(cpuNsPerFrame)));
+      return [{
+        ...{ what: `${ours.what} ${ours.size}, ${ours.way}`, against: other, unit: "Mpps" },
+        ...{ ours: inMillions(ours.framesPerS), theirs: inMillions(theirs.framesPerS) },
+        ...(other === "net_af_xdp" ? { goal: { atLeast: 1 } } : {}),
+        note: `offered ${offered.join(" and ")}, CPU ns a frame ${cpu.join(" and ")}`,
+      }];
     });
-    if (!theirs) return [];
-    const offered = [ours, theirs].map(({ offeredPerS }) => inMillions(offeredPerS).toFixed(2));
-    return [{
-      ...{ what: `${ours.what} ${ours.size}, ${ours.way}`, against: theirs.what, unit: "Mpps" },
-      ...{ ours: inMillions(ours.framesPerS), theirs: inMillions(theirs.framesPerS) },
-      ...(ours.what === "xdp:" ? { goal: { atLeast: 1 } } : {}),
-      note: `offered ${offered.join(" and ")}`,
-    }];
   });
   return judgedTable("FRAMES BETWEEN A GUEST AND A VETH", rows);
 }
