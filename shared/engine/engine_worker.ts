@@ -40,7 +40,7 @@ import { holdForLife } from "../os/life.ts";
 import { Notifier } from "../os/notifier.ts";
 import { ThreadTimes } from "../os/thread_times.ts";
 import { Quarantine } from "./quarantine.ts";
-import { SpinWindow } from "./spin.ts";
+import { passesOf, SpinWindow } from "./spin.ts";
 
 /** What the control thread hands over at the start. */
 export interface WorkerStart {
@@ -97,14 +97,6 @@ export interface EngineExports {
   announce(pool: number, mac: bigint): void;
 }
 
-/**
- * Polls in one `run`, shared among hot queues and packet buffers: 2,048 take some 70 µs when there is no work. A worker
- * that is not to poll without work looks a few times only before it sleeps: somebody may wait for its CPU.
- */
-const POLLS_PER_RUN = 2048;
-const POLLS_BEFORE_SLEEP = 128;
-/** Passes in such a short run at least: between two runs there is JavaScript. */
-const PASSES_BEFORE_SLEEP = 4;
 /** How often a sleeper looks at what nobody kicks for: queues without a kick eventfd or held back by their rate, packet buffers. */
 const POLL_MS = 1;
 
@@ -165,11 +157,8 @@ class EngineLoop {
 
   /** How many passes a run may have: one is enough where only packet buffers are looked at. */
   #passes(hot: number): number {
-    if (hot === 0) return 1;
-    const polled = hot + this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
-    return this.#spin.windowNs === 0
-      ? Math.max(PASSES_BEFORE_SLEEP, Math.floor(POLLS_BEFORE_SLEEP / polled))
-      : Math.max(1, Math.floor(POLLS_PER_RUN / polled));
+    const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
+    return hot === 0 ? 1 : passesOf(hot + buffered, this.#spin.windowNs);
   }
 
   /** Interrupts the drivers that want it, all in one batch, and waits for none of them. */

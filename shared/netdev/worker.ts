@@ -18,17 +18,10 @@ import {
 import { drainEventFd, signalEventFd } from "../os/fd.ts";
 import { CaptureCalls } from "./capture_calls.ts";
 import { PlainCalls } from "./calls.ts";
+import { Gather, GATHER_NS } from "./gather.ts";
 import { CallRounds, type PortExports, type Rounds, XdpRounds } from "./rounds.ts";
 import { uringCalls } from "./uring_calls.ts";
 import { type PortReport, type PortStart, RING, WAKE } from "./worker_messages.ts";
-
-/**
- * Whoever sends to a socket wakes its sleeper, and pays for it: on another CPU that is a fifth of what a frame to a veth
- * costs. So a port that has got so many frames since it slept last does not wait for the next one, but so long, as a NIC
- * holds an interrupt back. What comes from the NIC ends that at once.
- */
-const GATHER_FRAMES = 8;
-const GATHER_NS = 50_000;
 
 /** How often a port that is to be quiet looks whether it is. */
 const QUIET_LOOK_MS = 1;
@@ -59,8 +52,7 @@ class PortLoop {
   #isQuiet = false;
   /** Whether the last sleep may have ended because of the file. */
   #mayBeReadable = false;
-  /** Frames that had come from the file before it slept last, modulo 2^32. */
-  #framesIn = 0;
+  readonly #gather = new Gather();
 
   constructor(start: PortStart) {
     this.#start = start;
@@ -132,9 +124,7 @@ class PortLoop {
   /** Whether the frames from the file come so fast that it lets some come before it looks again. */
   #gathers(): boolean {
     const frames = this.#view.getUint32(N.ND_COUNTERS + N.NCO_IN_FRAMES, true);
-    const since = (frames - this.#framesIn) >>> 0;
-    this.#framesIn = frames;
-    this.#mayBeReadable = this.#fileWait !== undefined && since >= GATHER_FRAMES;
+    this.#mayBeReadable = this.#fileWait !== undefined && this.#gather.isDue(frames);
     return this.#mayBeReadable;
   }
 

@@ -1,7 +1,7 @@
 /** How long a worker polls without work: longer where that saves sleeps, and never at another thread's cost. */
 import { assert, assertEquals } from "@std/assert";
 import { ThreadTimes } from "../../shared/os/mod.ts";
-import { SPIN_NS_MAX, SPIN_NS_MIN, SpinWindow } from "../../shared/engine/spin.ts";
+import { passesOf, SPIN_NS_MAX, SPIN_NS_MIN, SpinWindow } from "../../shared/engine/spin.ts";
 
 /** A run that finds nothing. */
 const RUN_NS = 5000;
@@ -105,5 +105,14 @@ Deno.test("a window that was said stays as it is", () => {
     worker.stream(3_000_000, 20);
     assertEquals(worker.spin.windowNs, fixedNs);
     assertEquals(worker.idle(1e9, 1e9).atNs, 1e9 + fixedNs);
+  }
+});
+
+Deno.test("a run of a worker that is not to poll is short, however many queues there are", () => {
+  for (const polled of [1, 2, 8, 100, 5000]) {
+    const [short, long] = [passesOf(polled, 0), passesOf(polled, SPIN_NS_MIN)];
+    assert(short >= 4 && long >= 1, `${short} and ${long} passes over ${polled}`);
+    assert(short * polled <= Math.max(256, 4 * polled), `${short} passes over ${polled}`);
+    if (polled <= 100) assert(short < long, `${short} and ${long} passes over ${polled}`);
   }
 });
