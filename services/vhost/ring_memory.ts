@@ -49,21 +49,28 @@ export class RingMemory {
     await ask({ op: "dmaSet", regions: [...table.regions, ...regions] }, [...table.fds, ...fds]);
   }
 
-  /** Has the rings' positions kept in `inflight` from now on, which is taken over. No ring runs. */
+  /**
+   * Has the rings' positions kept in `inflight` from now on, which is taken over. No ring runs. What was kept before stays
+   * if the backend refuses: both would be at one address.
+   */
   async keepIn(inflight: Inflight): Promise<void> {
-    const { fd, region } = inflight;
-    await this.#dropInflight();
-    await this.#slot.ask({ op: "dmaMap", region }, [fd.number]);
+    const before = this.#inflight;
+    if (before) {
+      const { iova, size } = before.region;
+      await this.#slot.ask({ op: "dmaUnmap", iova, size });
+    }
+    try {
+      await this.#map(inflight);
+    } catch (error) {
+      if (before) await this.#map(before);
+      throw error;
+    }
     this.#inflight = inflight;
+    before?.fd.close();
   }
 
-  async #dropInflight(): Promise<void> {
-    const before = this.#inflight;
-    if (!before) return;
-    this.#inflight = undefined;
-    before.fd.close();
-    const { iova, size } = before.region;
-    await this.#slot.ask({ op: "dmaUnmap", iova, size });
+  async #map({ fd, region }: Inflight): Promise<void> {
+    await this.#slot.ask({ op: "dmaMap", region }, [fd.number]);
   }
 
   /** Replaces the table; takes the new one over if it is accepted. */

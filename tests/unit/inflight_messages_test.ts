@@ -6,6 +6,7 @@ import {
   INFLIGHT_SPLIT_HEADER_BYTES,
   INFLIGHT_VERSION,
 } from "../../shared/layout/inflight.ts";
+import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { VIRTIO_F_RING_PACKED } from "../../shared/layout/virtio.ts";
 import { createEventFd, createMemfd, type Fd, readMemoryFile, writeMemoryFile } from "../../shared/os/mod.ts";
 import { requestName, REQUESTS, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vhost_user/mod.ts";
@@ -79,6 +80,22 @@ Deno.test("memory that came is a region more for whoever serves the rings, with 
     `local: memory 1,2,${WHERE}`,
     "local: start 1 at 0 kick call inflight",
   ]);
+});
+
+Deno.test("memory that the NIC refuses changes nothing: what was kept before stays", async () => {
+  await using test = await started();
+  const payload = inflightPayload({ mmapSize: BigInt(SPLIT_BYTES) });
+  using first = createMemfd("inflight", SPLIT_BYTES);
+  using second = createMemfd("inflight", SPLIT_BYTES);
+  assertEquals(await test.acknowledged("VHOST_USER_SET_INFLIGHT_FD", payload, [first]), 0n);
+  test.fail("dmaMap", new DeviceRefusal("memory-limit", "vf 3 has its memory: 2048 MiB"));
+  test.log.length = 0;
+  assertEquals(await test.acknowledged("VHOST_USER_SET_INFLIGHT_FD", payload, [second]), 1n);
+  const tried = [`nic: remove ${WHERE}`, `nic: add ${WHERE}`, `nic: add ${WHERE}`];
+  assertEquals(test.log, tried, "the second one is there no more");
+  test.log.length = 0;
+  await test.setMemory(1);
+  assertEquals(test.log, [`nic: memory 1,${WHERE}`]);
 });
 
 Deno.test("a ring that has no part of the memory runs without", async () => {
