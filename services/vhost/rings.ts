@@ -19,16 +19,7 @@ import { RingMemory } from "./ring_memory.ts";
 import { RingRunner, type RingsPart } from "./ring_runner.ts";
 import { continuedBase, isMapped } from "./ring_start.ts";
 import { type KeptObject, type Parts, valueOf } from "./standby/mod.ts";
-import { Vring } from "./vring.ts";
-
-/** What of the rings is none's own. */
-interface KeptRings {
-  features: bigint | undefined;
-  startEnabled: boolean;
-  pairs: number;
-  declined: bigint;
-  queuePairs: number;
-}
+import { type KeptRings, Vring } from "./vring.ts";
 
 /** Rings, memory and backend of one session. */
 export class Rings implements RingsPart {

@@ -8,6 +8,15 @@ const FIELDS = [
   ...["kicked", "enabled", "running", "error", "hasRun"],
 ] as const;
 
+/** What of a session's rings is none's own, for whoever stands by. */
+export interface KeptRings {
+  features: bigint | undefined;
+  startEnabled: boolean;
+  pairs: number;
+  declined: bigint;
+  queuePairs: number;
+}
+
 /** What is known of a vring. Addresses are the front-end's own virtual ones. */
 export class Vring {
   readonly index: number;

@@ -1,5 +1,20 @@
 /** What a step may cost the streams. Whoever does something says so as it does it; all else is a fault. */
-import type { Outcome } from "./streams.ts";
+/** What became of one stream. */
+export interface Outcome {
+  /** Such as `0→1`. */
+  name: string;
+  from: number;
+  to: number;
+  sent: number;
+  received: number;
+  lost: number;
+  /** Frames that came a second time. */
+  twice: number;
+  /** Frames that came behind a later one. */
+  outOfOrder: number;
+  /** The longest time without a frame, in milliseconds. */
+  outageMs: number;
+}
 
 /** What may be lost, come twice, or attach again in one step. */
 export class Cost {

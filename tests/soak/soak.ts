@@ -5,9 +5,9 @@
 import { Random } from "../fuzz/random.ts";
 import { ask } from "../support/guests.ts";
 import { type Action, ACTIONS, type Deed, INTERRUPTIONS } from "./actions.ts";
-import { Cost } from "./cost.ts";
+import { Cost, type Outcome } from "./cost.ts";
 import { holdingsOf, leaks, leftBehind } from "./holdings.ts";
-import { type Outcome, Streams } from "./streams.ts";
+import { Streams } from "./streams.ts";
 import { GUESTS, World } from "./world.ts";
 
 const RATE = 2000;

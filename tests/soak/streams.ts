@@ -1,5 +1,6 @@
 /** Checked streams between built-in guests: what was sent, what came, what did not, and for how long nothing came. */
 import { until } from "../support/wait.ts";
+import type { Outcome } from "./cost.ts";
 import type { World } from "./world.ts";
 
 /** Who sends to whom: each guest sends or receives, and two do both. */
@@ -11,23 +12,6 @@ const FLOWING_MS = 60_000;
 /** What has not come by then, after the last one that came, does not come. */
 const QUIET_MS = 2000;
 const SETTLE_MS = 60_000;
-
-/** What became of one stream. */
-export interface Outcome {
-  /** Such as `0→1`. */
-  name: string;
-  from: number;
-  to: number;
-  sent: number;
-  received: number;
-  lost: number;
-  /** Frames that came a second time. */
-  twice: number;
-  /** Frames that came behind a later one. */
-  outOfOrder: number;
-  /** The longest time without a frame, in milliseconds. */
-  outageMs: number;
-}
 
 /** One stream, from its first frame to its last. */
 class CheckedStream {
