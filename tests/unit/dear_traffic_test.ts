@@ -121,10 +121,11 @@ for (const format of VIRTQUEUE_FORMATS) {
       long.set(frame({ dst: rigMac(2), src: rigMac(0), bytes: 60 }).subarray(0, bytes));
       const at = attacker.heap + 1024 ** 2;
       const len = attacker.writeFrame(at, long);
+      const honest = frame({ dst: rigMac(2), src: rigMac(1), bytes: 60 });
       for (let i = 0; i < PASSES; i++) {
-        receiver.receive();
+        while (receiver.rx().popUsed());
         receiver.fill(1024 - receiver.posted());
-        sender.send(Array(sender.room()).fill(frame({ dst: rigMac(2), src: rigMac(1), bytes: 60 })));
+        sender.send(Array(sender.room()).fill(honest));
         while (attacker.tx().popUsed());
         if (bytes > 0) attacker.tx().add([{ addr: attacker.iova(at), len, write: false }]);
         attacker.tx().publish();

@@ -67,7 +67,7 @@ for (const format of VIRTQUEUE_FORMATS) {
     const honest = frame({ dst: rigMac(3), src: rigMac(2) });
     for (let pass = 0; pass < PASSES; pass++) {
       neighbour.send(Array<Uint8Array>(neighbour.room()).fill(honest));
-      receiver.receive();
+      while (receiver.rx().popUsed());
       receiver.fill(BURST - receiver.posted());
       const ring = hostile.rx();
       while (ring.popUsed());

@@ -71,7 +71,7 @@ function checkNeighbour(format: VirtqueueName, regions: number, most: number): v
   for (let pass = 0; pass < PASSES; pass++) {
     sender.send(Array<Uint8Array>(Math.min(sender.room(), BURST)).fill(toHostile));
     neighbour.send(Array<Uint8Array>(neighbour.room()).fill(honest));
-    receiver.receive();
+    while (receiver.rx().popUsed());
     receiver.fill(BURST - receiver.posted());
     const ring = hostile.rx();
     while (ring.popUsed());

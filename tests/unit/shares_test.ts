@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { CTL, CTL_HOT_COUNT, Q_HEAT } from "../../shared/layout/nic.ts";
 import { HEAT_COLD } from "../../shared/layout/nic.ts";
 import type { VfPolicy } from "../../shared/api/mod.ts";
-import { type AnyRigGuest, EngineRig, rigMac } from "../support/engine_rig.ts";
+import { EngineRig, type RigGuest, rigMac } from "../support/engine_rig.ts";
 import { frame } from "../support/mock_guest.ts";
 
 const PASSES = 150;
@@ -23,15 +23,15 @@ function near(actual: number, wanted: number, what: string): void {
 }
 
 /** A guest with deep rings and small buffers. */
-function attach(rig: EngineRig, pool: number, queuePairs = 1): AnyRigGuest {
+function attach(rig: EngineRig, pool: number, queuePairs = 1): RigGuest {
   return rig.attach(pool, { queueSize: queuePairs > 1 ? 64 : SIZE, bufferBytes: 1024, queuePairs });
 }
 
 /** Passes of the engine in which all senders always have more to send, and all receivers room. */
 function saturate(
   rig: EngineRig,
-  senders: { guest: AnyRigGuest; frames: Uint8Array[] }[],
-  receivers: AnyRigGuest[],
+  senders: { guest: RigGuest; frames: Uint8Array[] }[],
+  receivers: RigGuest[],
   passes = PASSES,
 ): void {
   for (let pass = 0; pass < passes; pass++) {
@@ -41,7 +41,7 @@ function saturate(
       }
     }
     for (const receiver of receivers) {
-      receiver.receive();
+      while (receiver.rx().popUsed());
       receiver.fill(Math.max(0, SIZE - receiver.posted()));
     }
     rig.wasm.run(rig.nowNs += 1e4, 1);
@@ -56,10 +56,10 @@ const toVf = (to: number, from: number, bytes = 64, vid?: number) =>
 function compete(policies: Record<number, Partial<VfPolicy>>, slow: (rig: EngineRig) => Uint8Array[], vfs = 4) {
   const rig = new EngineRig(vfs, policies);
   const [fast, special, a, b] = [0, 1, 2, 3].map((vf) => attach(rig, vf)) as [
-    AnyRigGuest,
-    AnyRigGuest,
-    AnyRigGuest,
-    AnyRigGuest,
+    RigGuest,
+    RigGuest,
+    RigGuest,
+    RigGuest,
   ];
   saturate(rig, [{ guest: fast, frames: [toVf(2, 0)] }, { guest: special, frames: slow(rig) }], [a, b]);
   rig.checkCanaries();
@@ -84,7 +84,7 @@ Deno.test("a sender to ever other addresses, which nobody has, gets its share of
 Deno.test("a sender of broadcasts to a hundred VFs gets its share of time, and its neighbour all the rest", () => {
   const rig = new EngineRig(100);
   const guests = Array.from({ length: 6 }, (_, vf) => attach(rig, vf));
-  const [fast, flooder, receiver] = guests as [AnyRigGuest, AnyRigGuest, AnyRigGuest];
+  const [fast, flooder, receiver] = guests as [RigGuest, RigGuest, RigGuest];
   const broadcast = frame({ dst: "ff:ff:ff:ff:ff:ff", src: rigMac(1) });
   saturate(rig, [{ guest: fast, frames: [toVf(2, 0)] }, { guest: flooder, frames: [broadcast] }], [receiver]);
   near(rig.counters(1).engine_ns ?? 0, rig.counters(0).engine_ns ?? 0, "engine time");
@@ -92,7 +92,7 @@ Deno.test("a sender of broadcasts to a hundred VFs gets its share of time, and i
 
 Deno.test("frames of the uplink get their share beside a VF's", () => {
   const rig = new EngineRig(3);
-  const [fast, a, b] = [0, 1, 2].map((vf) => attach(rig, vf)) as [AnyRigGuest, AnyRigGuest, AnyRigGuest];
+  const [fast, a, b] = [0, 1, 2].map((vf) => attach(rig, vf)) as [RigGuest, RigGuest, RigGuest];
   const uplink = rig.attachUplink({ queueSize: SIZE, bufferBytes: 1024 });
   const down = frame({ dst: rigMac(2), src: "02:99:99:99:99:99" });
   saturate(rig, [{ guest: fast, frames: [toVf(1, 0)] }, { guest: uplink, frames: [down] }], [a, b]);
@@ -105,7 +105,7 @@ for (const bytes of [64, 900]) {
     // Frames are compared, not time: a visit must not end early because its guest's pages are touched for the first time.
     rig.isClockStill = true;
     const many = attach(rig, 0, 16);
-    const [one, a, b] = [1, 2, 3].map((vf) => attach(rig, vf)) as [AnyRigGuest, AnyRigGuest, AnyRigGuest];
+    const [one, a, b] = [1, 2, 3].map((vf) => attach(rig, vf)) as [RigGuest, RigGuest, RigGuest];
     saturate(rig, [{ guest: many, frames: [toVf(2, 0, bytes)] }, { guest: one, frames: [toVf(3, 1, bytes)] }], [a, b]);
     const [sixteen = 0, single = 0] = [0, 1].map((vf) => rig.counters(vf).tx_frames ?? 0);
     assert(sixteen / single > 0.85 && sixteen / single < 1.1, `${sixteen} frames of sixteen queues, ${single} of one`);
@@ -126,10 +126,10 @@ Deno.test("a VF with a minimum rate that is silent takes nothing from the others
 Deno.test("minimum rates are shares of time, also when they are far apart", () => {
   const rig = new EngineRig(4, { 0: { minTxRate: 2000 }, 1: { minTxRate: 100 } });
   const [a, b, c, d] = [0, 1, 2, 3].map((vf) => attach(rig, vf)) as [
-    AnyRigGuest,
-    AnyRigGuest,
-    AnyRigGuest,
-    AnyRigGuest,
+    RigGuest,
+    RigGuest,
+    RigGuest,
+    RigGuest,
   ];
   saturate(rig, [{ guest: a, frames: [toVf(2, 0)] }, { guest: b, frames: [toVf(3, 1)] }], [c, d], 600);
   near((rig.counters(0).engine_ns ?? 0) / (rig.counters(1).engine_ns ?? 1), 20, "engine time");
@@ -138,7 +138,7 @@ Deno.test("minimum rates are shares of time, also when they are far apart", () =
 Deno.test("queues without work go cold and cost nothing; a kick brings them back", () => {
   const rig = new EngineRig(20);
   const guests = Array.from({ length: 20 }, (_, vf) => attach(rig, vf));
-  const [sender, receiver, silent] = guests as [AnyRigGuest, AnyRigGuest, AnyRigGuest];
+  const [sender, receiver, silent] = guests as [RigGuest, RigGuest, RigGuest];
   const hot = () => rig.view.getUint32(CTL + CTL_HOT_COUNT, true);
   assertEquals(hot(), 20);
   saturate(rig, [{ guest: sender, frames: [toVf(1, 0)] }], [receiver], 60);
