@@ -5,11 +5,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
-import { ask, must, setMode } from "../support/guests.ts";
+import { ask, must } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { Cable } from "../support/net_namespace.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
-import { activeOf, outage, told } from "../support/standby.ts";
+import { activeOf, KILLS, killUnderStream, nameOf } from "../support/standby.ts";
 import { until } from "../support/wait.ts";
 
 const RUNS = [
@@ -20,35 +20,13 @@ const RUNS = [
   ["packed", "zerocopy"],
 ] as const;
 const UPGRADES = Number(Deno.env.get("UPGRADES") ?? 2);
-const KILLS = Number(Deno.env.get("STANDBY_KILLS") ?? 4);
 
 const activeNic = (fabric: TestFabric) => activeOf(fabric, "nic");
 
-for (const [format, dataPath] of RUNS) {
-  const how = dataPath === undefined ? format : `${format}, emulated by ${dataPath}`;
-  Deno.test(`${how}: the NIC is killed again and again under a stream, and another process goes on: nothing is lost`, async () => {
+for (const way of RUNS) {
+  Deno.test(`${nameOf(way)}: the NIC is killed again and again under a stream, and another process goes on: nothing is lost`, async () => {
     await using fabric = await TestFabric.start(2, ["--standby"]);
-    for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
-    const options = { queueSize: format === "split" ? 64 : 50 };
-    await using a = await FrontEnd.connectAs(format, fabric.vf(0).socket, options).start();
-    await using b = await FrontEnd.connectAs(format, fabric.vf(1).socket, options).start();
-    const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
-      dst: fabric.vf(1).mac,
-      src: fabric.vf(0).mac,
-    });
-    const outages: number[] = [];
-    for (let kill = 0; kill < KILLS; kill++) {
-      let active = 0;
-      await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
-      await stream.more(300 + Math.floor(Math.random() * 300));
-      Deno.kill(active, "SIGKILL");
-      outages.push(await outage(stream));
-    }
-    await stream.end();
-    console.log(`${how}: ${stream.sent} frames, outages of ${told(outages)}`);
-    assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
-    assertEquals(a.guest.room(), options.queueSize);
-    assertEquals(b.guest.rx().free + b.guest.posted(), options.queueSize);
+    await killUnderStream(fabric, "nic", way);
     assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
   });
 }

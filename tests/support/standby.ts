@@ -1,13 +1,25 @@
 /** A service that has a standby, and what a stream of numbered frames sees of its deaths. */
-import { assert } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { TestFabric } from "./fabric.ts";
-import { must } from "./guests.ts";
-import type { NumberedStream } from "./numbered_stream.ts";
+import type { VirtqueueName } from "./formats.ts";
+import { FrontEnd, type FrontEndGuest } from "./front_end.ts";
+import { must, setMode } from "./guests.ts";
+import { NumberedStream } from "./numbered_stream.ts";
 import { childrenOf } from "./process.ts";
 import { until } from "./wait.ts";
 
 const FRAMES_AFTER = 500;
 const DEADLINE_MS = 20_000;
+/** Deaths of a service in one test. */
+export const KILLS = Number(Deno.env.get("STANDBY_KILLS") ?? 4);
+
+/** How two guests are attached: the format of their rings, and the data path of emulated mode; undefined: passthrough. */
+export type Way = readonly [VirtqueueName, "copy" | "zerocopy" | undefined];
+
+/** A way as tests name it. */
+export function nameOf([format, dataPath]: Way): string {
+  return dataPath === undefined ? format : `${format}, emulated by ${dataPath}`;
+}
 
 /** The process of a service that works, once another one stands by for it. */
 export async function activeOf(fabric: TestFabric, service: "nic" | "vhost"): Promise<number> {
@@ -26,7 +38,7 @@ export async function activeOf(fabric: TestFabric, service: "nic" | "vhost"): Pr
 }
 
 /** The longest time without a frame until some hundreds have come, in milliseconds. */
-export async function outage(stream: NumberedStream): Promise<number> {
+async function outage(stream: NumberedStream): Promise<number> {
   const goal = stream.received + FRAMES_AFTER;
   let [longestMs, seen, sinceMs] = [0, stream.received, performance.now()];
   const deadline = sinceMs + DEADLINE_MS;
@@ -44,8 +56,35 @@ export async function outage(stream: NumberedStream): Promise<number> {
 }
 
 /** Outages as they are looked at: each of a few, the middle and the last of many. */
-export function told(outages: readonly number[]): string {
+function told(outages: readonly number[]): string {
   const sorted = outages.toSorted((a, b) => a - b).map((ms) => ms.toFixed(1));
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
   return sorted.length < 10 ? `${sorted.join(", ")} ms` : `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;
+}
+
+/**
+ * Kills the process of `service` again and again under a stream of numbered frames from VF 0 to VF 1, each time once
+ * another one stands by. Each frame arrives once, and each buffer comes back.
+ */
+export async function killUnderStream(fabric: TestFabric, service: "nic" | "vhost", way: Way): Promise<void> {
+  const [format, dataPath] = way;
+  for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
+  const options = { queueSize: format === "split" ? 64 : 50 };
+  await using a = await FrontEnd.connectAs(format, fabric.vf(0).socket, options).start();
+  await using b = await FrontEnd.connectAs(format, fabric.vf(1).socket, options).start();
+  const ends = { dst: fabric.vf(1).mac, src: fabric.vf(0).mac };
+  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, ends);
+  const outages: number[] = [];
+  for (let kill = 0; kill < KILLS; kill++) {
+    let active = 0;
+    await stream.during("a process to stand by", async () => (active = await activeOf(fabric, service)) > 0);
+    await stream.more(300 + Math.floor(Math.random() * 300));
+    Deno.kill(active, "SIGKILL");
+    outages.push(await outage(stream));
+  }
+  await stream.end();
+  console.log(`${nameOf(way)}: ${stream.sent} frames, outages of ${told(outages)}`);
+  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  assertEquals(a.guest.room(), options.queueSize);
+  assertEquals(b.guest.rx().free + b.guest.posted(), options.queueSize);
 }
