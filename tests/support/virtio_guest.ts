@@ -208,7 +208,7 @@ export class VirtioGuest<Q extends Virtqueue> implements RingGuest {
         data = joined(data, this.#read(pair, next));
       }
       const { hdrBytes } = this.options;
-      frames.push({ header: data.subarray(0, hdrBytes), frame: data.subarray(hdrBytes) });
+      frames.push({ header: data.slice(0, hdrBytes), frame: data.slice(hdrBytes) });
     }
     return frames;
   }
