@@ -1,7 +1,8 @@
 /**
  * When a port holds back the interrupt of its file. Whoever sends to a socket wakes its sleeper, and pays for it: on
  * another CPU that is a fifth of what a frame to a veth costs. So a port that has got many frames since it slept last
- * does not wait for the next one, but for a moment, and looks then.
+ * does not wait for the next one, but for a moment, and looks then. Only where frames are short: TCP in pieces of 64 KiB
+ * waits for each look.
  */
 
 /** So many frames between two sleeps are many. */

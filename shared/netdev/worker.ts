@@ -124,7 +124,7 @@ class PortLoop {
   /** Whether the frames from the file come so fast that it lets some come before it looks again. */
   #gathers(): boolean {
     const frames = this.#view.getUint32(N.ND_COUNTERS + N.NCO_IN_FRAMES, true);
-    this.#mayBeReadable = this.#fileWait !== undefined && this.#gather.isDue(frames);
+    this.#mayBeReadable = this.#start.drive.kind === "xdp" && this.#gather.isDue(frames);
     return this.#mayBeReadable;
   }
 
