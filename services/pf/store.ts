@@ -45,6 +45,8 @@ function openDatabase(path: string): DatabaseSync {
     if (!isDamaged) throw new Error(`Cannot open the database ${path}: ${oneLine(cause)}`, { cause });
     const aside = `${path}.damaged-${new Date().toISOString().replaceAll(":", "")}`;
     Deno.renameSync(path, aside);
+    // What it was still to be changed by is not for the new one.
+    for (const more of ["-wal", "-journal"]) renameIfThere(path + more, aside + more);
     log(
       "error",
       "pf",
@@ -57,6 +59,14 @@ function openDatabase(path: string): DatabaseSync {
   }
 }
 
+function renameIfThere(from: string, to: string): void {
+  try {
+    Deno.renameSync(from, to);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
 class DamagedDatabase extends Error {
   override readonly name = "DamagedDatabase";
 }
@@ -64,9 +74,11 @@ class DamagedDatabase extends Error {
 function openSound(path: string): DatabaseSync {
   const db = new DatabaseSync(path);
   try {
-    // A rollback journal leaves no shared-memory file behind. EXTRA waits for the disk, and for the directory too once
-    // the journal has gone: else a power failure could bring it back, and undo what was answered.
-    db.exec("PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; PRAGMA busy_timeout = 2000");
+    // A write-ahead log waits for the disk once in each commit, a rollback journal four times: a guest that moves stands
+    // still meanwhile. The lock is exclusive, since nobody else reads it: so its index is no shared-memory file.
+    db.exec(
+      "PRAGMA busy_timeout = 2000; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL",
+    );
     const check = Object.values(db.prepare("PRAGMA quick_check").get() ?? {})[0];
     if (check !== "ok") throw new DamagedDatabase(String(check));
     const row = db.prepare("PRAGMA user_version").get() as { user_version: number };
@@ -178,7 +190,10 @@ export class Store implements Disposable {
       this.#setSetting("uplinkNativeVlan", String(settings.uplinkNativeVlan));
       this.#setSetting("pfMirror", JSON.stringify(settings.pfMirror));
       this.#setSetting("numVfs", String(settings.vfs.length));
-      const write = this.#db.prepare("INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy");
+      // What is as it was makes the log no longer.
+      const write = this.#db.prepare(
+        "INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy WHERE policy <> excluded.policy",
+      );
       settings.vfs.forEach((policy, vf) => write.run(vf, JSON.stringify(policy)));
       this.#db.prepare("DELETE FROM vf WHERE id >= ?").run(settings.vfs.length);
       this.#db.exec("DELETE FROM vport");

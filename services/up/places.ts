@@ -15,7 +15,7 @@ const UPS_FILES = ["token", "access.json", "fabric.json", "up.lock"];
 /** What each service has in the run directory, beside ports' sockets. */
 const OWN_FILES = {
   nic: ["nic.sock", "passthrough.sock", "nic-standby.sock"],
-  pf: ["pf.sqlite", "pf.sqlite-journal"],
+  pf: ["pf.sqlite", "pf.sqlite-journal", "pf.sqlite-wal"],
   vhost: ["vhost-ports.json", "vhost-standby.sock"],
   vf: ["plugins"],
 } as const;

@@ -6,14 +6,14 @@ import { Places } from "../../services/up/places.ts";
 const SCRIPT = fromFileUrl(new URL("../support/file_rights.ts", import.meta.url));
 const NAMES = [
   ...["token", "access.json", "fabric.json", "up.lock", "pf.sqlite", "pf.sqlite-journal", "vhost-ports.json"],
-  ...["plugins/any.image", "nic.sock", "passthrough.sock", "vf0/vhost.sock"],
+  ...["pf.sqlite-wal", "plugins/any.image", "nic.sock", "passthrough.sock", "vf0/vhost.sock"],
 ];
 const PORTS = ["vf0/vhost.sock"];
 
 /** By service: what it may read beside the hashes of tokens, and what of that it may not write. */
 const EXPECTED: Record<Parameters<Places["files"]>[0], { write: string[]; readOnly?: string[] }> = {
   nic: { write: ["nic.sock", "passthrough.sock"] },
-  pf: { write: ["pf.sqlite", "pf.sqlite-journal", ...PORTS], readOnly: ["fabric.json", "up.lock"] },
+  pf: { write: ["pf.sqlite", "pf.sqlite-journal", "pf.sqlite-wal", ...PORTS], readOnly: ["fabric.json", "up.lock"] },
   vhost: { write: ["vhost-ports.json", ...PORTS], readOnly: ["fabric.json", "up.lock"] },
   vf: { write: ["plugins/any.image"] },
   guest: { write: [] },
