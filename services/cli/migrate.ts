@@ -1,18 +1,17 @@
 /**
  * `fabric migrate`: a VF's policy moves to another fabric with its guest. A built-in guest is moved with it; any other one
- * by its hypervisor, such as QEMU's `migrate`: then the target VF is made ready, and has the guest's address as soon as
- * the guest runs there. What fails before leaves the guest where it is.
+ * by its hypervisor, such as QEMU's `migrate`: then the target VF is made ready, and gets the guest's address while the
+ * guest stands still. What fails leaves the guest where it is.
  */
 import type { Command } from "commander";
-import { type Arrival, type GuestView, oneLine, Peer, type Vf, wholeNumber } from "../../shared/api/mod.ts";
+import { type Arrival, type GuestView, oneLine, Peer, wholeNumber } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
 import { findTarget, saidUrl } from "./find.ts";
 import { builtInGuest, GuestMove, type GuestsAt } from "./guest_move.ts";
-import { Migration, PlacedVf, runs } from "./migration.ts";
+import { moveForeign } from "./foreign_move.ts";
+import { Migration, PlacedVf } from "./migration.ts";
+import { type Moved, outcome, patience, takeBack } from "./move_parts.ts";
 import { oneId, UsageError } from "./values.ts";
-
-/** How often the target VF is looked at. */
-const LOOK_MS = 5;
 
 interface MigrateOptions {
   to?: string;
@@ -22,73 +21,6 @@ interface MigrateOptions {
   maxDowntime: number;
   maxRate?: number;
   cancel?: true;
-}
-
-/** What it has come to. */
-interface Moved {
-  from: Vf;
-  to: Vf;
-  /** Of a built-in guest. */
-  downtimeMs?: number;
-  /** Why something is not as it was before. */
-  note?: string;
-}
-
-/** Aborts after a time, or when the user interrupts. */
-function patience(seconds: number, late: string): Disposable & { signal: AbortSignal } {
-  const ended = new AbortController();
-  const timer = setTimeout(() => ended.abort(new UsageError(late)), seconds * 1000);
-  const interrupted = () => ended.abort(new UsageError("interrupted: the guest goes on where it is"));
-  Deno.addSignalListener("SIGINT", interrupted);
-  return {
-    signal: ended.signal,
-    [Symbol.dispose]() {
-      clearTimeout(timer);
-      Deno.removeSignalListener("SIGINT", interrupted);
-    },
-  };
-}
-
-/** Does what is needed after something has failed, and throws both: why, and what is not as it was. */
-async function takeBack(error: unknown, what: string, act: () => Promise<unknown>): Promise<void> {
-  await act().catch((cause) => {
-    throw new UsageError(`${oneLine(error)}; and ${what} (${oneLine(cause)})`);
-  });
-}
-
-/** Waits until the guest runs at the target. Throws when `signal` says that it has not. */
-async function arrived(target: PlacedVf, signal: AbortSignal): Promise<void> {
-  while (!runs(await target.get())) {
-    signal.throwIfAborted();
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-  }
-}
-
-/** A guest that its own hypervisor moves. */
-async function moveForeign(migration: Migration, context: Context, timeout: number): Promise<Moved> {
-  const { from } = migration;
-  if (from.plugin !== undefined) {
-    const leave = `fabric vf mode ${from.id} emulated`;
-    throw new UsageError(`a plugin drives vf ${from.id} from inside its guest: leave it first, by ${leave}`);
-  }
-  using waiting = patience(
-    timeout,
-    `no guest ran at the target within ${timeout} s (--timeout): it goes on where it is`,
-  );
-  try {
-    const { id, socket } = await migration.prepare();
-    await migration.setMode(from, migration.before);
-    context.progress.say(`vf ${id} there is ready: move the guest to ${socket}`);
-    await arrived(migration.target, waiting.signal);
-  } catch (error) {
-    await takeBack(error, "the target's vf is not as it was", async () => {
-      await migration.undo();
-      await migration.setMode(migration.before, from);
-    });
-    throw error;
-  }
-  await migration.swap();
-  return await outcome(migration);
 }
 
 /** A built-in guest: it leaves its plugin, moves, and gets one again there. */
@@ -104,7 +36,6 @@ async function moveBuiltIn(
   const before = await migration.target.getMode();
   using waiting = patience(timeout, `the guest was not there within ${timeout} s (--timeout): it goes on where it is`);
   const request = { maxDowntimeMs: maxDowntime, ...(maxRate === undefined ? {} : { maxRateMbps: maxRate }) };
-  let isSwapped = false;
   let run: Arrival;
   try {
     await migration.prepare();
@@ -112,10 +43,9 @@ async function moveBuiltIn(
     if (isDriven) await source.setMode({ mode: "emulated" });
     await move.copy(request, (text) => context.progress.say(text), waiting.signal);
     await migration.swap();
-    isSwapped = true;
     run = await move.run();
   } catch (error) {
-    await goOnHere(migration, move, error, isSwapped);
+    await goOnHere(migration, move, error);
     if (!isDriven) await takeBack(error, "the target's vf is in another mode", () => migration.setMode(before, from));
     throw error;
   }
@@ -136,21 +66,11 @@ async function moveBuiltIn(
   };
 }
 
-/** The source VF is as nobody had configured it, and both are shown. */
-async function outcome(migration: Migration): Promise<Moved> {
-  return { from: await migration.tidy(), to: await migration.target.get() };
-}
-
 /** After a failure: the guest goes on at the source, as it was. */
-async function goOnHere(
-  migration: Migration,
-  move: GuestMove,
-  error: unknown,
-  isSwapped: boolean,
-): Promise<void> {
+async function goOnHere(migration: Migration, move: GuestMove, error: unknown): Promise<void> {
   const { from: { plugin }, source } = migration;
   // Its address first: the guest goes on where that is.
-  if (isSwapped) await migration.swapBack(`the guest does not run at the target (${oneLine(error)})`);
+  if (migration.isSwapped) await migration.swapBack(`the guest does not run at the target (${oneLine(error)})`);
   await takeBack(error, "whether the guest goes on here is not known", () => move.cancel());
   if (plugin !== undefined) {
     const request = { mode: "passthrough", plugin: plugin.replace(" ", "@") } as const;

@@ -1,7 +1,7 @@
 /**
  * A VF's policy and address on their way to another fabric. The target VF is made ready while the guest still runs at the
- * source; then both VFs swap their addresses, the source first: nobody has the guest's twice, and somebody has it but for
- * the time of one request. What fails is taken back.
+ * source. While it stands still both VFs swap their addresses, the source first: nobody has the guest's twice, and
+ * somebody has it but for the time of one request. What fails is taken back.
  */
 import {
   type ModeRequest,
@@ -19,6 +19,9 @@ const KEPT_FIELDS = ["mac", "macFixed", "mirror", "hardware"];
 const MOVED_FIELDS = Object.keys(VfPolicy.shape).filter((field) => !KEPT_FIELDS.includes(field));
 /** How long a fabric may take to give an address up, or to take it: all of a swap is over before a guest comes back. */
 const SWAP_MS = 2000;
+
+/** The address is not where it is to be: the message says where it is. */
+export class SwapFailure extends UsageError {}
 
 /** What of a mode moves. */
 type ModeOf = { mode: Vf["mode"]; dataPath?: Vf["dataPath"] };
@@ -68,6 +71,10 @@ export class Migration {
   /** Both as they were. */
   readonly from: Vf;
   readonly before: Vf;
+  /** Whether the target VF has the guest's address. */
+  isSwapped = false;
+  /** How long the last swap took. */
+  swapMs = 0;
 
   private constructor(source: PlacedVf, target: PlacedVf, from: Vf, before: Vf) {
     [this.source, this.target, this.from, this.before] = [source, target, from, before];
@@ -94,6 +101,14 @@ export class Migration {
     return new Migration(source, target, from, before);
   }
 
+  /**
+   * Gives both VFs the addresses that they have: whoever may not do that is told before anything changes, and a swap finds
+   * its connections open.
+   */
+  async rehearse(): Promise<void> {
+    await Promise.all([this.source.address(this.from), this.target.address(this.before)]);
+  }
+
   /** Makes the target VF as the source is, but for the address and the mode. */
   async prepare(): Promise<Vf> {
     await this.target.patch(fieldsOf(this.from, MOVED_FIELDS));
@@ -108,12 +123,15 @@ export class Migration {
 
   /** The VFs swap their addresses. Throws with both as they were, or says what is not. */
   async swap(): Promise<void> {
+    const since = performance.now();
     try {
       await this.source.address(this.before);
       await this.target.address(this.from);
+      this.isSwapped = true;
+      this.swapMs = Math.round((performance.now() - since) * 10) / 10;
     } catch (error) {
       await this.swapBack(`the target does not get ${this.from.mac} (${oneLine(error)})`);
-      throw new UsageError(`the target does not get ${this.from.mac} (${oneLine(error)}): the source has it again`);
+      throw new SwapFailure(`the target does not get ${this.from.mac} (${oneLine(error)}): the source has it again`);
     }
   }
 
@@ -121,13 +139,14 @@ export class Migration {
   async swapBack(why: string): Promise<void> {
     const { mac } = this.from;
     await this.target.address(this.before).catch((error) => {
-      throw new UsageError(
+      throw new SwapFailure(
         `${why}; and whether the target's vf ${this.target.id} has it is not known (${oneLine(error)}): give it to one`,
       );
     });
     await this.source.address(this.from).catch((error) => {
-      throw new UsageError(`${why}; and the source does not take ${mac} again (${oneLine(error)}): give it by hand`);
+      throw new SwapFailure(`${why}; and the source does not take ${mac} again (${oneLine(error)}): give it by hand`);
     });
+    this.isSwapped = false;
   }
 
   /** The source is as nobody had configured it, but for the address. */

@@ -5,8 +5,8 @@ import {
   log,
   oneLine,
   type PortPolicy,
-  type VhostEvent,
   type WishAnswer,
+  type WishEvent,
 } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
@@ -80,7 +80,7 @@ function shortened(wish: LinkPatch): LinkPatch {
 
 /** Grants or refuses what a guest wishes by its control queue, and has it told. */
 export async function answerWish(
-  { id, port, wish: said, until }: VhostEvent,
+  { id, port, wish: said, until }: WishEvent,
   handlers: WishHandlers,
   software: Pick<Links["software"], "answerWish">,
 ): Promise<void> {

@@ -4,7 +4,7 @@
  * changes.
  */
 import { Turns } from "../../shared/async/mod.ts";
-import { log, type NicEvent, oneLine, type PoolName, type VhostEvent } from "../../shared/api/mod.ts";
+import { log, type NicEvent, oneLine, type PoolName, type WishEvent } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
 import { concernsSwitch, nicProgramme, switchProgramme } from "./programme.ts";
@@ -26,7 +26,7 @@ export class SettingsInForce {
   /** The carrier that NIC and switch are programmed with. */
   #carrier: "up" | "down";
   /** Told what guests wish by their control queues. */
-  onWish: (event: VhostEvent) => void = () => {};
+  onWish: (event: WishEvent) => void = () => {};
 
   /** Keeps NIC and switch programmed with what `store` has, until `close`; what the NIC tells goes to `events`. */
   constructor(store: Store, links: Links, events: Events) {
@@ -50,7 +50,7 @@ export class SettingsInForce {
             await this.#learn().catch(() => {});
             await software.program(switchProgramme(this.#now, this.#carrier));
           }),
-        (event) => this.onWish(event),
+        (event) => event.type === "wish" ? this.onWish(event) : events.paused(event.port),
         () => {},
       ),
     ]);

@@ -33,6 +33,8 @@ export interface SessionContext {
   wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined>;
   /** Tells the PF, as soon as it listens, that what the guest wished to receive is no longer wanted. */
   forgetWishes(): void;
+  /** Tells the PF that the guest, which is being moved, stands still. */
+  paused(): void;
   /** Announces an address of the guest to everybody in its VLAN (RFC 903's request, as front-ends ask for it). */
   announce(mac: string): Promise<void>;
   /** Makes the backend of a data path; none where the guest drives its VF by itself. */

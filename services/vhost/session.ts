@@ -70,7 +70,7 @@ export class Session {
     this.#rings = rings;
     rings.onChange = () => this.onChange();
     this.#wakeups = new Wakeups(context.pipeThreads);
-    this.#vrings = new VringMessages(rings, this.#wakeups);
+    this.#vrings = new VringMessages(rings, this.#wakeups, () => context.paused());
     this.#device = new NetDevice(context.link(), {
       wish: (wish, stopped) => context.wish(wish, stopped),
       forgetWishes: () => context.forgetWishes(),

@@ -19,10 +19,17 @@ import type { Wakeups } from "./wakeups.ts";
 export class VringMessages {
   readonly #rings: Rings;
   readonly #wakeups: Wakeups;
+  readonly #paused: () => void;
 
-  constructor(rings: Rings, wakeups: Wakeups) {
+  /** `paused` is told when the guest, which is being moved, has come to stand still: its last ring has stopped. */
+  constructor(rings: Rings, wakeups: Wakeups, paused: () => void) {
     this.#rings = rings;
     this.#wakeups = wakeups;
+    this.#paused = paused;
+  }
+
+  get #isRunning(): boolean {
+    return this.#rings.all.some(({ running }) => running);
   }
 
   #vring(index: number): Vring {
@@ -39,6 +46,13 @@ export class VringMessages {
 
   /** Does what a message asks for; answers the payload of its answer, if it has one. Throws ProtocolError. */
   async handle(message: Message): Promise<Uint8Array | undefined> {
+    const ran = this.#rings.log.isOn && this.#isRunning;
+    const answer = await this.#carryOut(message);
+    if (ran && !this.#isRunning) this.#paused();
+    return answer;
+  }
+
+  async #carryOut(message: Message): Promise<Uint8Array | undefined> {
     const { name, payload } = message;
     const value = payload.byteLength >= 8 ? payload.getUint32(4, true) : 0;
     switch (name) {

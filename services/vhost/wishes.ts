@@ -3,7 +3,7 @@
  * answers each wish by its number; this service has no right of its own at the PF, since it is what guests talk to.
  */
 import { Pace } from "../../shared/async/mod.ts";
-import type { LinkPatch, PortState, VhostEvent, WishAnswer } from "../../shared/api/mod.ts";
+import type { LinkPatch, PortState, VhostEvent, WishAnswer, WishEvent } from "../../shared/api/mod.ts";
 
 /** How long a guest's driver waits for the PF: it does nothing else meanwhile. */
 const ANSWER_DEADLINE_MS = 2000;
@@ -36,12 +36,17 @@ export class Wishes {
   /** Those of them that the PF is being told of: one at a time each. */
   readonly #telling = new Set<PortName>();
 
-  /** Calls `listener` with every wish until the returned function is called. */
+  /** Calls `listener` with every event until the returned function is called. */
   subscribe(listener: (event: VhostEvent) => void): () => void {
     this.#listeners.add(listener);
     this.#comes?.();
     for (const port of this.#forgotten) void this.#tellForgotten(port);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Tells the PF something, if it listens. */
+  tell(event: VhostEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
   /** A PF that has just lost this service's events listens again soon: wishes wait for it, as long as for an answer. */
@@ -94,8 +99,8 @@ export class Wishes {
     const timer = setTimeout(refuse(`the PF did not answer within ${ANSWER_DEADLINE_MS / 1000} s`), ANSWER_DEADLINE_MS);
     const onStop = refuse(STOPPED);
     stopped.addEventListener("abort", onStop);
-    const event: VhostEvent = { type: "wish", id, port, wish, until: Date.now() + ANSWER_DEADLINE_MS };
-    for (const listener of this.#listeners) listener(event);
+    const event: WishEvent = { type: "wish", id, port, wish, until: Date.now() + ANSWER_DEADLINE_MS };
+    this.tell(event);
     const { granted, reason } = await promise;
     clearTimeout(timer);
     stopped.removeEventListener("abort", onStop);

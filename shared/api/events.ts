@@ -19,6 +19,8 @@ export type PfEvent =
     & { type: "mode-failed"; mode: string | null; plugin?: string; dataPath?: string; reason?: string; detail?: string }
     & Whose
   )
+  /** Its hypervisor moves it to another host and has just stopped it for that; it goes on there, or here if that fails. */
+  | { type: "guest-paused"; vf: number }
   | { type: "nic-changed"; changes: Record<string, unknown> }
   | { type: "attached" | "detached" | "queue-error"; vf: number | "pf" | "uplink"; reason?: string; index?: number }
   | { type: "uplink-up" | "uplink-down" | "uplink-failed"; vf: number | "pf" | "uplink"; reason?: string | undefined }

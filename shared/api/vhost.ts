@@ -70,8 +70,8 @@ export const PortChange = z.discriminatedUnion("role", [
 ]).openapi("PortChange");
 export type PortChange = z.output<typeof PortChange>;
 
-/** What the vhost service tells the PF: a guest's wish, which waits for its answer. */
-export const VhostEvent = z.object({
+/** A guest's wish, which waits for its answer. */
+export const WishEvent = z.object({
   type: z.literal("wish"),
   id: z.string(),
   port: PortState.shape.port,
@@ -79,7 +79,15 @@ export const VhostEvent = z.object({
   until: z.number().openapi({
     description: "When nobody waits for the answer any more, in milliseconds since 1970",
   }),
-}).openapi("VhostEvent");
+});
+export type WishEvent = z.output<typeof WishEvent>;
+
+/** What the vhost service tells the PF. */
+export const VhostEvent = z.discriminatedUnion("type", [
+  WishEvent,
+  /** A guest that is being moved stands still: its front-end has stopped all of its rings. */
+  z.object({ type: z.literal("guest-paused"), port: PortState.shape.port }),
+]).openapi("VhostEvent");
 export type VhostEvent = z.output<typeof VhostEvent>;
 
 /** The PF's answer to a guest's wish. */

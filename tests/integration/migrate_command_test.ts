@@ -1,8 +1,9 @@
 /** `fabric migrate`: the target is made ready, the address changes hands when the guest runs there, or nothing changes. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fabricCli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
+import { startLog } from "../support/guest_log.ts";
 import { TEST_TOKEN } from "../support/token.ts";
 import { until } from "../support/wait.ts";
 
@@ -54,19 +55,66 @@ Deno.test("fabric migrate: policy first, the address when the guest runs there; 
     assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[own, POLICY], [other, DEFAULTS]]);
     void guest;
   });
+  await t.step(
+    "a guest stands still for its move: its address goes ahead, comes back if it goes on here, and goes again",
+    async () => {
+      const owner = async () => {
+        const views = [await policyOf(near, 1), await policyOf(far, 0)];
+        return views.map(([mac]) => mac === own ? 1 : 0).join();
+      };
+      const isOwner = (wanted: string) => until(`the address to be ${wanted}`, async () => await owner() === wanted);
+      await using here = await FrontEnd.connect(near.vf(1).socket).start();
+      using log = await startLog(here);
+      const pause = async () => {
+        for (const index of here.guest.queues.keys()) await here.stopVring(index);
+      };
+      await pause();
+      assertEquals(await owner(), "1,0", "nobody moves it");
+      for (const index of here.guest.queues.keys()) await here.startVring(index);
+      const words = ["--json", "--run-dir", near.runDir, "migrate", "1", ...toFar];
+      const moving = fabricCli(words, { RINGFABRIC_TO_TOKEN: TEST_TOKEN });
+      await until("the target's policy", async () => (await policyOf(far, 0))[1].vlan === 100);
+      assertEquals(await owner(), "1,0", "it runs");
+      await pause();
+      await isOwner("0,1");
+      for (const index of here.guest.queues.keys()) await here.startVring(index);
+      await isOwner("1,0");
+      await pause();
+      await isOwner("0,1");
+      await using there = await FrontEnd.connect(far.vf(0).socket).start();
+      const { code, out, err } = await moving;
+      assertEquals(code, 0, err);
+      assert(JSON.parse(out).swapMs > 0);
+      assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[other, DEFAULTS], [own, POLICY]]);
+      void [there, log];
+    },
+  );
+  await t.step("it stands still and comes nowhere: its address is given back", async () => {
+    await using here = await FrontEnd.connect(far.vf(0).socket).start();
+    using log = await startLog(here);
+    const moving = migrate(far, "0", "--to", near.info.api, "--to-vf", "1", "--timeout", "3");
+    await until("the target's policy", async () => (await policyOf(near, 1))[1].vlan === 100);
+    for (const index of here.guest.queues.keys()) await here.stopVring(index);
+    await until("the address to go", async () => (await policyOf(near, 1))[0] === own);
+    assertEquals((await moving).code, 1);
+    assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[other, DEFAULTS], [own, POLICY]]);
+    await far.patch(0, { ...DEFAULTS, mac: other });
+    await near.patch(1, { ...POLICY, mac: own });
+    void log;
+  });
   await t.step("what cannot be", async () => {
     await far.patch(1, { mac: own });
-    const cases: [string[], string][] = [
+    const cases: [string[], string, number?][] = [
       [["1", ...toFar], `both fabrics have the address ${own}: give vf 1 another one`],
       [["1", "--to", far.info.api, "--to-vf", "7"], "the target has no vf 7: it has 2; say another by --to-vf"],
       [["5", ...toFar], "there is no vf 5: the fabric has 2"],
       [["1"], "say where it is to go: --to http://HOST:8080, or --to-run-dir DIR"],
-      [["1", "--to", "far"], "--to far: it is a URL such as http://127.0.0.1:8080"],
+      [["1", "--to", "far"], "--to far: it is a URL such as http://127.0.0.1:8080", 2],
       [["1", "--to-run-dir", "/nowhere"], "no fabric runs in /nowhere"],
     ];
-    for (const [args, said] of cases) {
+    for (const [args, said, status = 1] of cases) {
       const { code, err } = await migrate(near, ...args);
-      assertEquals([code, err.trim()], [1, `fabric: ${said}`]);
+      assertEquals([code, err.trim()], [status, `fabric: ${said}`]);
     }
   });
 });

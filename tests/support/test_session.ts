@@ -102,6 +102,8 @@ export class TestSession implements AsyncDisposable {
   readonly warnings: string[] = [];
   /** How often the PF was told to forget what the guest wished. */
   forgotten = 0;
+  /** How often it was told that the guest stands still. */
+  pauses = 0;
   readonly #files: Fd[] = [];
 
   constructor(path: DataPath = "passthrough", troubles: Record<string, Error> = {}, link: Partial<VfLink> = {}) {
@@ -119,6 +121,7 @@ export class TestSession implements AsyncDisposable {
         return Promise.resolve(this.refusal);
       },
       forgetWishes: () => void this.forgotten++,
+      paused: () => void this.pauses++,
       announce: (mac: string) => {
         this.announced.push(mac);
         return this.refusal === undefined

@@ -123,6 +123,13 @@ Deno.test("an address of null is the one that the VF begins with, which its gues
   assertEquals([reset.mac, reset.macFixed], [mac, false]);
 });
 
+Deno.test("whoever listens is told that a VF's guest stands still for its move", async () => {
+  await using pf = await TestPf.start(1);
+  pf.events.length = 0;
+  for (const port of ["uplink", "vport0", 0] as const) pf.software.tell({ type: "guest-paused", port });
+  assertEquals(pf.events, [{ type: "guest-paused", vf: 0 }]);
+});
+
 Deno.test("a wish by the control queue is granted or refused, and its guest and whoever listens are told", async () => {
   await using pf = await TestPf.start(1);
   await pf.set("vfs/0", { mac: "02:ab:00:00:00:01" });

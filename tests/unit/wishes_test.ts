@@ -1,6 +1,6 @@
 /** Guests' wishes on their way to the PF: who waits, for how long, and what the PF hears when it comes back. */
 import { assert, assertEquals } from "@std/assert";
-import type { VhostEvent } from "../../shared/api/mod.ts";
+import type { WishEvent } from "../../shared/api/mod.ts";
 import { portLog } from "../../services/vhost/port_log.ts";
 import { Wishes } from "../../services/vhost/wishes.ts";
 import { until } from "../support/wait.ts";
@@ -8,9 +8,9 @@ import { until } from "../support/wait.ts";
 const never = () => new AbortController().signal;
 
 /** A PF that hears wishes and answers none by itself. */
-function listen(wishes: Wishes): { heard: VhostEvent[]; leave: () => void } {
-  const heard: VhostEvent[] = [];
-  return { heard, leave: wishes.subscribe((event) => heard.push(event)) };
+function listen(wishes: Wishes): { heard: WishEvent[]; leave: () => void } {
+  const heard: WishEvent[] = [];
+  return { heard, leave: wishes.subscribe((event) => void (event.type === "wish" && heard.push(event))) };
 }
 
 Deno.test("a wish waits for the PF's answer, and the PF knows how long", async () => {
