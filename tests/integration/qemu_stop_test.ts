@@ -55,9 +55,8 @@ class StopScene implements AsyncDisposable {
     await second.address("10.0.0.2/24");
     await until("the first ping", () => pings(first, "10.0.0.2"), 20_000);
     const traffic = await GuestTraffic.start(
-      fabric,
-      { guest: first, vf: 0, ip: "10.0.0.1" },
-      { guest: second, vf: 1, ip: "10.0.0.2" },
+      { guest: first, fabric, vf: 0, ip: "10.0.0.1" },
+      { guest: second, fabric, vf: 1, ip: "10.0.0.2" },
     );
     return new StopScene(fabric, [first, second], traffic, owned.move());
   }

@@ -13,9 +13,10 @@ const PROGRESS_BYTES = 64 * 1024;
 const PROGRESS_DEADLINE_MS = 60_000;
 const END_DEADLINE_MS = 60_000;
 
-/** A guest, the VF that it is on, and its address. */
-interface TrafficEnd {
-  guest: QemuGuest;
+/** A guest, which may be another machine when it has moved; the fabric and the VF that it is on, and its address. */
+export interface TrafficEnd {
+  readonly guest: QemuGuest;
+  readonly fabric: TestFabric;
   vf: number;
   ip: string;
 }
@@ -39,25 +40,23 @@ async function send({ guest }: TrafficEnd, to: TrafficEnd): Promise<void> {
 
 /** Two guests' traffic. The second one sends the pings. */
 export class GuestTraffic {
-  readonly #fabric: TestFabric;
   readonly #ends: [TrafficEnd, TrafficEnd];
   #checks = 0;
 
-  private constructor(fabric: TestFabric, ends: [TrafficEnd, TrafficEnd]) {
-    this.#fabric = fabric;
+  private constructor(ends: [TrafficEnd, TrafficEnd]) {
     this.#ends = ends;
   }
 
-  static async start(fabric: TestFabric, first: TrafficEnd, second: TrafficEnd): Promise<GuestTraffic> {
+  static async start(first: TrafficEnd, second: TrafficEnd): Promise<GuestTraffic> {
     for (const end of [first, second]) await receive(end);
     await send(first, second);
     await send(second, first);
     await second.guest.check(`ping -i 0.1 ${first.ip} > /tmp/pings 2>&1 &`);
-    return new GuestTraffic(fabric, [first, second]);
+    return new GuestTraffic([first, second]);
   }
 
   async #receivedBytes(): Promise<number[]> {
-    const counters = await Promise.all(this.#ends.map(({ vf }) => this.#fabric.counters(vf)));
+    const counters = await Promise.all(this.#ends.map(({ fabric, vf }) => fabric.counters(vf)));
     return counters.map(({ rx_bytes }) => rx_bytes ?? 0);
   }
 
@@ -81,8 +80,8 @@ export class GuestTraffic {
 
   /** Waits until the second guest sends a frame: something comes for the first one. */
   async somethingComes(): Promise<void> {
-    const [, { vf }] = this.#ends;
-    const sent = async () => (await this.#fabric.counters(vf)).tx_frames ?? 0;
+    const [, { fabric, vf }] = this.#ends;
+    const sent = async () => (await fabric.counters(vf)).tx_frames ?? 0;
     const before = await sent();
     await until("a frame from the other guest", async () => await sent() > before);
   }

@@ -3,6 +3,8 @@ import { within } from "./wait.ts";
 
 interface Line {
   id?: number;
+  event?: string;
+  timestamp?: { seconds: number; microseconds: number };
   return?: unknown;
   error?: { desc: string };
 }
@@ -13,6 +15,8 @@ export class QemuMonitor implements Disposable {
   readonly #reader: ReadableStreamDefaultReader<string>;
   #text = "";
   #next = 1;
+  /** When QEMU told an event last, in ms since 1970. */
+  readonly #events = new Map<string, number>();
 
   private constructor(socket: Deno.UnixConn) {
     this.#socket = socket;
@@ -35,20 +39,26 @@ export class QemuMonitor implements Disposable {
     await this.#socket.write(bytes);
     for (;;) {
       const line = await within(`QEMU's answer to ${command}`, this.#line());
-      // Lines without an id are events.
       if (line.id !== id) continue;
       if (line.error) throw new Error(`QEMU refused ${command}: ${line.error.desc}`);
       return line.return;
     }
   }
 
+  /** When an event such as RESUME was last told, in ms since 1970, as far as QEMU has answered a command since then. */
+  at(event: string): number | undefined {
+    return this.#events.get(event);
+  }
+
   async #line(): Promise<Line> {
     for (;;) {
       const end = this.#text.indexOf("\n");
       if (end >= 0) {
-        const line = this.#text.slice(0, end);
+        const line = JSON.parse(this.#text.slice(0, end)) as Line;
         this.#text = this.#text.slice(end + 1);
-        return JSON.parse(line) as Line;
+        const { event, timestamp } = line;
+        if (event && timestamp) this.#events.set(event, timestamp.seconds * 1000 + timestamp.microseconds / 1000);
+        return line;
       }
       const { value, done } = await this.#reader.read();
       if (done) throw new Error("QEMU closed its monitor");
