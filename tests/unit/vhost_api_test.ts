@@ -1,6 +1,12 @@
 /** The vhost service's API: its ports, changes of their data paths with the reasons why not, and the switch's programme. */
 import { assertEquals } from "@std/assert";
-import { ApiError, type DataPathChange, type PortState, type SwitchProgramme } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  type DataPathChange,
+  type PortState,
+  STARTED_AT,
+  type SwitchProgramme,
+} from "../../shared/api/mod.ts";
 import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { pcapngHeader } from "../../shared/pcap/mod.ts";
 import { type PortsPart, type SwitchPart, vhostApi } from "../../services/vhost/api.ts";
@@ -126,5 +132,10 @@ Deno.test("it is ready once every VF has its port", async () => {
   assertEquals((await ask(app, "GET", "/readyz")).status, 200);
   ports.unreadiness = "the NIC does not answer";
   const { status, body } = await ask(app, "GET", "/readyz");
-  assertEquals([status, body], [503, { ready: false, reason: "the NIC does not answer" }]);
+  assertEquals([status, body], [503, {
+    ready: false,
+    reason: "the NIC does not answer",
+    pid: Deno.pid,
+    startedAt: STARTED_AT,
+  }]);
 });
