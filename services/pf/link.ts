@@ -2,10 +2,9 @@
  * The PF's line to a service that it programmes: the NIC, or the vhost service's software switch. When either side has
  * restarted the whole programme is sent again, which changes nothing that is already in force.
  */
+import { pauseMs } from "../../shared/async/mod.ts";
 import { bearer, log, oneLine, Peer, readEvents } from "../../shared/api/mod.ts";
 
-/** Short: a service that was killed is back within half a second, and its traffic waits for the programme. */
-const RETRY_MS = 50;
 const TIMEOUT_MS = 5000;
 
 /** A service that is programmed, and whose events are followed. */
@@ -69,7 +68,7 @@ export class Link<Event> {
       this.#attempt.abort();
       if (this.connected) onChange(false);
       this.#turn(false);
-      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, pauseMs(Date.now() - this.sinceMs)));
     }
   }
 

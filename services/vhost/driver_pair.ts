@@ -13,6 +13,7 @@ import {
   QUEUE_STOPPED,
   QUEUE_STRIDE,
 } from "../../shared/layout/nic.ts";
+import { beforeNextLook } from "../../shared/async/mod.ts";
 import { DeviceClient, DeviceRefusal, type MemoryRegion, type RequestInput } from "../../shared/device/mod.ts";
 import type { Engine } from "../../shared/engine/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
@@ -31,8 +32,6 @@ import {
 import { drainPair } from "./pair_drain.ts";
 import { PairMemory } from "./pair_memory.ts";
 import type { KeptPart, Part } from "./standby/mod.ts";
-
-const REATTACH_PAUSE_MS = 50;
 
 /** A queue pair of the NIC, driven from here. */
 export class DriverPair {
@@ -259,8 +258,9 @@ export class DriverPair {
     this.#setState(QUEUE_STOPPED);
     this.#options.onLost?.();
     this.#options.log("warn", "the NIC went away; attaching again");
+    const sinceMs = performance.now();
     while (!this.#closed) {
-      await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
+      await beforeNextLook(sinceMs);
       if (this.#closed) return;
       try {
         await this.#attach();

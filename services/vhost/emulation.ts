@@ -4,6 +4,7 @@
  * pair to the PF's pool. The VFs' guests have pools from the top down, the switch's from 0 up.
  */
 import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
+import { beforeNextLook } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
 import { announce, coalescePatch, Engine, Tenant, type TenantLimits, Tenants } from "../../shared/engine/mod.ts";
 import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
@@ -12,8 +13,6 @@ import { DriverPair } from "./driver_pair.ts";
 import type { SwitchExports } from "./exports.ts";
 import type { DriverPairOptions } from "./pair_options.ts";
 import type { KeptPart, Part } from "./standby/mod.ts";
-
-const UPLINK_RETRY_MS = 200;
 
 /** Settings of emulated mode's engine. */
 export interface EmulationOptions extends TenantLimits {
@@ -152,6 +151,7 @@ export class Emulation {
 
   /** Tries until the switch is connected to the PF's pool, or is not to be any more. */
   async #openUplink(): Promise<void> {
+    const sinceMs = performance.now();
     for (let options = this.#uplinkOptions; !this.#closed && options && !this.#uplink; options = this.#uplinkOptions) {
       try {
         this.#uplink = await this.connect(this.#pairOptions(options));
@@ -159,7 +159,7 @@ export class Emulation {
         this.onUplink();
       } catch {
         // The NIC is not there yet, or a predecessor's lease has not run out.
-        await new Promise((resolve) => setTimeout(resolve, UPLINK_RETRY_MS));
+        await beforeNextLook(sinceMs);
       }
     }
   }

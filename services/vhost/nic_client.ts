@@ -3,6 +3,7 @@
  * goes away the client attaches to its successor and has the session put everything in force again; requests wait for
  * that, so that a front-end is never told what is not true.
  */
+import { beforeNextLook } from "../../shared/async/mod.ts";
 import { DeviceClient, DeviceRefusal, type RequestInput } from "../../shared/device/mod.ts";
 import { ADV_PAGE_BYTES, ADV_REG_NEXT, ADV_REG_POSITION, ADV_REGISTER_STRIDE } from "../../shared/layout/advanced.ts";
 import { type Fd, WasmMemory } from "../../shared/os/mod.ts";
@@ -11,7 +12,6 @@ import type { Ask, RingBackend, RingBackendEvents, Succession } from "./ring_bac
 import type { KeptPart, Part } from "./standby/mod.ts";
 
 const REATTACH_DEADLINE_MS = 20_000;
-const REATTACH_PAUSE_MS = 50;
 
 /** What of it is kept. */
 interface KeptClient {
@@ -145,9 +145,10 @@ export class NicClient implements RingBackend {
   }
 
   async #reattach(): Promise<void> {
-    const deadline = performance.now() + REATTACH_DEADLINE_MS;
+    const sinceMs = performance.now();
+    const deadline = sinceMs + REATTACH_DEADLINE_MS;
     for (;;) {
-      await new Promise((resolve) => setTimeout(resolve, REATTACH_PAUSE_MS));
+      await beforeNextLook(sinceMs);
       if (this.#ended) return;
       let device: DeviceClient | undefined;
       try {

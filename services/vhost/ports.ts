@@ -5,7 +5,7 @@
  */
 import { dirname, resolve } from "@std/path";
 import { DeviceClient, type DeviceEvent, type VfLink } from "../../shared/device/mod.ts";
-import { Pace, Turns } from "../../shared/async/mod.ts";
+import { beforeNextLook, Pace, Turns } from "../../shared/async/mod.ts";
 import { ALL_GUESTS_PACE, GUEST_PACE } from "../../shared/engine/mod.ts";
 import {
   ApiError,
@@ -28,7 +28,6 @@ import { fdsOf, type Replica, type Replicated, valueOf, type VhostFollower } fro
 import { PipeThreads } from "./wakeups.ts";
 import { Wishes } from "./wishes.ts";
 
-const RECONNECT_MS = 200;
 function labelOf(name: PortName): string {
   return typeof name === "number" ? `vf ${name}` : name;
 }
@@ -89,6 +88,7 @@ export class Ports {
 
   /** Follows the NIC until `close`. */
   async follow(): Promise<void> {
+    let sinceMs = performance.now();
     while (!this.#closed) {
       try {
         const watch = DeviceClient.connect(this.#options.deviceSocket, this.#options.reactor);
@@ -99,11 +99,12 @@ export class Ports {
         };
         await watch.request({ op: "watch" });
         await watch.closed;
+        sinceMs = performance.now();
       } catch {
         // The NIC is not there (yet): try again.
       }
       this.#vfs = undefined;
-      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+      if (!this.#closed) await beforeNextLook(sinceMs);
     }
   }
 

@@ -1,3 +1,4 @@
 /** Order and pace of what happens in one thread. */
+export * from "./away.ts";
 export * from "./pace.ts";
 export * from "./turns.ts";

@@ -103,18 +103,22 @@ export class Engine<Exports extends EngineExports = EngineExports> {
 
   /** Builds the arena and starts the worker; resolves when it polls. */
   static async start<Exports extends EngineExports>(options: EngineOptions): Promise<Engine<Exports>> {
-    const module = await loadWasm(options.module);
+    // The worker starts while the Wasm is compiled.
     const worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module", name: "engine" });
-    const engine = new Engine<Exports>(module, worker, new Arena(WINDOWS));
     const ready = Promise.withResolvers<void>();
-    worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
-      if (event.data === "ready") ready.resolve();
-      else engine.onReport(event.data);
-    });
+    let began: Engine<Exports> | undefined;
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       ready.reject(new Error(`the engine's worker failed: ${event.message.replace(/^Uncaught (\w*Error: )?/, "")}`));
-      engine.onDeath(event.message);
+      began?.onDeath(event.message);
+    });
+    // It is waited for below; until then nobody is to call it unhandled.
+    ready.promise.catch(() => {});
+    const module = await loadWasm(options.module);
+    const engine = began = new Engine<Exports>(module, worker, new Arena(WINDOWS));
+    worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
+      if (event.data === "ready") ready.resolve();
+      else engine.onReport(event.data);
     });
     const start: WorkerStart = {
       memory: engine.arena.memory,

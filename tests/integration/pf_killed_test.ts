@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { until } from "../support/wait.ts";
 import { Store } from "../../services/pf/store.ts";
 
-const ROUNDS = 20;
+const ROUNDS = Number(Deno.env.get("DATABASE_KILLS") ?? 20);
 /** When it is killed, at most, after it has begun to write. */
 const KILLED_MS = 30;
 const FREEZES = 200;

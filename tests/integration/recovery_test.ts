@@ -1,0 +1,51 @@
+/**
+ * The NIC and vhost killed with -9 where nobody stands by (`--no-standby`): a new process is started, and traffic stands
+ * still for as long as that takes. What the dead process had in its hands may be lost; nothing comes twice or out of order.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd } from "../support/front_end.ts";
+import { setMode } from "../support/guests.ts";
+import { NumberedStream } from "../support/numbered_stream.ts";
+import { outage, told } from "../support/standby.ts";
+import { until } from "../support/wait.ts";
+
+const KILLS = Number(Deno.env.get("RECOVERY_KILLS") ?? 2);
+/** The last process has to run well before it is killed, or `up` takes it for one that dies at each start. */
+const RAN_WELL_MS = 2000;
+const LOOK_MS = 2;
+
+for (const victim of ["nic", "vhost"] as const) {
+  for (const dataPath of [undefined, "copy"]) {
+    const how = `${victim} killed, guests ${dataPath === undefined ? "on the NIC's rings" : "emulated by copy"}`;
+    Deno.test(`${how}: traffic comes back by itself, and nothing comes twice`, async () => {
+      await using fabric = await TestFabric.start(2, ["--no-standby"]);
+      for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
+      await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
+      await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
+      const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+      const outages: number[] = [];
+      let lost = 0;
+      for (let kill = 0; kill < KILLS; kill++) {
+        const wellAt = performance.now() + RAN_WELL_MS;
+        await stream.during("it to run well", () => performance.now() > wellAt);
+        await stream.more(300);
+        const before = stream.lost;
+        Deno.kill(fabric.pid(victim), "SIGKILL");
+        const fronts = victim === "vhost" ? [a, b] : [];
+        const reconnecting = Promise.all(fronts.map(async (front, vf) => {
+          await front.closedByBackEnd();
+          const isBack = () => front.reconnect(fabric.vf(vf).socket).then(() => true, () => false);
+          await until("vhost to take its guest again", isBack, 20_000, LOOK_MS);
+        }));
+        outages.push(await outage(stream));
+        await reconnecting;
+        lost += stream.lost - before;
+      }
+      await stream.end();
+      console.log(`${how}: ${stream.sent} frames, ${lost} lost, outages of ${told(outages)}`);
+      assertEquals([stream.repeated, stream.received + stream.lost], [0, stream.sent], fabric.process.errors);
+      assert(stream.lost === lost, `${stream.lost - lost} frames were lost while nobody was killed`);
+    });
+  }
+}

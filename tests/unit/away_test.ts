@@ -1,0 +1,20 @@
+/** Pauses between looks for what is away: short at first, then in proportion, and bounded. */
+import { assertEquals } from "@std/assert";
+import { beforeNextLook, pauseMs } from "../../shared/async/mod.ts";
+import { VirtualTime } from "../support/virtual_time.ts";
+
+Deno.test("a look comes late by a twentieth of the time, by 10 ms at least and by 200 ms at most", () => {
+  const cases = [[0, 10], [200, 10], [400, 20], [1000, 50], [4000, 200], [1e9, 200]] as const;
+  for (const [awayMs, expected] of cases) assertEquals(pauseMs(awayMs), expected);
+  // A clock that was set back.
+  assertEquals(pauseMs(-1e6), 10);
+});
+
+Deno.test("what comes back after half a second is found within 25 ms, with some thirty looks", async () => {
+  using time = new VirtualTime();
+  const sinceMs = performance.now();
+  let looks = 0;
+  for (; performance.now() - sinceMs < 500; looks++) await time.run(beforeNextLook(sinceMs));
+  const lateMs = performance.now() - sinceMs - 500;
+  assertEquals([lateMs >= 0 && lateMs <= 25, looks > 20 && looks < 45], [true, true], `${lateMs} ms, ${looks} looks`);
+});
