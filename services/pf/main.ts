@@ -43,7 +43,11 @@ const options = accessCommand(new Command("pf"))
     }
   >();
 
-await runService("pf", () => {
+/** How long a PF that starts waits for the NIC, and how often it looks. */
+const NIC_MS_MAX = 1000;
+const LOOK_MS = 5;
+
+await runService("pf", async () => {
   const access = accessOf(options);
   const store = new Store(options.db, options.macSeed, options.vfs);
   const token = ownToken();
@@ -56,8 +60,13 @@ await runService("pf", () => {
     modeEvents: new Link<ModeEvent>("the vf service", options.vf, token),
   };
   const fabric = new Fabric(store, links, { runDir: options.runDir });
+  // Whoever asks for the link hears what is so: before the NIC has told of the uplink there seems to be none.
+  const end = performance.now() + NIC_MS_MAX;
+  while (fabric.unreadiness !== undefined && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
   const server = serve(pfApi(fabric, access), options.listen);
-  return Promise.resolve({
+  return {
     info: { api: urlOf(server.addr) },
     ended: self.ended,
     async close() {
@@ -66,5 +75,5 @@ await runService("pf", () => {
       await fabric.close();
       store[Symbol.dispose]();
     },
-  });
+  };
 });

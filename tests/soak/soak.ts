@@ -152,6 +152,7 @@ class Soak {
   async #take(step: Step): Promise<void> {
     const cost = new Cost(GUESTS);
     const logged = this.#world.fabric.process.errors.length;
+    await this.#world.look();
     const streams = await Streams.start(this.#world, RATE);
     for (const fault of await carryOut(step, cost)) this.#fault(step, fault);
     await this.#world.recovered();

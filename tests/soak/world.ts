@@ -37,8 +37,13 @@ export const MODES = {
 export type ModeName = keyof typeof MODES;
 /** The mode in which everything begins and ends. */
 const REST_MODE: ModeName = "copy";
-/** Modes whose books lie in vhost's process: they begin anew in another one. */
-const BEGIN_ANEW: readonly ModeName[] = ["zero copy", "header split"];
+/** Data paths whose books lie in vhost's process: they begin anew in another one. */
+const BEGIN_ANEW = ["zerocopy", "headersplit"];
+
+function pathOf(name: ModeName): string {
+  const mode = MODES[name];
+  return "dataPath" in mode ? mode.dataPath : "guest";
+}
 
 /** What a fabric says when a driver's ring cannot be gone on with by the NIC's next process. */
 const RING_BROKEN = "the NIC died while it wrote to the VF's ring";
@@ -70,15 +75,14 @@ export class World implements AsyncDisposable {
   readonly hasStandbys: boolean;
   /** Where guests move to; only root can lay the cable. */
   readonly far: FarEnd | undefined;
-  /** The modes that a guest's VF may be in: two, while it changes or after that failed. */
-  readonly #modes = new Map<number, ReadonlySet<ModeName>>();
+  /** The data paths that a guest's frames may go in this step: two, if it changes. */
+  readonly #paths = new Map<number, ReadonlySet<string>>();
   readonly #upgraded = new Set<ServiceName>();
   #away: number | undefined;
 
   private constructor(fabric: TestFabric, far: FarEnd | undefined, hasStandbys: boolean) {
     [this.fabric, this.far, this.hasStandbys] = [fabric, far, hasStandbys];
     this.guests = Array.from({ length: GUESTS }, (_, i) => TestGuest.of(fabric, i));
-    for (const vf of this.guests.keys()) this.#modes.set(vf, new Set([REST_MODE]));
   }
 
   static async start(hasStandbys: boolean): Promise<World> {
@@ -135,9 +139,7 @@ export class World implements AsyncDisposable {
     // What its packets were in the kernel's hands, or came while nobody had the interface open.
     if (name === "nic" && this.#away !== undefined) cost.mayLose(this.#away);
     if (name !== "vhost") return;
-    for (const [vf, modes] of this.#modes) {
-      if (BEGIN_ANEW.some((mode) => modes.has(mode))) cost.mayBeginAnew(vf);
-    }
+    for (const [vf, paths] of this.#paths) if (BEGIN_ANEW.some((path) => paths.has(path))) cost.mayBeginAnew(vf);
   }
 
   /** Ends both processes of a service at once. */
@@ -178,7 +180,7 @@ export class World implements AsyncDisposable {
   }
 
   async setMode(vf: number, name: ModeName, cost?: Cost): Promise<void> {
-    this.#modes.set(vf, new Set([...this.#modes.get(vf) ?? [], name]));
+    this.#paths.set(vf, new Set([...this.#paths.get(vf) ?? [], pathOf(name)]));
     try {
       await setMode(this.fabric, vf, MODES[name]);
     } catch (error) {
@@ -187,7 +189,6 @@ export class World implements AsyncDisposable {
       cost?.mayAttachAgain(vf);
       throw error;
     }
-    this.#modes.set(vf, new Set([name]));
   }
 
   async patch(vf: number, patch: Record<string, unknown>): Promise<void> {
@@ -248,6 +249,15 @@ export class World implements AsyncDisposable {
     if (text.includes(RING_BROKEN)) cost.isOutage();
     const found = [...text.matchAll(ATTACHED_AGAIN)].map(([, vf]) => Number(vf));
     return [...new Set(found)].filter((vf) => vf < GUESTS);
+  }
+
+  /** Looks which way each guest's frames go: one that has lost its plugin goes the way it went before. */
+  async look(): Promise<void> {
+    for (const { port, dataPath, emulatedPath } of await must(`${this.fabric.url("vhost")}/api/v1/ports`)) {
+      if (typeof port === "number" && port < GUESTS) {
+        this.#paths.set(port, new Set([dataPath === "emulated" ? emulatedPath ?? "copy" : dataPath]));
+      }
+    }
   }
 
   /** Waits until every service is ready, everybody who stands by is, and no operation goes on. */
