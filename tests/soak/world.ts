@@ -132,7 +132,10 @@ export class World implements AsyncDisposable {
     }
     const pid = this.#process(name, role);
     // It may have died already, in the same step.
-    if (pid !== undefined) Deno.kill(pid, signal);
+    if (pid === undefined) return;
+    Deno.kill(pid, signal);
+    // One that hands over first is not to be taken for the next one.
+    await until(`${name} to end`, () => !this.processes(name).includes(pid), RECOVERY_MS);
   }
 
   #takeOverCosts(name: ServiceName, cost: Cost): void {
