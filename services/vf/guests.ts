@@ -30,6 +30,9 @@ const ALLOW_TX_MS = 2000;
 
 /** A guest that has not reported for so long is gone. */
 const GONE_MS = 15_000;
+/** By then whoever is there has reported to a service that has just started; how often it is looked. */
+const FIRST_REPORTS_MS = 3000;
+const LOOK_MS = 20;
 
 /**
  * A guest's shell, as steps of a change of mode are asked of it, each within a number of milliseconds. What it answers
@@ -109,6 +112,7 @@ export class Guests {
   readonly #configs = new Map<string, GuestConfig>();
   readonly #bootMs = new Map<string, number>();
   readonly #allowing = new Set<string>();
+  readonly #startMs = performance.now();
 
   /** `tokens`: with which the guest on a port shows that it is the one, and the vf service to it; port to token. */
   constructor(peers: GuestPeers, tokens: ReadonlyMap<string, string> = new Map()) {
@@ -127,6 +131,14 @@ export class Guests {
     const guest = this.#guests.get(port);
     const runs = guest?.seat === "running" || guest?.seat === "leaving";
     return guest && runs && performance.now() - guest.seenMs < GONE_MS ? guest : undefined;
+  }
+
+  /** As `find`; if this service has just started, the guest has a moment to report. */
+  async findSoon(port: string): Promise<GuestShell | undefined> {
+    while (!this.find(port) && performance.now() < this.#startMs + FIRST_REPORTS_MS) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+    return this.find(port);
   }
 
   get list(): GuestView[] {

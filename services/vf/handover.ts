@@ -21,7 +21,7 @@ const ALLOW_TX_MS = 1000;
 /** What changes of mode are made with. */
 export interface ModeParts {
   peers: Pick<Peers, keyof Peers>;
-  guests: { find(port: string): Shell | undefined };
+  guests: { find(port: string): Shell | undefined; findSoon(port: string): Promise<Shell | undefined> };
   registry: Pick<Registry, "find">;
 }
 

@@ -119,7 +119,9 @@ export class Modes {
   async #make(port: Port, request: ModeRequest, change: Change): Promise<void> {
     const { mode, plugin } = request;
     const now = await this.#now(port);
-    const guest = this.#guests.find(String(port));
+    // Only guests with a shell drive their VF, or can be told to.
+    const isThere = now.dataPath === "guest" || now.driven || plugin !== undefined;
+    const guest = isThere ? await this.#guests.findSoon(String(port)) : this.#guests.find(String(port));
     if (mode === "emulated") return await this.#makeEmulated(port, now, guest, change, request);
     if (now.dataPath === "guest" && !guest) {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");

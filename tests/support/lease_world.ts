@@ -57,7 +57,10 @@ export class LeaseWorld implements AsyncDisposable {
     this.#vhost = Array<undefined>(vfs).fill(undefined);
     this.modes = new Modes({
       peers: this.#peers(),
-      guests: { find: (port) => this.guests[Number(port)] },
+      guests: {
+        find: (port) => this.guests[Number(port)],
+        findSoon: (port) => Promise.resolve(this.guests[Number(port)]),
+      },
       registry: { find: () => Promise.resolve(IMAGE) },
     });
   }

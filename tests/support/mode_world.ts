@@ -52,7 +52,8 @@ export class ModeWorld implements ShellWorld {
       this.images.set(`${name}@${version}`, { view, image: new Uint8Array(1) });
       this.images.set(name, this.images.get(`${name}@${version}`) as StoredImage);
     }
-    const guests = { find: (port: string) => this.shells.get(port) };
+    const find = (port: string) => this.shells.get(port);
+    const guests = { find, findSoon: (port: string) => Promise.resolve(find(port)) };
     const registry = {
       find: (wanted: string) => {
         const image = this.images.get(wanted);

@@ -138,6 +138,20 @@ guestsTest(
   },
 );
 
+guestsTest(
+  "a service that has just started waits for a guest's first report, and one that has run for long does not",
+  async (hypervisor) => {
+    const asked = hypervisor.guests.findSoon("0");
+    await hypervisor.report("0");
+    assertEquals((await hypervisor.time.run(asked))?.api, REPORT.api);
+    const before = hypervisor.time.now;
+    assertEquals(await hypervisor.time.run(hypervisor.guests.findSoon("7")), undefined);
+    const waited = hypervisor.time.now - before;
+    assertEquals(await hypervisor.time.run(hypervisor.guests.findSoon("7")), undefined);
+    assertEquals([waited > 0, hypervisor.time.now - before], [true, waited]);
+  },
+);
+
 guestsTest("its link is up if the PF says so, or with the NIC's", async (hypervisor) => {
   const cases = [["auto", "up", true], ["auto", "down", false], ["enable", "down", true], [
     "disable",
