@@ -59,8 +59,17 @@ function toPair(name: ServiceName): Action[] {
     action("kill the standby of", (world, cost) => world.end(name, "standby", cost)),
     action("kill both processes of", (world, cost) => Promise.resolve(world.endPair(name, cost))),
     action("terminate", (world, cost) => world.end(name, "active", cost, "SIGTERM")),
-    { ...action("upgrade", (world, cost) => world.upgrade(name, cost)), weight: 2 },
   ];
+}
+
+/** pf and vf are restarted; the other two need somebody who stands by. */
+function upgradeOf(name: ServiceName): Action {
+  return {
+    name: `upgrade ${name}`,
+    weight: name === "nic" || name === "vhost" ? 2 : 1,
+    isPossible: (world) => world.hasStandbys || name === "pf" || name === "vf",
+    plan: (world) => ({ text: "", run: (cost) => world.upgrade(name, cost) }),
+  };
 }
 
 /** Changes a policy and takes it back. */
@@ -162,6 +171,7 @@ function bootLinux(world: World, random: Random): Deed {
 export const ACTIONS: readonly Action[] = [
   ...SERVICES.map(killOf),
   ...PAIRS.flatMap(toPair),
+  ...SERVICES.map(upgradeOf),
   { name: "kill a guest", weight: 2, plan: killGuest },
   { name: "mode", weight: 6, plan: changeMode },
   policy("spoof check", false, () => [{ spoofCheck: false }, { spoofCheck: true }]),

@@ -1,4 +1,5 @@
 /** What a step may cost the streams. Whoever does something says so as it does it; all else is a fault. */
+
 /** What became of one stream. */
 export interface Outcome {
   /** Such as `0→1`. */

@@ -4,6 +4,7 @@
  */
 import type { UplinkSpec } from "../../shared/api/mod.ts";
 import { CaptureStream } from "../support/capture_stream.ts";
+import { cli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { ask, must, setMode, TestGuest } from "../support/guests.ts";
 import { childrenOf } from "../support/process.ts";
@@ -156,7 +157,9 @@ export class World implements AsyncDisposable {
     this.#upgraded.add(name);
     try {
       this.#takeOverCosts(name, cost);
-      const { before, pid } = await must(`${this.fabric.info.api}/api/v1/services/${name}/upgrade`, "POST", {});
+      const { code, out, err } = await cli(this.fabric, "--json", "upgrade", name);
+      if (code !== 0) throw new Error(`fabric upgrade ${name}: ${err}`);
+      const { before, pid } = JSON.parse(out);
       if (before === pid) throw new Error(`${name} is still process ${pid} after its upgrade`);
     } finally {
       this.#upgraded.delete(name);
