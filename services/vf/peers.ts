@@ -70,7 +70,7 @@ export class Peers {
   }
 
   async release(vf: number): Promise<void> {
-    await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/hold`);
+    await this.#askAgain(this.#nic, "DELETE", `/api/v1/vfs/${vf}/hold`);
   }
 
   /** Takes a VF back from the guest that drives it, if one does: at once and for good. */
@@ -86,7 +86,7 @@ export class Peers {
   /** `looks`: for somebody who is told at once if vhost does not answer. */
   port(vf: number | string, looks = false): Promise<PortState> {
     const path = `/api/v1/ports/${vf}`;
-    return looks ? this.#vhost.ask("GET", path) : this.#askVhost("GET", path);
+    return looks ? this.#vhost.ask("GET", path) : this.#askAgain(this.#vhost, "GET", path);
   }
 
   ports(): Promise<PortState[]> {
@@ -96,15 +96,15 @@ export class Peers {
   /** `emulatedPath`: how frames go in emulated mode, if that is to change. */
   async setDataPath(port: number | string, dataPath: DataPath, emulatedPath?: EmulatedPath): Promise<void> {
     const change: DataPathChange = { dataPath, ...(emulatedPath === undefined ? {} : { emulatedPath }) };
-    await this.#askVhost("PUT", `/api/v1/ports/${port}/dataPath`, change);
+    await this.#askAgain(this.#vhost, "PUT", `/api/v1/ports/${port}/dataPath`, change);
   }
 
-  /** Asks vhost; if its process dies over it, the one that goes on is asked again. For requests that may come twice. */
-  async #askVhost<T>(method: "GET" | "PUT", path: string, body?: unknown): Promise<T> {
+  /** Asks a service; if its process dies over it, the one that goes on is asked again. For requests that may come twice. */
+  async #askAgain<T>(peer: Peer, method: "GET" | "PUT" | "DELETE", path: string, body?: unknown): Promise<T> {
     const endMs = performance.now() + Math.min(SUCCESSION_MS, msLeft());
     for (;;) {
       try {
-        return await this.#vhost.ask<T>(method, path, body);
+        return await peer.ask<T>(method, path, body);
       } catch (error) {
         if (!(error instanceof Unanswered) || performance.now() > endMs) throw error;
         await new Promise((resolve) => setTimeout(resolve, SUCCESSION_LOOK_MS));

@@ -33,3 +33,18 @@ Deno.test("vhost that stays away is not waited for longer than the change may ta
     "does not answer",
   );
 });
+
+Deno.test("a hold ends at the process of the NIC that goes on, if one dies over that: frames do not wait for its deadline", async () => {
+  const dying = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = dying.addr;
+  const asking = peersAt(port).release(3);
+  (await dying.accept()).close();
+  dying.close();
+  const asked: unknown[] = [];
+  await using _next = Deno.serve({ hostname: "127.0.0.1", port, onListen: () => {} }, (request) => {
+    asked.push([request.method, new URL(request.url).pathname]);
+    return new Response(null, { status: 204 });
+  });
+  await asking;
+  assertEquals(asked, [["DELETE", "/api/v1/vfs/3/hold"]]);
+});
