@@ -75,7 +75,7 @@ export class Peers {
 
   /** Takes a VF back from the guest that drives it, if one does: at once and for good. */
   async takeBack(vf: number): Promise<TakenBack> {
-    return await this.#nic.ask("DELETE", `/api/v1/vfs/${vf}/lease`);
+    return await this.#askAgain(this.#nic, "DELETE", `/api/v1/vfs/${vf}/lease`);
   }
 
   /** Who drives a VF, by the NIC's word. */
