@@ -38,7 +38,7 @@ export async function activeOf(fabric: TestFabric, service: "nic" | "vhost"): Pr
 }
 
 /** The longest time without a frame until some hundreds have come, in milliseconds. */
-async function outage(stream: NumberedStream): Promise<number> {
+export async function outage(stream: NumberedStream): Promise<number> {
   const goal = stream.received + FRAMES_AFTER;
   let [longestMs, seen, sinceMs] = [0, stream.received, performance.now()];
   const deadline = sinceMs + DEADLINE_MS;
@@ -56,7 +56,7 @@ async function outage(stream: NumberedStream): Promise<number> {
 }
 
 /** Outages as they are looked at: each of a few, the middle and the last of many. */
-function told(outages: readonly number[]): string {
+export function told(outages: readonly number[]): string {
   const sorted = outages.toSorted((a, b) => a - b).map((ms) => ms.toFixed(1));
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
   return sorted.length < 10 ? `${sorted.join(", ")} ms` : `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms`;

@@ -130,7 +130,7 @@ const REFUSALS: [number, Record<string, unknown>, [number, string, string | unde
   [404, { detail: "gone" }, [404, "the guest: gone", undefined, undefined]],
   // Nobody is to take these for the service's own.
   [401, { detail: "who?" }, [503, "the guest: who?", undefined, undefined]],
-  [500, {}, [503, "the guest: 500", undefined, undefined]],
+  [500, {}, [503, "the guest: HTTP 500", undefined, undefined]],
   [503, { detail: "no", reason: "taken-by-force" }, [503, "the guest: no", undefined, undefined]],
   [409, { detail: "\u001b]0;root\u0007 \u202eno" }, [409, "the guest: ?]0;root? ?no", undefined, undefined]],
 ];
