@@ -287,7 +287,7 @@ export class Session {
    * 0, RESET_DEVICE and RESET_OWNER all do this; of RESET_OWNER the text asks no more than to disable the rings.
    */
   async #reset(): Promise<void> {
-    await this.#rings.reset();
+    await this.#vrings.reset();
     this.#device.reset();
     this.#status = 0;
   }

@@ -45,9 +45,18 @@ export class VringMessages {
   }
 
   /** Does what a message asks for; answers the payload of its answer, if it has one. Throws ProtocolError. */
-  async handle(message: Message): Promise<Uint8Array | undefined> {
+  handle(message: Message): Promise<Uint8Array | undefined> {
+    return this.#noticingPause(() => this.#carryOut(message));
+  }
+
+  /** Stops and resets all rings. */
+  reset(): Promise<void> {
+    return this.#noticingPause(() => this.#rings.reset());
+  }
+
+  async #noticingPause<T>(step: () => Promise<T>): Promise<T> {
     const ran = this.#rings.log.isOn && this.#isRunning;
-    const answer = await this.#carryOut(message);
+    const answer = await step();
     if (ran && !this.#isRunning) this.#paused();
     return answer;
   }

@@ -4,7 +4,7 @@ import { DeviceRefusal } from "../../shared/device/refusal.ts";
 import { VHOST_F_LOG_ALL } from "../../shared/vhost_user/mod.ts";
 import { VIRTIO_F_VERSION_1 } from "../../shared/layout/virtio.ts";
 import { loggedAddress } from "../support/guest_log.ts";
-import { region, TestSession, u64, vringAddress, WITH_PROTOCOL_FEATURES } from "../support/test_session.ts";
+import { region, TestSession, u64, vringAddress, vringState, WITH_PROTOCOL_FEATURES } from "../support/test_session.ts";
 
 const LOG_ALL = 1n << BigInt(VHOST_F_LOG_ALL);
 const AT = region(1).userAddress;
@@ -115,3 +115,35 @@ Deno.test("what the log is refused for is told", async () => {
   const reply = await test.acknowledged("VHOST_USER_SET_FEATURES", u64(WITH_PROTOCOL_FEATURES | LOG_ALL));
   assertEquals([reply, test.state.dirtyLog?.on], [1n, false]);
 });
+
+const STOPS: Record<string, (test: TestSession) => Promise<void>> = {
+  "GET_VRING_BASE": async (test) => {
+    for (const index of [0, 1]) {
+      assertEquals(test.pauses, 0);
+      await test.send("VHOST_USER_GET_VRING_BASE", vringState(index, 0));
+    }
+  },
+  "SET_VRING_ENABLE 0": async (test) => {
+    for (const index of [0, 1]) {
+      assertEquals(test.pauses, 0);
+      await test.enable(index, false);
+    }
+  },
+  // As QEMU 7.2 to 8.0 do, before they ask for the bases.
+  "SET_STATUS 0": (test) => test.send("VHOST_USER_SET_STATUS", u64(0n)),
+};
+
+for (const [how, stop] of Object.entries(STOPS)) {
+  Deno.test(`a guest that is being moved stands still when its last ring stops (${how}); one that is not is told of to nobody`, async () => {
+    {
+      await using test = await running();
+      await setLogBase(test);
+      await setLogAll(test, true);
+      await stop(test);
+      assertEquals([test.running, test.pauses], [[], 1]);
+    }
+    await using test = await running();
+    await stop(test);
+    assertEquals([test.running, test.pauses], [[], 0]);
+  });
+}
