@@ -14,6 +14,8 @@ const KILLS = Number(Deno.env.get("RECOVERY_KILLS") ?? 2);
 /** The last process has to run well before it is killed, or `up` takes it for one that dies at each start. */
 const RAN_WELL_MS = 2000;
 const LOOK_MS = 2;
+/** What the dead process had is not waited for: else its loss would be taken for an outage. */
+const LOST_MS = 20;
 
 for (const victim of ["nic", "vhost"] as const) {
   for (const dataPath of [undefined, "copy"]) {
@@ -23,7 +25,7 @@ for (const victim of ["nic", "vhost"] as const) {
       for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
       await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
       await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
-      const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+      const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac, lostMs: LOST_MS });
       const outages: number[] = [];
       let lost = 0;
       for (let kill = 0; kill < KILLS; kill++) {

@@ -17,11 +17,20 @@ const LOST_MS = 2000;
 const NUMBER_AT = 14;
 const ETHER_TYPE = 0x88b6;
 
+/** Where a stream goes, and when its frames are given up. */
+interface StreamOptions {
+  dst: string;
+  src: string;
+  /** Nothing of what is on its way is waited for any more when nothing has come for so long. */
+  lostMs?: number;
+}
+
 /** One direction. */
 export class NumberedStream {
   readonly #from: FrontEnd<FrontEndGuest>;
   readonly #to: FrontEnd<FrontEndGuest>;
   readonly #addresses: { dst: string; src: string };
+  readonly #lostMs: number;
   sent = 0;
   received = 0;
   /** Frames that came again, and frames behind which a later one has come. */
@@ -32,17 +41,22 @@ export class NumberedStream {
   #progressMs = performance.now();
   #given = 0;
 
-  constructor(from: FrontEnd<FrontEndGuest>, to: FrontEnd<FrontEndGuest>, addresses: { dst: string; src: string }) {
+  constructor(
+    from: FrontEnd<FrontEndGuest>,
+    to: FrontEnd<FrontEndGuest>,
+    { lostMs = LOST_MS, ...addresses }: StreamOptions,
+  ) {
     this.#from = from;
     this.#to = to;
     this.#addresses = addresses;
+    this.#lostMs = lostMs;
   }
 
   /** Sends some, if what was sent before has been taken, and takes what has come. */
   step(frames = BURST): void {
     this.take();
     const { guest } = this.#from;
-    if (performance.now() - this.#progressMs > LOST_MS) {
+    if (performance.now() - this.#progressMs > this.#lostMs) {
       this.#given = this.sent;
       this.#progressMs = performance.now();
     }
