@@ -1,4 +1,5 @@
 /** Random numbers that a seed repeats (mulberry32), with a taste for the values that break things. */
+import { madeBytes } from "../support/made_bytes.ts";
 
 /** A seeded source of numbers. */
 export class Random {
@@ -26,7 +27,7 @@ export class Random {
   }
 
   bytes(length: number): Uint8Array<ArrayBuffer> {
-    return Uint8Array.from({ length }, () => this.below(256));
+    return madeBytes(length, () => this.below(256));
   }
 
   /** 64 bits, often near a boundary. */

@@ -10,6 +10,7 @@ import { QUEUE_F_EVENT_IDX, QUEUE_F_INDIRECT, QUEUE_F_MRG_RXBUF } from "../../sh
 import { type AnyRigGuest, EngineRig, FORMATS, rigMac } from "../support/engine_rig.ts";
 import type { FormatName } from "../support/formats.ts";
 import { BROADCAST, frame } from "../support/mock_guest.ts";
+import { madeBytes } from "../support/made_bytes.ts";
 
 const RUNS = 150;
 const VFS = 3;
@@ -139,7 +140,7 @@ class Receiver {
 
 /** A payload that no other frame has. */
 function payloadOf({ payloadBytes }: Sent, serial: number): Uint8Array {
-  const payload = Uint8Array.from({ length: payloadBytes }, (_, i) => (serial * 7 + i) & 0xff);
+  const payload = madeBytes(payloadBytes, (i) => (serial * 7 + i) & 0xff);
   new DataView(payload.buffer).setUint32(0, serial);
   return payload;
 }

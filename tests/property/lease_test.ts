@@ -13,8 +13,8 @@ import type { Driver } from "../support/vf_driver.ts";
 import { until } from "../support/wait.ts";
 
 const VFS = 3;
-const RUNS = 25;
-const STEPS = 100;
+const RUNS = 20;
+const STEPS = 250;
 
 const KINDS = [
   ...["passthrough", "passthrough", "passthrough", "emulated", "emulated", "force"],

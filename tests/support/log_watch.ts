@@ -11,6 +11,7 @@ import { DirtyLog } from "../../shared/engine/dirty_log.ts";
 import type { EngineRig, VirtioRigGuest } from "./engine_rig.ts";
 import { PackedGuest } from "./packed_guest.ts";
 import { sameBytes } from "./same_bytes.ts";
+import { madeBytes } from "./made_bytes.ts";
 
 /** No byte of frames that `payload` has made, nor of a virtio-net header, is this one. */
 const UNWRITTEN = 0xee;
@@ -24,7 +25,7 @@ const USED_STRIDE = 0x10000;
 
 /** A payload of its own, without the byte that marks unwritten memory. */
 export function payload(serial: number, bytes: number): Uint8Array {
-  return Uint8Array.from({ length: bytes }, (_, i) => (serial * 7 + i) & 0x7f);
+  return madeBytes(bytes, (i) => (serial * 7 + i) & 0x7f);
 }
 
 /** A range of addresses. */

@@ -26,6 +26,7 @@ import {
   viewOf,
 } from "./reference_packet.ts";
 import { pseudoSum, sumOf } from "./reference_segments.ts";
+import { madeBytes } from "./made_bytes.ts";
 
 /** A frame and what its sender asks for. */
 export interface Sent {
@@ -65,7 +66,7 @@ export interface Shape {
 /** Bytes that look like any: a generator of Park and Miller's. */
 function noise(bytes: number, seed: number): Uint8Array {
   let state = seed % 2147483646 + 1;
-  return Uint8Array.from({ length: bytes }, () => {
+  return madeBytes(bytes, () => {
     state = (state * 48271) % 2147483647;
     return state & 0xff;
   });

@@ -11,6 +11,7 @@ import {
   StreamWriter,
 } from "../../services/guest/migration/stream.ts";
 import { ApiError } from "../../shared/api/mod.ts";
+import { madeBytes } from "../support/made_bytes.ts";
 
 const RAM_BYTES = 4 * PAGE_BYTES;
 const CLOCKS: Clocks = { monotonicNs: 123_456_789.5, wallMs: 1_700_000_000_000.25 };
@@ -18,7 +19,7 @@ const SEAT = { ramBytes: RAM_BYTES, queuePairs: 2, isMoved: (page: number) => pa
 
 /** RAM in which each page has its own number everywhere, and `salt`. */
 function ram(salt: number): Uint8Array {
-  return Uint8Array.from({ length: RAM_BYTES }, (_, i) => Math.floor(i / PAGE_BYTES) * 16 + salt);
+  return madeBytes(RAM_BYTES, (i) => Math.floor(i / PAGE_BYTES) * 16 + salt);
 }
 
 function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
