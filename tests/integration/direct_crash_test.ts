@@ -11,7 +11,7 @@ import { FrontEnd, type FrontEndGuest, singleRegion } from "../support/front_end
 import { ask, must, setMode } from "../support/guests.ts";
 import { resize, unsealableMemfd } from "../support/memory.ts";
 import { frame } from "../support/mock_guest.ts";
-import { NumberedStream } from "../support/numbered_stream.ts";
+import { StreamedPair } from "../support/streamed_pair.ts";
 import { until } from "../support/wait.ts";
 
 const FORMATS = ["split", "packed", "packed in-order"] as const;
@@ -20,52 +20,18 @@ const MIB = 1024 ** 2;
 /** A frame whose buffers were taken may come again when its taker was killed before it returned them: a burst. */
 const REPEATED_MAX = 256;
 
-/** Two front-ends whose VFs are on a direct path, and a stream from the first to the second. */
-class Pair implements AsyncDisposable {
-  readonly fabric: TestFabric;
-  readonly a: FrontEnd<FrontEndGuest>;
-  readonly b: FrontEnd<FrontEndGuest>;
-  readonly stream: NumberedStream;
-
-  private constructor(fabric: TestFabric, a: FrontEnd<FrontEndGuest>, b: FrontEnd<FrontEndGuest>) {
-    this.fabric = fabric;
-    this.a = a;
-    this.b = b;
-    this.stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
-  }
-
-  static async start(format: typeof FORMATS[number], dataPath: string): Promise<Pair> {
-    const fabric = await TestFabric.start(2);
-    for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
-    const options = { queueSize: format === "split" ? 64 : 50 };
-    const [a, b] = [0, 1].map((vf) => FrontEnd.connectAs(format, fabric.vf(vf).socket, options));
-    if (!a || !b) throw new Error("no front-ends");
-    return new Pair(fabric, await a.start(), await b.start());
-  }
-
-  /** All transmit buffers are the driver's; all receive buffers are posted or the driver's. */
-  checkBuffers(): void {
-    const [sender, receiver] = [this.a.guest, this.b.guest];
-    assertEquals(sender.room(), sender.options.queueSize);
-    assertEquals(receiver.rx().free + receiver.posted(), receiver.options.queueSize);
-  }
-
-  async frames(vf: number) {
-    return (await must(`${this.fabric.info.api}/api/v1/vfs/${vf}/mode`)).frames;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.a[Symbol.asyncDispose]();
-    await this.b[Symbol.asyncDispose]();
-    await this.fabric[Symbol.asyncDispose]();
-  }
+/** A pair whose VFs are on a direct path. */
+async function direct(fabric: TestFabric, format: typeof FORMATS[number], dataPath: string): Promise<StreamedPair> {
+  for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
+  return await StreamedPair.attach(fabric, format);
 }
 
 for (const format of FORMATS) {
   for (const path of PATHS) {
     Deno.test(`${path}, ${format}: nic and vhost killed under a stream: no buffer is lost, and none comes back twice`, async (t) => {
-      await using pair = await Pair.start(format, path);
-      const { fabric, a, b, stream } = pair;
+      await using fabric = await TestFabric.start(2);
+      await using pair = await direct(fabric, format, path);
+      const { a, b, stream } = pair;
       for (const name of ["nic", "vhost"]) {
         await t.step(`${name} killed`, async () => {
           await stream.more(500);
@@ -92,7 +58,8 @@ for (const format of FORMATS) {
 
 for (const format of FORMATS) {
   Deno.test(`zerocopy, ${format}: rings that stop and go on, and memory that comes and goes, under a stream: nothing is lost`, async () => {
-    await using pair = await Pair.start(format, "zerocopy");
+    await using fabric = await TestFabric.start(2);
+    await using pair = await direct(fabric, format, "zerocopy");
     const { a, b, stream } = pair;
     const spare = (n: number) => ({
       guestAddress: 0x9_0000_0000n + BigInt(n * MIB),
@@ -116,7 +83,7 @@ for (const format of FORMATS) {
     await stream.end();
     assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
     pair.checkBuffers();
-    const { receivedDirect } = await pair.frames(1);
+    const { receivedDirect } = (await must(`${fabric.info.api}/api/v1/vfs/1/mode`)).frames;
     assert(receivedDirect > 0);
 
     /** Stops a ring of one of them. */

@@ -4,10 +4,9 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
-import { FrontEnd } from "../support/front_end.ts";
 import { setMode } from "../support/guests.ts";
-import { NumberedStream } from "../support/numbered_stream.ts";
 import { outage, told } from "../support/standby.ts";
+import { StreamedPair } from "../support/streamed_pair.ts";
 import { until } from "../support/wait.ts";
 
 const KILLS = Number(Deno.env.get("RECOVERY_KILLS") ?? 2);
@@ -23,9 +22,8 @@ for (const victim of ["nic", "vhost"] as const) {
     Deno.test(`${how}: traffic comes back by itself, and nothing comes twice`, async () => {
       await using fabric = await TestFabric.start(2, ["--no-standby"]);
       for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
-      await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
-      await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
-      const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac, lostMs: LOST_MS });
+      await using pair = await StreamedPair.attach(fabric, "split", { lostMs: LOST_MS });
+      const { a, b, stream } = pair;
       const outages: number[] = [];
       let lost = 0;
       for (let kill = 0; kill < KILLS; kill++) {

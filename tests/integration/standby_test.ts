@@ -4,12 +4,13 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
-import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
+import { FrontEnd } from "../support/front_end.ts";
 import { ask, must } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { Cable } from "../support/net_namespace.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { activeOf, KILLS, killUnderStream, nameOf } from "../support/standby.ts";
+import { StreamedPair } from "../support/streamed_pair.ts";
 import { until } from "../support/wait.ts";
 
 const RUNS = [
@@ -81,9 +82,8 @@ judgedTest(
     await using cable = await Cable.make();
     await using fabric = await TestFabric.start(2, ["--standby"]);
     await must(`${fabric.info.api}/api/v1/nic/uplink`, "PUT", { kind: "packet", interface: cable.ends[0] });
-    await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
-    await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
-    const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+    await using pair = await StreamedPair.attach(fabric);
+    const { stream } = pair;
     const carrier = async () => (await must(`${fabric.info.api}/api/v1/nic`).catch(() => undefined))?.carrier;
     for (let kill = 0; kill < KILLS; kill++) {
       let active = 0;
@@ -105,9 +105,8 @@ judgedTest(
 
 Deno.test("an upgrade of the NIC under a stream: another process goes on between two bursts, and nothing is lost", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
-  await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
-  await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
-  const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+  await using pair = await StreamedPair.attach(fabric);
+  const { stream } = pair;
   let active = 0;
   for (let upgrade = 0; upgrade < UPGRADES; upgrade++) {
     await stream.during("a process to stand by", async () => (active = await activeNic(fabric)) > 0);
@@ -126,8 +125,7 @@ Deno.test("an upgrade of the NIC under a stream: another process goes on between
   const pid = async () => (await must(`${fabric.url("nic")}/api/v1/state`).catch(() => undefined))?.pid ?? active;
   await stream.during("another process to go on", async () => await pid() !== active);
   await stream.more(300);
-  await stream.end();
-  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0]);
+  await pair.endWhole();
   assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
 });
 
@@ -142,12 +140,8 @@ Deno.test("an upgrade is refused where nobody stands by, and everything is as it
 
 Deno.test("the NIC is killed while a front-end stops and starts a ring all the time: each request is done once", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
-  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
-  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
-  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
-    dst: fabric.vf(1).mac,
-    src: fabric.vf(0).mac,
-  });
+  await using pair = await StreamedPair.attach(fabric, "packed");
+  const { b, stream } = pair;
   let isOver = false;
   const asking = (async () => {
     while (!isOver) await b.startVring(1, await b.stopVring(1));
@@ -162,6 +156,5 @@ Deno.test("the NIC is killed while a front-end stops and starts a ring all the t
   }
   isOver = true;
   await asking;
-  await stream.end();
-  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  await pair.endWhole();
 });

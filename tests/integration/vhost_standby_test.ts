@@ -4,12 +4,13 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
-import { FrontEnd, type FrontEndGuest } from "../support/front_end.ts";
+import { FrontEnd } from "../support/front_end.ts";
 import { ask, must, setMode } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { QemuGuest } from "../support/qemu.ts";
 import { activeOf, KILLS, killUnderStream, nameOf } from "../support/standby.ts";
+import { StreamedPair } from "../support/streamed_pair.ts";
 import { until } from "../support/wait.ts";
 
 const RUNS = [
@@ -37,12 +38,8 @@ for (const [format, dataPath] of [["packed", undefined], ["split", "copy"], ["pa
   Deno.test(`${how}: vhost is killed while a front-end stops and starts a ring all the time: each request is done once`, async () => {
     await using fabric = await TestFabric.start(2, ["--standby"]);
     for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
-    await using a = await FrontEnd.connectAs(format, fabric.vf(0).socket, { queueSize: 32 }).start();
-    await using b = await FrontEnd.connectAs(format, fabric.vf(1).socket, { queueSize: 32 }).start();
-    const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
-      dst: fabric.vf(1).mac,
-      src: fabric.vf(0).mac,
-    });
+    await using pair = await StreamedPair.attach(fabric, format, { queueSize: 32 });
+    const { b, stream } = pair;
     let isOver = false;
     let asked = 0;
     const asking = (async () => {
@@ -59,20 +56,15 @@ for (const [format, dataPath] of [["packed", undefined], ["split", "copy"], ["pa
     }
     isOver = true;
     await asking;
-    await stream.end();
-    assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+    await pair.endWhole();
     assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
   });
 }
 
 Deno.test("packed, emulated by zerocopy, on rings that stood still before: whatever lap they are on when vhost is killed, they go on", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
-  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
-  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
-  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, {
-    dst: fabric.vf(1).mac,
-    src: fabric.vf(0).mac,
-  });
+  await using pair = await StreamedPair.attach(fabric, "packed");
+  const { stream } = pair;
   for (let kill = 0; kill < KILLS; kill++) {
     for (const dataPath of ["copy", "zerocopy"]) {
       await stream.more(20);
@@ -151,8 +143,7 @@ Deno.test("what vhost knows goes on with the process that takes over: sessions o
 
 Deno.test("vhost is killed while a guest's data path changes all the time: the guest keeps its connection", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
-  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
-  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
+  await using pair = await StreamedPair.attach(fabric, "packed");
   const url = `${fabric.url("vhost")}/api/v1/ports/1/dataPath`;
   let isOver = false;
   const changing = (async () => {
@@ -172,20 +163,15 @@ Deno.test("vhost is killed while a guest's data path changes all the time: the g
     "the port to be as it is to be",
     () => must(url, "PUT", { dataPath: "emulated" }).then(() => true, () => false),
   );
-  const ends = { src: fabric.vf(0).mac, dst: fabric.vf(1).mac };
-  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, ends);
-  await stream.more(500);
-  await stream.end();
-  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  await pair.stream.more(500);
+  await pair.endWhole();
   assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
 });
 
 Deno.test("vhost is killed while a guest's mode changes all the time: the changes succeed, and nothing is lost", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
-  await using a = await FrontEnd.connectAs("packed", fabric.vf(0).socket, { queueSize: 50 }).start();
-  await using b = await FrontEnd.connectAs("packed", fabric.vf(1).socket, { queueSize: 50 }).start();
-  const ends = { src: fabric.vf(0).mac, dst: fabric.vf(1).mac };
-  const stream = new NumberedStream(a as FrontEnd<FrontEndGuest>, b as FrontEnd<FrontEndGuest>, ends);
+  await using pair = await StreamedPair.attach(fabric, "packed");
+  const { stream } = pair;
   let isOver = false;
   let changes = 0;
   const changing = (async () => {
@@ -209,17 +195,15 @@ Deno.test("vhost is killed while a guest's mode changes all the time: the change
   isOver = true;
   await stream.during("the last change", () => changing.then(() => true));
   await stream.more(500);
-  await stream.end();
-  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  await pair.endWhole();
   assert(!/session ended:/.test(fabric.process.errors), fabric.process.errors);
 });
 
 Deno.test("an upgrade of vhost under a stream: another process goes on between two bursts, and nothing is lost", async () => {
   await using fabric = await TestFabric.start(2, ["--standby"]);
   for (const vf of [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath: "copy" });
-  await using a = await FrontEnd.connect(fabric.vf(0).socket).start();
-  await using b = await FrontEnd.connect(fabric.vf(1).socket).start();
-  const stream = new NumberedStream(a, b, { dst: fabric.vf(1).mac, src: fabric.vf(0).mac });
+  await using pair = await StreamedPair.attach(fabric);
+  const { stream } = pair;
   let active = 0;
   for (let upgrade = 0; upgrade < UPGRADES; upgrade++) {
     await stream.during("a process to stand by", async () => (active = await activeOf(fabric, "vhost")) > 0);
@@ -236,8 +220,7 @@ Deno.test("an upgrade of vhost under a stream: another process goes on between t
   Deno.kill(active, "SIGTERM");
   await stream.during("another process to go on", async () => ![active, undefined].includes(await pidOf(fabric)));
   await stream.more(300);
-  await stream.end();
-  assertEquals([stream.received, stream.lost, stream.repeated], [stream.sent, 0, 0], fabric.process.errors);
+  await pair.endWhole();
   assert(!/session ended:|attaching again/.test(fabric.process.errors), fabric.process.errors);
 });
 
