@@ -188,7 +188,7 @@ export class Ports {
       link: () => this.#links.get(name) ?? NO_LINK,
       wish: (wish, stopped) => this.wishes.ask(name, wish, stopped),
       forgetWishes: () => this.wishes.forget(name),
-      paused: () => this.wishes.tell({ type: "guest-paused", port: name }),
+      paused: () => void this.wishes.paused(name),
       announce: (mac) => this.#announce(name, mac),
       makeBackend: (path, events) => makeBackend(emulation, context, path, events),
     };

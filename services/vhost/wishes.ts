@@ -35,6 +35,8 @@ export class Wishes {
   readonly #forgotten = new Set<PortName>();
   /** Those of them that the PF is being told of: one at a time each. */
   readonly #telling = new Set<PortName>();
+  /** Ports that wait for their turn to say that their guests stand still. */
+  readonly #pausing = new Set<PortName>();
 
   /** Calls `listener` with every event until the returned function is called. */
   subscribe(listener: (event: VhostEvent) => void): () => void {
@@ -47,6 +49,15 @@ export class Wishes {
   /** Tells the PF something, if it listens. */
   tell(event: VhostEvent): void {
     for (const listener of this.#listeners) listener(event);
+  }
+
+  /** Tells the PF that a port's guest, which is being moved, stands still: no more often than it may wish something. */
+  async paused(port: PortName): Promise<void> {
+    if (this.#pausing.has(port)) return;
+    this.#pausing.add(port);
+    await this.#paceOf(port).step();
+    this.#pausing.delete(port);
+    this.tell({ type: "guest-paused", port });
   }
 
   /** A PF that has just lost this service's events listens again soon: wishes wait for it, as long as for an answer. */

@@ -53,6 +53,22 @@ Deno.test("asking and stopping again and again costs whoever asks next nothing",
   assertEquals(await asked, undefined);
 });
 
+Deno.test("a front-end that stops and starts its rings all the time floods nobody with its pauses, and delays no other", async () => {
+  const wishes = new Wishes();
+  const heard: unknown[] = [];
+  const leave = wishes.subscribe((event) => void (event.type === "guest-paused" && heard.push(event.port)));
+  for (let i = 0; i < 10_000; i++) {
+    void wishes.paused(3);
+    await Promise.resolve();
+  }
+  // As many as a guest may wish at once, and one that waits for its turn.
+  assert(heard.length > 1 && heard.length <= 70, `${heard.length} were told`);
+  await wishes.paused(4);
+  assertEquals(heard.at(-1), 4);
+  leave();
+  await until("the last one's turn", () => wishes.paused(3).then(() => true));
+});
+
 Deno.test("what a guest that is gone wished is told until the PF has forgotten it", async () => {
   const wishes = new Wishes();
   wishes.forget(3);
