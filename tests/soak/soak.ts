@@ -156,9 +156,9 @@ class Soak {
     const streams = await Streams.start(this.#world, RATE);
     for (const fault of await carryOut(step, cost)) this.#fault(step, fault);
     await this.#world.recovered();
-    const attachedAgain = this.#world.attachedAgain(logged, cost);
     await streams.flow("again", cost.killed);
     const outcomes = await streams.end(cost.killed);
+    const attachedAgain = this.#world.attachedAgain(logged, cost);
     for (const outcome of outcomes) {
       for (const fault of cost.faultsOf(outcome)) this.#fault(step, fault);
     }
