@@ -20,7 +20,7 @@ for (const victim of ["nic", "vhost"] as const) {
   for (const dataPath of [undefined, "copy"]) {
     const how = `${victim} killed, guests ${dataPath === undefined ? "on the NIC's rings" : "emulated by copy"}`;
     Deno.test(`${how}: traffic comes back by itself, and nothing comes twice`, async () => {
-      await using fabric = await TestFabric.start(2, ["--no-standby"]);
+      await using fabric = await TestFabric.start(2);
       for (const vf of dataPath === undefined ? [] : [0, 1]) await setMode(fabric, vf, { mode: "emulated", dataPath });
       await using pair = await StreamedPair.attach(fabric, "split", { lostMs: LOST_MS });
       const { a, b, stream } = pair;

@@ -46,7 +46,7 @@ export class TestFabric implements AsyncDisposable {
   }
 
   /** Starts one and waits until it is ready; `root` is the checkout that it is started from, `env` adds to its environment. With
-   * `--standby` among the arguments, a second process of the NIC stands by. */
+   * `--standby` among the arguments, second processes of the NIC and of vhost stand by. */
   static async start(
     vfs: number,
     args: string[] = [],
@@ -62,7 +62,7 @@ export class TestFabric implements AsyncDisposable {
       "services/up/main.ts",
       "--json",
       ...["--vfs", String(vfs), "--port", String(port), "--run-dir", runDir],
-      // A second process of the NIC is a matter of its own tests.
+      // Processes that stand by are a matter of their own tests.
       ...(args.includes("--standby") ? [] : ["--no-standby"]),
       ...args.filter((arg) => arg !== "--standby"),
     ], { cwd: root, env });
