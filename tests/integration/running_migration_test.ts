@@ -41,7 +41,7 @@ for (const rings of ALL ? DEVICES : DEVICES.slice(0, 1)) {
         const mode = MODES[i % MODES.length] ?? {};
         await setMode(scene.here, VF, mode);
         await scene.pingsAnswered();
-        const { result: move, lost } = await scene.pinged(PING_INTERVAL_MS, () => scene.move());
+        const { result: move, lost } = await scene.pinged(PING_INTERVAL_MS, () => scene.move(true));
         await scene.check(mode);
         const due = Math.ceil((move.pausedMs + move.addedMs) / PING_INTERVAL_MS);
         assert(

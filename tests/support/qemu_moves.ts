@@ -1,7 +1,7 @@
 /** Two fabrics on one cable, between which a QEMU guest moves: while it stands still, or while it runs. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { fabricCli } from "./cli.ts";
-import type { EventLog } from "./event_log.ts";
+import type { AnyEvent, EventLog } from "./event_log.ts";
 import { TestFabric } from "./fabric.ts";
 import { must, TestGuest } from "./guests.ts";
 import { Cable } from "./net_namespace.ts";
@@ -56,6 +56,8 @@ async function ranAt({ monitor }: QemuGuest): Promise<number> {
 /** A round of pings, and when one has not been answered. */
 const PINGS = 100;
 const LATE_MS = 2000;
+/** What of a fabric's log is shown when something went wrong. */
+const LOG_CHARACTERS = 4000;
 
 /** Two fabrics on one cable; a built-in guest of the first pings a QEMU guest that moves between them. */
 export class QemuMoves {
@@ -107,7 +109,11 @@ export class QemuMoves {
       }
       return lost;
     })();
-    const result = await act().finally(() => isOver = true);
+    const result = await act().finally(async () => {
+      isOver = true;
+      // If the act has failed, that is what is told, and not what becomes of the pings.
+      await pinging.catch(() => {});
+    });
     return { result, lost: await pinging };
   }
 
@@ -117,8 +123,12 @@ export class QemuMoves {
     assertEquals(output, "");
   }
 
-  /** Moves the guest to the other fabric. */
-  async move(): Promise<QemuMove> {
+  /**
+   * Moves the guest to the other fabric. With `isTold`, its address goes there because the source's PF says that the guest
+   * stands still; else `fabric migrate` may have seen only that it runs there, up to a quarter of a second later.
+   */
+  async move(isTold = false): Promise<QemuMove> {
+    const told = this.#events.map(({ all }) => all.length);
     const [from, to] = this.at === 0 ? this.fabrics : this.fabrics.toReversed() as [TestFabric, TestFabric];
     const name = `${to.runDir}/migrate${++this.#moves}`;
     const seat = { ...to.vf(VF), mac: this.mac };
@@ -134,11 +144,14 @@ export class QemuMoves {
     const downtimeMs = await this.#byQemu(`unix:${name}`, next, from);
     const { code, out, err } = await command;
     assertEquals(code, 0, err);
-    const [stopped, ran, owned] = [
-      this.guest.monitor.at("STOP"),
-      await ranAt(next),
-      await this.#addressAt(1 - this.at),
-    ];
+    const owned = await this.#toldAt(1 - this.at, told, ({ type, changes }) => {
+      return type === "vf-changed" && (changes as { mac?: string }).mac === this.mac;
+    });
+    if (isTold) {
+      const stoodStill = await this.#toldAt(this.at, told, ({ type, vf }) => type === "guest-paused" && vf === VF);
+      assert(stoodStill <= owned, "the target had the address before the source's PF said that the guest stands still");
+    }
+    const [stopped, ran] = [this.guest.monitor.at("STOP"), await ranAt(next)];
     const [pausedMs, addedMs] = [ran - (stopped ?? ran), Math.max(0, owned - ran)];
     await this.guest[Symbol.asyncDispose]();
     [this.guest, this.at] = [next, 1 - this.at];
@@ -146,14 +159,14 @@ export class QemuMoves {
     return { downtimeMs, pausedMs, addedMs, swapMs: JSON.parse(out).swapMs };
   }
 
-  /** When the VF of a fabric has got the guest's address last, in ms since 1970. */
-  async #addressAt(fabric: number): Promise<number> {
-    const { at } = await until("the PF's event", () => {
-      return this.#events[fabric]?.all.findLast(({ type, changes }) =>
-        type === "vf-changed" && (changes as { mac?: string }).mac === this.mac
-      );
+  /** When the PF of a fabric told such an event, behind so many that each PF had told before; in ms since 1970. */
+  async #toldAt(at: number, before: readonly number[], isIt: (event: AnyEvent) => boolean): Promise<number> {
+    const told = () => this.#events[at]?.all.slice(before[at]) ?? [];
+    const event = await until("the PF to tell of its VF", () => told().find(isIt)).catch((error) => {
+      const said = this.fabrics[at]?.process.errors.slice(-LOG_CHARACTERS);
+      throw new Error(`${(error as Error).message}; it has told ${JSON.stringify(told())}\n${said}`);
     });
-    return Date.parse(String(at));
+    return Date.parse(String(event.at));
   }
 
   #byQemu(to: string, next: QemuGuest, from: TestFabric): Promise<number> {
