@@ -135,7 +135,7 @@ export class QemuMoves {
     const next = this.#owned.use(
       await QemuGuest.incoming(seat, `unix:${name}`, { monitor: `${name}.monitor`, ...this.#machine }),
     );
-    const words = ["--json", "migrate", String(VF), "--to-run-dir", to.runDir, "--timeout", "60"];
+    const words = ["--json", "migrate", String(VF), "--to-run-dir", to.runDir, "--timeout", "120"];
     const command = fabricCli(["--run-dir", from.runDir, ...words], { RINGFABRIC_TO_TOKEN: TEST_TOKEN });
     const early = command.then(({ err }) => Promise.reject(new Error(`fabric migrate ended early: ${err}`)));
     const ready = until("the target VF", async () => (await to.get(`/api/v1/vfs/${VF}`)).vlan === VLAN);
