@@ -145,12 +145,12 @@ export class Uplinks {
       this.#told.delete(pool);
       this.#parts.nic.tell({ type: "uplink", pool, state: "none" });
     }
-    for (const [pool, uplink] of this.#uplinks) {
-      const { state, reason } = uplink.state;
+    for (const [pool, uplink] of this.all) {
+      const { state, reason } = uplink;
       const now = JSON.stringify([state, reason]);
       if (this.#told.get(pool) === now) continue;
       this.#told.set(pool, now);
-      this.#parts.nic.mirror.note({ kind: "uplink", pool, uplink: uplink.state });
+      this.#parts.nic.mirror.note({ kind: "uplink", pool, uplink });
       this.#parts.nic.tell({ type: "uplink", pool, state, ...(reason === undefined ? {} : { reason }) });
     }
   }
