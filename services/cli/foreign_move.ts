@@ -2,9 +2,9 @@
  * A guest that its own hypervisor moves. The VFs swap their addresses while it stands still: its front-end has stopped its
  * rings here and is about to start them there. If they start here again, the hypervisor has given up: the VFs swap back.
  */
-import { oneLine } from "../../shared/api/mod.ts";
+import { oneLine, Unanswered, type Vf } from "../../shared/api/mod.ts";
 import type { Context } from "./context.ts";
-import { type Migration, runs, SwapFailure } from "./migration.ts";
+import { type Migration, type PlacedVf, runs, SwapFailure } from "./migration.ts";
 import { type Moved, outcome, patience, takeBack } from "./move_parts.ts";
 import { Pauses } from "./pauses.ts";
 import { UsageError } from "./values.ts";
@@ -44,6 +44,16 @@ export async function moveForeign(migration: Migration, context: Context, timeou
   return await outcome(migration);
 }
 
+/** How a VF is; undefined while its PF does not answer, such as one that is being restarted: its guest moves all the same. */
+async function look(vf: PlacedVf): Promise<Vf | undefined> {
+  try {
+    return await vf.get();
+  } catch (error) {
+    if (error instanceof Unanswered) return undefined;
+    throw error;
+  }
+}
+
 /** Has the address where the guest is, until the guest runs at the target. Throws when `signal` says that it has not. */
 async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal): Promise<void> {
   for (;;) {
@@ -52,9 +62,9 @@ async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal)
       await migration.swap();
       continue;
     }
-    const [near, far] = await Promise.all([migration.source.get(), migration.target.get()]);
-    if (runs(far)) break;
-    if (migration.isSwapped && runs(near)) await migration.swapBack("the guest goes on here");
+    const [near, far] = await Promise.all([look(migration.source), look(migration.target)]);
+    if (far && runs(far)) break;
+    if (migration.isSwapped && near && runs(near)) await migration.swapBack("the guest goes on here");
     signal.throwIfAborted();
   }
   // Nobody has told that it stood still.

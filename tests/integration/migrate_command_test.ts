@@ -1,5 +1,6 @@
 /** `fabric migrate`: the target is made ready, the address changes hands when the guest runs there, or nothing changes. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Peer } from "../../shared/api/mod.ts";
 import { fabricCli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
@@ -44,6 +45,24 @@ Deno.test("fabric migrate: policy first, the address when the guest runs there; 
     assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[other, DEFAULTS], [own, POLICY]]);
     const refused = await migrate(near, "1", ...toFar);
     assertStringIncludes(refused.err, "a guest runs on the target's vf 0: say a free one by --to-vf");
+    void guest;
+  });
+  await t.step("PFs that restart meanwhile, of either fabric, do not end a move", async () => {
+    await far.patch(0, { ...DEFAULTS, mac: other });
+    await near.patch(1, { ...POLICY, mac: own });
+    const moving = migrate(near, "1", ...toFar);
+    await until("the target's policy", async () => (await policyOf(far, 0))[1].vlan === 100);
+    for (const fabric of [near, far]) {
+      const pid = fabric.pid("pf");
+      Deno.kill(pid, "SIGKILL");
+      await until("another PF", async () => {
+        const said = await new Peer("the PF", fabric.info.api, undefined).readiness(1000);
+        return said?.ready && said.pid !== pid;
+      }, 20_000);
+    }
+    await using guest = await FrontEnd.connect(far.vf(0).socket).start();
+    const { code, out, err } = await moving;
+    assertEquals([code, out.trim()], [0, `vf 1 has moved: ${own} is vf 0 of ${far.info.api} now`], err);
     void guest;
   });
   await t.step("and back, where the VF has no address of its own left but the one that it had", async () => {
