@@ -12,6 +12,7 @@ import {
   parseListen,
   runService,
   serve,
+  stopServing,
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
@@ -169,7 +170,7 @@ await runService("guest", async () => {
       await running;
       await machine.close();
       await reactor.close();
-      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+      await stopServing(server);
     },
   };
 });

@@ -3,7 +3,7 @@
  * dies. Both are the same program with the same options; whoever comes second stands by.
  */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { log, serve, type ServiceUpgrade } from "../../shared/api/mod.ts";
+import { log, serve, type ServiceUpgrade, stopServing } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { UnixListener } from "../../shared/os/mod.ts";
 import type { Reactor } from "../../shared/os/mod.ts";
@@ -137,6 +137,6 @@ export class NicProcess {
     await Promise.all(this.#servers.map((server) => server.close()));
     await nic.close();
     await reactor.close();
-    await Promise.race([this.#http?.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+    if (this.#http) await stopServing(this.#http);
   }
 }

@@ -10,6 +10,7 @@ import {
   Restarts,
   runService,
   serve,
+  stopServing,
   urlOf,
   wholeNumber,
 } from "../../shared/api/mod.ts";
@@ -71,7 +72,7 @@ await runService("pf", async () => {
     ended: self.ended,
     async close() {
       // What is being answered still has its settings.
-      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+      await stopServing(server);
       await fabric.close();
       store[Symbol.dispose]();
     },

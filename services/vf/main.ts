@@ -11,6 +11,7 @@ import {
   Restarts,
   runService,
   serve,
+  stopServing,
   urlOf,
 } from "../../shared/api/mod.ts";
 import { LICENCES, readKeys } from "../../shared/plugin/mod.ts";
@@ -88,7 +89,7 @@ await runService("vf", async () => {
     info: { api: urlOf(server.addr) },
     ended: restarts.ended,
     async close() {
-      await Promise.race([server.shutdown(), new Promise((done) => setTimeout(done, 500))]);
+      await stopServing(server);
     },
   };
 });

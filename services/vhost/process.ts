@@ -3,7 +3,7 @@
  * that dies. Both are the same program with the same options; whoever comes second stands by.
  */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { log, serve, type ServiceUpgrade } from "../../shared/api/mod.ts";
+import { log, serve, type ServiceUpgrade, stopServing } from "../../shared/api/mod.ts";
 import type { Channel } from "../../shared/device/mod.ts";
 import { type Reactor, UnixListener } from "../../shared/os/mod.ts";
 import { serveWhenFree, Upgrades } from "../../shared/standby/mod.ts";
@@ -19,9 +19,6 @@ import {
   VhostFollower,
   type VhostMirror,
 } from "./standby/mod.ts";
-
-/** How long open requests may hold up the end. */
-const CLOSE_MS = 500;
 
 /** What a process of the service is made of. */
 export interface ProcessParts {
@@ -130,6 +127,6 @@ export class VhostProcess {
     await this.#following;
     await emulation.close();
     await reactor.close();
-    await Promise.race([this.#http?.shutdown(), new Promise((done) => setTimeout(done, CLOSE_MS))]);
+    if (this.#http) await stopServing(this.#http);
   }
 }

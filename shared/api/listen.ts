@@ -2,6 +2,10 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Command } from "commander";
 import { Access } from "./access.ts";
+import { endStreams } from "./sse.ts";
+
+/** How long what is being answered may take when a service ends. */
+const LAST_ANSWERS_MS = 500;
 
 /** Where a service listens. */
 export interface ListenAddress {
@@ -76,4 +80,11 @@ export function serve(app: OpenAPIHono, address: ListenAddress): Deno.HttpServer
       }; say an address of this machine (--host, --listen)`;
     throw new Error(`Cannot listen on ${address.hostname}:${address.port}: ${why}`, { cause: error });
   }
+}
+
+/** Takes no more requests, ends streams of events, and has a moment for what is being answered. */
+export async function stopServing(server: Pick<Deno.HttpServer, "shutdown">): Promise<void> {
+  const answered = server.shutdown();
+  endStreams();
+  await Promise.race([answered, new Promise((resolve) => setTimeout(resolve, LAST_ANSWERS_MS))]);
 }

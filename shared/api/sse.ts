@@ -15,6 +15,14 @@ const BACKLOG_CHARACTERS_MAX = 8 * 1024 ** 2;
 /** Listeners of one service at a time, beside the fabric's own services. */
 const listeners = new Places({ all: 128, perVf: 8, allVfs: 96, what: "listeners" });
 
+/** What ends each stream that is open in this process. */
+const streams = new Set<() => void>();
+
+/** Ends all streams: their listeners come back when another process serves them. */
+export function endStreams(): void {
+  for (const end of streams) end();
+}
+
 /** Whom events are told, each with the id by which a listener that comes back says what it has heard. */
 export type Listener<E> = (event: E, id?: string) => void;
 
@@ -37,9 +45,12 @@ export function frameStream(c: Context, subscribe: Subscribe): Response {
   if (c.req.raw.method === "HEAD") return c.body(null, 200, { "content-type": "text/event-stream" });
   const leave = listeners.take(c);
   return streamSSE(c, async (stream) => {
+    const end = () => stream.abort();
+    streams.add(end);
     try {
       await tell(stream, subscribe);
     } finally {
+      streams.delete(end);
       leave();
     }
   });
