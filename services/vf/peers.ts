@@ -1,4 +1,5 @@
 /** The services that a change of mode is made with. */
+import { beforeNextLook } from "../../shared/async/mod.ts";
 import {
   type DataPath,
   type DataPathChange,
@@ -18,7 +19,6 @@ import {
 
 /** How long another process of a service may take to go on where one has died. */
 const SUCCESSION_MS = 5000;
-const SUCCESSION_LOOK_MS = 20;
 
 /** Where the PF has a port. */
 function pathOf(port: string): string {
@@ -101,13 +101,14 @@ export class Peers {
 
   /** Asks a service; if its process dies over it, the one that goes on is asked again. For requests that may come twice. */
   async #askAgain<T>(peer: Peer, method: "GET" | "PUT" | "DELETE", path: string, body?: unknown): Promise<T> {
-    const endMs = performance.now() + Math.min(SUCCESSION_MS, msLeft());
+    const sinceMs = performance.now();
+    const endMs = sinceMs + Math.min(SUCCESSION_MS, msLeft());
     for (;;) {
       try {
         return await peer.ask<T>(method, path, body);
       } catch (error) {
         if (!(error instanceof Unanswered) || performance.now() > endMs) throw error;
-        await new Promise((resolve) => setTimeout(resolve, SUCCESSION_LOOK_MS));
+        await beforeNextLook(sinceMs);
       }
     }
   }
