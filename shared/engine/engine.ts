@@ -112,7 +112,7 @@ export class Engine<Exports extends EngineExports = EngineExports> {
       ready.reject(new Error(`the engine's worker failed: ${event.message.replace(/^Uncaught (\w*Error: )?/, "")}`));
       began?.onDeath(event.message);
     });
-    // It is waited for below; until then nobody is to call it unhandled.
+    // The worker may fail before `ready` is awaited below: Deno would end the process for an unhandled rejection.
     ready.promise.catch(() => {});
     const module = await loadWasm(options.module);
     const engine = began = new Engine<Exports>(module, worker, new Arena(WINDOWS));
