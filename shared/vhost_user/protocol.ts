@@ -5,7 +5,7 @@ import { REGIONS_MAX } from "../layout/nic.ts";
 
 /** Header: request u32, flags u32, size u32. */
 export const HEADER_BYTES = 12;
-/** Longest payload of any message this back-end knows, generously (a memory table of 63 regions is 2,024 bytes). */
+/** Longest payload of any message this back-end knows, generously (a memory table of 62 regions is 1,992 bytes). */
 export const PAYLOAD_BYTES_MAX = 4096;
 
 export const VHOST_USER_VERSION = 1;
@@ -43,8 +43,11 @@ export interface RequestRule {
   answered?: true;
 }
 
-/** Memory regions of a device, each with its descriptor; all of them may come in one table. The inflight memory is one more. */
-export const MEM_SLOTS_MAX = REGIONS_MAX - 1;
+/**
+ * Memory regions of a device, each with its descriptor; all of them may come in one table. The NIC has two more for a VF:
+ * one for the inflight memory, and one for the driver's own memory in emulated mode without a copy.
+ */
+export const MEM_SLOTS_MAX = REGIONS_MAX - 2;
 const ADDRESS_BYTES = 40;
 /** The log's size and its offset in its file, both u64. */
 const LOG_BYTES = 16;

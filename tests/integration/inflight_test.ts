@@ -3,8 +3,9 @@
  * buffer comes back once. Their drivers know each buffer by its id, and throw for one that they have not given.
  */
 import { assertEquals } from "@std/assert";
+import { MEM_SLOTS_MAX } from "../../shared/vhost_user/mod.ts";
 import { TestFabric } from "../support/fabric.ts";
-import { FrontEnd } from "../support/front_end.ts";
+import { FrontEnd, singleRegion } from "../support/front_end.ts";
 import { setMode } from "../support/guests.ts";
 import { keepInflight } from "../support/inflight_front_end.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
@@ -63,3 +64,21 @@ for (const format of ["split", "packed", "packed in-order"] as const) {
     }
   });
 }
+
+Deno.test("beside inflight memory there is room for as many regions as were promised, on every data path", async (t) => {
+  await using fabric = await TestFabric.start(1, ["--no-standby"]);
+  for (const [name, dataPath] of Object.entries(PATHS)) {
+    if (dataPath) await setMode(fabric, 0, { mode: "emulated", dataPath });
+    await t.step(name, async () => {
+      await using front = FrontEnd.connect(fabric.vf(0).socket);
+      using _kept = keepInflight(front);
+      await front.start();
+      const { size, guestAddress, userAddress } = front.region;
+      for (let n = 1n; n < MEM_SLOTS_MAX; n++) {
+        const next = { guestAddress: guestAddress + n * size, userAddress: userAddress + n * size, size, mmapOffset: 0n };
+        const code = await front.acknowledged("VHOST_USER_ADD_MEM_REG", singleRegion(next), [front.memory.fd.number]);
+        assertEquals([n, code], [n, 0n]);
+      }
+    });
+  }
+});
