@@ -3,17 +3,35 @@ import { log, type NicEvent, type PfEvent, type PortState } from "../../shared/a
 
 /** Events that are kept for listeners that come back. */
 const KEPT_MAX = 1000;
+/** Those of one VF among them: its guest causes as many as it likes, and is not to have the others forgotten. */
+const OF_ONE_MAX = 250;
 
 /** Whom events are told: each with its id, and when it happened, as ISO 8601 has it. */
 export type EventListener = (event: PfEvent, id?: string, at?: string) => void;
+
+interface KeptEvent {
+  count: number;
+  whose: string | undefined;
+  id: string;
+  event: PfEvent;
+  at: string;
+}
+
+/** Whose an event is, among those that guests cause. */
+function whoseOf(event: PfEvent): string | undefined {
+  if ("vf" in event) return `vf ${event.vf}`;
+  return "vport" in event ? `vport ${event.vport}` : undefined;
+}
 
 /** The PF's event stream. */
 export class Events {
   readonly #listeners = new Set<EventListener>();
   /** Ids are good for this PF alone. */
   readonly #instance = crypto.randomUUID().slice(0, 8);
-  readonly #kept: { id: string; event: PfEvent; at: string }[] = [];
+  readonly #kept: KeptEvent[] = [];
   #count = 0;
+  /** The latest of those that are not kept any more. */
+  #forgotten = 0;
 
   /**
    * Calls `listener` with every event until the returned function is called. One that says which it has heard last gets
@@ -22,7 +40,7 @@ export class Events {
   subscribe(listener: EventListener, lastId?: string): () => void {
     if (lastId !== undefined) {
       const at = this.#kept.findIndex(({ id }) => id === lastId);
-      if (at < 0) listener({ type: "missed" });
+      if (at < 0 || (this.#kept[at]?.count ?? 0) < this.#forgotten) listener({ type: "missed" });
       for (const { id, event, at: time } of this.#kept.slice(at + 1)) listener(event, id, time);
     }
     this.#listeners.add(listener);
@@ -37,9 +55,18 @@ export class Events {
   emit(event: PfEvent): void {
     const id = `${this.#instance}-${++this.#count}`;
     const at = new Date().toISOString();
-    this.#kept.push({ id, event, at });
-    if (this.#kept.length > KEPT_MAX) this.#kept.shift();
+    this.#keep({ count: this.#count, whose: whoseOf(event), id, event, at });
     for (const listener of this.#listeners) listener(event, id, at);
+  }
+
+  /** Keeps an event in place of the oldest one of the same VF, or of all, if they are too many. */
+  #keep(kept: KeptEvent): void {
+    this.#kept.push(kept);
+    const own = kept.whose === undefined ? [] : this.#kept.filter(({ whose }) => whose === kept.whose);
+    const most = own.length > OF_ONE_MAX ? own[0] : this.#kept.length > KEPT_MAX ? this.#kept[0] : undefined;
+    if (most === undefined) return;
+    this.#kept.splice(this.#kept.indexOf(most), 1);
+    this.#forgotten = Math.max(this.#forgotten, most.count);
   }
 
   /** A guest that is being moved stands still. The uplink and vports do not move. */

@@ -171,14 +171,30 @@ Deno.test("a wish by the control queue is granted or refused, and its guest and 
 });
 
 Deno.test("a listener that has missed much is told all that is kept, and that there was more", async () => {
-  await using pf = await TestPf.start(1);
-  for (let n = 1; n <= 1100; n++) await pf.fabric.changeVf(0, { maxTxRate: n });
+  await using pf = await TestPf.start(8);
+  for (let n = 1; n <= 1100; n++) await pf.fabric.changeVf(n % 8, { maxTxRate: n });
   const answer = await pf.app.request("/api/v1/events", { headers: { "last-event-id": "another-1" } });
   const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   while (!text.includes('"maxTxRate":1100')) text += (await reader?.read())?.value ?? assert(false, "it has ended");
   assertEquals(text.match(/^data: /gm)?.length, 1001);
   await reader?.cancel();
+});
+
+Deno.test("a guest that comes and goes all the time has nobody else's events forgotten", async () => {
+  await using pf = await TestPf.start(2);
+  const [first] = await read(pf, 1);
+  for (let n = 1; n <= 1100; n++) pf.software.tell({ type: "guest-paused", port: 1 });
+  await pf.set("vfs/0", { maxTxRate: 5 });
+  const since = await read(pf, 252, first?.id);
+  const types = Map.groupBy(since, ({ event }) => event.type);
+  assertEquals([types.get("guest-paused")?.length, types.get("vf-changed")?.length], [250, 1], "of vf 1, of vf 0");
+  assertEquals(since[0]?.event.type, "missed", "some of vf 1's are not kept any more");
+  assertEquals(
+    (await read(pf, 1, since.at(-2)?.id)).map(({ event }) => event.type),
+    ["vf-changed"],
+    "nothing is missed",
+  );
 });
 
 Deno.test("HEAD of the events leaves no listener behind; too many listeners are refused", async () => {
