@@ -1,5 +1,6 @@
 /** The serving side of the device socket: one connection is one lease, or a watcher. */
 import { z } from "zod";
+import { faults } from "../../shared/api/mod.ts";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel, closeAll, type DeviceEvent, DeviceRefusal, type Reply, Request } from "../../shared/device/mod.ts";
 import { type Fd, peerPid, type Reactor, shutDown, UnixListener, UnixSocket } from "../../shared/os/mod.ts";
@@ -179,7 +180,7 @@ class Connection {
     try {
       const request = Request.safeParse(body);
       await this.#pay(request.data, pending);
-      if (!request.success) throw new DeviceRefusal("bad-request", z.prettifyError(request.error));
+      if (!request.success) throw new DeviceRefusal("bad-request", faults(request.error));
       const reply: number[] = [];
       const handled = this.#handle(request.data, pending, reply);
       // What is done at once goes to a standby together with its answer: nothing may come between.

@@ -7,7 +7,7 @@ import { requestId } from "hono/request-id";
 import type { Access } from "./access.ts";
 import { type AlsoGood, browserRules, checkHost, checkOrigin, checkToken } from "./guard.ts";
 import { forRequest, log } from "./log.ts";
-import { ApiError, fieldErrors, problem } from "./problem.ts";
+import { ApiError, faults, fieldErrors, problem } from "./problem.ts";
 
 /** Longest id of a request that is taken from its sender (X-Request-Id). */
 const REQUEST_ID_MAX = 64;
@@ -21,8 +21,7 @@ const hook: Hook<unknown, Env, string, unknown> = (result, c) => {
   const errors = fieldErrors(result.error);
   const [first] = errors;
   const isPath = (result as { target?: string }).target === "param";
-  const detail = errors.map(({ field, detail }) => `${field}: ${detail}`).join("; ");
-  return problem(c, isPath ? 404 : 422, detail, { field: first?.field, errors });
+  return problem(c, isPath ? 404 : 422, faults(result.error), { field: first?.field, errors });
 };
 
 /** Limits of request bodies. */

@@ -103,6 +103,11 @@ export function fieldErrors(error: z.core.$ZodError): { field: string; detail: s
   return errors.filter(({ field }, at) => errors.findIndex((one) => one.field === field) === at);
 }
 
+/** Everything that a schema found wrong, in one line whatever was sent. */
+export function faults(error: z.core.$ZodError): string {
+  return fieldErrors(error).map(({ field, detail }) => `${field}: ${detail}`).join("; ").replaceAll(/\p{Cc}/gu, "?");
+}
+
 const KINDS: Record<string, string> = {
   object: "an object",
   record: "an object",

@@ -110,6 +110,12 @@ Deno.test("the socket for guests: a token, good once, for one VF, and nothing el
       await whileHeld(0, (token) => refused(device, { op: "attach", vf: 0, owner, token }, "bad-request"));
     }
   });
+  await t.step("what is wrong with a request is said in one line, whatever it has", async () => {
+    using device = connect();
+    const body = { op: "announce", vf: 0, mac: "01:00:00:00:00:01", "a\nb": 1 } as RequestInput;
+    const { message } = await assertRejects(() => device.request(body), DeviceRefusal);
+    assertEquals([message.includes("mac: is a unicast MAC address"), /\p{Cc}/u.test(message)], [true, false], message);
+  });
   await t.step("a token is good once, and while its change lasts", async () => {
     using device = connect();
     const kept = await whileHeld(0, (token) => Promise.resolve(token));
