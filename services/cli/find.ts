@@ -51,7 +51,7 @@ function apiOf(runDir: string): string | undefined {
 }
 
 /** Whether two URLs are one place: all names of loopback are one host. */
-function isSamePlace(a: string, b: string): boolean {
+export function isSamePlace(a: string, b: string): boolean {
   const [one, other] = [new URL(a), new URL(b)];
   const host = ({ hostname }: URL) => isLoopback(hostname.replace(/^\[|\]$/g, "")) ? "loopback" : hostname;
   return one.protocol === other.protocol && one.port === other.port && host(one) === host(other);
@@ -60,6 +60,11 @@ function isSamePlace(a: string, b: string): boolean {
 /** A place of an API as it was said, checked; `name` is the option or the variable that says it. */
 export function saidUrl(name: string, text: string): string {
   const url = URL.parse(text);
+  if (url && (url.username || url.password || url.search || url.hash)) {
+    // It may be the page's, with a token in it: not shown.
+    const variable = name === "--to" ? "RINGFABRIC_TO_TOKEN" : "RINGFABRIC_TOKEN";
+    throw new NotUnderstood(`${name} is a URL such as ${API_DEFAULT}, and no more: a token goes into ${variable}`);
+  }
   if (url && ["http:", "https:"].includes(url.protocol)) return text.replace(/\/$/, "");
   throw new NotUnderstood(`${name} ${shown(text)}: it is a URL such as ${API_DEFAULT}`);
 }
@@ -118,7 +123,7 @@ export function findTarget({ to, toRunDir }: { to?: string; toRunDir?: string })
     throw new UsageError(
       toRunDir === undefined
         ? "say where it is to go: --to http://HOST:8080, or --to-run-dir DIR"
-        : `no fabric runs in ${toRunDir}`,
+        : `no fabric runs in ${shown(toRunDir)}`,
     );
   }
   const token = saidToken("RINGFABRIC_TO_TOKEN") ?? (toRunDir === undefined ? undefined : read(tokenFile(toRunDir)));

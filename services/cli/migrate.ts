@@ -6,7 +6,7 @@
 import type { Command } from "commander";
 import { type Arrival, type GuestView, oneLine, Peer, wholeNumber } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { findTarget, saidUrl } from "./find.ts";
+import { findTarget, isSamePlace, saidUrl } from "./find.ts";
 import { builtInGuest, GuestMove, type GuestsAt } from "./guest_move.ts";
 import { moveForeign } from "./foreign_move.ts";
 import { Migration, PlacedVf } from "./migration.ts";
@@ -141,6 +141,7 @@ export function migrateCommands(program: Command, context: Context): void {
     // Ctrl-C takes back what was done.
     context.progress.leaveSignals();
     const [here, there] = [context.fabric, findTarget(where)];
+    if (isSamePlace(here.api, there.api)) throw new UsageError(`the target at ${there.api} is this fabric itself`);
     const source = new PlacedVf(new Peer("this fabric", here.api, here.token), id);
     const target = new PlacedVf(new Peer("the target", there.api, there.token), toVf ?? id);
     const migration = await Migration.check(source, target);

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { oneLine, restarted, type ServiceRestart, type ServiceUpgrade, UpgradedService } from "../../shared/api/mod.ts";
 import { type Context, examples } from "./context.ts";
-import { NotUnderstood, UsageError } from "./values.ts";
+import { NotUnderstood, shown, UsageError } from "./values.ts";
 
 const SERVICES = UpgradedService.options;
 
@@ -28,7 +28,9 @@ export function upgradeCommand(program: Command, context: Context): void {
   ).action(async (service: string | undefined) => {
     const known = SERVICES.find((name) => name === service);
     if (service !== undefined && !known) {
-      throw new NotUnderstood(`${service} is no service that is upgraded: say ${SERVICES.join(", ")}, or none for all`);
+      throw new NotUnderstood(
+        `${shown(service)} is no service that is upgraded: say ${SERVICES.join(", ")}, or none for all`,
+      );
     }
     const wanted = known ? [known] : SERVICES;
     for (const [i, name] of wanted.entries()) {

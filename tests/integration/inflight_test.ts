@@ -75,7 +75,12 @@ Deno.test("beside inflight memory there is room for as many regions as were prom
       await front.start();
       const { size, guestAddress, userAddress } = front.region;
       for (let n = 1n; n < MEM_SLOTS_MAX; n++) {
-        const next = { guestAddress: guestAddress + n * size, userAddress: userAddress + n * size, size, mmapOffset: 0n };
+        const next = {
+          guestAddress: guestAddress + n * size,
+          userAddress: userAddress + n * size,
+          size,
+          mmapOffset: 0n,
+        };
         const code = await front.acknowledged("VHOST_USER_ADD_MEM_REG", singleRegion(next), [front.memory.fd.number]);
         assertEquals([n, code], [n, 0n]);
       }

@@ -127,6 +127,7 @@ Deno.test("fabric migrate: policy first, the address when the guest runs there; 
       [["1", ...toFar], `both fabrics have the address ${own}: give vf 1 another one`],
       [["1", "--to", far.info.api, "--to-vf", "7"], "the target has no vf 7: it has 2; say another by --to-vf"],
       [["5", ...toFar], "there is no vf 5: the fabric has 2"],
+      [["1", "--to", near.info.api, "--to-vf", "0"], `the target at ${near.info.api} is this fabric itself`],
       [["1"], "say where it is to go: --to http://HOST:8080, or --to-run-dir DIR"],
       [["1", "--to", "far"], "--to far: it is a URL such as http://127.0.0.1:8080", 2],
       [["1", "--to-run-dir", "/nowhere"], "no fabric runs in /nowhere"],

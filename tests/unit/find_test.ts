@@ -1,7 +1,7 @@
 /** Which fabric the command line finds, and which token it sends there; the file of tokens. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { accessFile, changeTokens, hashToken, readTokens } from "../../shared/api/mod.ts";
-import { findFabric, findRunDir } from "../../services/cli/find.ts";
+import { findFabric, findRunDir, findTarget } from "../../services/cli/find.ts";
 import { NotUnderstood, UsageError } from "../../services/cli/values.ts";
 
 const VARIABLES = ["XDG_RUNTIME_DIR", "RINGFABRIC_API", "RINGFABRIC_RUN_DIR", "RINGFABRIC_TOKEN"];
@@ -60,6 +60,15 @@ Deno.test("a run directory without a fabric leads to no other fabric; what was s
     for (const api of ["ftp://x", "file:///etc/passwd", "localhost:8080"]) {
       assertThrows(() => findFabric({ api }), NotUnderstood, `--api ${api}: it is a URL such as`);
     }
+    for (const behind of ["/#token=secret", "?token=secret", "/x?y=secret"]) {
+      const { message } = assertThrows(
+        () => findFabric({ api: OWN + behind }),
+        NotUnderstood,
+        "goes into RINGFABRIC_TOKEN",
+      );
+      assertEquals(message.includes("secret"), false, "the page's address has a token");
+    }
+    assertThrows(() => findTarget({ to: "http://me:secret@far" }), NotUnderstood, "goes into RINGFABRIC_TO_TOKEN");
     Deno.env.set("RINGFABRIC_API", "x");
     assertThrows(() => findFabric({}), NotUnderstood, "RINGFABRIC_API x: it is a URL such as");
     Deno.env.delete("RINGFABRIC_API");
