@@ -84,7 +84,9 @@ await installJudges();
 const giveBack = await lendHugePages(HUGE_PAGES);
 let [passed, failed] = [0, 0];
 try {
-  for (const args of [["task", "build"], ["fmt", "--check"], ["lint"], ["check", "services", "shared", "tests"]]) {
+  for (
+    const args of [["task", "build"], ["fmt", "--check"], ["lint"], ["check", "--quiet", "services", "shared", "tests"]]
+  ) {
     const code = await call(Deno.execPath(), args);
     console.log(`deno ${args.join(" ")}: ${code === 0 ? "ok" : "FAILED"}`);
     if (code === 0) passed++;

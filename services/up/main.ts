@@ -7,6 +7,7 @@ import {
   isLoopback,
   limitCommand,
   list,
+  once,
   oneLine,
   parseListen,
   parseUplinkSpec,
@@ -112,8 +113,8 @@ const command = limitCommand(new Command("up"), false)
     addressList,
     [],
   )
-  .option("--uplink <spec>", "tap:NAME, packet:IFACE, xdp:IFACE, pcap:FILE or none (kept; none at first)")
-  .option("--uplink-address <address>", "with --uplink tap:NAME: the host's address there, such as 10.0.0.254/16")
+  .option("--uplink <spec>", "tap:NAME, packet:IFACE, xdp:IFACE, pcap:FILE or none (kept; none at first)", once)
+  .option("--uplink-address <address>", "with --uplink tap:NAME: the host's address there, such as 10.0.0.254/16", once)
   .option("--front-ends <dir>", "where front-ends listen that wait for their back-end, beside the run directory", path)
   .option("--socket-group <name>", "group whose members may attach guests, such as libvirt-qemu; else this user alone")
   .option(

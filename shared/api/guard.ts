@@ -98,6 +98,8 @@ function verify(access: Access, alsoGood: AlsoGood, token: string, c: Context): 
   c.set("role", role.role);
   c.set("token", role);
   if (isAllowed(role, method, path)) return true;
-  const what = role.role === "vf" ? `looks at vf ${role.vf} and changes its policy` : "looks, and changes nothing";
+  const what = role.role === "vf"
+    ? `looks at vf ${role.vf} and changes its policy`
+    : `looks, and changes nothing${method === "GET" ? "; what others send is not shown to it" : ""}`;
   throw new ApiError(403, `this token ${what}: ${method} ${path} is for another one`, "authorization", "not-allowed");
 }

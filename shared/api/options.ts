@@ -48,6 +48,12 @@ export function path(text: string): string {
   return text;
 }
 
+/** A reader of text that is said once: the last one would win without a word. */
+export function once(text: string, before?: string): string {
+  if (before !== undefined) throw new InvalidArgumentError("It is said twice: say it once.");
+  return text;
+}
+
 /** Collects the values of an option that may be repeated. */
 export function list(value: string, before: string[] = []): string[] {
   return [...before, value];

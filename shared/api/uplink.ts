@@ -80,6 +80,7 @@ export function parseUplinkSpec(text: string): UplinkSpec {
   if (!made) throw new Error(`"${text}" is no uplink: say ${SHORT_FORMS}`);
   const parsed = UplinkSpec.safeParse(made);
   if (parsed.success) return parsed.data;
+  if (rest === "") throw new Error(`"${text}" names nothing: say ${SHORT_FORMS}`);
   throw new Error(`uplink ${text}: ${rest ? `"${rest}" ` : ""}${parsed.error.issues[0]?.message}`);
 }
 

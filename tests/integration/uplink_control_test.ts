@@ -266,6 +266,7 @@ judgedTest(["uml"], "what is no uplink is one clear line", async () => {
     [["--uplink", "tap:rf0", "--uplink-address", "10.0.0.254"], /--uplink-address 10.0.0.254 has no prefix length/],
     [["--uplink", "packet:eth0", "--uplink-address", "10.0.0.254/16"], /--uplink-address is for a TAP/],
     [["--uplink-address", "10.0.0.254/16"], /--uplink-address is for --uplink tap:NAME/],
+    [["--uplink", "none", "--uplink", "tap:rf0"], /'tap:rf0' is invalid. It is said twice: say it once/],
     [["--uplink", "tap:lo"], /there is an interface lo that is no TAP: choose another name/],
   ];
   for (const [args, pattern] of cases) {
