@@ -167,6 +167,8 @@ export class Nic {
       broken = this.leases.takeOver(inherited);
     });
     for (const lease of broken) this.leases.end(lease, "the NIC died while it wrote to the VF's ring");
+    // What came before, that process has told.
+    for (let vf = 0; vf < this.pools.vfCount; vf++) this.#spoofed.set(vf, this.pools.counter(vf, "tx_spoofed"));
   }
 
   /** The address of whoever drives a pool, if the PF has set one. */

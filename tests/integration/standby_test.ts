@@ -8,6 +8,7 @@ import { FrontEnd } from "../support/front_end.ts";
 import { ask, must } from "../support/guests.ts";
 import { judgedTest } from "../support/judges.ts";
 import { Cable } from "../support/net_namespace.ts";
+import { frame } from "../support/mock_guest.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { activeOf, KILLS, killUnderStream, nameOf } from "../support/standby.ts";
 import { StreamedPair } from "../support/streamed_pair.ts";
@@ -126,6 +127,27 @@ Deno.test("an upgrade of the NIC under a stream: another process goes on between
   await stream.more(300);
   await pair.endWhole();
   assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
+});
+
+Deno.test("spoofed frames that the NIC has told of are not told again by the process that takes over", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  await using front = await FrontEnd.connect(fabric.vf(0).socket).start();
+  const told = () => {
+    const counts = fabric.process.errors.matchAll(/vf 0: (\d+) frames with a source address/g);
+    return Array.from(counts, ([, count]) => Number(count)).reduce((sum, count) => sum + count, 0);
+  };
+  const spoof = (frames: number) => {
+    const bytes = frame({ dst: "ff:ff:ff:ff:ff:ff", src: "02:bb:00:00:00:01", etherType: 0x88b5 });
+    front.guest.send(Array(frames).fill(bytes));
+    front.kick(1);
+  };
+  spoof(5);
+  await until("them to be told", () => told() === 5);
+  await until("a process to stand by", async () => await activeNic(fabric) > 0);
+  await must(`${fabric.info.api}/api/v1/services/nic/upgrade`, "POST", {});
+  spoof(2);
+  await until("the others to be told", () => told() >= 7);
+  assertEquals(told(), 7);
 });
 
 Deno.test("an upgrade is refused where nobody stands by, and everything is as it was", async () => {
