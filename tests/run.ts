@@ -50,6 +50,9 @@ async function installJudges(): Promise<void> {
   }
 }
 
+/** The tests that run now: they end with this process, whoever ends it. */
+let running: Deno.ChildProcess | undefined;
+
 /** Runs `deno test` on some folders; answers passed and failed. */
 async function runTests(targets: string[]): Promise<[number, number]> {
   const process = new Deno.Command(Deno.execPath(), {
@@ -59,6 +62,7 @@ async function runTests(targets: string[]): Promise<[number, number]> {
     stdout: "piped",
     stderr: "inherit",
   }).spawn();
+  running = process;
   let text = "";
   const hangs = () => {
     console.log(
@@ -75,6 +79,7 @@ async function runTests(targets: string[]): Promise<[number, number]> {
   }
   clearTimeout(watchdog);
   const { code } = await process.status;
+  running = undefined;
   const [, passed = "0", failed = "0"] = /(\d+) passed[^|]*\| (\d+) failed/.exec(text) ?? [];
   // A run that broke without a failed test, such as a leak in a module, is a failure too.
   return [Number(passed), Math.max(Number(failed), code === 0 ? 0 : 1)];
@@ -82,6 +87,14 @@ async function runTests(targets: string[]): Promise<[number, number]> {
 
 await installJudges();
 const giveBack = await lendHugePages(HUGE_PAGES);
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.addSignalListener(signal, async () => {
+    running?.kill("SIGKILL");
+    await running?.status;
+    await giveBack();
+    Deno.exit(1);
+  });
+}
 let [passed, failed] = [0, 0];
 try {
   for (
