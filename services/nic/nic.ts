@@ -154,10 +154,7 @@ export class Nic {
     return this.mirror.standby;
   }
 
-  /**
-   * Goes on in place of the process for which this one stood by, whose engine's state is in the file `state`: with the
-   * same queues, where they are.
-   */
+  /** Goes on with the queues of the process for which this one stood by, whose engine's state is in the file `state`. */
   takeOver(instance: string, state: Fd, inherited: Inherited): void {
     this.#instance = instance;
     let broken: Lease[] = [];
@@ -167,8 +164,8 @@ export class Nic {
       broken = this.leases.takeOver(inherited);
     });
     for (const lease of broken) this.leases.end(lease, "the NIC died while it wrote to the VF's ring");
-    // What came before, that process has told.
-    for (let vf = 0; vf < this.pools.vfCount; vf++) this.#spoofed.set(vf, this.pools.counter(vf, "tx_spoofed"));
+    // What came before, that process has told: nobody listens to this one yet.
+    this.#tellSpoofed();
   }
 
   /** The address of whoever drives a pool, if the PF has set one. */

@@ -101,8 +101,8 @@ Deno.test("a listener has the whole document first, then what has changed, and e
 });
 
 Deno.test("who comes late is told all that has happened and the whole document, however much that is", async () => {
-  await using pf = await TestPf.start(1);
-  for (let i = 1; i <= 300; i++) await pf.set("vfs/0", { vlan: i });
+  await using pf = await TestPf.start(2);
+  for (let i = 1; i <= 300; i++) await pf.set(`vfs/${i % 2}`, { vlan: i });
   const stream = await LiveStream.open(pf, "/api/v1/live?events=300");
   for (let i = 1; i <= 300; i++) assertEquals((await stream.next()).data.changes, { vlan: i });
   assertEquals((await stream.next()).event, "state");
