@@ -11,9 +11,10 @@ const UNIT = new URL("unit/", import.meta.url);
 const files = Array.from(Deno.readDirSync(UNIT), ({ name }) => name).filter((name) => name.endsWith("_test.ts")).sort();
 const dir = await Deno.makeTempDir({ prefix: "ringfabric-unit-" });
 try {
+  // One file after the other: some load modules that another has too, and want them whole, before they name their tests.
   for (let isolate = 0; isolate < ISOLATES; isolate++) {
     const imports = files.filter((_, i) => i % ISOLATES === isolate).map((name) =>
-      `import "${new URL(name, UNIT)}";\n`
+      `await import("${new URL(name, UNIT)}");\n`
     );
     await Deno.writeTextFile(`${dir}/${isolate}_test.ts`, imports.join(""));
   }

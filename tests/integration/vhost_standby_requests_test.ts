@@ -59,7 +59,7 @@ for (const dataPath of [undefined, "copy"] as const) {
       ["VHOST_USER_SET_LOG_FD", u64(0n), call(), 1n],
       ["VHOST_USER_NET_SET_MTU", u64(1500n), [], 0n],
       ["VHOST_USER_SET_VRING_ENABLE", vringState(0, turn & 1), [], 0n],
-      ["VHOST_USER_GET_MAX_MEM_SLOTS", new Uint8Array(), [], 63n],
+      ["VHOST_USER_GET_MAX_MEM_SLOTS", new Uint8Array(), [], 62n],
     ];
     let isOver = false;
     let asked = 0;

@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertRejects } from "@std/assert";
 import { duplicateFd } from "../../shared/os/fd.ts";
-import { createEventFd, discard, Fd, Outbox, Reactor, UnixSocket } from "../../shared/os/mod.ts";
+import { createMemfd, discard, Fd, Outbox, Reactor, UnixSocket } from "../../shared/os/mod.ts";
 import { check, libc } from "../../shared/os/libc.ts";
 import {
   type RequestName,
@@ -13,6 +13,7 @@ import {
   VHOST_USER_VERSION,
   VhostUserConnection,
 } from "../../shared/vhost_user/mod.ts";
+import { descriptorsOf, openFileOf } from "../support/open_files.ts";
 import { type KeptPart, KeptSocket, type Parts, type Replicated } from "../../services/vhost/standby/mod.ts";
 
 const HEADER_BYTES = 12;
@@ -114,14 +115,18 @@ function socketPair(): [Fd, Fd] {
   return [new Fd(ends[0] ?? -1), new Fd(ends[1] ?? -1)];
 }
 
-function sendAll(front: UnixSocket): void {
+/** Sends all requests; answers the open files that it has sent with them. */
+function sendAll(front: UnixSocket): Set<string> {
+  const sent = new Set<string>();
   for (const [name, fds] of REQUESTED) {
     const payload = name === "VHOST_USER_SET_VRING_CALL" ? 8 : 0;
     const words = new Uint32Array((HEADER_BYTES + payload) / 4);
     words.set([REQUESTS[name].number, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY_MASK, payload]);
-    using call = createEventFd();
+    using call = createMemfd("call", 4096);
     front.send(new Uint8Array(words.buffer), fds === 1 ? [call.number] : []);
+    if (fds === 1) sent.add(openFileOf(call.number));
   }
+  return sent;
 }
 
 /** The numbers in the answers that there are, of which each was to be one more than the one before. */
@@ -155,16 +160,14 @@ for (const [where, stop, then] of POINTS) {
   });
 }
 
-/** Descriptors that this process has open. */
-const openCount = () => [...Deno.readDirSync("/proc/self/fd")].length;
-
 Deno.test("a front-end that leaves before its answer comes, or before its request is taken, leaves no descriptor", async () => {
-  const before = openCount();
   const reactor = new Reactor();
+  const files = new Set<string>();
   {
     const [theirs, ours] = socketPair();
     const socket = new KeptSocket(new UnixSocket(ours, reactor));
-    using inflight = createEventFd();
+    using inflight = createMemfd("inflight", 4096);
+    for (const { number } of [theirs, ours, inflight]) files.add(openFileOf(number));
     socket.send(new Uint8Array(REPLY_BYTES), [inflight.number]);
     theirs.close();
     await assertRejects(() => socket.finish());
@@ -172,8 +175,9 @@ Deno.test("a front-end that leaves before its answer comes, or before its reques
   }
   {
     const [theirs, ours] = socketPair();
+    for (const { number } of [theirs, ours]) files.add(openFileOf(number));
     const front = new UnixSocket(theirs, reactor);
-    sendAll(front);
+    for (const file of sendAll(front)) files.add(file);
     const socket = new KeptSocket(new UnixSocket(ours, reactor));
     // It is told of a request in the moment in which the session ends.
     socket.tellBy({ told: undefined, tell: () => socket.close() } as unknown as Replicated);
@@ -181,5 +185,6 @@ Deno.test("a front-end that leaves before its answer comes, or before its reques
     front.close();
   }
   await reactor.close();
-  assertEquals(openCount(), before);
+  assertEquals(files.size, 5 + REQUESTED.filter(([, fds]) => fds === 1).length);
+  assertEquals(descriptorsOf(files), 0);
 });
