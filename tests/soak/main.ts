@@ -22,6 +22,15 @@ function number(name: string, text: string, min: number): number {
   Deno.exit(1);
 }
 
+function pattern(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch (error) {
+    console.error(`--only ${text}: ${(error as Error).message}`);
+    Deno.exit(1);
+  }
+}
+
 function print({ steps, tallies, faults }: Report): void {
   const head = ["done", "times", "a service died meanwhile", "sent", "lost", "twice", "out of order", "longest outage"];
   const table = new Table({ head, style: { head: [], border: [] } });
@@ -42,7 +51,7 @@ await buildWasm();
 console.log(`seed ${seed}`);
 const report = await soak({
   ...{ seed, seconds, say: (line) => console.log(line) },
-  ...(options.only === undefined ? {} : { only: new RegExp(options.only) }),
+  ...(options.only === undefined ? {} : { only: pattern(options.only) }),
 });
 print(report);
 Deno.exit(report.faults.length === 0 ? 0 : 1);
