@@ -141,7 +141,7 @@ export class Uplinks {
   /** Tells of those whose state is another one than when it was last told. */
   #tell(): void {
     for (const pool of this.#told.keys()) {
-      if (this.#uplinks.has(pool)) continue;
+      if (this.#uplinks.has(pool) || this.#before.has(pool)) continue;
       this.#told.delete(pool);
       this.#parts.nic.tell({ type: "uplink", pool, state: "none" });
     }

@@ -86,7 +86,7 @@ export class SettingsInForce {
   #onNic(event: NicEvent): void {
     if (event.type !== "uplink") return this.#events.relay(event);
     this.uplinks.relay(event);
-    if (this.#carrierOf(this.#now) === this.#carrier) return;
+    // Whether there is something to follow is seen in its turn: a programme that is under way may be of the state before.
     void this.#turns.take(() => this.#follow()).catch((error) => {
       log("warn", "pf", `cannot follow the uplink: ${oneLine(error)}`);
       this.#links.nic.reconnect();

@@ -137,7 +137,7 @@ class Soak {
       const counted = await guest.counted().catch((error) => (error as Error).message);
       this.#options.say(`   vf ${i} has counted ${JSON.stringify(counted)}`);
     }
-    for (const [service, path] of [["vhost", "ports"], ["nic", "state"]] as const) {
+    for (const [service, path] of [["vhost", "ports"], ["nic", "state"], ["pf", "nic"]] as const) {
       const { body } = await ask(`${fabric.url(service)}/api/v1/${path}`).catch((error) => ({ body: String(error) }));
       this.#options.say(`   ${service} ${path}: ${JSON.stringify(body)}`);
     }

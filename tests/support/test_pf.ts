@@ -56,6 +56,8 @@ class FakeLink<Programme, Event> {
   readonly programmes: Programme[] = [];
   /** What it answers to the next programmes, one after the other; then it takes them. */
   readonly refusals: Error[] = [];
+  /** It answers to programmes when this is settled. */
+  pending: Promise<void> = Promise.resolve();
   /** How often the PF has dropped the line, to have the service programmed anew. */
   reconnects = 0;
   /** What captures were asked for, as searches of a URL. */
@@ -72,10 +74,11 @@ class FakeLink<Programme, Event> {
   /** Tells the PF an event. */
   tell: (event: Event) => void = () => {};
 
-  program(programme: Programme): Promise<void> {
+  async program(programme: Programme): Promise<void> {
     this.programmes.push(structuredClone(programme));
     const refusal = this.refusals.shift();
-    return refusal ? Promise.reject(refusal) : Promise.resolve();
+    await this.pending;
+    if (refusal) throw refusal;
   }
 
   async follow(

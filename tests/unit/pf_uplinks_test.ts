@@ -223,6 +223,19 @@ Deno.test("link auto is that of the uplink's interface; up does not follow it; w
   assertEquals(linkOf(pf), "down", "what is set holds");
 });
 
+Deno.test("an interface that comes back while the NIC still takes the link down has its link", async () => {
+  await using pf = await TestPf.start(1);
+  await set(pf, "nic", TAP);
+  const taken = Promise.withResolvers<void>();
+  pf.nic.pending = taken.promise;
+  pf.nic.turn("uplink", "down");
+  await until("the link to be taken down", () => linkOf(pf) === "down");
+  pf.nic.turn("uplink", "up");
+  taken.resolve();
+  await until("the link to come back", () => linkOf(pf) === "up");
+  assertEquals((await pf.get<NicView>("nic")).carrier, "up");
+});
+
 Deno.test("an uplink of a VF has no say in the fabric's link", async () => {
   await using pf = await TestPf.start(2);
   await set(pf, "vfs/1", TAP);
