@@ -1,4 +1,5 @@
 /** What this back-end offers, and what rings may be. */
+import { QUEUE_PAIRS_MAX } from "../../shared/layout/nic.ts";
 import * as V from "../../shared/layout/virtio.ts";
 import {
   ProtocolError,
@@ -25,6 +26,18 @@ import { QUEUE_FEATURES } from "../../shared/engine/mod.ts";
  */
 export function queueNumber(pairs: number, passesConfigOn: boolean): bigint {
   return BigInt(passesConfigOn ? 2 * pairs + 1 : pairs);
+}
+
+/**
+ * The queue pairs of a device that offers `pairs`, to a front-end that has agreed on `protocolFeatures`. Several are for
+ * front-ends that have MQ (vhost-user, "Multiple queue support"). One that passes the configuration space on without it,
+ * as User-Mode Linux does, would set up all there are and look at each of them at every interrupt: it gets one, unless
+ * the policy says a number.
+ */
+export function pairsFor(pairs: number, protocolFeatures: bigint): number {
+  const isOne = hasBit(protocolFeatures, VHOST_USER_PROTOCOL_F_CONFIG) &&
+    !hasBit(protocolFeatures, VHOST_USER_PROTOCOL_F_MQ);
+  return isOne && pairs === QUEUE_PAIRS_MAX ? 1 : pairs;
 }
 
 /** Whether bit `n` is set. */

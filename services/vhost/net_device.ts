@@ -29,6 +29,8 @@ export interface NetDeviceParts {
   wish(wish: LinkPatch, stopped: AbortSignal): Promise<string | undefined>;
   /** What a driver wanted to receive is no longer wanted. */
   forgetWishes(): void;
+  /** Queue pairs of the device. */
+  queuePairs(): number;
   /** The driver uses so many queue pairs from now on; answers why not, if its rings cannot be served. */
   useQueuePairs(pairs: number, stopped: AbortSignal): Promise<string | undefined>;
   /** The driver accepts these of the offloads that it negotiated; answers why not, if it cannot be so. */
@@ -48,15 +50,12 @@ export interface KeptDevice {
   groups: string[] | undefined;
   promisc: boolean;
   hasWished: boolean;
-  queuePairs: number;
 }
 
 /** The device of one session. */
 export class NetDevice {
   readonly #parts: NetDeviceParts;
   #link: VfLink;
-  /** As the front-end was offered them. */
-  #queuePairs: number;
   /** What was negotiated. */
   #features = 0n;
   /** The MTU that the driver has been told: it does not change under it (§5.1.4.1). */
@@ -73,7 +72,6 @@ export class NetDevice {
 
   constructor(link: VfLink, parts: NetDeviceParts) {
     this.#link = link;
-    this.#queuePairs = link.queuePairs;
     this.#parts = parts;
   }
 
@@ -111,7 +109,7 @@ export class NetDevice {
     space.set(mac.split(":").map((byte) => parseInt(byte, 16)), VIRTIO_NET_CONFIG_MAC);
     const status = (up ? VIRTIO_NET_S_LINK_UP : 0) | (this.#announce ? VIRTIO_NET_S_ANNOUNCE : 0);
     view.setUint16(VIRTIO_NET_CONFIG_STATUS, status, true);
-    view.setUint16(VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS, this.#queuePairs, true);
+    view.setUint16(VIRTIO_NET_CONFIG_MAX_VIRTQUEUE_PAIRS, this.#parts.queuePairs(), true);
     view.setUint16(VIRTIO_NET_CONFIG_MTU, mtu, true);
     return space.slice(offset, offset + bytes);
   }
@@ -165,8 +163,8 @@ export class NetDevice {
         this.#announce = false;
         return undefined;
       case "queuePairs":
-        if (command.pairs < 1 || command.pairs > this.#queuePairs) {
-          return `${command.pairs} queue pairs: the device has 1 to ${this.#queuePairs}`;
+        if (command.pairs < 1 || command.pairs > this.#parts.queuePairs()) {
+          return `${command.pairs} queue pairs: the device has 1 to ${this.#parts.queuePairs()}`;
         }
         return await this.#parts.useQueuePairs(command.pairs, stopped);
       case "offloads":
@@ -197,7 +195,7 @@ export class NetDevice {
     const value: KeptDevice = {
       ...{ link: this.#link, features: this.#features, mtu: this.#mtu, announce: this.#announce },
       ...{ written: this.#written, allMulticast: this.#allMulticast, groups: this.#groups },
-      ...{ promisc: this.#promisc, hasWished: this.#hasWished, queuePairs: this.#queuePairs },
+      ...{ promisc: this.#promisc, hasWished: this.#hasWished },
     };
     return { value };
   }
@@ -207,7 +205,7 @@ export class NetDevice {
     [this.#link, this.#features, this.#mtu, this.#announce] = [kept.link, kept.features, kept.mtu, kept.announce];
     this.#written.push(...kept.written);
     [this.#allMulticast, this.#groups] = [kept.allMulticast, kept.groups];
-    [this.#promisc, this.#hasWished, this.#queuePairs] = [kept.promisc, kept.hasWished, kept.queuePairs];
+    [this.#promisc, this.#hasWished] = [kept.promisc, kept.hasWished];
   }
 
   /** The driver is gone, or begins anew: what it wanted to receive is not the next one's wish. */

@@ -10,7 +10,7 @@ import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from "../../shared/vh
 import { BackendSlot } from "./backend_slot.ts";
 import type { KeptControl } from "./control/queue.ts";
 import { GuestLog } from "./guest_log.ts";
-import { controlIndexOf, hasBit } from "./negotiation.ts";
+import { controlIndexOf, hasBit, pairsFor } from "./negotiation.ts";
 import { PairsInUse } from "./pairs_in_use.ts";
 import { gone, PathChange } from "./path_change.ts";
 import type { SessionContext } from "./port_context.ts";
@@ -27,8 +27,10 @@ export class Rings implements RingsPart {
   /** Where the control queue of a process was that has ended. */
   #control: KeptControl | undefined;
   #features: bigint | undefined;
-  /** Queue pairs of the device that the front-end was offered: they do not change under it. */
-  queuePairs: number;
+  /** Queue pairs that the port offered when the front-end came: they do not change under it. */
+  #offered: number;
+  /** What the front-end has agreed on with this back-end. */
+  protocolFeatures = 0n;
   readonly #slot: BackendSlot;
   readonly #runner: RingRunner;
   readonly #change: PathChange;
@@ -45,7 +47,7 @@ export class Rings implements RingsPart {
 
   /** `lost` is told when nobody can serve the rings any more. */
   constructor(context: SessionContext, path: RingPath, lost: () => void) {
-    this.queuePairs = context.link().queuePairs;
+    this.#offered = context.link().queuePairs;
     this.#slot = new BackendSlot(context, path, {
       restoreRings: (ask) => this.#restore(ask),
       changed: () => this.onChange(),
@@ -56,6 +58,11 @@ export class Rings implements RingsPart {
     this.log = new GuestLog(this.#slot);
     this.#runner = new RingRunner(this, this.#slot, context);
     this.#change = new PathChange(this, { slot: this.#slot, runner: this.#runner, log: context.log, lost });
+  }
+
+  /** Queue pairs of the device. */
+  get queuePairs(): number {
+    return pairsFor(this.#offered, this.protocolFeatures);
   }
 
   get path(): RingPath {
@@ -224,8 +231,8 @@ export class Rings implements RingsPart {
   get kept(): Parts {
     const { memory, inflight } = this.memory.kept;
     const state: KeptRings = {
-      ...{ features: this.#features, startEnabled: this.#startEnabled },
-      ...{ pairs: this.#pairsInUse.pairs, declined: this.#runner.declined, queuePairs: this.queuePairs },
+      ...{ features: this.#features, protocolFeatures: this.protocolFeatures, startEnabled: this.#startEnabled },
+      ...{ pairs: this.#pairsInUse.pairs, declined: this.#runner.declined, offered: this.#offered },
     };
     const control = this.control?.kept;
     return {
@@ -237,17 +244,14 @@ export class Rings implements RingsPart {
 
   /** Goes on with the rings of a process that has ended, before any of them is served. */
   async adopt(object: KeptObject): Promise<void> {
-    const { features, startEnabled, pairs, declined, queuePairs } = valueOf<KeptRings>(object, "rings");
-    this.queuePairs = queuePairs;
+    const { features, startEnabled, pairs, declined, ...kept } = valueOf<KeptRings>(object, "rings");
+    [this.#offered, this.protocolFeatures] = [kept.offered, kept.protocolFeatures];
     [this.#features, this.#startEnabled, this.#runner.declined] = [features, startEnabled, declined];
     this.#pairsInUse.pairs = pairs;
     this.memory.adopt(object);
     this.log.adopt(object);
-    for (const [name, part] of object) {
-      if (!name.startsWith("ring ")) continue;
-      const ring = Vring.adopt(part);
-      this.#vrings.set(ring.index, ring);
-    }
+    const rings = [...object].filter(([name]) => name.startsWith("ring ")).map(([, part]) => Vring.adopt(part));
+    for (const ring of rings) this.#vrings.set(ring.index, ring);
     this.#control = object.has("control") ? valueOf<KeptControl>(object, "control") : undefined;
     await this.#slot.adopt(object, this.#succession);
   }

@@ -39,7 +39,6 @@ export type Connection =
 
 /** What of the session is none of its parts'. */
 interface KeptSession {
-  protocolFeatures: bigint;
   status: number;
   lastRefusal: string | undefined;
 }
@@ -55,7 +54,6 @@ export class Session {
   #backChannel: BackChannel | undefined;
   /** Whoever waits for the PF on behalf of this session need wait no longer. */
   readonly #ended = new AbortController();
-  #protocolFeatures = 0n;
   #status = 0;
   #lastRefusal: string | undefined;
   /** Told when what a standby has of it has changed. */
@@ -74,6 +72,7 @@ export class Session {
     this.#device = new NetDevice(context.link(), {
       wish: (wish, stopped) => context.wish(wish, stopped),
       forgetWishes: () => context.forgetWishes(),
+      queuePairs: () => rings.queuePairs,
       useQueuePairs: (pairs, stopped) =>
         rings.exclusively(async () => stopped.aborted ? undefined : await rings.useQueuePairs(pairs)),
       useOffloads: (features, stopped) =>
@@ -121,8 +120,8 @@ export class Session {
 
   /** Goes on with the session of a process that has ended; `run` serves it. */
   async adopt(object: KeptObject): Promise<void> {
-    const { protocolFeatures, status, lastRefusal } = valueOf<KeptSession>(object, "session");
-    [this.#protocolFeatures, this.#status, this.#lastRefusal] = [protocolFeatures, status, lastRefusal];
+    const { status, lastRefusal } = valueOf<KeptSession>(object, "session");
+    [this.#status, this.#lastRefusal] = [status, lastRefusal];
     this.#device.adopt(valueOf<KeptDevice>(object, "device"));
     const [channel] = fdsOf(object, "backChannel");
     if (channel) this.#backChannel = BackChannel.adopt(channel);
@@ -136,7 +135,7 @@ export class Session {
   }
 
   get #own(): KeptSession {
-    return { protocolFeatures: this.#protocolFeatures, status: this.#status, lastRefusal: this.#lastRefusal };
+    return { status: this.#status, lastRefusal: this.#lastRefusal };
   }
 
   /** Serves the front-end until it goes away; answers why it ended. Throws nothing. */
@@ -171,7 +170,7 @@ export class Session {
   }
 
   #has(protocolFeature: number): boolean {
-    return N.hasBit(this.#protocolFeatures, protocolFeature);
+    return N.hasBit(this.#rings.protocolFeatures, protocolFeature);
   }
 
   async #serve(message: Message): Promise<void> {
@@ -273,7 +272,7 @@ export class Session {
 
   #setProtocolFeatures(features: bigint): void {
     N.checkOffered("protocol features", features, N.PROTOCOL_FEATURES);
-    this.#protocolFeatures = features;
+    this.#rings.protocolFeatures = features;
   }
 
   async #setStatus(status: bigint): Promise<void> {

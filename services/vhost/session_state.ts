@@ -5,12 +5,12 @@ import type { Rings } from "./rings.ts";
 /** A session whose rings are `rings`, and of which the rest is `own`. */
 export function sessionState(
   rings: Rings,
-  own: { protocolFeatures: bigint; status: number; lastRefusal: string | undefined },
+  own: { status: number; lastRefusal: string | undefined },
 ): SessionState {
-  const { protocolFeatures, status, lastRefusal } = own;
+  const { status, lastRefusal } = own;
   return {
     features: `0x${rings.features.toString(16)}`,
-    protocolFeatures: `0x${protocolFeatures.toString(16)}`,
+    protocolFeatures: `0x${rings.protocolFeatures.toString(16)}`,
     status,
     queuePairs: rings.queuePairs,
     memoryRegions: rings.memory.table.size,

@@ -14,7 +14,8 @@ export interface KeptRings {
   startEnabled: boolean;
   pairs: number;
   declined: bigint;
-  queuePairs: number;
+  offered: number;
+  protocolFeatures: bigint;
 }
 
 /** What is known of a vring. Addresses are the front-end's own virtual ones. */

@@ -1,17 +1,16 @@
 /** Queue pairs that a port offers: what front-ends read, which rings there are, and that a session keeps its number. */
 import { assertEquals } from "@std/assert";
 import * as V from "../../shared/layout/virtio.ts";
-import { VHOST_USER_PROTOCOL_F_CONFIG } from "../../shared/vhost_user/mod.ts";
+import { VHOST_USER_PROTOCOL_F_CONFIG, VHOST_USER_PROTOCOL_F_MQ } from "../../shared/vhost_user/mod.ts";
 import { VfPatch } from "../../shared/api/mod.ts";
 import { controlIndexOf } from "../../services/vhost/negotiation.ts";
 import { bits } from "../support/front_end.ts";
 import { PROTOCOL_FEATURES, TestSession, u64, vringState, WITH_PROTOCOL_FEATURES } from "../support/test_session.ts";
 
-/** A session of a port that offers `queuePairs`, whose front-end passes the configuration space on if it `passesOn`. */
-async function offered(queuePairs: number, passesOn = true): Promise<TestSession> {
+/** A session of a port that offers `queuePairs`, whose front-end agrees on everything but these protocol features. */
+async function offered(queuePairs: number, ...without: number[]): Promise<TestSession> {
   const test = new TestSession("passthrough", {}, { queuePairs });
-  const without = passesOn ? 0n : bits(VHOST_USER_PROTOCOL_F_CONFIG);
-  await test.send("VHOST_USER_SET_PROTOCOL_FEATURES", u64(PROTOCOL_FEATURES & ~without));
+  await test.send("VHOST_USER_SET_PROTOCOL_FEATURES", u64(PROTOCOL_FEATURES & ~bits(...without)));
   await test.send(
     "VHOST_USER_SET_FEATURES",
     u64(WITH_PROTOCOL_FEATURES | bits(V.VIRTIO_NET_F_CTRL_VQ, V.VIRTIO_NET_F_MQ)),
@@ -30,10 +29,14 @@ const inConfig = async (test: TestSession) => {
 
 for (const pairs of [1, 2, 4, 16]) {
   Deno.test(`${pairs} queue pairs are what a front-end reads, as pairs or as virtqueues, and what its guest reads`, async () => {
-    await using qemu = await offered(pairs, false);
+    await using qemu = await offered(pairs, VHOST_USER_PROTOCOL_F_CONFIG);
     assertEquals(await number(qemu), pairs);
-    await using uml = await offered(pairs);
-    assertEquals([await number(uml), await inConfig(uml), uml.state.queuePairs], [2 * pairs + 1, pairs, pairs]);
+    await using crosvm = await offered(pairs);
+    assertEquals([await number(crosvm), await inConfig(crosvm), crosvm.state.queuePairs], [
+      2 * pairs + 1,
+      pairs,
+      pairs,
+    ]);
   });
 
   Deno.test(`of ${pairs} queue pairs every ring runs, and behind them lies the control queue`, async () => {
@@ -55,6 +58,18 @@ for (const pairs of [1, 2, 4, 16]) {
     );
   });
 }
+
+Deno.test("a front-end that passes the configuration space on without MQ has one pair, unless the policy says a number", async () => {
+  await using uml = await offered(16, VHOST_USER_PROTOCOL_F_MQ);
+  assertEquals([await number(uml), await inConfig(uml), uml.state.queuePairs], [3, 1, 1]);
+  await uml.startRings(0, 1);
+  await uml.send("VHOST_USER_SET_VRING_NUM", vringState(2, 64));
+  assertEquals([uml.running, uml.connection.isClosed], [[0, 1], false], "the control queue is the third ring");
+  await using told = await offered(4, VHOST_USER_PROTOCOL_F_MQ);
+  assertEquals([await number(told), await inConfig(told), told.state.queuePairs], [9, 4, 4]);
+  await using alone = await offered(16, VHOST_USER_PROTOCOL_F_MQ, VHOST_USER_PROTOCOL_F_CONFIG);
+  assertEquals(await number(alone), 16, "whoever has a configuration space of its own knows how many there are");
+});
 
 Deno.test("a front-end keeps what it was offered, whatever the policy says meanwhile", async () => {
   await using test = await offered(4);

@@ -6,7 +6,7 @@
 import type { Mirror } from "../../../shared/standby/mod.ts";
 
 /** Both ends speak the same, or there is no standby: bumped whenever a part or the engine's memory map changes. */
-export const STANDBY_VERSION = 1;
+export const STANDBY_VERSION = 2;
 
 /** A change. */
 export type Change =
