@@ -84,6 +84,7 @@ export class NicProcess {
     const started = performance.now();
     follower.takeOver();
     this.#adopt(follower);
+    this.#parts.nic.mirror.isAwaited = true;
     log("warn", "nic", `took over from a process that died: ${(performance.now() - started).toFixed(1)} ms`);
     await follower.gone();
     const { uplinks } = this.#parts;

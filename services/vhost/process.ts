@@ -78,13 +78,14 @@ export class VhostProcess {
 
   async #follow(follower: VhostFollower): Promise<void> {
     if (!await follower.follow()) return;
-    const { emulation, ports, software, api, listen, reactor } = this.#parts;
+    const { emulation, mirror, ports, software, api, listen, reactor } = this.#parts;
     const started = performance.now();
     ports.wishes.expectListener();
     software.adopt(follower);
     await ports.adopt(follower);
     emulation.takeOver(follower.engineState, software);
     ports.startAll();
+    mirror.isAwaited = true;
     log("warn", "vhost", `took over from a process that died: ${(performance.now() - started).toFixed(1)} ms`);
     this.#following = ports.follow();
     for (const [, object] of follower.objects("door")) {

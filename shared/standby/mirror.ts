@@ -48,6 +48,8 @@ export class Mirror<Change> {
   /** Why the last one that came was turned away. */
   #refusal: string | undefined;
   #closed = false;
+  /** Another one is expected, if none stands by: there was one, or this process has taken over itself. */
+  isAwaited = false;
   /** Tells everything that there is, as changes, to a standby that has come. `heir`: its number. */
   onJoin: (heir: number) => void = () => {};
 
@@ -127,20 +129,29 @@ export class Mirror<Change> {
 
   /**
    * Lets the standby go and waits for another one, which is a new process of the program as it is now; answers its pid.
-   * Throws why there is none: then everything is as it was, without a standby.
+   * One that has died a moment ago is waited for first. Throws why there is none: then everything is as it was, without
+   * a standby.
    */
   async renew(): Promise<number> {
-    if (!this.#channel) throw new Error("no process stands by: start the fabric without --no-standby");
-    const before = this.#pid;
-    this.#refusal = undefined;
-    this.#letGo("it is replaced");
     const deadline = performance.now() + RENEW_MS_MAX;
+    if (!this.#channel) {
+      if (!this.isAwaited) throw new Error("no process stands by: start the fabric without --no-standby");
+      await this.#untilReady(0, deadline);
+    }
+    const before = this.#pid;
+    this.#letGo("it is replaced");
+    await this.#untilReady(before, deadline);
+    return this.#pid;
+  }
+
+  /** Waits until one stands by that is not process `before`. Throws why there is none. */
+  async #untilReady(before: number, deadline: number): Promise<void> {
+    this.#refusal = undefined;
     while (this.#state !== "ready" || this.#pid === before) {
       if (this.#refusal !== undefined) throw new Error(this.#refusal);
       if (performance.now() > deadline) throw new Error(`no new process was ready within ${RENEW_MS_MAX / 1000} s`);
       await new Promise((resolve) => setTimeout(resolve, RENEW_LOOK_MS));
     }
-    return this.#pid;
   }
 
   /** From now on nobody takes over. */
@@ -178,6 +189,7 @@ export class Mirror<Change> {
     }
     if (this.#closed) return;
     this.#channel = channel;
+    this.isAwaited = true;
     this.#state = "syncing";
     this.#pid = hello.pid;
     const heir = crypto.getRandomValues(new Uint32Array(1))[0] || 1;

@@ -49,6 +49,27 @@ Deno.test("every service is upgraded again and again under streams of guests: no
   assert(!/went away|attaching again|session ended:/.test(fabric.process.errors), fabric.process.errors);
 });
 
+Deno.test("an upgrade that is asked for while nobody stands by yet, after a death, waits for who comes", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  for (const service of ["nic", "vhost"] as const) {
+    for (const who of ["standby", "active"] as const) {
+      const state = () => ask(`${fabric.url(service)}/api/v1/state`).then(({ body }) => body);
+      const ready = await until("a standby", async () => {
+        const said = await state().catch(() => undefined);
+        return said?.standby.state === "ready" && said;
+      });
+      Deno.kill(who === "standby" ? ready.standby.pid : ready.pid, "SIGKILL");
+      // Until its death is known the one that is dead seems to stand by.
+      await until("its death to be known", async () => {
+        const said = await state().catch(() => undefined);
+        return said !== undefined && said.standby.pid !== ready.standby.pid;
+      });
+      const { code, err } = await cli(fabric, "upgrade", service);
+      assertEquals(code, 0, `${service}'s ${who}: ${err}${fabric.process.errors}`);
+    }
+  }
+});
+
 Deno.test("without a standby the NIC and vhost are not upgraded, pf and vf are; nobody but the operator may", async (t) => {
   await using fabric = await TestFabric.start(2);
   const { nic, vhost, vf, pf } = fabric.pids();
