@@ -73,6 +73,8 @@ function commandOf(pid: number): string {
 export class World implements AsyncDisposable {
   readonly fabric: TestFabric;
   readonly guests: readonly TestGuest[];
+  /** Processes of the fabric that were told to end. */
+  readonly #signalled = new Set<number>();
   readonly hasStandbys: boolean;
   /** Where guests move to; only root can lay the cable. */
   readonly far: FarEnd | undefined;
@@ -121,7 +123,9 @@ export class World implements AsyncDisposable {
     const signal = AbortSignal.timeout(LOOK_MS);
     const looking = must(`${this.fabric.url(name)}/api/v1/state`).catch(() => undefined);
     const late = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined)));
-    return (await Promise.race([looking, late]))?.standby?.state === "ready";
+    const { state, pid } = (await Promise.race([looking, late]))?.standby ?? {};
+    // One that was killed seems to stand by until its death is known.
+    return state === "ready" && !this.#signalled.has(pid);
   }
 
   /** Ends a process: as the kernel would that has no memory left, or as whoever upgrades it. */
@@ -134,6 +138,7 @@ export class World implements AsyncDisposable {
     const pid = this.#process(name, role);
     // It may have died already, in the same step.
     if (pid === undefined) return;
+    this.#signalled.add(pid);
     Deno.kill(pid, signal);
     // One that hands over first is not to be taken for the next one.
     await until(`${name} to end`, () => !this.processes(name).includes(pid), RECOVERY_MS);
@@ -149,7 +154,10 @@ export class World implements AsyncDisposable {
   /** Ends both processes of a service at once. */
   endPair(name: ServiceName, cost: Cost): void {
     cost.isOutage();
-    for (const pid of this.processes(name)) Deno.kill(pid, "SIGKILL");
+    for (const pid of this.processes(name)) {
+      this.#signalled.add(pid);
+      Deno.kill(pid, "SIGKILL");
+    }
   }
 
   /** Has a service's next process take its place. */
