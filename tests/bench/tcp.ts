@@ -1,8 +1,7 @@
 /**
  * What TCP between two guests gets out of their interfaces: Linux guests (User-Mode Linux) on VFs with all offloads, on
- * VFs without offloads, and on TAPs of a Linux bridge with User-Mode Linux's own
- * driver, which has offloads too. The pairs of guests take turns. Writes are of a MiB: small ones measure system calls,
- * which are dear in these guests.
+ * VFs without offloads, and on TAPs of a Linux bridge with User-Mode Linux's own driver, which has offloads too. The pairs
+ * of guests take turns. Writes are of a MiB: small ones measure system calls, which are dear in these guests.
  */
 import { TestFabric } from "../support/fabric.ts";
 import { FeatureMask } from "../support/feature_mask.ts";
