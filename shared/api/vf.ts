@@ -134,7 +134,8 @@ export const vfPolicyShape = {
     .openapi({
       example: 4,
       description: "Queue pairs that a front-end is offered, the most that its guest can use. In force when the next " +
-        "front-end connects: a guest that runs keeps what it was offered",
+        "front-end connects: a guest that runs keeps what it was offered. With 16, a front-end that passes the " +
+        "configuration space on without multiple queues (User-Mode Linux) is offered one",
     }),
   adaptiveRx: rxCoalesce.adaptive,
   rxUsecs: rxCoalesce.usecs,
