@@ -17,6 +17,7 @@ const PARTS: Record<string, Text> = {
   "vendor/preact.js": () => import("./page/vendor/preact.js", { with: { type: "text" } }),
   "vendor/uplot.js": () => import("./page/vendor/uplot.js", { with: { type: "text" } }),
   "vendor/uplot.css": () => import("uplot/dist/uPlot.min.css", { with: { type: "text" } }),
+  "answered.js": () => import("./page/answered.js", { with: { type: "text" } }),
   "api.js": () => import("./page/api.js", { with: { type: "text" } }),
   "app.js": () => import("./page/app.js", { with: { type: "text" } }),
   "attach.js": () => import("./page/attach.js", { with: { type: "text" } }),

@@ -3,6 +3,7 @@ import "../support/quiet.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Access } from "../../shared/api/mod.ts";
 import { pfApi } from "../../services/pf/api.ts";
+import { keepAnswer, newest } from "../../services/pf/page/answered.js";
 import { sentence } from "../../services/pf/page/events.js";
 import { bits, bytes, count, fitting, guestOf, pathOf, specOf, vlanOf } from "../../services/pf/page/format.js";
 import { widthOf } from "../../services/pf/page/lines.js";
@@ -192,3 +193,17 @@ for (const [Shape, vfs, vports] of [[Rows, 4, 2], [Panel, 250, 3]] as const) {
     assert(wide.length >= 1, "frames are seen to go");
   });
 }
+
+Deno.test("a form's changes that follow each other quickly: the page knows the last answer while its stream is behind", () => {
+  const policy = (tag: string) => ({ value: { tag }, tag });
+  const first = keepAnswer(undefined, policy("b"), "a", 1000);
+  assertEquals(newest(first, policy("a"), 1000).tag, "b", "the stream does not know of it yet");
+  const second = keepAnswer(first, policy("c"), "b", 1000);
+  assertEquals(newest(second, policy("a"), 1500).tag, "c");
+  assertEquals(newest(second, policy("b"), 1500).tag, "c", "the stream tells of the first change after the second");
+  assertEquals(newest(second, policy("d"), 1500).tag, "d", "somebody else has changed it since");
+  assertEquals(newest(second, policy("b"), 3000).tag, "b", "somebody else has changed it back");
+  const back = keepAnswer(second, policy("a"), "c", 1500);
+  assertEquals(newest(back, policy("c"), 1600).tag, "a", "changed back by the form itself");
+  assertEquals(newest(undefined, policy("a"), 1000).tag, "a");
+});

@@ -1,4 +1,5 @@
 /** One VF or vport: its traffic, mode, policy, queues, limits, events, counters, and how a guest attaches. */
+import { keepAnswer, newest } from "./answered.js";
 import { changePolicy } from "./api.js";
 import { AttachCard } from "./attach.js";
 import { EventList, portOf } from "./events.js";
@@ -11,8 +12,6 @@ import { Plot, rateSeries } from "./plots.js";
 import { BindCard } from "./uplink_form.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
 
-/** A document that was made so long after another one knows all that was answered when the first was the latest. */
-const STREAM_BEHIND_MS = 2000;
 const TONES = ["--bad", "--emulated", "--tx", "--rx", "--muted"];
 
 /** The view. */
@@ -115,14 +114,15 @@ function Traffic({ live, port }) {
 
 function PolicyCard({ live, path, kind, of, canEdit, fixed }) {
   const schema = useSchema(kind === "vf" ? "VfPatch" : "VportPatch");
-  const [answer, setAnswer] = useState(undefined);
+  const [kept, setKept] = useState(undefined);
   const { at } = live.state;
-  // What the API has answered to a change is newer than the stream, until that tells of another policy or goes on.
-  const isNewer = answer && at - answer.at < STREAM_BEHIND_MS;
-  const { value, tag } = isNewer ? answer : { value: of, tag: of.tag };
-  useEffect(() => setAnswer(undefined), [of.tag]);
+  const { value, tag } = newest(kept, { value: of, tag: of.tag }, at);
+  useEffect(() => setKept((kept) => kept?.tag === of.tag ? undefined : kept), [of.tag]);
   // The policy that is shown is the one that a change is of: if somebody else has changed it, the API refuses.
-  const send = async (body) => setAnswer({ at, ...await changePolicy(path, body, tag) });
+  const send = async (body) => {
+    const answer = await changePolicy(path, body, tag);
+    setKept((kept) => keepAnswer(kept, answer, tag, at));
+  };
   return html`
     <section class="card policy" aria-labelledby="policy-title">
       <h2 id="policy-title">Policy</h2>
