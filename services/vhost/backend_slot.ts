@@ -14,7 +14,7 @@ const BEGIN_DEADLINE_MS = 5000;
 const BEGIN_PAUSE_MS = 5;
 
 /** What of the slot is kept. */
-interface KeptSlot {
+export interface KeptSlot {
   path: RingPath;
   isTaken: boolean;
   wasAsked: boolean;

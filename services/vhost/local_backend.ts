@@ -10,7 +10,7 @@ import type { Ask, RingBackend, RingBackendEvents, Succession } from "./ring_bac
 import type { KeptPart, Part } from "./standby/mod.ts";
 
 /** What of the backend is kept. */
-interface KeptLocal {
+export interface KeptLocal {
   pool: number | undefined;
   /** Buffers of the pool's packet buffer, if it has one. */
   buffer: number | undefined;

@@ -21,6 +21,7 @@ import { vhostApi } from "./api.ts";
 import { Emulation } from "./emulation.ts";
 import { Ports } from "./ports.ts";
 import { VhostProcess } from "./process.ts";
+import { rehearse } from "./rehearsal.ts";
 import { SoftwareSwitch } from "./software_switch.ts";
 import { Replica, STANDBY_VERSION, type VhostMirror } from "./standby/mod.ts";
 
@@ -66,6 +67,7 @@ await runService("vhost", async () => {
     if (mirror.standby.state === "ready") Deno.exit(1);
     died.reject(new Error(`the engine of emulated mode died: ${reason}`));
   };
+  if (active) await rehearse({ emulation, reactor, mirror, runDir });
   const replica = new Replica(mirror);
   const clientDirs = frontEnds === undefined ? [resolve(runDir)] : [resolve(runDir), resolve(frontEnds)];
   const ports = new Ports({ deviceSocket, runDir, clientDirs, socketGroup, reactor, emulation, replica });

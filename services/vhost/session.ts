@@ -38,7 +38,7 @@ export type Connection =
   & Partial<Pick<VhostUserConnection, "finish">>;
 
 /** What of the session is none of its parts'. */
-interface KeptSession {
+export interface KeptSession {
   status: number;
   lastRefusal: string | undefined;
 }

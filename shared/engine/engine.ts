@@ -131,9 +131,14 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     };
     worker.postMessage(start);
     await ready.promise;
-    if (options.standsBy) engine.#pause();
-    engine.#standsBy = options.standsBy === true;
+    if (options.standsBy) engine.standBy();
     return engine;
+  }
+
+  /** Stands still from now on, until it takes over from another engine (`takeOver`). */
+  standBy(): void {
+    this.#pause();
+    this.#standsBy = true;
   }
 
   /** Whether it waits to take over from another engine, which uses the same rings: it must not touch them. */

@@ -52,6 +52,14 @@ export function newSocket(kind: SocketKind): Fd {
   return new Fd(check(libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", `unix ${kind}`));
 }
 
+/** Two sockets that are connected with each other, not blocking. */
+export function socketPair(kind: SocketKind): [Fd, Fd] {
+  const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET;
+  const ends = new Int32Array(2);
+  check(libc().socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), "socketpair", `unix ${kind}`);
+  return [new Fd(ends[0] ?? -1), new Fd(ends[1] ?? -1)];
+}
+
 /** The peer closed, or the message was not whole. */
 class SocketError extends Error {
   override readonly name = "SocketError";

@@ -4,8 +4,7 @@
  */
 import { assertEquals, assertRejects } from "@std/assert";
 import { duplicateFd } from "../../shared/os/fd.ts";
-import { createMemfd, discard, Fd, Outbox, Reactor, UnixSocket } from "../../shared/os/mod.ts";
-import { check, libc } from "../../shared/os/libc.ts";
+import { createMemfd, discard, Outbox, Reactor, socketPair, UnixSocket } from "../../shared/os/mod.ts";
 import {
   type RequestName,
   REQUESTS,
@@ -105,16 +104,6 @@ function copyOf(parts: Parts): Parts {
   );
 }
 
-function socketPair(): [Fd, Fd] {
-  const ends = new Int32Array(2);
-  check(
-    libc().socketpair(1, 1 | 0o4000 | 0o2000000, 0, ends as unknown as Uint8Array<ArrayBuffer>),
-    "socketpair",
-    "unix",
-  );
-  return [new Fd(ends[0] ?? -1), new Fd(ends[1] ?? -1)];
-}
-
 /** Sends all requests; answers the open files that it has sent with them. */
 function sendAll(front: UnixSocket): Set<string> {
   const sent = new Set<string>();
@@ -140,7 +129,7 @@ function answers(front: UnixSocket): number[] {
 for (const [where, stop, then] of POINTS) {
   Deno.test(`a connection whose process is killed when ${where} goes on: each request is executed and answered once`, async () => {
     const reactor = new Reactor();
-    const [theirs, ours] = socketPair();
+    const [theirs, ours] = socketPair("stream");
     const front = new UnixSocket(theirs, reactor);
     sendAll(front);
     const outbox = Outbox.open();
@@ -164,7 +153,7 @@ Deno.test("a front-end that leaves before its answer comes, or before its reques
   const reactor = new Reactor();
   const files = new Set<string>();
   {
-    const [theirs, ours] = socketPair();
+    const [theirs, ours] = socketPair("stream");
     const socket = new KeptSocket(new UnixSocket(ours, reactor));
     using inflight = createMemfd("inflight", 4096);
     for (const { number } of [theirs, ours, inflight]) files.add(openFileOf(number));
@@ -174,7 +163,7 @@ Deno.test("a front-end that leaves before its answer comes, or before its reques
     socket.close();
   }
   {
-    const [theirs, ours] = socketPair();
+    const [theirs, ours] = socketPair("stream");
     for (const { number } of [theirs, ours]) files.add(openFileOf(number));
     const front = new UnixSocket(theirs, reactor);
     for (const file of sendAll(front)) files.add(file);

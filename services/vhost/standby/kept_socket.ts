@@ -41,7 +41,7 @@ const PREFIX_BYTES = 8;
 const PREFIX = 0xffff_ffff;
 
 /** What of the input is told. */
-interface Input {
+export interface KeptInput {
   /** How often something was taken off the socket. */
   turn: number;
   /** Bytes of a request that is not done. */
@@ -110,7 +110,7 @@ export class KeptSocket {
     const [fd, read, write] = connection.fds.splice(0);
     if (!fd || !read || !write) throw new Error("a connection came without its descriptors");
     const kept = new KeptSocket(new UnixSocket(fd, reactor), Outbox.adopt(read, write));
-    const { turn, bytes, done, isLost } = input.value as Input;
+    const { turn, bytes, done, isLost } = input.value as KeptInput;
     if (isLost) throw new Error("its request was half done when the standby came");
     [kept.#turn, kept.#done] = [turn, done];
     discard(fd.number, untaken(fd.number, turn));
@@ -143,7 +143,7 @@ export class KeptSocket {
   get parts(): Parts {
     const bytes = new Uint8Array(this.#bytes.flatMap((part) => [...part]));
     const isLost = this.#fds.some((fd) => fd.closed);
-    const value: Input = { turn: this.#turn, bytes, done: this.#done, isLost };
+    const value: KeptInput = { turn: this.#turn, bytes, done: this.#done, isLost };
     const connection: Part = { value: {}, fds: [this.#socket.fd, ...this.#outbox.fds] };
     return { connection, input: { value, fds: isLost ? [] : this.#fds } };
   }
