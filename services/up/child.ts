@@ -8,6 +8,8 @@ export interface ChildSpec {
   name: string;
   script: string;
   permissions: string[];
+  /** How V8 is to work for it. */
+  v8Flags?: string[];
   args: string[];
   /** What it alone gets of secrets. */
   env?: Record<string, string>;
@@ -46,6 +48,10 @@ export interface ChildParts {
   print(line: string): void;
   /** Why nothing that is started again can do its work, if that is so. */
   hopeless(): string | undefined;
+}
+
+function v8Arguments(flags: readonly string[] = []): string[] {
+  return flags.length === 0 ? [] : [`--v8-flags=${flags.join(",")}`];
 }
 
 /** A service that is kept running. */
@@ -137,11 +143,11 @@ export class Child {
   }
 
   #spawn(): Deno.ChildProcess {
-    const { name, script, permissions, args, env } = this.spec;
+    const { name, script, permissions, v8Flags, args, env } = this.spec;
     // Nobody inherits the operator's token.
     const { RINGFABRIC_TOKEN: _token, RINGFABRIC_NEW_FABRIC: _new, ...inherited } = Deno.env.toObject();
     return new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--no-prompt", ...permissions, script, ...args],
+      args: ["run", "--quiet", "--no-prompt", ...v8Arguments(v8Flags), ...permissions, script, ...args],
       // The service ends when this pipe does: also if this process is killed.
       stdin: "piped",
       clearEnv: true,

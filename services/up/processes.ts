@@ -9,6 +9,11 @@ import { macSeed } from "./run_dir.ts";
 
 /** Threads that move frames: the NIC's and vhost's. */
 const ENGINES = 2;
+/**
+ * Whoever takes over is not to compile first: all of the Wasm is compiled at the start, 5 ms of it, and nothing is forgotten
+ * that has not been run for long.
+ */
+const STANDBY_V8 = ["--no-wasm-lazy-compilation", "--no-flush-bytecode"];
 
 /** The four services. The NIC is the first. */
 export function services(options: Options, places: Places, tokens: ServiceTokens | undefined): ChildSpec[] {
@@ -22,11 +27,12 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
   const url = (offset: number) => `http://${places.at(offset)}`;
   const guestPorts = Array.from({ length: options.guests }, (_, i) => GUESTS + i);
   const script = (name: string) => ({ name, script: `${places.root}/services/${name}/main.ts` });
+  const engined = (name: string) => ({ ...script(name), v8Flags: options.standby ? STANDBY_V8 : [] });
   const access = accessArguments(tokens, runDir);
   const asking = tokens ? { RINGFABRIC_SERVICE_TOKEN: tokens.service } : {};
   return [
     {
-      ...script("nic"),
+      ...engined("nic"),
       permissions: [...places.files("nic"), "--allow-ffi", net(NIC)],
       args: [
         ...access,
@@ -50,7 +56,7 @@ export function services(options: Options, places: Places, tokens: ServiceTokens
       ],
     },
     {
-      ...script("vhost"),
+      ...engined("vhost"),
       permissions: [...places.files("vhost"), "--allow-ffi", net(VHOST)],
       args: [
         ...access,
