@@ -2,16 +2,21 @@
  * A guest that its own hypervisor moves. The VFs swap their addresses while it stands still: its front-end has stopped its
  * rings here and is about to start them there. If they start here again, the hypervisor has given up: the VFs swap back.
  */
-import { oneLine, Unanswered, type Vf } from "../../shared/api/mod.ts";
+import { oneLine, Unanswered } from "../../shared/api/mod.ts";
 import type { Context } from "./context.ts";
-import { type Migration, type PlacedVf, runs, SwapFailure } from "./migration.ts";
+import { type Migration, runs, SwapFailure } from "./migration.ts";
 import { type Moved, outcome, patience, takeBack } from "./move_parts.ts";
-import { Pauses } from "./pauses.ts";
+import { type Pause, Pauses, within } from "./pauses.ts";
 import { UsageError } from "./values.ts";
 
 /** How often both VFs are looked at, before the swap and after it: seldom, since that takes both PFs' time. */
 const LOOK_MS = 250;
 const LOOK_AFTER_MS = 50;
+/** How long the source's PF may take to say that its VF has given its address up, before it is asked to. */
+const GIVE_MS = 100;
+/** For how long the source's VF is to give its address up by itself if this command is not heard of, and how often it is. */
+const ARMED_MS = 3000;
+const ARM_MS = 1000;
 
 /** Moves the policy and the address of a guest; `timeout`: for how many seconds it is waited for. */
 export async function moveForeign(migration: Migration, context: Context, timeout: number): Promise<Moved> {
@@ -24,14 +29,19 @@ export async function moveForeign(migration: Migration, context: Context, timeou
     timeout,
     `no guest ran at the target within ${timeout} s (--timeout): it goes on where it is`,
   );
-  using pauses = await Pauses.of(context.fabric, from.id);
+  using pauses = await Pauses.of(context.fabric, { vf: from.id, mac: migration.before.mac });
   await migration.rehearse();
+  await migration.source.addressWhenPaused(migration.before, ARMED_MS);
   try {
-    const { id, socket } = await migration.prepare();
+    const { id, socket } = migration.before;
     await migration.setMode(from, migration.before);
+    // Last, since whoever moves the guest may wait for it.
+    await migration.prepare();
     context.progress.say(`vf ${id} there is ready: move the guest to ${socket}`);
     await follow(migration, pauses, waiting.signal);
   } catch (error) {
+    // If that is not heard, it holds by itself when the time is over.
+    await migration.source.addressStays().catch(() => {});
     // The guest may run there by now: its policy is right, and whoever reads this gives it the address.
     if (error instanceof SwapFailure) throw error;
     if (migration.isSwapped) await migration.swapBack(oneLine(error));
@@ -41,31 +51,58 @@ export async function moveForeign(migration: Migration, context: Context, timeou
     });
     throw error;
   }
-  return await outcome(migration);
+  const moved = await outcome(migration);
+  await migration.source.addressStays().catch(() => {});
+  return moved;
 }
 
-/** How a VF is; undefined while its PF does not answer, such as one that is being restarted: its guest moves all the same. */
-async function look(vf: PlacedVf): Promise<Vf | undefined> {
+/** What comes of a request; undefined while its PF does not answer, such as one that is restarted: the guest moves on. */
+async function ifAnswered<T>(request: Promise<T>): Promise<T | undefined> {
   try {
-    return await vf.get();
+    return await request;
   } catch (error) {
     if (error instanceof Unanswered) return undefined;
     throw error;
   }
 }
 
+/** Looks at both VFs; answers nothing if the guest comes to stand still meanwhile: that does not wait. */
+async function look({ source, target }: Migration, pauses: Pauses) {
+  const both = Promise.all([ifAnswered(source.get()), ifAnswered(target.get())]);
+  const seen = await Promise.race([both, pauses.news]);
+  // It may fail when nobody looks any more.
+  both.catch(() => {});
+  return seen ?? [];
+}
+
+/** The guest stands still: the target gets its address as soon as the source has none of it. */
+async function swap(migration: Migration, { sinceMs, given }: Pause): Promise<void> {
+  await migration.swap({ isGiven: await within(given, GIVE_MS), sinceMs });
+}
+
 /** Has the address where the guest is, until the guest runs at the target. Throws when `signal` says that it has not. */
 async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal): Promise<void> {
+  const { source, before } = migration;
+  let armedMs = performance.now();
+  let wasLost = false;
   for (;;) {
-    const isPaused = await pauses.next(migration.isSwapped ? LOOK_AFTER_MS : LOOK_MS);
-    if (isPaused && !migration.isSwapped) {
-      await migration.swap();
+    const pause = await pauses.next(migration.isSwapped ? LOOK_AFTER_MS : LOOK_MS);
+    if (pause && !migration.isSwapped) {
+      await swap(migration, pause);
       continue;
     }
-    const [near, far] = await Promise.all([look(migration.source), look(migration.target)]);
+    const [near, far] = await look(migration, pauses);
     if (far && runs(far)) break;
-    if (migration.isSwapped && near && runs(near)) await migration.swapBack("the guest goes on here");
+    // Its fabric has lost the address, with its NIC, before the guest stood still.
+    const isLost = !migration.isSwapped && near?.mac === before.mac && runs(near);
+    if (near && runs(near) && (migration.isSwapped || (isLost && wasLost))) {
+      await migration.swapBack("the guest goes on here");
+    }
+    wasLost = isLost;
     signal.throwIfAborted();
+    if (performance.now() - armedMs < ARM_MS) continue;
+    await ifAnswered(source.addressWhenPaused(before, ARMED_MS));
+    armedMs = performance.now();
   }
   // Nobody has told that it stood still.
   if (!migration.isSwapped) await migration.swap();

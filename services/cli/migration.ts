@@ -48,10 +48,24 @@ export class PlacedVf {
     return this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch);
   }
 
-  /** Gives it an address, as soon as can be: nothing else is asked on the way. */
+  /** As `patch`, as soon as can be: nothing else is looked at on the way. */
+  async set(patch: Record<string, unknown>, timeoutMs?: number): Promise<void> {
+    await this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, patch, timeoutMs, { prefer: RETURN_MINIMAL });
+  }
+
+  /** Gives it an address. */
   async address({ mac, macFixed }: Vf): Promise<void> {
-    const headers = { prefer: RETURN_MINIMAL };
-    await this.#fabric.ask("PATCH", `/api/v1/vfs/${this.id}`, { mac, macFixed }, SWAP_MS, headers);
+    await this.set({ mac, macFixed }, SWAP_MS);
+  }
+
+  /** What its address becomes as soon as its guest stands still, if that is soon or this is said again. */
+  async addressWhenPaused({ mac, macFixed }: Vf, forMs: number): Promise<void> {
+    await this.#fabric.ask("PUT", `/api/v1/vfs/${this.id}/pausedAddress`, { mac, macFixed, forMs });
+  }
+
+  /** Its address stays as it is. */
+  async addressStays(): Promise<void> {
+    await this.#fabric.ask("DELETE", `/api/v1/vfs/${this.id}/pausedAddress`);
   }
 
   /** Which mode it is in, also while nobody is on it. */
@@ -110,9 +124,8 @@ export class Migration {
   }
 
   /** Makes the target VF as the source is, but for the address and the mode. */
-  async prepare(): Promise<Vf> {
-    await this.target.patch(fieldsOf(this.from, MOVED_FIELDS));
-    return this.before;
+  async prepare(): Promise<void> {
+    await this.target.set(fieldsOf(this.from, MOVED_FIELDS));
   }
 
   /** Puts the target VF into a mode; `now` is the one that it is in. */
@@ -121,14 +134,16 @@ export class Migration {
     await this.target.setMode({ mode, ...(mode === "emulated" && dataPath ? { dataPath } : {}) });
   }
 
-  /** The VFs swap their addresses. Throws with both as they were, or says what is not. */
-  async swap(): Promise<void> {
-    const since = performance.now();
+  /**
+   * The VFs swap their addresses. Throws with both as they were, or says what is not. `isGiven`: the source VF has its new
+   * one already; nobody has had the guest's since `sinceMs`.
+   */
+  async swap({ isGiven = false, sinceMs = performance.now() } = {}): Promise<void> {
     try {
-      await this.source.address(this.before);
+      if (!isGiven) await this.source.address(this.before);
       await this.target.address(this.from);
       this.isSwapped = true;
-      this.swapMs = Math.round((performance.now() - since) * 10) / 10;
+      this.swapMs = Math.round((performance.now() - sinceMs) * 10) / 10;
     } catch (error) {
       await this.swapBack(`the target does not get ${this.from.mac} (${oneLine(error)})`);
       throw new SwapFailure(`the target does not get ${this.from.mac} (${oneLine(error)}): the source has it again`);

@@ -1,20 +1,37 @@
-/** When guests of a fabric that are being moved stand still: its PF tells, by its events. */
+/** When the guest of a VF, which is being moved, stands still, and its VF has given its address up: its PF tells so. */
 import { bearer, type PfEvent, readEvents } from "../../shared/api/mod.ts";
 
 const RETRY_MS = 200;
 
+/** What is heard of. */
+interface Wanted {
+  vf: number;
+  /** The address that the VF gets when its guest stands still. */
+  mac: string;
+}
+
+/** A guest stands still. */
+export interface Pause {
+  /** When that was heard, as `performance.now` has it. */
+  sinceMs: number;
+  /** Resolves when the VF has given its address up. */
+  given: Promise<void>;
+}
+
 /** Hears when the guest of one VF stands still. */
 export class Pauses implements Disposable {
   readonly #ended = new AbortController();
-  /** Pauses that nobody has asked for yet. */
-  #isPending = false;
-  #tell: () => void = () => {};
+  /** A pause that nobody has taken yet. */
+  #pending: Pause | undefined;
+  #news = Promise.withResolvers<void>();
+  /** Resolves what has been heard last: what is told later is about a later pause. */
+  #give: () => void = () => {};
 
   /** Listens to the PF at `api`. Resolves when it hears everything; throws if it cannot. */
-  static async of({ api, token }: { api: string; token: string | undefined }, vf: number): Promise<Pauses> {
+  static async of({ api, token }: { api: string; token: string | undefined }, wanted: Wanted): Promise<Pauses> {
     const pauses = new Pauses();
     const opened = Promise.withResolvers<void>();
-    void pauses.#follow(`${api}/api/v1/events`, bearer(token), vf, opened);
+    void pauses.#follow(`${api}/api/v1/events`, bearer(token), wanted, opened);
     try {
       await opened.promise;
     } catch (error) {
@@ -28,44 +45,54 @@ export class Pauses implements Disposable {
   async #follow(
     url: string,
     headers: Record<string, string>,
-    vf: number,
+    { vf, mac }: Wanted,
     opened: PromiseWithResolvers<void>,
   ): Promise<void> {
     const { signal } = this.#ended;
     while (!signal.aborted) {
       try {
         for await (const event of readEvents<PfEvent>(url, { headers, signal }, () => opened.resolve())) {
-          if (event.type === "guest-paused" && event.vf === vf) this.#heard();
+          if (!("vf" in event) || event.vf !== vf) continue;
+          if (event.type === "guest-paused") this.#heard();
+          else if (event.type === "vf-changed" && event.changes.mac === mac) this.#give();
         }
       } catch (error) {
         opened.reject(error);
       }
+      this.#give = () => {};
       if (!signal.aborted) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
 
   #heard(): void {
-    this.#isPending = true;
-    this.#tell();
+    const { promise: given, resolve } = Promise.withResolvers<void>();
+    this.#give = resolve;
+    this.#pending = { sinceMs: performance.now(), given };
+    this.#news.resolve();
   }
 
-  /** Waits for the next pause, for so long at the most; answers whether there was one. */
-  async next(waitMs: number): Promise<boolean> {
-    if (!this.#isPending) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, waitMs);
-        this.#tell = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-    }
-    const was = this.#isPending;
-    this.#isPending = false;
-    return was;
+  /** Resolves when there is a pause to take. */
+  get news(): Promise<void> {
+    return this.#news.promise;
+  }
+
+  /** Waits for the next pause, for so long at the most. */
+  async next(waitMs: number): Promise<Pause | undefined> {
+    await within(this.news, waitMs);
+    const pause = this.#pending;
+    this.#pending = undefined;
+    this.#news = Promise.withResolvers();
+    return pause;
   }
 
   [Symbol.dispose](): void {
     this.#ended.abort();
   }
+}
+
+/** Waits for `promise`, for so long at the most; answers whether it has resolved. */
+export async function within(promise: Promise<void>, waitMs: number): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<boolean>((resolve) => timer = setTimeout(() => resolve(false), waitMs));
+  return await Promise.race([promise.then(() => true), late]).finally(() => clearTimeout(timer));
 }

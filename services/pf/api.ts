@@ -8,6 +8,7 @@ import {
   mountCaptures,
   mountLive,
   mountOpenApi,
+  mountPausedAddresses,
   mountPf,
   mountReadiness,
   mountToken,
@@ -39,6 +40,7 @@ export function pfApi(fabric: Fabric, access: Access | undefined): OpenAPIHono {
     });
   });
   mountPf(app, fabric);
+  mountPausedAddresses(app, fabric.pausedAddresses);
   mountCaptures(app, (port, query, by) => fabric.capture(port, query, by));
   mountLive(app, fabric);
   mountToken(app);

@@ -1,5 +1,5 @@
 /** What the PF tells whoever listens. */
-import { log, type NicEvent, type PfEvent, type PortState } from "../../shared/api/mod.ts";
+import { log, type NicEvent, type PfEvent } from "../../shared/api/mod.ts";
 
 /** Events that are kept for listeners that come back. */
 const KEPT_MAX = 1000;
@@ -67,11 +67,6 @@ export class Events {
     if (most === undefined) return;
     this.#kept.splice(this.#kept.indexOf(most), 1);
     this.#forgotten = Math.max(this.#forgotten, most.count);
-  }
-
-  /** A guest that is being moved stands still. The uplink and vports do not move. */
-  paused(port: PortState["port"]): void {
-    if (typeof port === "number") this.emit({ type: "guest-paused", vf: port });
   }
 
   /** Passes on what the NIC has told. */

@@ -36,6 +36,7 @@ import { openCapture } from "./captures.ts";
 import { type EventListener, Events } from "./events.ts";
 import { type Links, upgradeOf } from "./links.ts";
 import { Live } from "./live.ts";
+import { PausedAddresses } from "./paused_addresses.ts";
 import { difference, findVf, findVport, mustBeOwn, mustMatch, patchNic, patchVf, withDerivedMac } from "./policy.ts";
 import { SettingsInForce } from "./settings_in_force.ts";
 import type { Settings, Store } from "./store.ts";
@@ -47,6 +48,7 @@ import { answerWish, GuestWishes } from "./guest_wishes.ts";
 
 /** The PF's state and operations. */
 export class Fabric implements PfHandlers {
+  readonly pausedAddresses: PausedAddresses;
   readonly #store: Store;
   readonly #links: Links;
   readonly #runDir: string;
@@ -64,8 +66,8 @@ export class Fabric implements PfHandlers {
     this.#store = store;
     this.#links = links;
     this.#runDir = runDir;
-    const settings = new SettingsInForce(store, links, this.#events);
-    this.#settings = settings;
+    const settings = this.#settings = new SettingsInForce(store, links, this.#events);
+    this.pausedAddresses = new PausedAddresses(settings, this.#events);
     this.#wishes = new GuestWishes(this.#events, (mac) => store.derivedOwner(mac));
     this.#vports = new Vports({ store, settings, links, events: this.#events, wishes: this.#wishes, runDir });
     this.#uplinks = new Uplinks({ settings, links, events: this.#events });
@@ -290,6 +292,7 @@ export class Fabric implements PfHandlers {
 
   async close(): Promise<void> {
     this.#live.close();
+    this.pausedAddresses.close();
     this.#capturePlaces.close();
     this.#links.modeEvents.close();
     await Promise.all([this.#settings.close(), this.#following]);

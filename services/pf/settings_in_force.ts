@@ -4,9 +4,10 @@
  * changes.
  */
 import { Turns } from "../../shared/async/mod.ts";
-import { log, type NicEvent, oneLine, type PoolName, type WishEvent } from "../../shared/api/mod.ts";
+import { log, type NicEvent, oneLine, type PoolName, type PortState, type WishEvent } from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
 import type { Links } from "./links.ts";
+import { settled } from "./paused_address_rules.ts";
 import { concernsSwitch, nicProgramme, switchProgramme } from "./programme.ts";
 import type { Settings, Store } from "./store.ts";
 import { carrierOf } from "./uplink_rules.ts";
@@ -23,10 +24,14 @@ export class SettingsInForce {
   #now: Settings;
   /** The NIC has said once what there is: before that nobody knows whether the uplink is up. */
   #hasLearned = false;
+  /** Which address each VF has is known. */
+  #isSettled: boolean;
   /** The carrier that NIC and switch are programmed with. */
   #carrier: "up" | "down";
   /** Told what guests wish by their control queues. */
   onWish: (event: WishEvent) => void = () => {};
+  /** Told which port's guest, which is being moved, has come to stand still. */
+  onPaused: (port: PortState["port"]) => void = () => {};
 
   /** Keeps NIC and switch programmed with what `store` has, until `close`; what the NIC tells goes to `events`. */
   constructor(store: Store, links: Links, events: Events) {
@@ -34,6 +39,7 @@ export class SettingsInForce {
     this.#links = links;
     this.#events = events;
     this.#now = store.load();
+    this.#isSettled = Object.keys(this.#now.pausedAddresses).length === 0;
     const { nic, software } = links;
     this.uplinks = new UplinksInForce(nic, events);
     this.#carrier = this.#carrierOf(this.#now);
@@ -50,7 +56,7 @@ export class SettingsInForce {
             await this.#learn().catch(() => {});
             await software.program(switchProgramme(this.#now, this.#carrier));
           }),
-        (event) => event.type === "wish" ? this.onWish(event) : events.paused(event.port),
+        (event) => event.type === "wish" ? this.onWish(event) : this.onPaused(event.port),
         () => {},
       ),
     ]);
@@ -71,6 +77,7 @@ export class SettingsInForce {
 
   /** The NIC has come back, or this PF: everything is put in force, and a link that is up does not go down for it. */
   async #restore(): Promise<void> {
+    await this.#settle();
     await this.uplinks.learn(this.#now);
     this.#hasLearned = true;
     await this.#program(this.#carrierOf(this.#now));
@@ -81,6 +88,15 @@ export class SettingsInForce {
   /** This PF has just started, and something is to be done before the NIC's line is there. Throws if the NIC is away. */
   async #learn(): Promise<void> {
     if (!this.#hasLearned) await this.#restore();
+  }
+
+  /** An earlier PF has ended while a guest was moved: the NIC says which address its VF has. Throws if that is away. */
+  async #settle(): Promise<void> {
+    if (this.#isSettled) return;
+    const next = settled(this.#now, await this.#links.nic.filters());
+    await this.#store.save(next, () => Promise.resolve());
+    this.#now = next;
+    this.#isSettled = true;
   }
 
   #onNic(event: NicEvent): void {
@@ -121,6 +137,7 @@ export class SettingsInForce {
   change(step: (before: Settings) => Settings | Promise<Settings>): Promise<void> {
     return this.#turns.take(async () => {
       const { nic, software } = this.#links;
+      await this.#settle();
       const before = this.#now;
       const next = await step(before);
       if (next === before) return;
@@ -151,6 +168,28 @@ export class SettingsInForce {
       }
       this.#now = next;
       this.#carrier = carrier;
+    });
+  }
+
+  /**
+   * Makes a change that is in force at once, and that what is on disk foresees: the NIC says whether it was made, and it is
+   * written with the next change. Throws why it cannot be in force.
+   */
+  changeAsForeseen(step: (before: Settings) => Settings): Promise<void> {
+    return this.#turns.take(async () => {
+      const { nic } = this.#links;
+      await this.#settle();
+      const before = this.#now;
+      const next = step(before);
+      if (next === before) return;
+      await this.#learn();
+      try {
+        await nic.program(nicProgramme(next, this.#carrier));
+      } catch (error) {
+        await nic.program(nicProgramme(before, this.#carrier)).catch(() => nic.reconnect());
+        throw error;
+      }
+      this.#now = next;
     });
   }
 

@@ -20,6 +20,15 @@ const SCHEMA_VERSION = 2;
 /** What vports' derived addresses are counted from; VFs' are counted from 0. */
 const VPORT_BASE = 0x1000;
 
+/** A VF's address, and whether its guest may not change it. */
+type Address = Pick<VfPolicy, "mac" | "macFixed">;
+
+/** The address that a VF has while its guest runs, and the one that it gets when the guest stands still to be moved. */
+export interface PausedPair {
+  from: Address;
+  to: Address;
+}
+
 /** Everything the PF keeps. */
 export interface Settings {
   switchMode: "veb" | "vepa";
@@ -34,6 +43,8 @@ export interface Settings {
   vports: Vport[];
   /** What of the host is behind which pool: by "uplink", "pf" or the number of a VF. Those without one have none. */
   uplinks: Record<string, UplinkSpec>;
+  /** Which VFs get another address when their guests, which are moved, stand still: by the VF's number. */
+  pausedAddresses: Record<string, PausedPair>;
 }
 
 /** Opens the database at `path`. One that is damaged is put aside, and a new one is begun. Throws if neither can be. */
@@ -174,6 +185,7 @@ export class Store implements Disposable {
       uplinks: Object.fromEntries(
         uplinks.map(({ pool, spec }) => [String(pool), UplinkSpec.parse(JSON.parse(String(spec)))]),
       ),
+      pausedAddresses: JSON.parse(this.#setting("pausedAddresses") ?? "{}"),
     };
   }
 
@@ -190,6 +202,7 @@ export class Store implements Disposable {
       this.#setSetting("uplinkNativeVlan", String(settings.uplinkNativeVlan));
       this.#setSetting("pfMirror", JSON.stringify(settings.pfMirror));
       this.#setSetting("numVfs", String(settings.vfs.length));
+      this.#setSetting("pausedAddresses", JSON.stringify(settings.pausedAddresses));
       // What is as it was makes the log no longer.
       const write = this.#db.prepare(
         "INSERT INTO vf VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy WHERE policy <> excluded.policy",

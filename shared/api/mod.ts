@@ -25,6 +25,7 @@ export * from "./own_token.ts";
 export * from "./peer.ts";
 export * from "./pf.ts";
 export * from "./pf_captures.ts";
+export * from "./pf_paused_addresses.ts";
 export * from "./pf_uplinks.ts";
 export * from "./pf_views.ts";
 export * from "./policy.ts";

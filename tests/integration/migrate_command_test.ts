@@ -108,6 +108,31 @@ Deno.test("fabric migrate: policy first, the address when the guest runs there; 
       void [there, log];
     },
   );
+  await t.step(
+    "the source's PF is killed when its VF has given the address up: the next one does not take it",
+    async () => {
+      await far.patch(0, { ...DEFAULTS, mac: other });
+      await near.patch(1, { ...POLICY, mac: own });
+      await using here = await FrontEnd.connect(near.vf(1).socket).start();
+      using log = await startLog(here);
+      const moving = migrate(near, "1", ...toFar);
+      await until("the target's policy", async () => (await policyOf(far, 0))[1].vlan === 100);
+      for (const index of here.guest.queues.keys()) await here.stopVring(index);
+      await until("the address to go", async () => (await policyOf(near, 1))[0] === other);
+      const pid = near.pid("pf");
+      Deno.kill(pid, "SIGKILL");
+      await until("another PF", async () => {
+        const said = await new Peer("the PF", near.info.api, undefined).readiness(1000);
+        return said?.ready && said.pid !== pid;
+      }, 20_000);
+      assertEquals([(await policyOf(near, 1))[0], (await policyOf(far, 0))[0]], [other, own]);
+      await using there = await FrontEnd.connect(far.vf(0).socket).start();
+      const { code, err } = await moving;
+      assertEquals(code, 0, err);
+      assertEquals([await policyOf(near, 1), await policyOf(far, 0)], [[other, DEFAULTS], [own, POLICY]]);
+      void [there, log];
+    },
+  );
   await t.step("it stands still and comes nowhere: its address is given back", async () => {
     await using here = await FrontEnd.connect(far.vf(0).socket).start();
     using log = await startLog(here);

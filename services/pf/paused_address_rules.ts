@@ -1,0 +1,26 @@
+/** Which address a VF has whose guest is moved away. Pure. */
+import type { Filter } from "../../shared/api/mod.ts";
+import type { PausedPair, Settings } from "./store.ts";
+
+/** The settings with a VF's pair, or without one. */
+export function withPair(settings: Settings, vf: number, pair: PausedPair | undefined): Settings {
+  const { [vf]: _, ...others } = settings.pausedAddresses;
+  return { ...settings, pausedAddresses: pair ? { ...others, [vf]: pair } : others };
+}
+
+/**
+ * What holds after a PF has ended with pairs: it puts the second address in force without writing that down, so the NIC
+ * knows. Where the NIC does not have the first address (any more), the VF has the second one: another fabric may have the
+ * first one by now.
+ */
+export function settled(settings: Settings, filters: readonly Filter[]): Settings {
+  const vfs = settings.vfs.map((policy, vf) => {
+    const pair = settings.pausedAddresses[vf];
+    if (!pair || ![pair.from.mac, pair.to.mac].includes(policy.mac)) return policy;
+    const isFirst = filters.some(({ mac, pool, source }) =>
+      mac === pair.from.mac && pool === vf && source === "static"
+    );
+    return { ...policy, ...(isFirst ? pair.from : pair.to) };
+  });
+  return { ...settings, vfs, pausedAddresses: {} };
+}
