@@ -14,9 +14,6 @@ const LOOK_MS = 250;
 const LOOK_AFTER_MS = 50;
 /** How long the source's PF may take to say that its VF has given its address up, before it is asked to. */
 const GIVE_MS = 100;
-/** For how long the source's VF is to give its address up by itself if this command is not heard of, and how often it is. */
-const ARMED_MS = 3000;
-const ARM_MS = 1000;
 
 /** Moves the policy and the address of a guest; `timeout`: for how many seconds it is waited for. */
 export async function moveForeign(migration: Migration, context: Context, timeout: number): Promise<Moved> {
@@ -29,9 +26,8 @@ export async function moveForeign(migration: Migration, context: Context, timeou
     timeout,
     `no guest ran at the target within ${timeout} s (--timeout): it goes on where it is`,
   );
-  using pauses = await Pauses.of(context.fabric, { vf: from.id, mac: migration.before.mac });
   await migration.rehearse();
-  await migration.source.addressWhenPaused(migration.before, ARMED_MS);
+  using pauses = await Pauses.of(context.fabric, { vf: from.id, address: migration.before });
   try {
     const { id, socket } = migration.before;
     await migration.setMode(from, migration.before);
@@ -40,20 +36,19 @@ export async function moveForeign(migration: Migration, context: Context, timeou
     context.progress.say(`vf ${id} there is ready: move the guest to ${socket}`);
     await follow(migration, pauses, waiting.signal);
   } catch (error) {
-    // If that is not heard, it holds by itself when the time is over.
-    await migration.source.addressStays().catch(() => {});
+    pauses[Symbol.dispose]();
     // The guest may run there by now: its policy is right, and whoever reads this gives it the address.
     if (error instanceof SwapFailure) throw error;
     if (migration.isSwapped) await migration.swapBack(oneLine(error));
-    await takeBack(error, "the target's vf is not as it was", async () => {
+    await takeBack(error, "not all is as it was", async () => {
+      // The guest may have come to stand still just now.
+      await migration.source.address(from);
       await migration.undo();
       await migration.setMode(migration.before, from);
     });
     throw error;
   }
-  const moved = await outcome(migration);
-  await migration.source.addressStays().catch(() => {});
-  return moved;
+  return await outcome(migration);
 }
 
 /** What comes of a request; undefined while its PF does not answer, such as one that is restarted: the guest moves on. */
@@ -82,8 +77,7 @@ async function swap(migration: Migration, { sinceMs, given }: Pause): Promise<vo
 
 /** Has the address where the guest is, until the guest runs at the target. Throws when `signal` says that it has not. */
 async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal): Promise<void> {
-  const { source, before } = migration;
-  let armedMs = performance.now();
+  const { before } = migration;
   let wasLost = false;
   for (;;) {
     const pause = await pauses.next(migration.isSwapped ? LOOK_AFTER_MS : LOOK_MS);
@@ -100,9 +94,6 @@ async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal)
     }
     wasLost = isLost;
     signal.throwIfAborted();
-    if (performance.now() - armedMs < ARM_MS) continue;
-    await ifAnswered(source.addressWhenPaused(before, ARMED_MS));
-    armedMs = performance.now();
   }
   // Nobody has told that it stood still.
   if (!migration.isSwapped) await migration.swap();

@@ -58,16 +58,6 @@ export class PlacedVf {
     await this.set({ mac, macFixed }, SWAP_MS);
   }
 
-  /** What its address becomes as soon as its guest stands still, if that is soon or this is said again. */
-  async addressWhenPaused({ mac, macFixed }: Vf, forMs: number): Promise<void> {
-    await this.#fabric.ask("PUT", `/api/v1/vfs/${this.id}/pausedAddress`, { mac, macFixed, forMs });
-  }
-
-  /** Its address stays as it is. */
-  async addressStays(): Promise<void> {
-    await this.#fabric.ask("DELETE", `/api/v1/vfs/${this.id}/pausedAddress`);
-  }
-
   /** Which mode it is in, also while nobody is on it. */
   getMode(): Promise<VfMode> {
     return this.#fabric.ask("GET", `/api/v1/vfs/${this.id}/mode`);

@@ -1,13 +1,16 @@
-/** When the guest of a VF, which is being moved, stands still, and its VF has given its address up: its PF tells so. */
-import { bearer, type PfEvent, readEvents } from "../../shared/api/mod.ts";
+/**
+ * When the guest of a VF, which is being moved, stands still, and its VF has given its address up: its PF tells so. It
+ * gives it up by itself as long as this listens.
+ */
+import { bearer, type PausedAddress, type PausedEvent, readEvents } from "../../shared/api/mod.ts";
 
 const RETRY_MS = 200;
 
 /** What is heard of. */
 interface Wanted {
   vf: number;
-  /** The address that the VF gets when its guest stands still. */
-  mac: string;
+  /** What the VF's address becomes when its guest stands still. */
+  address: PausedAddress;
 }
 
 /** A guest stands still. */
@@ -28,10 +31,15 @@ export class Pauses implements Disposable {
   #give: () => void = () => {};
 
   /** Listens to the PF at `api`. Resolves when it hears everything; throws if it cannot. */
-  static async of({ api, token }: { api: string; token: string | undefined }, wanted: Wanted): Promise<Pauses> {
+  static async of(
+    { api, token }: { api: string; token: string | undefined },
+    { vf, address: { mac, macFixed } }: Wanted,
+  ): Promise<Pauses> {
     const pauses = new Pauses();
     const opened = Promise.withResolvers<void>();
-    void pauses.#follow(`${api}/api/v1/events`, bearer(token), wanted, opened);
+    const headers = { ...bearer(token), "content-type": "application/json" };
+    const request = { method: "POST", headers, body: JSON.stringify({ mac, macFixed }) };
+    void pauses.#follow(`${api}/api/v1/vfs/${vf}/pausedAddress`, request, opened);
     try {
       await opened.promise;
     } catch (error) {
@@ -42,19 +50,13 @@ export class Pauses implements Disposable {
   }
 
   /** A PF that has ended is listened to again as soon as it answers. What it told meanwhile is seen by looking at the VFs. */
-  async #follow(
-    url: string,
-    headers: Record<string, string>,
-    { vf, mac }: Wanted,
-    opened: PromiseWithResolvers<void>,
-  ): Promise<void> {
+  async #follow(url: string, request: RequestInit, opened: PromiseWithResolvers<void>): Promise<void> {
     const { signal } = this.#ended;
     while (!signal.aborted) {
       try {
-        for await (const event of readEvents<PfEvent>(url, { headers, signal }, () => opened.resolve())) {
-          if (!("vf" in event) || event.vf !== vf) continue;
-          if (event.type === "guest-paused") this.#heard();
-          else if (event.type === "vf-changed" && event.changes.mac === mac) this.#give();
+        for await (const { type } of readEvents<PausedEvent>(url, { ...request, signal }, () => opened.resolve())) {
+          if (type === "paused") this.#heard();
+          else this.#give();
         }
       } catch (error) {
         opened.reject(error);

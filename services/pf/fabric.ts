@@ -292,7 +292,6 @@ export class Fabric implements PfHandlers {
 
   async close(): Promise<void> {
     this.#live.close();
-    this.pausedAddresses.close();
     this.#capturePlaces.close();
     this.#links.modeEvents.close();
     await Promise.all([this.#settings.close(), this.#following]);

@@ -1,11 +1,17 @@
 /** Which address a VF has whose guest is moved away. Pure. */
-import type { Filter } from "../../shared/api/mod.ts";
+import type { Filter, PausedAddress } from "../../shared/api/mod.ts";
 import type { PausedPair, Settings } from "./store.ts";
 
 /** The settings with a VF's pair, or without one. */
 export function withPair(settings: Settings, vf: number, pair: PausedPair | undefined): Settings {
   const { [vf]: _, ...others } = settings.pausedAddresses;
   return { ...settings, pausedAddresses: pair ? { ...others, [vf]: pair } : others };
+}
+
+/** Whether that a VF gets `to` in place of the address that it has now is on disk. */
+export function isForeseen(settings: Settings, vf: number, to: PausedAddress): boolean {
+  const pair = settings.pausedAddresses[vf];
+  return pair?.to.mac === to.mac && pair.to.macFixed === to.macFixed && pair.from.mac === settings.vfs[vf]?.mac;
 }
 
 /**

@@ -1,55 +1,86 @@
 /**
- * The addresses that VFs get when their guests, which are moved to other hosts, stand still: each second counts then, so
- * nothing is asked of whoever moves the guest, and nothing is written to disk. What may happen is on disk beforehand.
+ * The addresses that VFs get when their guests, which are moved to other hosts, stand still: each millisecond counts then,
+ * so nothing is asked of whoever moves the guest, and nothing is written to disk. What may happen is on disk beforehand.
  */
-import { log, oneLine, type PausedAddress, type PausedAddressHandlers, type PortState } from "../../shared/api/mod.ts";
+import {
+  ApiError,
+  type Hold,
+  type Listener,
+  log,
+  oneLine,
+  type PausedAddress,
+  type PausedAddressHandlers,
+  type PausedEvent,
+  type PortState,
+} from "../../shared/api/mod.ts";
 import type { Events } from "./events.ts";
-import { withPair } from "./paused_address_rules.ts";
+import { isForeseen, withPair } from "./paused_address_rules.ts";
 import { difference, findVf, patchVf } from "./policy.ts";
 import type { SettingsInForce } from "./settings_in_force.ts";
+import type { Settings } from "./store.ts";
+
+/** A VF whose guest is moved. */
+interface Move {
+  to: PausedAddress;
+  /** How many hold it: one that was cut off and is back is there twice for a while. */
+  holds: number;
+  listeners: Set<Listener<PausedEvent>>;
+}
 
 /** Keeps them, and puts them in force. */
 export class PausedAddresses implements PausedAddressHandlers {
   readonly #settings: SettingsInForce;
   readonly #events: Events;
-  /** Until when whoever moves a guest is to be heard of again. */
-  readonly #patience = new Map<number, ReturnType<typeof setTimeout>>();
+  readonly #moves = new Map<number, Move>();
 
   constructor(settings: SettingsInForce, events: Events) {
     [this.#settings, this.#events] = [settings, events];
     settings.onPaused = (port) => void this.#paused(port);
   }
 
-  /** Sets one, on disk when this resolves. Throws why the VF may not have it. */
-  async set(vf: number, { mac, macFixed, forMs }: PausedAddress): Promise<void> {
+  /** Holds one, on disk when this resolves. Throws why the VF may not have it. */
+  async hold(vf: number, to: PausedAddress): Promise<Hold> {
     findVf(this.#settings.now, vf);
-    const to = { mac, macFixed };
-    clearTimeout(this.#patience.get(vf));
-    this.#patience.set(vf, setTimeout(() => void this.#late(vf), forMs));
-    await this.#settings.change((before) => {
-      const { mac: own, macFixed: isOwnFixed } = findVf(before, vf);
-      const known = before.pausedAddresses[vf];
-      const isKnown = known?.to.mac === mac && known.to.macFixed === macFixed;
-      if (isKnown && (own === known.from.mac || own === mac)) return before;
-      patchVf(before, vf, to);
-      return withPair(before, vf, { from: { mac: own, macFixed: isOwnFixed }, to });
-    });
+    const move = this.#moves.get(vf) ?? { to, holds: 0, listeners: new Set() };
+    if (move.to.mac !== to.mac || move.to.macFixed !== to.macFixed) {
+      throw new ApiError(409, `somebody else moves its guest, and vf ${vf} gets ${move.to.mac} then`, "mac");
+    }
+    move.holds++;
+    this.#moves.set(vf, move);
+    let isHeld = true;
+    const end = () => {
+      if (isHeld) this.#end(vf, move);
+      isHeld = false;
+    };
+    try {
+      await this.#settings.change((before) => {
+        patchVf(before, vf, to);
+        const { mac, macFixed } = findVf(before, vf);
+        if (mac === to.mac || isForeseen(before, vf, to)) return before;
+        return withPair(before, vf, { from: { mac, macFixed }, to });
+      });
+    } catch (error) {
+      end();
+      throw error;
+    }
+    const listen = (listener: Listener<PausedEvent>) => {
+      move.listeners.add(listener);
+      return () => {
+        move.listeners.delete(listener);
+        end();
+      };
+    };
+    return { listen, end };
   }
 
-  /** The VF keeps the address that it has, on disk when this resolves. */
-  async remove(vf: number): Promise<void> {
-    findVf(this.#settings.now, vf);
-    clearTimeout(this.#patience.get(vf));
-    this.#patience.delete(vf);
-    // It may have been said again meanwhile.
-    await this.#settings.change((before) => {
-      return this.#patience.has(vf) || !before.pausedAddresses[vf] ? before : withPair(before, vf, undefined);
-    });
-  }
-
-  /** Whoever moves the guest is not heard of any more. */
-  async #late(vf: number): Promise<void> {
-    await this.remove(vf).catch((error) => {
+  /** Whoever moves the guest is done, or gone: the VF keeps the address that it has. */
+  #end(vf: number, move: Move): void {
+    if (--move.holds > 0) return;
+    this.#moves.delete(vf);
+    // Somebody may move it again meanwhile.
+    const step = (before: Settings) =>
+      this.#moves.has(vf) || !before.pausedAddresses[vf] ? before : withPair(before, vf, undefined);
+    this.#settings.change(step).catch((error) => {
       log("warn", "pf", `vf ${vf}: that its address does not change is not on disk (${oneLine(error)})`);
     });
   }
@@ -58,29 +89,30 @@ export class PausedAddresses implements PausedAddressHandlers {
   async #paused(port: PortState["port"]): Promise<void> {
     // The uplink and vports do not move.
     if (typeof port !== "number") return;
-    const given = this.#give(port);
+    const move = this.#moves.get(port);
+    const given = move && this.#give(port, move);
     this.#events.emit({ type: "guest-paused", vf: port });
-    await given.catch((error) => {
+    for (const tell of move?.listeners ?? []) tell({ type: "paused" });
+    await given?.catch((error) => {
       log("warn", "pf", `vf ${port}: its guest stands still, and its address is not given up (${oneLine(error)})`);
     });
   }
 
-  async #give(vf: number): Promise<void> {
+  async #give(vf: number, move: Move): Promise<void> {
     let changes: Record<string, unknown> = {};
-    await this.#settings.changeAsForeseen((before) => {
-      const pair = before.pausedAddresses[vf];
-      if (!pair || !this.#patience.has(vf) || findVf(before, vf).mac !== pair.from.mac) return before;
-      const next = patchVf(before, vf, pair.to);
-      changes = difference(findVf(before, vf), findVf(next, vf));
+    const step = (before: Settings) => {
+      const now = findVf(before, vf);
+      if (this.#moves.get(vf) !== move || now.mac === move.to.mac) return before;
+      const next = patchVf(before, vf, move.to);
+      changes = difference(now, findVf(next, vf));
       return next;
-    });
+    };
+    await this.#settings.changeAsForeseen((before) => isForeseen(before, vf, move.to) ? step(before) : before);
+    // Somebody has given it another address since; that it may change is not on disk.
+    if (Object.keys(changes).length === 0) await this.#settings.change(step);
     if (Object.keys(changes).length === 0) return;
+    for (const tell of move.listeners) tell({ type: "given" });
     this.#events.emit({ type: "vf-changed", vf, changes });
     log("info", "pf", `vf ${vf}: its guest stands still: ${JSON.stringify(changes)}`);
-  }
-
-  /** What was set stays on disk, for the next PF. */
-  close(): void {
-    for (const timer of this.#patience.values()) clearTimeout(timer);
   }
 }

@@ -1,59 +1,59 @@
 /**
  * What the PF's API has for a guest that its hypervisor moves away: the address that its VF gets as soon as the guest
- * stands still, so that the guest's own is free for the VF to which it moves. Set beforehand, it costs no request then.
+ * stands still, so that the guest's own is free for the VF to which it moves. Said beforehand, it costs no request then.
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { body, errors, params, problemBody } from "./route_parts.ts";
+import { eventStream, type Listener } from "./sse.ts";
 import { MacAddress } from "./vf.ts";
-import { body, errors, params } from "./route_parts.ts";
-
-/** How long a PF keeps to it if nobody says it again. */
-const FOR_MS_MAX = 30_000;
 
 /** The address that a VF gets when its guest stands still. */
-export const PausedAddress = z.strictObject({
-  mac: MacAddress,
-  macFixed: z.boolean(),
-  forMs: z.int().min(1).max(FOR_MS_MAX).openapi({
-    description: "For how long this holds: whoever moves the guest says it again before that, as long as it lives",
-  }),
-}).openapi("PausedAddress");
+export const PausedAddress = z.strictObject({ mac: MacAddress, macFixed: z.boolean() }).openapi("PausedAddress");
 export type PausedAddress = z.output<typeof PausedAddress>;
 
-const path = "/api/v1/vfs/{id}/pausedAddress";
-const none = { 204: { description: "Done" }, ...errors };
-const routes = {
-  put: createRoute({
-    method: "put",
-    path,
-    description:
-      "Sets the address that the VF gets, in place of the one that it has, when its guest is stopped to be moved. The " +
-      "VF has it then before `vf-changed` is told, and after a restart too",
-    request: { params, ...body(PausedAddress, "The address") },
-    responses: none,
+const PausedEvent = z.strictObject({
+  type: z.enum(["paused", "given"]).openapi({
+    description: "paused: the guest stands still; given: the VF has the address",
   }),
-  remove: createRoute({
-    method: "delete",
-    path,
-    description: "The VF keeps the address that it has now, whether its guest stands still or not",
-    request: { params },
-    responses: none,
-  }),
-};
+}).openapi("PausedEvent");
+/** What whoever moves the guest is told. */
+export type PausedEvent = z.output<typeof PausedEvent>;
 
-/** Who keeps them. */
-export interface PausedAddressHandlers {
-  set(vf: number, address: PausedAddress): Promise<void>;
-  remove(vf: number): Promise<void>;
+const hold = createRoute({
+  method: "post",
+  path: "/api/v1/vfs/{id}/pausedAddress",
+  description:
+    "While this stream is open, the VF gets this address in place of its own as soon as its guest is stopped to be " +
+    "moved. It holds once the stream has begun, and ends with the connection, such as when whoever moves the guest dies",
+  request: { params, ...body(PausedAddress, "The address") },
+  responses: {
+    ...errors,
+    200: { content: { "text/event-stream": { schema: PausedEvent } }, description: "What happens to the guest" },
+    503: problemBody("The NIC is not reachable, or there are as many listeners as there may be"),
+  },
+});
+
+/** Somebody moves a guest. */
+export interface Hold {
+  /** Tells what happens, until the function that it answers is called: that ends the hold. */
+  listen(listener: Listener<PausedEvent>): () => void;
+  end(): void;
 }
 
-/** Mounts the routes on `app`. */
+/** Who keeps the addresses. */
+export interface PausedAddressHandlers {
+  hold(vf: number, address: PausedAddress): Promise<Hold>;
+}
+
+/** Mounts the route on `app`. */
 export function mountPausedAddresses(app: OpenAPIHono, handlers: PausedAddressHandlers): void {
-  app.openapi(routes.put, async (c) => {
-    await handlers.set(c.req.valid("param").id, c.req.valid("json"));
-    return c.body(null, 204);
-  });
-  app.openapi(routes.remove, async (c) => {
-    await handlers.remove(c.req.valid("param").id);
-    return c.body(null, 204);
+  app.openapi(hold, async (c) => {
+    const held = await handlers.hold(c.req.valid("param").id, c.req.valid("json"));
+    try {
+      return eventStream<PausedEvent>(c, (listener) => held.listen(listener)) as never;
+    } catch (error) {
+      held.end();
+      throw error;
+    }
   });
 }

@@ -109,8 +109,8 @@ export async function* readEvents<E>(
   try {
     const response = await fetch(url, { ...init, signal });
     if (!response.ok || !response.body) {
-      await response.body?.cancel();
-      throw new Error(`Cannot read events of ${url}: HTTP ${response.status}`);
+      const { detail } = await response.json().catch(() => ({}));
+      throw new Error(`Cannot read events of ${url}: ${detail ?? `HTTP ${response.status}`}`);
     }
     onOpen();
     let text = "";

@@ -5,11 +5,33 @@ import { fabricCli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { startLog } from "../support/guest_log.ts";
-import { TEST_TOKEN } from "../support/token.ts";
+import { authorized, TEST_TOKEN } from "../support/token.ts";
 import { until } from "../support/wait.ts";
 
 const POLICY = { vlan: 100, qos: 3, maxTxRate: 500, trust: true, mtu: 1400 };
 const DEFAULTS = { vlan: 0, qos: 0, maxTxRate: 0, trust: false, mtu: 1500 };
+
+/** `fabric migrate`, to be killed. */
+function startMigrate(from: TestFabric, ...args: string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "services/cli/main.ts", "--run-dir", from.runDir, "migrate", ...args],
+    env: { RINGFABRIC_TO_TOKEN: TEST_TOKEN },
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+}
+
+/** Says which address a VF gets when its guest stands still, until `signal`; answers the status: 409 while others do. */
+async function hold(fabric: TestFabric, vf: number, mac: string, signal: AbortSignal): Promise<number> {
+  const { status, body } = await authorized(`${fabric.info.api}/api/v1/vfs/${vf}/pausedAddress`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ mac, macFixed: false }),
+    signal,
+  });
+  if (status !== 200) await body?.cancel();
+  return status;
+}
 
 function migrate(from: TestFabric, ...args: string[]) {
   return fabricCli(["--run-dir", from.runDir, "migrate", ...args], { RINGFABRIC_TO_TOKEN: TEST_TOKEN });
@@ -133,6 +155,33 @@ Deno.test("fabric migrate: policy first, the address when the guest runs there; 
       void [there, log];
     },
   );
+  await t.step("the command is killed before the guest stands still: the source keeps the address", async () => {
+    await far.patch(0, { ...DEFAULTS, mac: other });
+    await near.patch(1, { ...POLICY, mac: own });
+    await using here = await FrontEnd.connect(near.vf(1).socket).start();
+    using log = await startLog(here);
+    const moving = startMigrate(near, "1", ...toFar);
+    await until("the target's policy", async () => (await policyOf(far, 0))[1].vlan === 100);
+    moving.kill("SIGKILL");
+    await moving.status;
+    const mine = new AbortController();
+    await until("the PF to see that it is gone", async () => await hold(near, 1, own, mine.signal) === 200);
+    for (const index of here.guest.queues.keys()) await here.stopVring(index);
+    await until("the guest to stand still", async () => {
+      const { queues } = await near.get("/api/v1/vfs/1");
+      return queues.every(({ state }: { state: string }) => state !== "running");
+    });
+    // Changes take turns: whatever the guest's standstill has asked for is done.
+    await near.patch(0, { vlan: 7 });
+    await near.patch(0, { vlan: 0 });
+    assertEquals([(await policyOf(near, 1))[0], (await policyOf(far, 0))[0]], [own, other]);
+    mine.abort();
+    await far.patch(0, DEFAULTS);
+    await near.patch(1, { ...DEFAULTS, mac: "02:00:00:00:77:01" });
+    await far.patch(0, { ...POLICY, mac: own });
+    await near.patch(1, { mac: other });
+    void log;
+  });
   await t.step("it stands still and comes nowhere: its address is given back", async () => {
     await using here = await FrontEnd.connect(far.vf(0).socket).start();
     using log = await startLog(here);

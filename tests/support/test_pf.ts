@@ -258,7 +258,7 @@ export class TestPf implements AsyncDisposable {
   readonly fabric: Fabric;
   readonly app: OpenAPIHono;
   readonly events: PfEvent[] = [];
-  readonly #store: Store;
+  readonly store: Store;
 
   private constructor(
     store: Store,
@@ -275,7 +275,7 @@ export class TestPf implements AsyncDisposable {
       modeEvents: this.modeEvents,
       self: new Restarts("pf"),
     };
-    this.#store = store;
+    this.store = store;
     this.fabric = new Fabric(store, links, { runDir: "/run/test" });
     this.fabric.subscribe((event) => this.events.push(event));
     this.app = pfApi(this.fabric, undefined);
@@ -325,6 +325,6 @@ export class TestPf implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.fabric.close();
-    this.#store[Symbol.dispose]();
+    this.store[Symbol.dispose]();
   }
 }

@@ -8,11 +8,42 @@ import { TestPf } from "../support/test_pf.ts";
 import { until } from "../support/wait.ts";
 
 const OTHER = "02:00:00:00:77:01";
-const LONG_MS = 30_000;
 
-/** Sets what vf 0 gets, and answers the status. */
-async function arm(pf: TestPf, forMs = LONG_MS, mac = OTHER): Promise<number> {
-  return (await pf.ask("PUT", "vfs/0/pausedAddress", { mac, macFixed: true, forMs })).status;
+/** Somebody who moves the guest of vf 0, until `leave`. */
+interface Mover {
+  status: number;
+  heard: string[];
+  leave(): Promise<void>;
+}
+
+/** Says what vf 0 gets. It holds when this resolves. */
+async function move(pf: TestPf, mac = OTHER): Promise<Mover> {
+  const response = await pf.app.request("/api/v1/vfs/0/pausedAddress", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ mac, macFixed: true }),
+  });
+  const heard: string[] = [];
+  if (!response.ok || !response.body) {
+    await response.body?.cancel();
+    return { status: response.status, heard, leave: () => Promise.resolve() };
+  }
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reading = (async () => {
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      heard.push(...[...part.value.matchAll(/"type":"(\w+)"/g)].map(([, type]) => type as string));
+    }
+  })();
+  const leave = async () => {
+    await reader.cancel();
+    await reading;
+  };
+  return { status: response.status, heard, leave };
+}
+
+/** Resolves when nobody moves a guest any more, on disk too. */
+async function forgotten(pf: TestPf): Promise<void> {
+  await until("it to be forgotten", () => Object.keys(pf.store.load().pausedAddresses).length === 0);
 }
 
 async function macOf(pf: TestPf): Promise<string> {
@@ -33,12 +64,13 @@ async function withDatabase(use: (path: string) => Promise<void>): Promise<void>
   await use(`${dir}/pf.sqlite`).finally(() => Deno.remove(dir, { recursive: true }));
 }
 
-Deno.test("a guest stands still: its VF gets the other address at once, once, and only while somebody says so", async () => {
+Deno.test("a guest stands still: its VF gets the other address at once, as long as somebody who moves it is there", async () => {
   await using pf = await TestPf.start(2);
   const own = await macOf(pf);
   await pause(pf);
-  assertEquals(await macOf(pf), own, "nobody has said anything");
-  assertEquals([await arm(pf), await macOf(pf)], [204, own]);
+  assertEquals(await macOf(pf), own, "nobody moves it");
+  const mover = await move(pf);
+  assertEquals([mover.status, await macOf(pf)], [200, own]);
   pf.events.length = 0;
   const programmes = pf.nic.programmes.length;
   await pause(pf);
@@ -47,48 +79,54 @@ Deno.test("a guest stands still: its VF gets the other address at once, once, an
     { type: "guest-paused", vf: 0 },
     { type: "vf-changed", vf: 0, changes: { mac: OTHER, macFixed: true } },
   ]);
+  await until("the mover to be told", () => mover.heard.length === 2);
+  assertEquals(mover.heard, ["paused", "given"]);
+  for (const again of [own, "02:00:00:00:77:02"]) {
+    await pf.set("vfs/0", { mac: again, macFixed: false });
+    pf.software.tell({ type: "guest-paused", port: 0 });
+    await until("it, which has gone on here, to stand still again", async () => await macOf(pf) === OTHER);
+    assertEquals(pf.store.load().vfs[0]?.mac, again === own ? own : OTHER, "what is not foreseen is written");
+  }
   await pf.set("vfs/0", { mac: own });
-  await pause(pf);
-  assertEquals(await macOf(pf), OTHER, "it has gone on here, and stands still again");
-  await pf.set("vfs/0", { mac: own });
-  assertEquals((await pf.ask("DELETE", "vfs/0/pausedAddress")).status, 204);
+  await mover.leave();
+  await forgotten(pf);
   await pause(pf);
   assertEquals(await macOf(pf), own);
 });
 
-Deno.test("whoever moves a guest and is not heard of any more is forgotten", async () => {
-  await withDatabase(async (path) => {
-    {
-      await using pf = await TestPf.start(2, path);
-      await arm(pf, 1);
-      await until("it to be forgotten", () => Object.keys(pf.fabric.settings.pausedAddresses).length === 0);
-      const own = await macOf(pf);
-      await pause(pf);
-      assertEquals(await macOf(pf), own);
-    }
-    using store = new Store(path, "test", 2);
-    assertEquals(store.load().pausedAddresses, {});
-  });
+Deno.test("one mover that was cut off is back before its first connection ends; another one is refused", async () => {
+  await using pf = await TestPf.start(2);
+  const own = await macOf(pf);
+  const first = await move(pf);
+  const again = await move(pf);
+  assertEquals([again.status, (await move(pf, "02:00:00:00:77:02")).status], [200, 409]);
+  await first.leave();
+  await pause(pf);
+  assertEquals(await macOf(pf), OTHER);
+  await pf.set("vfs/0", { mac: own });
+  await again.leave();
+  await forgotten(pf);
+  assertEquals((await move(pf, "02:00:00:00:77:02")).status, 200);
 });
 
 Deno.test("an address that the VF may not have, or that the NIC does not take, is not its address", async () => {
   await using pf = await TestPf.start(2);
   const [own, others] = [await macOf(pf), (await pf.get<Vf>("vfs/1")).mac];
-  const put = (body: unknown) => pf.ask<Problem>("PUT", "vfs/0/pausedAddress", body);
-  assertEquals((await put({ mac: others, macFixed: true, forMs: 100 })).status, 409);
-  assertEquals((await put({ mac: OTHER, macFixed: true, forMs: 0 })).body.field, "forMs");
-  assertEquals((await pf.ask("PUT", "vfs/9/pausedAddress", { mac: OTHER, macFixed: true, forMs: 1 })).status, 404);
-  await arm(pf);
-  pf.nic.refusals.push(new Error("it does not"));
+  const post = (vf: number, body: unknown) => pf.ask<Problem>("POST", `vfs/${vf}/pausedAddress`, body);
+  assertEquals((await move(pf, others)).status, 409);
+  assertEquals((await post(0, { mac: "02:00", macFixed: true })).body.field, "mac");
+  assertEquals((await post(9, { mac: OTHER, macFixed: true })).status, 404);
+  const mover = await move(pf);
+  pf.nic.refusals.push(new Error("it does not"), new Error("it does not"));
   await pause(pf);
-  assertEquals([await macOf(pf), pf.nic.programmes.at(-1)?.vfs[0]?.mac], [own, own]);
+  assertEquals([await macOf(pf), pf.nic.programmes.at(-1)?.vfs[0]?.mac, mover.heard], [own, own, ["paused"]]);
 });
 
 Deno.test("a PF dies while a guest is moved: the VF has the address that its NIC has; without that the other one", async () => {
   await withDatabase(async (path) => {
     {
       await using pf = await TestPf.start(2, path);
-      await arm(pf);
+      await move(pf);
       pf.software.tell({ type: "guest-paused", port: 0 });
       await until("the address", async () => await macOf(pf) === OTHER);
     }
