@@ -5,7 +5,7 @@
 import { oneLine, Unanswered } from "../../shared/api/mod.ts";
 import type { Context } from "./context.ts";
 import { type Migration, runs, SwapFailure } from "./migration.ts";
-import { type Moved, outcome, patience, takeBack } from "./move_parts.ts";
+import { type Moved, outcome, patience } from "./move_parts.ts";
 import { type Pause, Pauses, within } from "./pauses.ts";
 import { UsageError } from "./values.ts";
 
@@ -40,15 +40,18 @@ export async function moveForeign(migration: Migration, context: Context, timeou
     // The guest may run there by now: its policy is right, and whoever reads this gives it the address.
     if (error instanceof SwapFailure) throw error;
     if (migration.isSwapped) await migration.swapBack(oneLine(error));
-    await takeBack(error, "not all is as it was", async () => {
-      // The guest may have come to stand still just now.
-      await migration.source.address(from);
-      await migration.undo();
-      await migration.setMode(migration.before, from);
-    });
-    throw error;
+    const undone = await Promise.allSettled([migration.keepAtSource(), undo(migration)]);
+    const failures = undone.flatMap((step) => step.status === "rejected" ? [oneLine(step.reason)] : []);
+    if (failures.length === 0) throw error;
+    throw new UsageError(`${oneLine(error)}; and not all is as it was (${failures.join("; ")})`);
   }
   return await outcome(migration);
+}
+
+/** Makes the target VF what it was. */
+async function undo(migration: Migration): Promise<void> {
+  await migration.undo();
+  await migration.setMode(migration.before, migration.from);
 }
 
 /** What comes of a request; undefined while its PF does not answer, such as one that is restarted: the guest moves on. */
@@ -87,11 +90,10 @@ async function follow(migration: Migration, pauses: Pauses, signal: AbortSignal)
     }
     const [near, far] = await look(migration, pauses);
     if (far && runs(far)) break;
-    // Its fabric has lost the address, with its NIC, before the guest stood still.
+    // It has gone on before anybody heard that it stood still.
     const isLost = !migration.isSwapped && near?.mac === before.mac && runs(near);
-    if (near && runs(near) && (migration.isSwapped || (isLost && wasLost))) {
-      await migration.swapBack("the guest goes on here");
-    }
+    if (isLost && wasLost) await ifAnswered(migration.source.address(migration.from));
+    if (near && runs(near) && migration.isSwapped) await migration.swapBack("the guest goes on here");
     wasLost = isLost;
     signal.throwIfAborted();
   }

@@ -77,7 +77,7 @@ export class Migration {
   readonly before: Vf;
   /** Whether the target VF has the guest's address. */
   isSwapped = false;
-  /** How long the last swap took. */
+  /** For how long the target did not have the address yet, since the guest was heard to stand still. */
   swapMs = 0;
 
   private constructor(source: PlacedVf, target: PlacedVf, from: Vf, before: Vf) {
@@ -152,6 +152,12 @@ export class Migration {
       throw new SwapFailure(`${why}; and the source does not take ${mac} again (${oneLine(error)}): give it by hand`);
     });
     this.isSwapped = false;
+  }
+
+  /** The guest stays, also if it has just come to stand still: the source VF has its address. */
+  async keepAtSource(): Promise<void> {
+    const { mac } = await this.source.get();
+    if (mac === this.before.mac) await this.source.address(this.from);
   }
 
   /** The source is as nobody had configured it, but for the address. */

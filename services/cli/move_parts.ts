@@ -7,7 +7,7 @@ import { UsageError } from "./values.ts";
 export interface Moved {
   from: Vf;
   to: Vf;
-  /** How long the VFs took to swap their addresses: nobody had the guest's meanwhile. */
+  /** For how long the target did not have the guest's address yet, since the guest stood still. */
   swapMs: number;
   /** For how long a built-in guest stood still. */
   downtimeMs?: number;

@@ -15,18 +15,16 @@ export function isForeseen(settings: Settings, vf: number, to: PausedAddress): b
 }
 
 /**
- * What holds after a PF has ended with pairs: it puts the second address in force without writing that down, so the NIC
- * knows. Where the NIC does not have the first address (any more), the VF has the second one: another fabric may have the
- * first one by now.
+ * What holds after a PF has ended with pairs. It puts the second address in force first and writes that down at once, so
+ * if it has ended in between, the NIC knows: the VF has the second address if the NIC has it. A NIC that has ended too
+ * has neither, and the guest has most likely not stood still.
  */
 export function settled(settings: Settings, filters: readonly Filter[]): Settings {
   const vfs = settings.vfs.map((policy, vf) => {
     const pair = settings.pausedAddresses[vf];
     if (!pair || ![pair.from.mac, pair.to.mac].includes(policy.mac)) return policy;
-    const isFirst = filters.some(({ mac, pool, source }) =>
-      mac === pair.from.mac && pool === vf && source === "static"
-    );
-    return { ...policy, ...(isFirst ? pair.from : pair.to) };
+    const isGiven = filters.some(({ mac, pool, source }) => mac === pair.to.mac && pool === vf && source === "static");
+    return { ...policy, ...(isGiven ? pair.to : pair.from) };
   });
   return { ...settings, vfs, pausedAddresses: {} };
 }

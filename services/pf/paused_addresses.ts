@@ -1,6 +1,6 @@
 /**
  * The addresses that VFs get when their guests, which are moved to other hosts, stand still: each millisecond counts then,
- * so nothing is asked of whoever moves the guest, and nothing is written to disk. What may happen is on disk beforehand.
+ * so nothing is asked of whoever moves the guest, and the disk is written afterwards. What may happen is on it beforehand.
  */
 import {
   ApiError,
@@ -53,7 +53,7 @@ export class PausedAddresses implements PausedAddressHandlers {
       isHeld = false;
     };
     try {
-      await this.#settings.change((before) => {
+      await this.#settings.keep((before) => {
         patchVf(before, vf, to);
         const { mac, macFixed } = findVf(before, vf);
         if (mac === to.mac || isForeseen(before, vf, to)) return before;
@@ -78,11 +78,7 @@ export class PausedAddresses implements PausedAddressHandlers {
     if (--move.holds > 0) return;
     this.#moves.delete(vf);
     // Somebody may move it again meanwhile.
-    const step = (before: Settings) =>
-      this.#moves.has(vf) || !before.pausedAddresses[vf] ? before : withPair(before, vf, undefined);
-    this.#settings.change(step).catch((error) => {
-      log("warn", "pf", `vf ${vf}: that its address does not change is not on disk (${oneLine(error)})`);
-    });
+    this.#keep(vf, (before) => this.#moves.has(vf) ? before : withPair(before, vf, undefined));
   }
 
   /** A guest that is moved stands still. */
@@ -112,7 +108,15 @@ export class PausedAddresses implements PausedAddressHandlers {
     if (Object.keys(changes).length === 0) await this.#settings.change(step);
     if (Object.keys(changes).length === 0) return;
     for (const tell of move.listeners) tell({ type: "given" });
+    this.#keep(vf, (before) => withPair(before, vf, undefined));
     this.#events.emit({ type: "vf-changed", vf, changes });
     log("info", "pf", `vf ${vf}: its guest stands still: ${JSON.stringify(changes)}`);
+  }
+
+  /** Writes what there is to know of a VF's pair, when others have had their turns. */
+  #keep(vf: number, step: (before: Settings) => Settings): void {
+    this.#settings.keep((before) => before.pausedAddresses[vf] ? step(before) : before).catch((error) => {
+      log("warn", "pf", `vf ${vf}: which address it has is not on disk (${oneLine(error)})`);
+    });
   }
 }

@@ -93,10 +93,11 @@ export class SettingsInForce {
   /** An earlier PF has ended while a guest was moved: the NIC says which address its VF has. Throws if that is away. */
   async #settle(): Promise<void> {
     if (this.#isSettled) return;
-    const next = settled(this.#now, await this.#links.nic.filters());
-    await this.#store.save(next, () => Promise.resolve());
-    this.#now = next;
+    this.#now = settled(this.#now, await this.#links.nic.filters());
     this.#isSettled = true;
+    await this.#store.save(this.#now, () => Promise.resolve()).catch((error) => {
+      log("warn", "pf", `which addresses VFs have whose guests were being moved is not on disk: ${oneLine(error)}`);
+    });
   }
 
   #onNic(event: NicEvent): void {
@@ -171,9 +172,20 @@ export class SettingsInForce {
     });
   }
 
+  /** Makes a change of what is kept, and in force nowhere. Throws what `step` throws, or why it cannot be written. */
+  keep(step: (before: Settings) => Settings): Promise<void> {
+    return this.#turns.take(async () => {
+      await this.#settle();
+      const next = step(this.#now);
+      if (next === this.#now) return;
+      await this.#store.save(next, () => Promise.resolve());
+      this.#now = next;
+    });
+  }
+
   /**
-   * Makes a change that is in force at once, and that what is on disk foresees: the NIC says whether it was made, and it is
-   * written with the next change. Throws why it cannot be in force.
+   * Makes a change that is in force at once, and that what is on disk foresees: whoever makes it has it written afterwards
+   * (`keep`), and until then the NIC says whether it was made. Throws why it cannot be in force.
    */
   changeAsForeseen(step: (before: Settings) => Settings): Promise<void> {
     return this.#turns.take(async () => {

@@ -1,9 +1,11 @@
 /** What must survive a restart of the PF: its settings and every VF's policy, in SQLite. */
 import { DatabaseSync } from "node:sqlite";
+import { z } from "@hono/zod-openapi";
 import {
   ApiError,
   defaultPolicy,
   Mirror,
+  PausedAddress,
   uplinkMac,
   UplinkSpec,
   VfPolicy,
@@ -20,14 +22,10 @@ const SCHEMA_VERSION = 2;
 /** What vports' derived addresses are counted from; VFs' are counted from 0. */
 const VPORT_BASE = 0x1000;
 
-/** A VF's address, and whether its guest may not change it. */
-type Address = Pick<VfPolicy, "mac" | "macFixed">;
-
 /** The address that a VF has while its guest runs, and the one that it gets when the guest stands still to be moved. */
-export interface PausedPair {
-  from: Address;
-  to: Address;
-}
+const PausedPair = z.strictObject({ from: PausedAddress, to: PausedAddress });
+export type PausedPair = z.output<typeof PausedPair>;
+const PausedPairs = z.record(z.string(), PausedPair);
 
 /** Everything the PF keeps. */
 export interface Settings {
@@ -185,7 +183,7 @@ export class Store implements Disposable {
       uplinks: Object.fromEntries(
         uplinks.map(({ pool, spec }) => [String(pool), UplinkSpec.parse(JSON.parse(String(spec)))]),
       ),
-      pausedAddresses: JSON.parse(this.#setting("pausedAddresses") ?? "{}"),
+      pausedAddresses: PausedPairs.parse(JSON.parse(this.#setting("pausedAddresses") ?? "{}")),
     };
   }
 

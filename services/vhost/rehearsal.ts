@@ -38,10 +38,14 @@ import { type KeptInput, type KeptObject, Replica, type VhostMirror } from "./st
 import type { KeptRings } from "./vring.ts";
 import { PipeThreads } from "./wakeups.ts";
 
-const MEMORY_BYTES = 2 * 1024 ** 2;
-const RING_SIZE = 256;
+/** As little as any operator lets a guest have (shared/api/limits.ts). */
+const MEMORY_BYTES = 64 * 1024;
+const RING_SIZE = 2;
 const RING_BYTES = 16 * 1024;
 const PATH = "emulated";
+
+/** Whoever has not rehearsed by then has met something that it waits for in vain. */
+const LATE_MS = 10_000;
 
 /** What a rehearsal is made with. */
 export interface RehearsalParts {
@@ -53,8 +57,19 @@ export interface RehearsalParts {
   runDir: string;
 }
 
-/** Takes a guest over that does not exist. Everything is as it was when this answers. */
-export async function rehearse({ emulation, reactor, mirror, runDir }: RehearsalParts): Promise<void> {
+/**
+ * Takes a guest over that does not exist. Everything is as it was when this answers. Throws if it cannot be done: nobody
+ * knows then what is left of it, so this process is not to stand by.
+ */
+export async function rehearse(parts: RehearsalParts): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`a take-over on trial takes more than ${LATE_MS / 1000} s`)), LATE_MS);
+  });
+  await Promise.race([takeOverNobody(parts), late]).finally(() => clearTimeout(timer));
+}
+
+async function takeOverNobody({ emulation, reactor, mirror, runDir }: RehearsalParts): Promise<void> {
   const replica = new Replica(mirror);
   const notifier = new Notifier();
   const software = new SoftwareSwitch(emulation, { deviceSocket: "", reactor }, replica);
@@ -76,7 +91,8 @@ export async function rehearse({ emulation, reactor, mirror, runDir }: Rehearsal
   new PortConfigs(runDir).read(false);
   software.adopt({ objects: () => [["switch", switchObject()]] });
   const port = new Port(context, { role: "client", path: "", dataPath: PATH });
-  await port.adopt(sessionObject(backEnd, driver));
+  const session = sessionObject(backEnd, driver);
+  await port.adopt(session);
   emulation.takeOver(duplicateFd(emulation.engine.state.number), software);
   port.start();
   await port.close();
@@ -84,7 +100,8 @@ export async function rehearse({ emulation, reactor, mirror, runDir }: Rehearsal
   software.close();
   notifier.close();
   frontEnd.close();
-  // It has ended by itself, unless the guest could not be gone on with.
+  // What is left has nobody, which is so if the guest could not be gone on with.
+  for (const { fds } of session.values()) for (const fd of fds) if (!fd.closed) fd.close();
   if (!nic.closed) shutDown(nic.number);
   await answering;
 }
@@ -92,6 +109,7 @@ export async function rehearse({ emulation, reactor, mirror, runDir }: Rehearsal
 /** Answers whatever is asked, until the connection ends. */
 async function answerAll(channel: Channel): Promise<void> {
   for (let packet = await channel.receive(); packet; packet = await channel.receive()) {
+    for (const fd of packet.fds) fd.close();
     channel.send({ id: (packet.message as { id: number }).id, ok: true, value: {} });
   }
   channel.close();

@@ -17,7 +17,7 @@ interface Limit {
 }
 
 const LIMITS: readonly Limit[] = [
-  { flags: "--vf-memory-mib <n>", says: "memory that one guest may map", min: 1, max: 4096, begins: 2048 },
+  { flags: "--vf-memory-mib <n>", says: "memory that one guest may map", min: 2, max: 4096, begins: 2048 },
   {
     ...{ flags: "--vf-receives <n>", says: "entries that one guest's receive rings may have together" },
     // As many as any device may have (virtio 1.2 §2.7): who has fewer guests, or trusts them less, says less.

@@ -2,6 +2,8 @@
 import type { Context } from "hono";
 import { type SSEStreamingApi, streamSSE } from "hono/streaming";
 import { Places } from "./places.ts";
+import { Problem } from "./problem.ts";
+import { showable } from "./showable.ts";
 
 const HEARTBEAT_MS = 2000;
 /** A stream that says nothing for two beats has nobody at its other end, whatever its connection says. */
@@ -11,6 +13,9 @@ const SILENCE_MS = 2 * HEARTBEAT_MS + 500;
  * longest that is said at once, the live document of a full fabric with a long list of VLANs on each port, is less.
  */
 const BACKLOG_CHARACTERS_MAX = 8 * 1024 ** 2;
+
+/** Characters of a refusal that are shown. */
+const SAID_MAX = 500;
 
 /** Listeners of one service at a time, beside the fabric's own services. */
 const listeners = new Places({ all: 128, perVf: 8, allVfs: 96, what: "listeners" });
@@ -109,8 +114,8 @@ export async function* readEvents<E>(
   try {
     const response = await fetch(url, { ...init, signal });
     if (!response.ok || !response.body) {
-      const { detail } = await response.json().catch(() => ({}));
-      throw new Error(`Cannot read events of ${url}: ${detail ?? `HTTP ${response.status}`}`);
+      const said = Problem.safeParse(await response.json().catch(() => undefined)).data?.detail;
+      throw new Error(`Cannot read events of ${url}: ${said ? showable(said, SAID_MAX) : `HTTP ${response.status}`}`);
     }
     onOpen();
     let text = "";

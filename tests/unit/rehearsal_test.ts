@@ -4,6 +4,7 @@ import { Emulation } from "../../services/vhost/emulation.ts";
 import { rehearse } from "../../services/vhost/rehearsal.ts";
 import { STANDBY_VERSION, type VhostMirror } from "../../services/vhost/standby/mod.ts";
 import { POOL_COUNT } from "../../shared/layout/nic.ts";
+import type { TenantLimits } from "../../shared/engine/mod.ts";
 import { fdTarget, Reactor } from "../../shared/os/mod.ts";
 import { Mirror } from "../../shared/standby/mod.ts";
 import { LIMITS } from "../support/limits.ts";
@@ -21,8 +22,16 @@ function rehearsed(): string[] {
   });
 }
 
-Deno.test("who stands by for vhost rehearses a take-over: all of it is done, and nothing is left", async () => {
-  const emulation = await Emulation.start({ cpus: [], spinUs: 0, standsBy: true, ...LIMITS });
+/** The strictest that an operator can say. */
+const STRICTEST = { bytesMax: 2 * 1024 ** 2, sealedOnly: true, receivesMax: 2, submissionsMax: 2, bufferBytesMax: 0 };
+
+for (const [name, limits] of Object.entries({ "as a service begins": LIMITS, "the strictest": STRICTEST })) {
+  Deno.test(`who stands by for vhost rehearses a take-over, limits ${name}: all of it is done, and nothing is left`, () =>
+    rehearseTwice(limits));
+}
+
+async function rehearseTwice(limits: TenantLimits): Promise<void> {
+  const emulation = await Emulation.start({ cpus: [], spinUs: 0, standsBy: true, ...limits });
   const { engine, tenants } = emulation;
   const mirror: VhostMirror = new Mirror(engine.view, { service: "vhost", version: STANDBY_VERSION });
   const reactor = new Reactor();
@@ -47,4 +56,4 @@ Deno.test("who stands by for vhost rehearses a take-over: all of it is done, and
     await reactor.close();
     Deno.removeSync(runDir, { recursive: true });
   }
-});
+}
