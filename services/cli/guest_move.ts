@@ -3,12 +3,14 @@
  * the seat there. Neither has to reach the other, and neither learns the other's token.
  */
 import {
+  ApiError,
   type Arrival,
   bearer,
   type Departure,
   type DepartureCommit,
   type DepartureRequest,
   type GuestView,
+  NO_GUEST,
   oneLine,
   Peer,
 } from "../../shared/api/mod.ts";
@@ -38,8 +40,12 @@ function list({ vf }: GuestsAt): Promise<GuestView[]> {
 }
 
 /** The built-in guest on VF `vf`, if there is one. */
-export async function builtInGuest(at: GuestsAt, vf: number): Promise<GuestView | undefined> {
-  return (await list(at)).find(({ port, seat }) => port === String(vf) && seat !== "waiting");
+export async function builtInGuest(at: Pick<GuestsAt, "vf">, vf: number): Promise<GuestView | undefined> {
+  const guest = await at.vf.ask<GuestView>("GET", `/api/v1/guests/${vf}`).catch((error) => {
+    if (error instanceof ApiError && error.reason === NO_GUEST) return undefined;
+    throw error;
+  });
+  return guest?.seat === "waiting" ? undefined : guest;
 }
 
 /** The move of one guest. */

@@ -3,6 +3,7 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import {
   type Access,
   answerOperation,
+  ApiError,
   createApp,
   DEADLINE_HEADER,
   eventStream,
@@ -17,6 +18,7 @@ import {
   mountOpenApi,
   mountReadiness,
   mountRestart,
+  NO_GUEST,
   oneLine,
   OPERATION_HEADER,
   operationAnswers,
@@ -54,7 +56,7 @@ const portParams = z.object({ port: GuestPort });
 /** What the API needs. */
 export interface VfParts {
   registry: Pick<Registry, "list" | "trust" | "add" | "find" | "remove">;
-  guests: Pick<Guests, "list" | "isOwnToken" | "report" | "wish">;
+  guests: Pick<Guests, "list" | "viewSoon" | "isOwnToken" | "report" | "wish">;
   /** Why no mode can be changed now; `undefined` if it can. */
   unreadiness(): Promise<string | undefined>;
   modes: Pick<Modes, "get" | "list" | "set" | "booted" | "reconcile" | "subscribe">;
@@ -173,6 +175,21 @@ function mountGuests(app: OpenAPIHono, { guests, modes }: VfParts): void {
       responses: { 200: json(z.array(GuestView), "Guests with a shell") },
     }),
     (c) => c.json(guests.list, 200),
+  );
+  app.openapi(
+    createRoute({
+      method: "get",
+      path: "/api/v1/guests/{port}",
+      description: "The guest with a shell on a port; a service that has just started waits until it may have reported",
+      request: { params: portParams },
+      responses: { 200: json(GuestView, "The guest"), 404: refused },
+    }),
+    async (c) => {
+      const { port } = c.req.valid("param");
+      const guest = await guests.viewSoon(port);
+      if (!guest) throw new ApiError(404, `no guest with a shell is on ${port}`, "port", NO_GUEST);
+      return c.json(guest, 200);
+    },
   );
   app.openapi(
     createRoute({

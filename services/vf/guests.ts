@@ -135,10 +135,19 @@ export class Guests {
 
   /** As `find`; if this service has just started, the guest has a moment to report. */
   async findSoon(port: string): Promise<GuestShell | undefined> {
-    while (!this.find(port) && performance.now() < this.#startMs + FIRST_REPORTS_MS) {
+    return await this.#soon(() => this.find(port));
+  }
+
+  /** What is known of the guest on a port, whatever its seat is; if this service has just started, it has a moment. */
+  async viewSoon(port: string): Promise<GuestView | undefined> {
+    return await this.#soon(() => this.list.find((guest) => guest.port === port));
+  }
+
+  async #soon<T>(look: () => T | undefined): Promise<T | undefined> {
+    while (look() === undefined && performance.now() < this.#startMs + FIRST_REPORTS_MS) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
-    return this.find(port);
+    return look();
   }
 
   get list(): GuestView[] {

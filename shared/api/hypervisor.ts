@@ -39,3 +39,5 @@ export const GuestView = z.object({
   seenSecondsAgo: z.number(),
 }).openapi("GuestView");
 export type GuestView = z.output<typeof GuestView>;
+/** Why there is nothing to say of a guest: none with a shell is on the port. */
+export const NO_GUEST = "no-guest";

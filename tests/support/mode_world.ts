@@ -64,7 +64,7 @@ export class ModeWorld implements ShellWorld {
     const none = () => Promise.reject(new Error("not in this world"));
     this.app = vfApi({
       registry: { ...registry, list: [], trust: { keys: [] }, add: none, remove: none },
-      guests: { list: [], isOwnToken: () => false, report: none, wish: none },
+      guests: { list: [], viewSoon: none, isOwnToken: () => false, report: none, wish: none },
       unreadiness: () => Promise.resolve(undefined),
       restarts: this.restarts,
       modes: this.modes,

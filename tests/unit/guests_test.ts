@@ -152,6 +152,19 @@ guestsTest(
   },
 );
 
+guestsTest(
+  "whoever asks for one guest of a service that has just started is not told that it is none, also if it leaves",
+  async (hypervisor) => {
+    const view = (port: string) => ask<Problem & GuestView>(hypervisor.app, "GET", `/api/v1/guests/${port}`);
+    const asked = view("0");
+    await hypervisor.report("0", { seat: "stopped" });
+    const { status, body } = await hypervisor.time.run(asked);
+    assertEquals([status, body.api, body.seat], [200, REPORT.api, "stopped"]);
+    const none = await hypervisor.time.run(view("7"));
+    assertEquals([none.status, none.body.reason], [404, "no-guest"]);
+  },
+);
+
 guestsTest("its link is up if the PF says so, or with the NIC's", async (hypervisor) => {
   const cases = [["auto", "up", true], ["auto", "down", false], ["enable", "down", true], [
     "disable",
