@@ -39,12 +39,19 @@ function list({ vf }: GuestsAt): Promise<GuestView[]> {
   return vf.ask("GET", "/api/v1/guests");
 }
 
-/** The built-in guest on VF `vf`, if there is one. */
-export async function builtInGuest(at: Pick<GuestsAt, "vf">, vf: number): Promise<GuestView | undefined> {
-  const guest = await at.vf.ask<GuestView>("GET", `/api/v1/guests/${vf}`).catch((error) => {
+/** The seat on VF `vf`, if there is one; a vf service that has just started waits until it may have heard of it. */
+async function seatOn({ vf: service }: GuestsAt, vf: number): Promise<GuestView | undefined> {
+  try {
+    return await service.ask("GET", `/api/v1/guests/${vf}`);
+  } catch (error) {
     if (error instanceof ApiError && error.reason === NO_GUEST) return undefined;
     throw error;
-  });
+  }
+}
+
+/** The built-in guest on VF `vf`, if there is one. */
+export async function builtInGuest(at: GuestsAt, vf: number): Promise<GuestView | undefined> {
+  const guest = await seatOn(at, vf);
   return guest?.seat === "waiting" ? undefined : guest;
 }
 
@@ -61,10 +68,9 @@ export class GuestMove {
 
   /** Finds the seat on VF `vf` of the target, for `guest`. Throws what to do if none is free there. */
   static async find(near: GuestsAt, guest: GuestView, far: GuestsAt, vf: number): Promise<GuestMove> {
-    const seats = await list(far);
-    const seat = seats.find(({ port, seat }) => port === String(vf) && seat === "waiting");
-    if (!seat) {
-      const free = seats.filter(({ seat }) => seat === "waiting").map(({ port }) => port).sort();
+    const seat = await seatOn(far, vf);
+    if (seat?.seat !== "waiting") {
+      const free = (await list(far)).filter(({ seat }) => seat === "waiting").map(({ port }) => port).sort();
       const how = free.length > 0
         ? `--to-vf ${free.join(" or ")} has one`
         : 'start one there: up --guests N --guest-args="--incoming"';
