@@ -61,6 +61,11 @@ function startOf(pid: number): number {
   }
 }
 
+/** What no other process is called, also when its number is given out again. */
+function identityOf(pid: number): string {
+  return `${pid} ${startOf(pid)}`;
+}
+
 function commandOf(pid: number): string {
   try {
     return Deno.readTextFileSync(`/proc/${pid}/cmdline`);
@@ -73,8 +78,8 @@ function commandOf(pid: number): string {
 export class World implements AsyncDisposable {
   readonly fabric: TestFabric;
   readonly guests: readonly TestGuest[];
-  /** Processes of the fabric that were told to end. */
-  readonly #signalled = new Set<number>();
+  /** Processes of the fabric that were told to end, by `identityOf`. */
+  readonly #signalled = new Set<string>();
   readonly hasStandbys: boolean;
   /** Where guests move to; only root can lay the cable. */
   readonly far: FarEnd | undefined;
@@ -125,7 +130,7 @@ export class World implements AsyncDisposable {
     const late = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined)));
     const { state, pid } = (await Promise.race([looking, late]))?.standby ?? {};
     // One that was killed seems to stand by until its death is known.
-    return state === "ready" && !this.#signalled.has(pid);
+    return state === "ready" && startOf(pid) < Infinity && !this.#signalled.has(identityOf(pid));
   }
 
   /** Ends a process: as the kernel would that has no memory left, or as whoever upgrades it. */
@@ -138,7 +143,7 @@ export class World implements AsyncDisposable {
     const pid = this.#process(name, role);
     // It may have died already, in the same step.
     if (pid === undefined) return;
-    this.#signalled.add(pid);
+    this.#signalled.add(identityOf(pid));
     Deno.kill(pid, signal);
     // One that hands over first is not to be taken for the next one.
     await until(`${name} to end`, () => !this.processes(name).includes(pid), RECOVERY_MS);
@@ -155,7 +160,7 @@ export class World implements AsyncDisposable {
   endPair(name: ServiceName, cost: Cost): void {
     cost.isOutage();
     for (const pid of this.processes(name)) {
-      this.#signalled.add(pid);
+      this.#signalled.add(identityOf(pid));
       Deno.kill(pid, "SIGKILL");
     }
   }
