@@ -52,6 +52,29 @@ export function newSocket(kind: SocketKind): Fd {
   return new Fd(check(libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", `unix ${kind}`));
 }
 
+/** How often, and for how long each time, whoever is not alone waits for the others. */
+const TURNS_MAX = 500;
+const TURN_MS = 1;
+
+/**
+ * Acts while no other process on this host acts for the same `path`: what belongs to a name that the kernel gives to one
+ * at a time, and takes back from the dead. Whoever holds the name for half a second is not waited for any longer.
+ */
+export function alone<T>(path: string, act: () => T): T {
+  const name = socketAddress(`\0${path.slice(-50)}`);
+  const held = newSocket("seqpacket");
+  try {
+    const clock = new Int32Array(new SharedArrayBuffer(4));
+    for (let turn = 0; turn < TURNS_MAX; turn++) {
+      if (libc().bind(held.number, name, name.byteLength) === 0) break;
+      Atomics.wait(clock, 0, 0, TURN_MS);
+    }
+    return act();
+  } finally {
+    held.close();
+  }
+}
+
 /** Two sockets that are connected with each other, not blocking. */
 export function socketPair(kind: SocketKind): [Fd, Fd] {
   const type = kind === "stream" ? SOCK_STREAM : SOCK_SEQPACKET;

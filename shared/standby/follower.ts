@@ -5,7 +5,7 @@
 import { Channel, type Packet } from "../device/mod.ts";
 import { ENGINE_THREADS } from "../engine/mod.ts";
 import { CTL, CTL_HEIR } from "../layout/nic.ts";
-import { Fd, OsError, type Reactor, readMemoryFile, UnixListener, UnixSocket, whenDead } from "../os/mod.ts";
+import { alone, Fd, OsError, type Reactor, readMemoryFile, UnixListener, UnixSocket, whenDead } from "../os/mod.ts";
 import type { Complete, Entry } from "./messages.ts";
 import type { MirrorOptions } from "./mirror.ts";
 
@@ -25,8 +25,11 @@ function findActive(path: string, reactor: Reactor): Channel | undefined {
 /** The service's process that runs, if one does; else the place where those come who stand by for this one. */
 export function claim(path: string | undefined, reactor: Reactor): { active?: Channel; standbys?: UnixListener } {
   if (path === undefined) return {};
-  const active = findActive(path, reactor);
-  return active ? { active } : { standbys: UnixListener.listen(path, "seqpacket", reactor) };
+  // Two that start at once, such as after both have died, would each take the other's place for one left by the dead.
+  return alone(path, () => {
+    const active = findActive(path, reactor);
+    return active ? { active } : { standbys: UnixListener.listen(path, "seqpacket", reactor) };
+  });
 }
 
 /** Takes the next descriptor of an entry. */
