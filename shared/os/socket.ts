@@ -52,22 +52,23 @@ export function newSocket(kind: SocketKind): Fd {
   return new Fd(check(libc().socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", `unix ${kind}`));
 }
 
-/** How often, and for how long each time, whoever is not alone waits for the others. */
-const TURNS_MAX = 500;
-const TURN_MS = 1;
+/** How often the lock of `alone` is tried, and how long the caller sleeps between two tries. */
+const TRIES_MAX = 500;
+const TRY_MS = 1;
 
 /**
- * Acts while no other process on this host acts for the same `path`: what belongs to a name that the kernel gives to one
- * at a time, and takes back from the dead. Whoever holds the name for half a second is not waited for any longer.
+ * Runs `act` while no other process runs one for the same `path`. The lock is an abstract socket's name (unix(7)): the
+ * kernel gives it to one process of a network namespace at a time, and frees it when that process ends. Any program may
+ * hold the name, so the caller goes on without the lock after half a second.
  */
 export function alone<T>(path: string, act: () => T): T {
-  const name = socketAddress(`\0${path.slice(-50)}`);
+  const name = socketAddress(`\0${path.slice(-35)}`);
   const held = newSocket("seqpacket");
   try {
     const clock = new Int32Array(new SharedArrayBuffer(4));
-    for (let turn = 0; turn < TURNS_MAX; turn++) {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
       if (libc().bind(held.number, name, name.byteLength) === 0) break;
-      Atomics.wait(clock, 0, 0, TURN_MS);
+      Atomics.wait(clock, 0, 0, TRY_MS);
     }
     return act();
   } finally {
