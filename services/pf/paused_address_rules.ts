@@ -22,9 +22,12 @@ export function isForeseen(settings: Settings, vf: number, to: PausedAddress): b
 export function settled(settings: Settings, filters: readonly Filter[]): Settings {
   const vfs = settings.vfs.map((policy, vf) => {
     const pair = settings.pausedAddresses[vf];
-    if (!pair || ![pair.from.mac, pair.to.mac].includes(policy.mac)) return policy;
-    const isGiven = filters.some(({ mac, pool, source }) => mac === pair.to.mac && pool === vf && source === "static");
-    return { ...policy, ...(isGiven ? pair.to : pair.from) };
+    // What is written holds: the NIC knows better only as long as that is the first address.
+    if (policy.mac !== pair?.from.mac) return policy;
+    const has = (wanted: string) =>
+      filters.some(({ mac, pool, source }) => mac === wanted && pool === vf && source === "static");
+    // The VF may have the second one beside its own, as one of its allowedMacs.
+    return has(pair.to.mac) && !has(pair.from.mac) ? { ...policy, ...pair.to } : policy;
   });
   return { ...settings, vfs, pausedAddresses: {} };
 }

@@ -105,7 +105,12 @@ export class PausedAddresses implements PausedAddressHandlers {
     };
     await this.#settings.changeAsForeseen((before) => isForeseen(before, vf, move.to) ? step(before) : before);
     // Somebody has given it another address since; that it may change is not on disk.
-    if (Object.keys(changes).length === 0) await this.#settings.change(step);
+    if (Object.keys(changes).length === 0) {
+      await this.#settings.change((before) => {
+        const next = step(before);
+        return next === before ? before : withPair(next, vf, undefined);
+      });
+    }
     if (Object.keys(changes).length === 0) return;
     for (const tell of move.listeners) tell({ type: "given" });
     this.#keep(vf, (before) => withPair(before, vf, undefined));

@@ -76,6 +76,8 @@ async function takeOverNobody({ emulation, reactor, mirror, runDir }: RehearsalP
   const [frontEnd, backEnd] = socketPair("stream");
   const [nic, driver] = socketPair("seqpacket");
   const answering = answerAll(new Channel(new UnixSocket(nic, reactor)));
+  // It is awaited last; until then nobody else is to hear of its failure.
+  answering.catch(() => {});
   const context: PortContext = {
     ...{ name: 0, deviceSocket: "", replica, reactor, notifier },
     ...{ pace: new Pace(GUEST_PACE), pipeThreads: new PipeThreads() },

@@ -74,11 +74,13 @@ export class UnixListener implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     this.#reactor.forget(this.#fd.number);
-    this.#fd.close();
+    // The file goes first: once nobody listens any more, another process may put its own there.
     try {
       Deno.removeSync(this.path);
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
+    } finally {
+      this.#fd.close();
     }
   }
 

@@ -146,8 +146,18 @@ Deno.test("a PF dies while a guest is moved: the VF has the other address if tha
       const macWith = (...filters: Filter[]) => settled(kept, filters).vfs[0]?.mac;
       assertEquals(macWith({ ...filter, pool: 0, source: "static" }), OTHER);
       assertEquals(macWith({ ...filter, pool: "uplink", source: "learned" }), own);
-      const set = { ...kept, vfs: kept.vfs.map((vf) => ({ ...vf, mac: "02:00:00:00:99:99" })) };
-      assertEquals(settled(set, [{ ...filter, pool: 0, source: "static" }]).vfs, set.vfs, "an operator has set one");
+      const both = [{ ...filter, pool: 0, source: "static" }, {
+        ...filter,
+        mac: own,
+        pool: 0,
+        source: "static",
+      }] as const;
+      assertEquals(macWith(...both), own, "the other one is one of its allowedMacs");
+      for (const written of ["02:00:00:00:99:99", OTHER]) {
+        const set = { ...kept, vfs: kept.vfs.map((vf) => ({ ...vf, mac: written })) };
+        assertEquals(settled(set, [both[0]]).vfs, set.vfs, "an operator has set one, or it is written");
+        assertEquals(settled(set, []).vfs, set.vfs, "with a new NIC too");
+      }
       assertEquals(withPair(kept, 0, undefined).pausedAddresses, {});
     }
     await using again = await TestPf.start(2, `${path}.moving`);
