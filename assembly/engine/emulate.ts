@@ -13,6 +13,7 @@ import {
   C_TX_FRAMES,
   FLAVOUR_DRIVER_RX,
   FLAVOUR_DRIVER_TX,
+  HALT_TX,
   HEAD_AS_IS,
   N_HEAD,
   N_RECORD,
@@ -30,6 +31,7 @@ import { goOnInFrame, noteInFrame } from "./batch/offload.ts";
 import { beginGather, recordAt } from "./batch/record.ts";
 import { batch, poolAt } from "./context.ts";
 import { bookRefused, clearResults, count } from "./deliver/results.ts";
+import { isHalted, stateOf } from "./direct/books.ts";
 import { deliverOffered } from "./direct/deliver.ts";
 import { completeHost, gatherHost } from "./direct/host.ts";
 import { offer, offered } from "./direct/offer.ts";
@@ -44,13 +46,21 @@ import { hashOf, noteFlow, steer } from "./switch/steer.ts";
 /** No limit of bytes: the NIC has its own. */
 const ANY_BYTES: u32 = 0x7fffffff;
 
+/** Whether nothing can be sent from the guest's queue `q`, since its pair does not run: the NIC is away, say. */
+export function isHeldUp(q: usize): bool {
+  const flavour = load<u32>(q, Q_FLAVOUR);
+  if (flavour == FLAVOUR_DRIVER_RX || flavour == FLAVOUR_DRIVER_TX) return false;
+  if (load<u32>(<usize> load<u32>(q, Q_CARRY_TO), Q_STATE) != QUEUE_RUNNING) return true;
+  return load<u32>(q, Q_DIRECT) != 0 && isHalted(stateOf(q), HALT_TX);
+}
+
 /** Carries a batch of queue `q`, which has Q_CARRY_TO, for at most `share` units. Answers how many frames it took. */
 export function carry(q: usize, share: u32): u32 {
   if (load<u32>(q, Q_DIRECT) != 0) return carryDirect(q, share);
   const isDriverRx = load<u32>(q, Q_FLAVOUR) == FLAVOUR_DRIVER_RX;
   const driverTx: usize = load<u32>(q, Q_CARRY_TO);
   // Before anything is gathered: a guest whose VF is slow must not have its chains walked again and again for nothing.
-  if (!isDriverRx && (load<u32>(driverTx, Q_STATE) != QUEUE_RUNNING || isDriverTxFull(driverTx))) return blocked();
+  if (!isDriverRx && isDriverTxFull(driverTx)) return blocked();
   beginGather();
   const waiting = pending(q);
   const n = gather(q, waiting, BATCH_FRAMES, ANY_BYTES, share);

@@ -6,7 +6,15 @@
 import { P_RX_COUNT, P_RX_QUEUES, POOL_STRIDE, POOL_UPLINK, POOLS, VF_MAX } from "../../shared/layout/nic.ts";
 import { beforeNextLook } from "../../shared/async/mod.ts";
 import { DeviceRefusal } from "../../shared/device/mod.ts";
-import { announce, coalescePatch, Engine, Tenant, type TenantLimits, Tenants } from "../../shared/engine/mod.ts";
+import {
+  announce,
+  coalescePatch,
+  Engine,
+  type EngineThread,
+  Tenant,
+  type TenantLimits,
+  Tenants,
+} from "../../shared/engine/mod.ts";
 import { type Coalesce, log, VPORTS_MAX } from "../../shared/api/mod.ts";
 import type { Fd } from "../../shared/os/mod.ts";
 import { DriverPair } from "./driver_pair.ts";
@@ -20,6 +28,8 @@ export interface EmulationOptions extends TenantLimits {
   spinUs: number;
   /** Its engine stands still until it takes over from another one. */
   standsBy?: boolean;
+  /** Its engine's thread, if that has been started already. */
+  thread?: EngineThread;
 }
 
 /** Where the NIC is, for the switch's uplink. */
@@ -47,8 +57,11 @@ export class Emulation {
   }
 
   /** Starts the engine. */
-  static async start({ cpus, spinUs, standsBy = false, ...limits }: EmulationOptions): Promise<Emulation> {
-    return new Emulation(await Engine.start<SwitchExports>({ module: "engine", cpus, spinUs, standsBy }), limits);
+  static async start({ cpus, spinUs, standsBy = false, thread, ...limits }: EmulationOptions): Promise<Emulation> {
+    return new Emulation(
+      await Engine.start<SwitchExports>({ cpus, spinUs, standsBy, thread }),
+      limits,
+    );
   }
 
   /** Lets a guest into a pool of its own, from the top down. */

@@ -32,8 +32,8 @@ import {
   signalEventFd,
   takeFaults,
 } from "../os/mod.ts";
-import { loadWasm, type WasmModuleName } from "../wasm/load.ts";
 import { writeActive } from "./active_list.ts";
+import { type EngineThread, startEngineThread } from "./engine_thread.ts";
 import type { EngineExports, WorkerReport, WorkerStart } from "./engine_worker.ts";
 
 /** Threads that touch the rings: the control thread and the worker. */
@@ -47,14 +47,14 @@ const COOL_NS = 200_000;
 
 /** Settings of an engine. */
 export interface EngineOptions {
-  /** The Wasm module: which engine it is. */
-  module: WasmModuleName;
   /** CPUs the worker runs on; empty for any. */
   cpus: number[];
   /** How long it polls without work before it sleeps; adaptive if it is not said (`spin.ts`). */
   spinUs?: number | undefined;
   /** It stands still from the start, until it takes over from another one (`takeOver`). */
   standsBy?: boolean;
+  /** Its thread, if that has been started already. */
+  thread?: EngineThread | undefined;
 }
 
 /** The engine as the control thread sees it; `Exports` are its functions. */
@@ -85,8 +85,8 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   /** Odd while the worker is to stand still, even while it may run. */
   #ticket = 0;
 
-  private constructor(module: WebAssembly.Module, worker: Worker, arena: Arena) {
-    this.arena = arena;
+  private constructor(module: WebAssembly.Module, worker: Worker, { cpus, spinUs }: EngineOptions) {
+    const arena = this.arena = new Arena(WINDOWS);
     holdForLife(this.#life.lock(0));
     this.#state = createMemfd("ringfabric-engine-state", WINDOWS);
     sealSize(this.#state.number);
@@ -95,16 +95,27 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     this.#words = new Int32Array(arena.buffer);
     this.view.setFloat64(CTL + CTL_COOL_NS, COOL_NS, true);
     this.guarded = installSigbusGuard(arena, CTL + CTL_FAULTS);
-    const imports = { env: { memory: arena.memory, now: monotonicNs } };
-    this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
     this.epoll.add(this.#wake.number, EPOLLIN, 0);
     this.#worker = worker;
+    const start: WorkerStart = {
+      memory: arena.memory,
+      module,
+      epollFd: this.epoll.number,
+      wakeFd: this.#wake.number,
+      life: this.#life.lock(1),
+      cpus,
+      spinNs: spinUs === undefined ? undefined : spinUs * 1000,
+    };
+    worker.postMessage(start);
+    // The worker makes its instance meanwhile.
+    const imports = { env: { memory: arena.memory, now: monotonicNs } };
+    this.#wasm = new WebAssembly.Instance(module, imports).exports as unknown as Exports;
   }
 
   /** Builds the arena and starts the worker; resolves when it polls. */
   static async start<Exports extends EngineExports>(options: EngineOptions): Promise<Engine<Exports>> {
-    // The worker starts while the Wasm is compiled.
-    const worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module", name: "engine" });
+    const thread = options.thread ?? startEngineThread();
+    const { worker } = thread;
     const ready = Promise.withResolvers<void>();
     let began: Engine<Exports> | undefined;
     worker.addEventListener("error", (event) => {
@@ -114,22 +125,11 @@ export class Engine<Exports extends EngineExports = EngineExports> {
     });
     // The worker may fail before `ready` is awaited below: Deno would end the process for an unhandled rejection.
     ready.promise.catch(() => {});
-    const module = await loadWasm(options.module);
-    const engine = began = new Engine<Exports>(module, worker, new Arena(WINDOWS));
+    const engine = began = new Engine<Exports>(await thread.module, worker, options);
     worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
       if (event.data === "ready") ready.resolve();
       else engine.onReport(event.data);
     });
-    const start: WorkerStart = {
-      memory: engine.arena.memory,
-      module,
-      epollFd: engine.epoll.number,
-      wakeFd: engine.#wake.number,
-      life: engine.#life.lock(1),
-      cpus: options.cpus,
-      spinNs: options.spinUs === undefined ? undefined : options.spinUs * 1000,
-    };
-    worker.postMessage(start);
     await ready.promise;
     if (options.standsBy) engine.standBy();
     return engine;

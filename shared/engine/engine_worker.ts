@@ -121,7 +121,6 @@ class EngineLoop {
     this.#spin = new SpinWindow(start.spinNs ?? this.#times);
     const imports = { env: { memory: start.memory, now: monotonicNs } };
     this.#engine = new WebAssembly.Instance(start.module, imports).exports as unknown as EngineExports;
-    this.#engine.calibrate();
     this.#view.setFloat64(CTL + CTL_START_NS, monotonicNs(), true);
   }
 
@@ -131,6 +130,8 @@ class EngineLoop {
 
   /** Runs until the control thread asks for the end. */
   run(): void {
+    // The control thread has enough to do meanwhile.
+    this.#engine.calibrate();
     let lastWorkNs = monotonicNs();
     while (Atomics.load(this.#words, (CTL + CTL_PAUSE) / 4) !== PAUSE_END) {
       const nowNs = monotonicNs();

@@ -6,6 +6,7 @@ export * from "./capture_route.ts";
 export * from "./captures.ts";
 export * from "./domain.ts";
 export * from "./engine.ts";
+export type { EngineThread } from "./engine_thread.ts";
 export type { EngineExports } from "./engine_worker.ts";
 export { advancedOffloads, GUEST_OFFLOADS, OFFLOAD_FEATURES, offloadsOf } from "./offloads.ts";
 export { QUEUE_FEATURES } from "./queue_request.ts";

@@ -30,7 +30,7 @@ class World implements AsyncDisposable {
   }
 
   static async start(): Promise<World> {
-    return new World(await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 }));
+    return new World(await Engine.start<NicExports>({ cpus: [], spinUs: 0 }));
   }
 
   open(backend: TapBackend, pool: number, plain = false): Promise<Port> {

@@ -67,7 +67,7 @@ export class LeaseWorld implements AsyncDisposable {
 
   /** Starts it with every VF in emulated mode. */
   static async start(vfs: number): Promise<LeaseWorld> {
-    const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 });
+    const engine = await Engine.start<NicExports>({ cpus: [], spinUs: 0 });
     const dir = await Deno.makeTempDir({ prefix: "ringfabric-leases-" });
     const world = new LeaseWorld(engine, vfs, dir, new Reactor());
     for (let vf = 0; vf < vfs; vf++) await world.#setDataPath(vf, "emulated");

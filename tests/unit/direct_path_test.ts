@@ -4,6 +4,8 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import {
+  CTL,
+  CTL_RATE_BLOCKED,
   HEAT_COLD,
   HEAT_HOT,
   OFFLOADS_ALL,
@@ -18,6 +20,7 @@ import {
   QUEUE_F_MRG_RXBUF,
   QUEUE_RUNNING,
   QUEUE_STOPPED,
+  RUN_WORK,
 } from "../../shared/layout/nic.ts";
 import { ADV_REG_INTERRUPT } from "../../shared/layout/advanced.ts";
 import { TX } from "../../services/vhost/pair_layout.ts";
@@ -308,3 +311,21 @@ Deno.test("a driver's interrupt that comes for what it has seen already does not
   world.run();
   assertEquals([b.guest.receive().length, world.rig.view.getUint32(b.rx + Q_HEAT, true)], [1, HEAT_HOT]);
 });
+
+for (const directness of ["copy", "zerocopy"] as const) {
+  Deno.test(`${directness}: frames of a guest whose pair does not run are no work: the worker sleeps between looks at them`, () => {
+    const world = new DirectRig(2);
+    const [a, b] = [world.attach(directness, "split"), world.attach(directness, "split")];
+    const { view, wasm } = world.rig;
+    b.guest.fill(8);
+    world.run();
+    view.setUint32(a.tx + Q_STATE, QUEUE_STOPPED, true);
+    a.guest.send([numbered(0, 100)]);
+    const status = wasm.run(0, 10);
+    const blocked = view.getUint32(CTL + CTL_RATE_BLOCKED, true);
+    assertEquals([status & RUN_WORK, blocked, wasm.coolAll()], [0, 1, 1]);
+    view.setUint32(a.tx + Q_STATE, QUEUE_RUNNING, true);
+    world.run();
+    assertEquals(b.guest.receive().length, 1);
+  });
+}

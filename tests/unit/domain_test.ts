@@ -210,7 +210,7 @@ Deno.test("a staged table is not committed over another one", () => {
 });
 
 Deno.test("nothing is mapped or unmapped while the engine stands still", async () => {
-  const engine = await Engine.start({ module: "engine", cpus: [], spinUs: 0 });
+  const engine = await Engine.start({ cpus: [], spinUs: 0 });
   const tenants = new Tenants(engine, () => {});
   const tenant = new Tenant(engine, 0, LIMITS);
   tenants.add(tenant);

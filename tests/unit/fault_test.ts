@@ -24,7 +24,7 @@ class Rig implements AsyncDisposable {
   }
 
   static async start(): Promise<Rig> {
-    return new Rig(await Engine.start({ module: "engine", cpus: [], spinUs: 0 }));
+    return new Rig(await Engine.start({ cpus: [], spinUs: 0 }));
   }
 
   /** Maps files one behind the other, whole. */

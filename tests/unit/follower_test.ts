@@ -31,7 +31,7 @@ async function standsBy(told: readonly (readonly [Change, Fd])[]): Promise<numbe
   const path = `${await Deno.makeTempDir({ prefix: "ringfabric-follower-" })}/standby.sock`;
   const reactor = new Reactor();
   const listener = UnixListener.listen(path, "seqpacket", reactor);
-  const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0, standsBy: true });
+  const engine = await Engine.start<NicExports>({ cpus: [], spinUs: 0, standsBy: true });
   const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
   nic.program(programme(2));
   const channel = claim(path, reactor).active as Channel;
@@ -83,7 +83,7 @@ Deno.test("a guest whose dirty log is gone has no memory either: nobody would be
 Deno.test("a guest that asks for ever what was answered before a take-over pays for each answer", async () => {
   const dir = await Deno.makeTempDir({ prefix: "ringfabric-follower-" });
   const reactor = new Reactor();
-  const engine = await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 });
+  const engine = await Engine.start<NicExports>({ cpus: [], spinUs: 0 });
   const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
   const server = new DeviceServer(nic, `${dir}/guests.sock`, reactor, true);
   const listener = UnixListener.listen(`${dir}/kept.sock`, "seqpacket", reactor);

@@ -74,7 +74,7 @@ class World {
 
 function test(name: string, limits: Partial<typeof LIMITS>, body: (world: World) => void, pools = 4): void {
   Deno.test(name, async () => {
-    const engine = await Engine.start({ module: "engine", cpus: [], spinUs: 0 });
+    const engine = await Engine.start({ cpus: [], spinUs: 0 });
     try {
       body(new World(engine, { ...LIMITS, bytesMax: 2048 * MIB, ...limits }, pools));
     } finally {

@@ -13,7 +13,7 @@ const POOLS = 4;
 
 /** An engine whose arena `POOLS` guests share. */
 async function withTenants(test: (tenants: Tenants, tenant: (pool: number) => Tenant) => void): Promise<void> {
-  const engine = await Engine.start({ module: "engine", cpus: [], spinUs: 0 });
+  const engine = await Engine.start({ cpus: [], spinUs: 0 });
   try {
     const tenants = new Tenants(engine, () => {});
     tenants.poolsMax = () => POOLS;

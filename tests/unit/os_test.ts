@@ -101,7 +101,7 @@ Deno.test("descriptors travel over sockets; listeners replace what the dead leav
 
 Deno.test("the engine stands still twenty thousand times in a row, asleep or awake", async () => {
   for (const spinUs of [0, 1000]) {
-    const engine = await Engine.start({ module: "engine", cpus: [], spinUs });
+    const engine = await Engine.start({ cpus: [], spinUs });
     let changes = 0;
     for (let i = 0; i < 10_000; i++) engine.between(() => changes++);
     assertEquals(changes, 10_000);

@@ -49,7 +49,7 @@ Deno.test("split and packed rings are virtio hardware, the others advanced", asy
   const dir = await Deno.makeTempDir({ prefix: "ringfabric-formats-" });
   const reactor = new Reactor();
   const nic = new Nic(
-    await Engine.start<NicExports>({ module: "engine", cpus: [], spinUs: 0 }),
+    await Engine.start<NicExports>({ cpus: [], spinUs: 0 }),
     { ...LIMITS, graceMs: 60_000 },
   );
   const server = new DeviceServer(nic, `${dir}/nic.sock`, reactor, false);

@@ -21,7 +21,6 @@ import {
   DIRECT_SENT,
   DIRECT_TX_FRAMES,
   FLAVOUR_PACKED,
-  HALT_TX,
   P_RX_COUNT,
   Q_AVAIL,
   Q_CARRY_TO,
@@ -31,9 +30,7 @@ import {
   Q_LAST_AVAIL,
   Q_POOL,
   Q_SIZE,
-  Q_STATE,
   Q_WRAP,
-  QUEUE_RUNNING,
   R_DATA,
   R_LENGTH,
   R_SEGMENTS,
@@ -51,7 +48,7 @@ import { lookAgain } from "../schedule/again.ts";
 import { spend, UNITS_FRAME } from "../schedule/cost.ts";
 import { hashOf, noteFlow } from "../switch/steer.ts";
 import { FRONT } from "../queue/direct_receive.ts";
-import { descriptorAt, isHalted, openBook, stateOf } from "./books.ts";
+import { descriptorAt, openBook, stateOf } from "./books.ts";
 import { chainBytes, sendChain } from "./send_chain.ts";
 import { completeSent } from "./sent.ts";
 
@@ -72,11 +69,6 @@ function roomOf(tx: usize): u32 {
 /** Sends frames of the guest's queue `q`, for at most `share` units; answers how many. */
 export function sendDirect(q: usize, share: u32): u32 {
   const tx: usize = load<u32>(q, Q_CARRY_TO);
-  const state = stateOf(q);
-  if (load<u32>(tx, Q_STATE) != QUEUE_RUNNING || isHalted(state, HALT_TX)) {
-    lookAgain();
-    return 0;
-  }
   if (roomOf(tx) < <u32> ADV_CHAIN_MAX) completeSent(tx);
   beginGather();
   sentBytes = 0;

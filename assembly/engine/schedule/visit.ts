@@ -20,7 +20,7 @@ import {
 } from "../../../shared/layout/nic.ts";
 import { beginGather, recordAt } from "../batch/record.ts";
 import { batch, control, poolAt } from "../context.ts";
-import { carry } from "../emulate.ts";
+import { carry, isHeldUp } from "../emulate.ts";
 import { checkPending, complete, gather, pending, publishDirty } from "../queue/format.ts";
 import { markDirty } from "../queue/interrupts.ts";
 import { forward } from "../switch/forward.ts";
@@ -59,12 +59,18 @@ export function visit(q: usize, pass: u32): u32 {
     lookAgain();
     return 0;
   }
+  const isCarried = load<u32>(q, Q_CARRY_TO) != 0;
+  // That is no work: the worker may sleep, and look once a millisecond.
+  if (isCarried && isHeldUp(q)) {
+    lookAgain();
+    return 0;
+  }
   const share = shareOf(p, q, pass);
   if (share == 0) return 0;
   if (waited) beginTurn(q);
   store<u32>(batch(), UNITS_VISIT, B_UNITS);
   store<u32>(batch(), 0, B_RECEIVE_SPENT);
-  const taken = load<u32>(q, Q_CARRY_TO) != 0 ? carry(q, share) : send(q, p, byteLimit, share);
+  const taken = isCarried ? carry(q, share) : send(q, p, byteLimit, share);
   endTurn();
   publishDirty();
   endLatency(p, q, taken);
