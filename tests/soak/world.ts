@@ -80,6 +80,8 @@ export class World implements AsyncDisposable {
   readonly guests: readonly TestGuest[];
   /** Processes of the fabric that were told to end, by `identityOf`. */
   readonly #signalled = new Set<string>();
+  /** Whoever worked for a service and who stood by when that was asked last, by `identityOf`: two may start together. */
+  readonly #known = new Map<ServiceName, string[]>();
   readonly hasStandbys: boolean;
   /** Where guests move to; only root can lay the cable. */
   readonly far: FarEnd | undefined;
@@ -111,11 +113,13 @@ export class World implements AsyncDisposable {
     return guest;
   }
 
-  /** Processes of a service: whoever works first, since who stands by is the younger. */
+  /** Processes of a service: whoever works first. Of those that are not known yet the younger stands by. */
   processes(name: ServiceName): number[] {
+    const known = this.#known.get(name) ?? [];
+    const rank = (pid: number) => known.includes(identityOf(pid)) ? known.indexOf(identityOf(pid)) : known.length;
     return childrenOf(this.fabric.process.pid)
       .filter((pid) => commandOf(pid).includes(`services/${name}/main.ts`))
-      .sort((a, b) => startOf(a) - startOf(b));
+      .sort((a, b) => rank(a) - rank(b) || startOf(a) - startOf(b));
   }
 
   #process(name: ServiceName, role: Role): number | undefined {
@@ -130,7 +134,9 @@ export class World implements AsyncDisposable {
     const late = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined)));
     const { state, pid } = (await Promise.race([looking, late]))?.standby ?? {};
     // One that was killed seems to stand by until its death is known.
-    return state === "ready" && startOf(pid) < Infinity && !this.#signalled.has(identityOf(pid));
+    if (state !== "ready" || startOf(pid) === Infinity || this.#signalled.has(identityOf(pid))) return false;
+    this.#known.set(name, [...this.processes(name).filter((other) => other !== pid), pid].map(identityOf));
+    return true;
   }
 
   /** Ends a process: as the kernel would that has no memory left, or as whoever upgrades it. */
