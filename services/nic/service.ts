@@ -93,8 +93,16 @@ export async function serveNic(thread: EngineThread): Promise<never> {
       shareSocket(socket, socketGroup);
       if (guestSocket) shareSocket(guestSocket, socketGroup);
     }
+    // Whoever stands by sees it die; else whoever starts it again.
+    const lifeInfo = standbySocket === undefined ? { life: engine.lifePlace } : {};
     return {
-      info: { api: urlOf(process.address), socket, guarded: engine.guarded, standsBy: active !== undefined },
+      info: {
+        api: urlOf(process.address),
+        socket,
+        guarded: engine.guarded,
+        standsBy: active !== undefined,
+        ...lifeInfo,
+      },
       ended: Promise.race([died.promise, ...(following ? [following] : [])]),
       close: (isAlone) => process.close(isAlone),
     };

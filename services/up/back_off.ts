@@ -19,6 +19,11 @@ export class BackOff {
     return this.#attempts;
   }
 
+  /** Whether there would be no pause if it died now. */
+  isAtOnce(readyMs: number): boolean {
+    return readyMs >= RAN_WELL_MS || this.#attempts === 0;
+  }
+
   /** It has died. Answers how long to wait, in milliseconds; `readyMs`: for how long it was ready, 0 if it never was. */
   next(readyMs: number): number {
     const isWell = readyMs >= RAN_WELL_MS;

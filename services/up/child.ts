@@ -1,5 +1,6 @@
 /** One service as a child process: started, waited for, started again if it dies, stopped. */
 import { log, oneLine, READY_PREFIX } from "../../shared/api/mod.ts";
+import { type LifePlace, whenProcessDead } from "../../shared/os/mod.ts";
 import { BackOff } from "./back_off.ts";
 import { telemetryOf } from "./telemetry.ts";
 
@@ -61,6 +62,8 @@ export class Child {
   readonly #ready = Promise.withResolvers<Record<string, unknown>>();
   readonly #failed = Promise.withResolvers<never>();
   #process: Deno.ChildProcess | undefined;
+  /** Its next run, begun while the kernel still takes the last one down. */
+  #next: Deno.ChildProcess | undefined;
   /** Whether it was up at least once. */
   #started = false;
   /** When this run of it was up. */
@@ -83,7 +86,7 @@ export class Child {
     this.#done = this.#keep().catch((error) => {
       this.#ready.reject(error);
       this.#failed.reject(error);
-    });
+    }).finally(() => this.#dropNext());
   }
 
   /** What the service says about itself, once it is up. Rejects with its own words if it cannot start. */
@@ -165,17 +168,37 @@ export class Child {
     }).spawn();
   }
 
+  /** Its threads are dead: the next run starts now, if it is to start at once. The rest is seen to when this one has ended. */
+  #startNext(): void {
+    const isAtOnce = this.#readyAt !== undefined && this.#backOff.isAtOnce(performance.now() - this.#readyAt);
+    if (!isAtOnce || this.#stopping || this.#parts.hopeless() !== undefined) return;
+    try {
+      this.#next = this.#spawn();
+    } catch {
+      // It is tried again when this one has ended, and said then.
+    }
+  }
+
+  async #dropNext(): Promise<void> {
+    const next = this.#next;
+    if (!next) return;
+    this.#next = undefined;
+    next.kill("SIGKILL");
+    await Promise.all([next.status, next.stdout.cancel(), next.stderr.cancel(), next.stdin.close().catch(() => {})]);
+  }
+
   async #runOnce(): Promise<End> {
     this.#readyAt = undefined;
     this.#lastLine = "";
     this.#early.length = 0;
     const startedAt = performance.now();
     try {
-      this.#process = this.#spawn();
+      this.#process = this.#next ?? this.#spawn();
+      this.#next = undefined;
     } catch (error) {
       return { how: `cannot be started (${oneLine(error)})`, readyMs: 0, mayBeAll: false };
     }
-    const reading = [this.#readOutput(this.#process.stdout), this.#readErrors(this.#process.stderr)];
+    const reading = [this.#readOutput(this.#process), this.#readErrors(this.#process.stderr)];
     const { code, signal } = await this.#process.status;
     const endedAt = performance.now();
     await Promise.all(reading);
@@ -189,8 +212,8 @@ export class Child {
     return { how: `${how} after ${seconds} s`, readyMs: Math.max(1, endedAt - this.#readyAt), mayBeAll };
   }
 
-  async #readOutput(stream: ReadableStream<Uint8Array>): Promise<void> {
-    for await (const line of lines(stream)) {
+  async #readOutput({ pid, stdout }: Deno.ChildProcess): Promise<void> {
+    for await (const line of lines(stdout)) {
       if (!line.startsWith(READY_PREFIX)) {
         this.#say(line);
         continue;
@@ -202,7 +225,10 @@ export class Child {
       }
       this.#started = true;
       for (const early of this.#early.splice(0)) this.#say(early);
-      this.#ready.resolve(JSON.parse(line.slice(READY_PREFIX.length)) as Record<string, unknown>);
+      const info = JSON.parse(line.slice(READY_PREFIX.length)) as Record<string, unknown> & { life?: LifePlace };
+      // Where its life cannot be watched, its end is seen when the kernel has taken it down.
+      if (info.life) void whenProcessDead(pid, info.life).then(() => this.#startNext(), () => {});
+      this.#ready.resolve(info);
     }
   }
 

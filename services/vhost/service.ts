@@ -82,8 +82,10 @@ export async function serveVhost(thread: EngineThread): Promise<never> {
     const process = new VhostProcess({ emulation, ports, software, replica, mirror, api, reactor, listen });
     mountUpgrade(api, () => process.upgrade());
     const following = active ? (await process.standBy(active)).ended : process.drive(standbys);
+    // Whoever stands by sees it die; else whoever starts it again.
+    const lifeInfo = standbySocket === undefined ? { life: emulation.engine.lifePlace } : {};
     return {
-      info: { api: urlOf(process.address), standsBy: active !== undefined },
+      info: { api: urlOf(process.address), standsBy: active !== undefined, ...lifeInfo },
       ended: Promise.race([following, died.promise]),
       close: (isAlone) => process.close(isAlone),
     };

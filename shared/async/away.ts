@@ -4,7 +4,7 @@
  */
 
 /** A look comes late by this share of the time at most. */
-const SHARE = 1 / 20;
+const SHARE = 1 / 40;
 const PAUSE_MS_MIN = 10;
 const PAUSE_MS_MAX = 200;
 

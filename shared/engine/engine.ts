@@ -27,6 +27,7 @@ import {
   holdForLife,
   installSigbusGuard,
   Life,
+  type LifePlace,
   monotonicNs,
   sealSize,
   signalEventFd,
@@ -115,22 +116,17 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   /** Builds the arena and starts the worker; resolves when it polls. */
   static async start<Exports extends EngineExports>(options: EngineOptions): Promise<Engine<Exports>> {
     const thread = options.thread ?? startEngineThread();
-    const { worker } = thread;
-    const ready = Promise.withResolvers<void>();
-    let began: Engine<Exports> | undefined;
-    worker.addEventListener("error", (event) => {
-      event.preventDefault();
-      ready.reject(new Error(`the engine's worker failed: ${event.message.replace(/^Uncaught (\w*Error: )?/, "")}`));
-      began?.onDeath(event.message);
+    const engine = new Engine<Exports>(await thread.module, thread.worker, options);
+    const ready = new Promise<void>((resolve) => {
+      thread.worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
+        if (event.data === "ready") resolve();
+        else engine.onReport(event.data);
+      });
     });
-    // The worker may fail before `ready` is awaited below: Deno would end the process for an unhandled rejection.
-    ready.promise.catch(() => {});
-    const engine = began = new Engine<Exports>(await thread.module, worker, options);
-    worker.addEventListener("message", (event: MessageEvent<WorkerReport>) => {
-      if (event.data === "ready") ready.resolve();
-      else engine.onReport(event.data);
+    await Promise.race([ready, thread.failed]).catch((error) => {
+      throw new Error(`the engine's worker failed: ${error.message}`);
     });
-    await ready.promise;
+    thread.failed.catch((error) => engine.onDeath(error.message));
     if (options.standsBy) engine.standBy();
     return engine;
   }
@@ -154,6 +150,11 @@ export class Engine<Exports extends EngineExports = EngineExports> {
   /** The memory by which others see its threads die (`whenDead`). It stays the engine's. */
   get life(): Fd {
     return this.#life.file;
+  }
+
+  /** Where its life is, for whoever has no descriptor of it. */
+  get lifePlace(): LifePlace {
+    return { fd: this.life.number, threads: ENGINE_THREADS };
   }
 
   /**

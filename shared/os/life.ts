@@ -5,12 +5,15 @@
  */
 import { MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE } from "./arena.ts";
 import { createMemfd, Fd } from "./fd.ts";
-import { errno, libc, OsError } from "./libc.ts";
+import { check, errno, libc, OsError } from "./libc.ts";
 
 const BYTES = 4096;
 /** pthread_mutex_t is 40 bytes on x86-64 and 48 on aarch64; pthread_mutexattr_t 4 and 8. */
 const LOCK_STRIDE = 64;
 const ATTRIBUTE_BYTES = 8;
+// fcntl.h
+const O_RDWR = 2;
+const O_CLOEXEC = 0o2000000;
 // pthread.h
 const PTHREAD_PROCESS_SHARED = 1;
 const PTHREAD_MUTEX_ROBUST = 1;
@@ -53,6 +56,22 @@ export class Life {
 /** Has the calling thread hold a lock until it dies. */
 export function holdForLife(lock: bigint): void {
   must(libc().pthread_mutex_lock(lock), "pthread_mutex_lock");
+}
+
+/** Where the life of a process is that has nobody standing by: what it says of itself, for whoever starts it again. */
+export interface LifePlace {
+  /** The number of its `file` in that process. */
+  fd: number;
+  threads: number;
+}
+
+/** Resolves when all threads of process `pid` are dead that touch rings. Rejects if its life cannot be watched from here. */
+export async function whenProcessDead(pid: number, { fd, threads }: LifePlace): Promise<void> {
+  const path = new TextEncoder().encode(`/proc/${pid}/fd/${fd}\0`);
+  await whenDead(
+    new Fd(check(libc().open(path, O_RDWR | O_CLOEXEC), "open", `descriptor ${fd} of process ${pid}`)),
+    threads,
+  );
 }
 
 /** Resolves when all `threads` threads of the process whose life `file` is, which becomes this function's, are dead. */

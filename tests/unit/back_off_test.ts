@@ -21,3 +21,10 @@ Deno.test("a service that ran well is started again at once, and begins anew wit
   assertEquals(pausesAfter(backOff, [60_000, 60_000, 1999, 100, 2000]), [0, 0, 200, 400, 0]);
   assertEquals(backOff.attempts, 1);
 });
+
+Deno.test("whether there would be a pause is told without counting a death", () => {
+  const backOff = new BackOff();
+  assertEquals([backOff.isAtOnce(0), backOff.isAtOnce(0)], [true, true]);
+  backOff.next(0);
+  assertEquals([backOff.isAtOnce(1999), backOff.isAtOnce(2000), backOff.attempts], [false, true, 1]);
+});

@@ -27,10 +27,10 @@ export function nowNs(): f64 {
   return now();
 }
 
-/** Measures the clock, once, before the first pass: the quickest batch, since the first ones run uncompiled code. */
+/** Measures the clock, once, before the first pass: the quickest of a few batches. Its code has been compiled before. */
 export function calibrate(): void {
   clockCostNs = Infinity;
-  for (let batch = 0; batch < 100; batch++) {
+  for (let batch = 0; batch < 10; batch++) {
     const t0 = now();
     for (let i = 0; i < 255; i++) now();
     clockCostNs = min(clockCostNs, (now() - t0) / 256);
