@@ -99,6 +99,11 @@ export interface EngineExports {
 
 /** How often a sleeper looks at what nobody kicks for: queues without a kick eventfd or held back by their rate, packet buffers. */
 const POLL_MS = 1;
+/** How long the worker looks on without a pause for room that somebody else has to make: who is about to, does it sooner. */
+const HELD_UP_NS = 200_000;
+/** Who has made none for so long may be hung: from then on it is looked for less often. */
+const HELD_UP_LONG_NS = 100_000_000;
+const POLL_LONG_MS = 10;
 /** So often the clock is read before it is measured: by then V8 has compiled the call. */
 const CLOCK_CALLS_MIN = 5000;
 
@@ -148,14 +153,19 @@ class EngineLoop {
       } else if (status & RUN_WORK) {
         lastWorkNs = nowNs;
         this.#lookForKicks();
-      } else if (hot === 0 || this.#spin.isOver(nowNs, lastWorkNs)) {
-        this.#sleep();
+      } else if (hot === 0 || (this.#spin.isOver(nowNs, lastWorkNs) && !this.#isHeldUp(nowNs - lastWorkNs))) {
+        this.#sleep(nowNs - lastWorkNs);
       } else {
         this.#lookForKicks();
       }
     }
     this.#notifier.close();
     this.#times.close();
+  }
+
+  /** Whether something waits for room that may come any moment. */
+  #isHeldUp(idleNs: number): boolean {
+    return idleNs < HELD_UP_NS && this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true) > 0;
   }
 
   /** How many passes a run may have: one is enough where only packet buffers are looked at. */
@@ -204,7 +214,7 @@ class EngineLoop {
     this.#release(monotonicNs());
   }
 
-  #sleep(): void {
+  #sleep(idleNs: number): void {
     this.#release(monotonicNs());
     const blocked = this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true);
     if (this.#engine.coolAll() > blocked) return;
@@ -213,7 +223,9 @@ class EngineLoop {
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
     const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
-    const timeoutMs = blocked + buffered > 0 || this.#hasKickless() ? POLL_MS : this.#quarantine.timeoutMs(from);
+    const blockedMs = idleNs < HELD_UP_LONG_NS ? POLL_MS : POLL_LONG_MS;
+    const quietMs = blocked > 0 ? blockedMs : this.#quarantine.timeoutMs(from);
+    const timeoutMs = buffered > 0 || this.#hasKickless() ? POLL_MS : quietMs;
     const isDueFirst = dueNs !== Infinity && (timeoutMs < 0 || dueNs < timeoutMs * 1e6);
     const ready = isDueFirst
       ? waitPrecisely(this.#start.epollFd, this.#events, dueNs)

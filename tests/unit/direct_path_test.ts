@@ -329,3 +329,19 @@ for (const directness of ["copy", "zerocopy"] as const) {
     assertEquals(b.guest.receive().length, 1);
   });
 }
+
+for (const directness of ["copy", "zerocopy", "headersplit"] as const) {
+  Deno.test(`${directness}: a guest without buffers for what comes keeps no CPU busy, and gets it when it has some`, () => {
+    const world = new DirectRig(2);
+    const [a, b] = [world.attach(directness, "split"), world.attach(directness, "split")];
+    const { view, wasm } = world.rig;
+    a.guest.send([numbered(0, 100), numbered(1, 100)]);
+    world.run();
+    const status = wasm.run(0, 10);
+    const blocked = view.getUint32(CTL + CTL_RATE_BLOCKED, true);
+    assertEquals([status & RUN_WORK, blocked, wasm.coolAll()], [0, 1, 1]);
+    b.guest.fill(8);
+    world.run();
+    assertEquals(b.guest.receive().length, 2);
+  });
+}

@@ -74,8 +74,10 @@ export function visit(q: usize, pass: u32): u32 {
   endTurn();
   publishDirty();
   endLatency(p, q, taken);
-  visitUnits = load<u32>(batch(), B_UNITS);
-  charge(p, visitUnits);
+  const units = load<u32>(batch(), B_UNITS);
+  charge(p, units);
+  // The other side is full: that is paid for, and no work. Else a guest that takes nothing would keep this CPU busy.
+  visitUnits = isCarried && taken == 0 ? 0 : units;
   return taken;
 }
 
