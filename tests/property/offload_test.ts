@@ -25,6 +25,7 @@ const RUNS = 150;
 /** Headers that the engine looks through, and segments that it cuts: what is beyond is refused, lawful or not. */
 const CHECKSUM_END_MAX = 216;
 const SEGMENTS_MAX = 2048;
+const EXTENSIONS_MAX = 4;
 
 Deno.test("every lawful frame arrives as its receiver accepts it: as it was sent, with its checksum, or in segments", () => {
   const cuts = fc.array(fc.oneof(fc.nat(120), fc.nat(66_000)), { maxLength: 12 });
@@ -43,6 +44,8 @@ Deno.test("every lawful frame arrives as its receiver accepts it: as it was sent
 /** Whether a frame is beyond what the engine looks through or cuts. */
 function isBeyond({ frame, header }: Sent): boolean {
   if (header.csumStart + header.csumOffset + 2 > CHECKSUM_END_MAX) return true;
+  const ip = ipOf(frame);
+  if (typeof ip === "object" && ip.extensions > EXTENSIONS_MAX) return true;
   if (header.gsoType !== GSO_NONE && frame.length / header.gsoSize > SEGMENTS_MAX) return true;
   return false;
 }

@@ -53,6 +53,8 @@ export interface Ip {
   at: number;
   /** Where what it carries begins: behind options or extension headers. */
   transportAt: number;
+  /** IPv6 extension headers before that. */
+  extensions: number;
   /** What it carries. */
   protocol: number;
   isFragment: boolean;
@@ -82,6 +84,7 @@ function ipv4Of(frame: Uint8Array, at: number): Ip | "ip-header" {
     version: 4,
     at,
     transportAt: at + headerBytes,
+    extensions: 0,
     protocol: view.getUint8(at + 9),
     isFragment: hasMoreFragments || fragmentOffset !== 0,
     end: at + view.getUint16(at + 2),
@@ -94,7 +97,8 @@ function ipv6Of(frame: Uint8Array, at: number): Ip | "ip-header" {
   if (frame.length < at + IPV6_HEADER_BYTES || view.getUint8(at) >> 4 !== 6) return "ip-header";
   let protocol = view.getUint8(at + 6);
   let transportAt = at + IPV6_HEADER_BYTES;
-  while (EXTENSIONS.includes(protocol)) {
+  let extensions = 0;
+  for (; EXTENSIONS.includes(protocol); extensions++) {
     if (frame.length < transportAt + 8) return "ip-header";
     protocol = view.getUint8(transportAt);
     transportAt += (view.getUint8(transportAt + 1) + 1) * 8;
@@ -105,6 +109,7 @@ function ipv6Of(frame: Uint8Array, at: number): Ip | "ip-header" {
     version: 6,
     at,
     transportAt,
+    extensions,
     protocol,
     isFragment: protocol === FRAGMENT,
     end: at + IPV6_HEADER_BYTES + view.getUint16(at + 4),
