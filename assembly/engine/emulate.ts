@@ -46,21 +46,31 @@ import { hashOf, noteFlow, steer } from "./switch/steer.ts";
 /** No limit of bytes: the NIC has its own. */
 const ANY_BYTES: u32 = 0x7fffffff;
 
-/** Whether nothing can be sent from the guest's queue `q`, since its pair does not run: the NIC is away, say. */
+/** Whether nothing of queue `q` can be carried before somebody else makes room: the NIC, or the guest. */
 export function isHeldUp(q: usize): bool {
   const flavour = load<u32>(q, Q_FLAVOUR);
-  if (flavour == FLAVOUR_DRIVER_RX || flavour == FLAVOUR_DRIVER_TX) return false;
-  if (load<u32>(<usize> load<u32>(q, Q_CARRY_TO), Q_STATE) != QUEUE_RUNNING) return true;
-  return load<u32>(q, Q_DIRECT) != 0 && isHalted(stateOf(q), HALT_TX);
+  if (flavour == FLAVOUR_DRIVER_TX) return false;
+  const isDirect = load<u32>(q, Q_DIRECT) != 0;
+  // What is in buffers of the guest's already needs no others.
+  if (flavour == FLAVOUR_DRIVER_RX) return !(isDirect && offered(q) != 0) && !hasBuffers(poolAt(load<u32>(q, Q_POOL)));
+  const driverTx: usize = load<u32>(q, Q_CARRY_TO);
+  if (load<u32>(driverTx, Q_STATE) != QUEUE_RUNNING) return true;
+  return isDirect ? isHalted(stateOf(q), HALT_TX) : isDriverTxFull(driverTx);
+}
+
+/** Whether a guest has buffers for what comes, on any of its receive queues. */
+function hasBuffers(p: usize): bool {
+  const count = load<u32>(p, P_RX_COUNT);
+  for (let i: u32 = 0; i < count; i++) {
+    if (pending(load<u32>(p + i * 4, P_RX_QUEUES)) != 0) return true;
+  }
+  return false;
 }
 
 /** Carries a batch of queue `q`, which has Q_CARRY_TO, for at most `share` units. Answers how many frames it took. */
 export function carry(q: usize, share: u32): u32 {
   if (load<u32>(q, Q_DIRECT) != 0) return carryDirect(q, share);
   const isDriverRx = load<u32>(q, Q_FLAVOUR) == FLAVOUR_DRIVER_RX;
-  const driverTx: usize = load<u32>(q, Q_CARRY_TO);
-  // Before anything is gathered: a guest whose VF is slow must not have its chains walked again and again for nothing.
-  if (!isDriverRx && isDriverTxFull(driverTx)) return blocked();
   beginGather();
   const waiting = pending(q);
   const n = gather(q, waiting, BATCH_FRAMES, ANY_BYTES, share);
@@ -68,17 +78,11 @@ export function carry(q: usize, share: u32): u32 {
   goOnInFrame(q);
   const done = isDriverRx ? toGuest(q, n) : fromGuest(q, n);
   noteInFrame(q, done, n);
-  if (done < n) blocked();
+  if (done < n) lookAgain();
   if (done == 0) return 0;
   complete(q, done);
   markDirty(q, done);
   return done;
-}
-
-/** The other side is full: the worker looks again soon. */
-function blocked(): u32 {
-  lookAgain();
-  return 0;
 }
 
 /** As `carry`, on the direct path, where a pair's transmit ring has something to give back too. */
@@ -93,7 +97,7 @@ function carryDirect(q: usize, share: u32): u32 {
     if (n != 0) goOnInFrame(q);
     const done: u32 = n == 0 ? 0 : toGuest(q, n);
     if (n != 0) noteInFrame(q, done, n);
-    if (done < n) blocked();
+    if (done < n) lookAgain();
     if (done != 0) completeHost(q, done);
     taken += done;
   }

@@ -17,6 +17,7 @@ export { raiseBeforeSleep } from "./queue/deferred.ts";
 export { continueQueue, resumeInflight, resumeQueue } from "./queue/continue.ts";
 export { bindRings, positionOf, startQueue, unfetched } from "./queue/start.ts";
 export { calibrate } from "./schedule/clock.ts";
+export { waitsForRoom } from "./schedule/again.ts";
 export { coolAll, hasWork, heat } from "./schedule/heat.ts";
 export { run } from "./schedule/pass.ts";
 export { clearFilters, findPool, insertFilter, removeFilter } from "./switch/filter.ts";

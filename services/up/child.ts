@@ -120,7 +120,10 @@ export class Child {
   async #keep(): Promise<void> {
     const { name } = this.spec;
     while (!this.#stopping) {
+      const isEarly = this.#next !== undefined;
       const { how, readyMs, mayBeAll } = await this.#runOnce();
+      // It may have come before the kernel had taken down what the last one had: its port, its sockets.
+      if (isEarly && readyMs === 0 && !this.#stopping) continue;
       // A signal to the whole group may have reached the child before its supervisor.
       if (this.#started && mayBeAll) await this.#pause(SETTLE_MS);
       if (this.#stopping) return;
@@ -183,7 +186,7 @@ export class Child {
     const next = this.#next;
     if (!next) return;
     this.#next = undefined;
-    next.kill("SIGKILL");
+    kill(next);
     await Promise.all([next.status, next.stdout.cancel(), next.stderr.cancel(), next.stdin.close().catch(() => {})]);
   }
 
@@ -266,10 +269,14 @@ export class Child {
 
   #kill(): void {
     log("warn", "up", `${this.spec.name} has not ended within ${STOP_DEADLINE_MS / 1000} s: killing it`);
-    try {
-      this.#process?.kill("SIGKILL");
-    } catch {
-      // It has ended by itself.
-    }
+    if (this.#process) kill(this.#process);
+  }
+}
+
+function kill(process: Deno.ChildProcess): void {
+  try {
+    process.kill("SIGKILL");
+  } catch {
+    // It has ended by itself.
   }
 }

@@ -34,13 +34,14 @@ import {
   RUN_PAUSE,
   RUN_WORK,
 } from "../layout/nic.ts";
-import { eventData, eventRoom, waitBlocking, waitPrecisely, wakePunctually } from "../os/epoll.ts";
+import { eventData, eventRoom, waitBlocking, waitPrecisely } from "../os/epoll.ts";
 import { drainEventFd, monotonicNs, setAffinity } from "../os/fd.ts";
 import { holdForLife } from "../os/life.ts";
-import { Notifier } from "../os/notifier.ts";
-import { ThreadTimes } from "../os/thread_times.ts";
+import type { Notifier } from "../os/notifier.ts";
+import type { ThreadTimes } from "../os/thread_times.ts";
 import { Quarantine } from "./quarantine.ts";
 import { passesOf, SpinWindow } from "./spin.ts";
+import { madeEarly, makeParts, type WorkerParts } from "./worker_parts.ts";
 
 /** What the control thread hands over at the start. */
 export interface WorkerStart {
@@ -63,6 +64,8 @@ export interface EngineExports {
   /** Has the instance work on the state at this base of the arena. */
   setContext(base: number): void;
   calibrate(): void;
+  /** Whether a queue waited for room that somebody else makes, in the last pass. */
+  waitsForRoom(): number;
   run(nowNs: number, passes: number): number;
   /** Arms the queues without work; answers how many have work after all. */
   coolAll(): number;
@@ -99,13 +102,8 @@ export interface EngineExports {
 
 /** How often a sleeper looks at what nobody kicks for: queues without a kick eventfd or held back by their rate, packet buffers. */
 const POLL_MS = 1;
-/** How long the worker looks on without a pause for room that somebody else has to make: who is about to, does it sooner. */
-const HELD_UP_NS = 200_000;
-/** Who has made none for so long may be hung: from then on it is looked for less often. */
-const HELD_UP_LONG_NS = 100_000_000;
-const POLL_LONG_MS = 10;
-/** So often the clock is read before it is measured: by then V8 has compiled the call. */
-const CLOCK_CALLS_MIN = 5000;
+/** How long after its last work a worker looks for room without a pause: a side that is at work makes some sooner. */
+const FOR_ROOM_NS = 200_000;
 
 class EngineLoop {
   readonly #words: Int32Array;
@@ -120,7 +118,7 @@ class EngineLoop {
   readonly #spin: SpinWindow;
   #faults = 0;
 
-  constructor(start: WorkerStart, notifier: Notifier, times: ThreadTimes) {
+  constructor(start: WorkerStart, { notifier, times }: WorkerParts) {
     [this.#start, this.#notifier, this.#times] = [start, notifier, times];
     this.#words = new Int32Array(start.memory.buffer);
     this.#view = new DataView(start.memory.buffer);
@@ -153,8 +151,8 @@ class EngineLoop {
       } else if (status & RUN_WORK) {
         lastWorkNs = nowNs;
         this.#lookForKicks();
-      } else if (hot === 0 || (this.#spin.isOver(nowNs, lastWorkNs) && !this.#isHeldUp(nowNs - lastWorkNs))) {
-        this.#sleep(nowNs - lastWorkNs);
+      } else if (hot === 0 || (this.#spin.isOver(nowNs, lastWorkNs) && !this.#looksForRoom(nowNs - lastWorkNs))) {
+        this.#sleep();
       } else {
         this.#lookForKicks();
       }
@@ -163,9 +161,9 @@ class EngineLoop {
     this.#times.close();
   }
 
-  /** Whether something waits for room that may come any moment. */
-  #isHeldUp(idleNs: number): boolean {
-    return idleNs < HELD_UP_NS && this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true) > 0;
+  /** Whether a queue waits for room that may come any moment. */
+  #looksForRoom(idleNs: number): boolean {
+    return idleNs < FOR_ROOM_NS && this.#engine.waitsForRoom() !== 0;
   }
 
   /** How many passes a run may have: one is enough where only packet buffers are looked at. */
@@ -214,7 +212,7 @@ class EngineLoop {
     this.#release(monotonicNs());
   }
 
-  #sleep(idleNs: number): void {
+  #sleep(): void {
     this.#release(monotonicNs());
     const blocked = this.#view.getUint32(CTL + CTL_RATE_BLOCKED, true);
     if (this.#engine.coolAll() > blocked) return;
@@ -223,9 +221,7 @@ class EngineLoop {
     this.#add(CTL_SLEEPS, 1n);
     const from = monotonicNs();
     const buffered = this.#view.getUint32(CTL + CTL_BUFFERED_COUNT, true);
-    const blockedMs = idleNs < HELD_UP_LONG_NS ? POLL_MS : POLL_LONG_MS;
-    const quietMs = blocked > 0 ? blockedMs : this.#quarantine.timeoutMs(from);
-    const timeoutMs = buffered > 0 || this.#hasKickless() ? POLL_MS : quietMs;
+    const timeoutMs = blocked + buffered > 0 || this.#hasKickless() ? POLL_MS : this.#quarantine.timeoutMs(from);
     const isDueFirst = dueNs !== Infinity && (timeoutMs < 0 || dueNs < timeoutMs * 1e6);
     const ready = isDueFirst
       ? waitPrecisely(this.#start.epollFd, this.#events, dueNs)
@@ -285,14 +281,12 @@ function report(what: WorkerReport): void {
 
 if (typeof WorkerGlobalScope !== "undefined" && self instanceof WorkerGlobalScope) {
   // Whoever starts the engine still loads what it needs: what can be had without it is made now.
-  const [notifier, times] = [new Notifier(), new ThreadTimes()];
-  wakePunctually();
-  for (let i = 0; i < CLOCK_CALLS_MIN; i++) monotonicNs();
+  const parts = madeEarly();
   self.addEventListener("message", (event) => {
     const start = (event as MessageEvent<WorkerStart>).data;
     if (start.cpus.length > 0) setAffinity(start.cpus);
     holdForLife(start.life);
-    const loop = new EngineLoop(start, notifier, times);
+    const loop = new EngineLoop(start, parts ?? makeParts());
     report("ready");
     loop.run();
     report("ended");

@@ -76,8 +76,12 @@ export async function whenProcessDead(pid: number, { fd, threads }: LifePlace): 
 
 /** Resolves when all `threads` threads of the process whose life `file` is, which becomes this function's, are dead. */
 export async function whenDead(file: Fd, threads: number): Promise<void> {
-  const address = mapped(file);
-  file.close();
+  let address: bigint;
+  try {
+    address = mapped(file);
+  } finally {
+    file.close();
+  }
   // The memory stays mapped: whoever has waited owns the locks now.
   await Promise.all(Array.from({ length: threads }, async (_, i) => {
     const result = await libc().pthread_mutex_lock_async(address + BigInt(i * LOCK_STRIDE));

@@ -21,6 +21,7 @@ import {
 import { control } from "../context.ts";
 import { releaseBuffers } from "../buffers.ts";
 import { raiseAll, raiseDue } from "../queue/deferred.ts";
+import { beginLooks } from "./again.ts";
 import { beginTimed, endTimed, nowNs } from "./clock.ts";
 import { cool, hotAt } from "./heat.ts";
 import { beginShares, endShares } from "./share.ts";
@@ -73,7 +74,7 @@ export function run(now: f64, passes: u32): u32 {
     }
     beginTimed();
     number++;
-    store<u32>(c, 0, CTL_RATE_BLOCKED);
+    beginLooks();
     pass(number);
     if (load<u32>(c, CTL_DEFERRED_COUNT) != 0) {
       raiseDue();

@@ -25,7 +25,7 @@ import { checkPending, complete, gather, pending, publishDirty } from "../queue/
 import { markDirty } from "../queue/interrupts.ts";
 import { forward } from "../switch/forward.ts";
 import { beginTurn, endTurn, staysHeld } from "../switch/line.ts";
-import { lookAgain } from "./again.ts";
+import { lookAgain, lookForRoom } from "./again.ts";
 import { UNITS_VISIT } from "./cost.ts";
 import { beginLatency, endLatency } from "./latency.ts";
 import { allowance, takeTokens } from "./rate.ts";
@@ -60,9 +60,9 @@ export function visit(q: usize, pass: u32): u32 {
     return 0;
   }
   const isCarried = load<u32>(q, Q_CARRY_TO) != 0;
-  // That is no work: the worker may sleep, and look once a millisecond.
+  // To see that is no work. Else a guest that takes nothing, or a NIC that is away, would keep this CPU busy.
   if (isCarried && isHeldUp(q)) {
-    lookAgain();
+    lookForRoom();
     return 0;
   }
   const share = shareOf(p, q, pass);
@@ -74,10 +74,8 @@ export function visit(q: usize, pass: u32): u32 {
   endTurn();
   publishDirty();
   endLatency(p, q, taken);
-  const units = load<u32>(batch(), B_UNITS);
-  charge(p, units);
-  // The other side is full: that is paid for, and no work. Else a guest that takes nothing would keep this CPU busy.
-  visitUnits = isCarried && taken == 0 ? 0 : units;
+  visitUnits = load<u32>(batch(), B_UNITS);
+  charge(p, visitUnits);
   return taken;
 }
 
