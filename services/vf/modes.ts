@@ -94,6 +94,7 @@ export class Modes {
    */
   async set(port: Port, request: ModeRequest, change = new Change()): Promise<VfMode> {
     checkRequest(request);
+    if (!this.#guests.find(String(port))) await this.#awaitReport(port, request);
     return await this.#changes.take(port, { change, force: request.force === true }, async () => {
       const memory: Memory = { ...this.#memory.get(port) };
       this.#memory.set(port, memory);
@@ -116,12 +117,18 @@ export class Modes {
     });
   }
 
+  /** A guest that is needed has a moment to report, before the change has its turn: the first report has one (`booted`). */
+  async #awaitReport(port: Port, { plugin }: ModeRequest): Promise<void> {
+    // Why the port cannot be looked at is said in the change's turn.
+    const now = await this.#now(port).catch(() => undefined);
+    // Only guests with a shell drive their VF, or can be told to.
+    if (now?.dataPath === "guest" || now?.driven || plugin !== undefined) await this.#guests.findSoon(String(port));
+  }
+
   async #make(port: Port, request: ModeRequest, change: Change): Promise<void> {
     const { mode, plugin } = request;
     const now = await this.#now(port);
-    // Only guests with a shell drive their VF, or can be told to.
-    const isThere = now.dataPath === "guest" || now.driven || plugin !== undefined;
-    const guest = isThere ? await this.#guests.findSoon(String(port)) : this.#guests.find(String(port));
+    const guest = this.#guests.find(String(port));
     if (mode === "emulated") return await this.#makeEmulated(port, now, guest, change, request);
     if (now.dataPath === "guest" && !guest) {
       throw new ApiError(503, `the guest of ${nameOf(port)} does not report`, undefined, "guest-unreachable");

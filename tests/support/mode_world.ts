@@ -32,6 +32,8 @@ export class ModeWorld implements ShellWorld {
   /** What the peers were asked to change, in order. */
   readonly calls: string[] = [];
   readonly shells = new Map<string, FakeShell>();
+  /** What a guest does that has not reported yet and is waited for. */
+  firstReport: (port: string) => Promise<void> = () => Promise.resolve();
   readonly images = new Map<string, StoredImage>();
   /** Which rings each VF presents to its guest; `any` where nothing is said. */
   readonly hardware = new Map<number, "advanced" | "virtio">();
@@ -53,7 +55,13 @@ export class ModeWorld implements ShellWorld {
       this.images.set(name, this.images.get(`${name}@${version}`) as StoredImage);
     }
     const find = (port: string) => this.shells.get(port);
-    const guests = { find, findSoon: (port: string) => Promise.resolve(find(port)) };
+    const guests = {
+      find,
+      findSoon: async (port: string) => {
+        if (!find(port)) await this.firstReport(port);
+        return find(port);
+      },
+    };
     const registry = {
       find: (wanted: string) => {
         const image = this.images.get(wanted);

@@ -262,3 +262,13 @@ Deno.test("a turn ends with what is done in it, well or not", async () => {
   assertEquals(await turns.take(0, {}, () => Promise.resolve(turns.has(0))), true);
   assertEquals([turns.has(0), turns.has("vport0")], [false, false]);
 });
+
+modeTest("a change waits for a guest's first report, which has its turn before it", async (world) => {
+  const guest = world.port(0, { shell: false });
+  world.firstReport = async (port) => {
+    await world.modes.booted(0);
+    world.shells.set(port, guest);
+  };
+  const { mode } = await world.time.run(world.modes.set(0, PASSTHROUGH));
+  assertEquals([mode, world.driverOf(0)], ["passthrough", "guest"]);
+});
