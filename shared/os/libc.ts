@@ -33,6 +33,13 @@ const SYMBOLS = {
   fstat: { parameters: ["i32", "buffer"], result: "i32" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // futex(2), for which the C library has no function; the first argument is the call's number.
+  futex_async: {
+    name: "syscall",
+    parameters: ["i64", "u64", "i64", "i64", "u64"],
+    result: "i32",
+    nonblocking: true,
+  },
   // The kernel's asynchronous I/O, for which the C library has no functions; the first argument is the call's number.
   io_destroy: { name: "syscall", parameters: ["i64", "u64"], result: "i32" },
   io_getevents: { name: "syscall", parameters: ["i64", "u64", "i64", "i64", "buffer", "buffer"], result: "i32" },

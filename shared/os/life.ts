@@ -11,6 +11,11 @@ const BYTES = 4096;
 /** pthread_mutex_t is 40 bytes on x86-64 and 48 on aarch64; pthread_mutexattr_t 4 and 8. */
 const LOCK_STRIDE = 64;
 const ATTRIBUTE_BYTES = 8;
+// linux/futex.h, asm/unistd.h: a lock's word has its owner's thread, and these two marks
+const FUTEX_CALL = Deno.build.arch === "aarch64" ? 98n : 202n;
+const FUTEX_WAIT = 0n;
+const FUTEX_WAITERS = -0x8000_0000;
+const FUTEX_OWNER_DIED = 0x4000_0000;
 // fcntl.h
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
@@ -24,6 +29,14 @@ function mapped(file: Fd): bigint {
   const address = libc().mmap(0n, BigInt(BYTES), PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0n);
   if (address === MAP_FAILED) throw new OsError("mmap", "a process's life", errno());
   return address;
+}
+
+function mappedAndClosed(file: Fd): bigint {
+  try {
+    return mapped(file);
+  } finally {
+    file.close();
+  }
 }
 
 function must(result: number, call: string): void {
@@ -65,23 +78,36 @@ export interface LifePlace {
   threads: number;
 }
 
-/** Resolves when all threads of process `pid` are dead that touch rings. Rejects if its life cannot be watched from here. */
+/**
+ * Resolves when all threads of process `pid` are dead that touch rings. Rejects if its life cannot be watched from here.
+ * It waits as a lock does, and takes none: so nothing stays here of processes that come and go.
+ */
 export async function whenProcessDead(pid: number, { fd, threads }: LifePlace): Promise<void> {
   const path = new TextEncoder().encode(`/proc/${pid}/fd/${fd}\0`);
-  await whenDead(
-    new Fd(check(libc().open(path, O_RDWR | O_CLOEXEC), "open", `descriptor ${fd} of process ${pid}`)),
-    threads,
-  );
+  const opened = check(libc().open(path, O_RDWR | O_CLOEXEC), "open", `descriptor ${fd} of process ${pid}`);
+  const address = mappedAndClosed(new Fd(opened));
+  try {
+    await Promise.all(Array.from({ length: threads }, (_, i) => ownerDead(address + BigInt(i * LOCK_STRIDE))));
+  } finally {
+    libc().munmap(address, BigInt(BYTES));
+  }
+}
+
+/** Resolves when the owner of the lock at `address` is dead: the kernel marks it then, and wakes one who waits (futex(2)). */
+async function ownerDead(address: bigint): Promise<void> {
+  const pointer = Deno.UnsafePointer.create(address);
+  if (!pointer) throw new Error("a lock lies nowhere");
+  const word = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(pointer, 4));
+  for (;;) {
+    const value = Atomics.or(word, 0, FUTEX_WAITERS) | FUTEX_WAITERS;
+    if ((value & FUTEX_OWNER_DIED) !== 0) return;
+    await libc().futex_async(FUTEX_CALL, address, FUTEX_WAIT, BigInt(value), 0n);
+  }
 }
 
 /** Resolves when all `threads` threads of the process whose life `file` is, which becomes this function's, are dead. */
 export async function whenDead(file: Fd, threads: number): Promise<void> {
-  let address: bigint;
-  try {
-    address = mapped(file);
-  } finally {
-    file.close();
-  }
+  const address = mappedAndClosed(file);
   // The memory stays mapped: whoever has waited owns the locks now.
   await Promise.all(Array.from({ length: threads }, async (_, i) => {
     const result = await libc().pthread_mutex_lock_async(address + BigInt(i * LOCK_STRIDE));
