@@ -1,7 +1,15 @@
-/** Plugins made for tests: compiled from a few lines of AssemblyScript, signed with a key of the test's own. */
+/**
+ * Plugins made for tests: compiled from a few lines of AssemblyScript, signed with a key of the test's own. What has been
+ * compiled once is kept beside the built engines: to load the compiler takes longer than most tests.
+ */
+import { encodeHex } from "@std/encoding/hex";
+import config from "../../deno.json" with { type: "json" };
 import { PLUGIN_ABI } from "../../shared/layout/plugin.ts";
 import { type KeyPairText, signImage } from "../../shared/plugin/mod.ts";
 import { compilerFlags, PLUGIN_PAGES } from "../../shared/wasm/flags.ts";
+import { BUILD_DIR } from "../../shared/wasm/load.ts";
+
+const KEPT = new URL("tests/", BUILD_DIR);
 
 /** The functions of a plugin that does nothing; a test replaces what it is about. */
 const NOTHING: Record<string, string> = {
@@ -16,14 +24,30 @@ const NOTHING: Record<string, string> = {
   disarm: "export function disarm(pair: u32): void {}",
 };
 
-/** Compiles a module from AssemblyScript. */
+/** A module from AssemblyScript, compiled now or by an earlier run with the same compiler. */
 export async function compileModule(source: string, flags: string[] = []): Promise<Uint8Array<ArrayBuffer>> {
+  const { "assemblyscript/asc": compiler, binaryen } = config.imports;
+  const all = ["plugin.ts", "--outFile", "out.wasm", ...compilerFlags(PLUGIN_PAGES, PLUGIN_PAGES), "-O2", ...flags];
+  const made = new TextEncoder().encode(JSON.stringify([compiler, binaryen, all, source]));
+  const kept = new URL(`${encodeHex(await crypto.subtle.digest("SHA-256", made))}.wasm`, KEPT);
+  try {
+    return await Deno.readFile(kept);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  const wasm = await compile(source, all);
+  await Deno.mkdir(KEPT, { recursive: true });
+  // Whole or not at all: another test may look for the same one.
+  const part = await Deno.makeTempFile({ dir: KEPT.pathname });
+  await Deno.writeFile(part, wasm);
+  await Deno.rename(part, kept);
+  return wasm;
+}
+
+async function compile(source: string, flags: string[]): Promise<Uint8Array<ArrayBuffer>> {
   const { default: asc } = await import("assemblyscript/asc");
   let wasm: Uint8Array | undefined;
-  const { error, stderr } = await asc.main([
-    ...["plugin.ts", "--outFile", "out.wasm", ...compilerFlags(PLUGIN_PAGES, PLUGIN_PAGES), "-O2"],
-    ...flags,
-  ], {
+  const { error, stderr } = await asc.main(flags, {
     readFile: (path: string) => path === "plugin.ts" ? source : null,
     writeFile: (path: string, data: string | Uint8Array) => {
       if (path === "out.wasm" && data instanceof Uint8Array) wasm = data;
