@@ -2,7 +2,8 @@
 
 /**
  * Resolves with the first truthy answer of `condition`; throws, naming `what`, when the deadline has passed. A condition
- * that is being looked at then has as long again for its answer.
+ * that is being looked at then has as long again for its answer. Pauses between looks grow up to `pauseMs`: most of what is
+ * waited for is there within a millisecond or two.
  */
 export async function until<T>(
   what: string,
@@ -11,14 +12,14 @@ export async function until<T>(
   pauseMs = 10,
 ): Promise<T> {
   const end = performance.now() + deadlineMs;
-  for (;;) {
+  for (let nextMs = Math.min(1, pauseMs);; nextMs = Math.min(pauseMs, 2 * nextMs)) {
     const pending = condition();
     const answer = pending instanceof Promise
       ? await within(`a look at ${what}`, pending, end + deadlineMs - performance.now())
       : pending;
     if (answer) return answer;
     if (performance.now() > end) throw new Error(`waited ${deadlineMs} ms in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    await new Promise((resolve) => setTimeout(resolve, nextMs));
   }
 }
 

@@ -51,7 +51,7 @@ Deno.test("a service that dies is started again before the kernel has taken it d
 });
 
 Deno.test("a service that dies while it is being stopped leaves no process behind", async () => {
-  for (const pauseMs of [0, 1, 3, 10, 30]) {
+  for (const pauseMs of [0, 3, 30]) {
     const child = start();
     await child.ready;
     Deno.kill(child.pid as number, "SIGKILL");
