@@ -64,8 +64,8 @@ export class Child {
   #process: Deno.ChildProcess | undefined;
   /** Its next run, begun while the kernel still takes the last one down. */
   #next: Deno.ChildProcess | undefined;
-  /** Whether it was up at least once. */
-  #started = false;
+  /** Whether the fabric runs, with it or without: it is started again from then on, whatever it dies of. */
+  #started: boolean;
   /** When this run of it was up. */
   #readyAt: number | undefined;
   readonly #stopped = Promise.withResolvers<void>();
@@ -78,9 +78,11 @@ export class Child {
   #untold: string[] | undefined = [];
   readonly #done: Promise<void>;
 
-  constructor(spec: ChildSpec, parts: ChildParts) {
+  /** `isStandby`: it comes to a fabric that runs. Such a one is started again even if it was never up. */
+  constructor(spec: ChildSpec, parts: ChildParts, isStandby = false) {
     this.spec = spec;
     this.#parts = parts;
+    this.#started = isStandby;
     this.#failed.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
     this.#done = this.#keep().catch((error) => {
@@ -222,8 +224,8 @@ export class Child {
         continue;
       }
       this.#readyAt = performance.now();
-      if (this.#started) {
-        const { attempts } = this.#backOff;
+      const { attempts } = this.#backOff;
+      if (attempts > 0) {
         log("info", "up", `${this.spec.name} is up again${attempts > 1 ? ` at attempt ${attempts}` : ""}`);
       }
       this.#started = true;

@@ -134,11 +134,12 @@ export class Supervisor {
     }
   }
 
-  #child(spec: ChildSpec): Child {
-    return new Child(spec, {
-      print: (line) => this.#progress.aside(() => complain(line)),
+  #child(spec: ChildSpec, isStandby = false): Child {
+    const parts = {
+      print: (line: string) => this.#progress.aside(() => complain(line)),
       hopeless: () => runDirLoss(this.#options.runDir),
-    });
+    };
+    return new Child(spec, parts, isStandby);
   }
 
   /** Waits until the services and the guests are there. */
@@ -160,10 +161,9 @@ export class Supervisor {
   /** Starts a second process of the NIC and of vhost. Which of both works is theirs to settle: whoever comes second waits. */
   #startStandbys(): void {
     for (const { spec } of this.#children.filter(({ spec: { name } }) => STANDBYS.includes(name))) {
-      const standby = this.#child(spec);
+      const standby = this.#child(spec, true);
       this.#children.push(standby);
       standby.tell();
-      standby.ready.catch((error) => log("warn", "up", `no process stands by for ${spec.name}: ${error.message}`));
     }
   }
 

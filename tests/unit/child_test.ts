@@ -1,5 +1,5 @@
 /** A service that `up` keeps running, of which nobody stands by. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { Child } from "../../services/up/child.ts";
 import { childrenOf } from "../support/process.ts";
@@ -9,9 +9,9 @@ const SCRIPT = fromFileUrl(new URL("../support/living_service.ts", import.meta.u
 /** The kernel may be quick, or this test slow. */
 const TRIES = 10;
 
-function start(): Child {
+function start(isStandby = false): Child {
   const spec = { name: "living", script: SCRIPT, permissions: ["-A"], args: [] };
-  return new Child(spec, { print: () => {}, hopeless: () => undefined });
+  return new Child(spec, { print: () => {}, hopeless: () => undefined }, isStandby);
 }
 
 /** Processes of the service that run. One that the kernel takes down has no command line any more. */
@@ -58,5 +58,21 @@ Deno.test("a service that dies while it is being stopped leaves no process behin
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
     await child.stop();
     assertEquals(running(), [], `${pauseMs} ms`);
+  }
+});
+
+Deno.test("a process that stands by and dies before it was ever up is started again; the first of a service is not", async () => {
+  for (const isStandby of [true, false]) {
+    const child = start(isStandby);
+    try {
+      const first = await until("a process", () => child.pid);
+      Deno.kill(first, "SIGKILL");
+      if (isStandby) {
+        await child.ready;
+        assert(child.pid !== first);
+      } else await assertRejects(() => child.ready, Error, "was killed by SIGKILL before it was ready");
+    } finally {
+      await child.stop();
+    }
   }
 });
