@@ -321,7 +321,7 @@ Deno.test("a frame that is cut waits for room for its segments, and others do no
   assertEquals(counters().rx_no_buffer, 0);
 });
 
-Deno.test("a worker that sleeps while somebody waits is kicked when half of the uplink's ring is free", () => {
+Deno.test("a worker that sleeps while somebody waits is kicked when five eighths of the uplink's ring are free", () => {
   const { rig, uplink, toOutside, take } = world();
   const sender = rig.attach(0, { queueSize: 256 });
   uplink.fill(LINE);
@@ -331,12 +331,13 @@ Deno.test("a worker that sleeps while somebody waits is kicked when half of the 
   uplink.rx().takeKick();
   const armed = rig.wasm.coolAll();
   assertEquals(armed, 1, "the queue that waits has work");
-  const kicks = Array.from({ length: LINE / 2 }, () => {
+  const wanted = LINE * 5 / 8;
+  const kicks = Array.from({ length: wanted }, () => {
     uplink.fill(1);
     return uplink.rx().takeKick();
   });
   // A part of the ring is still free: that for copies.
-  assertEquals(kicks.indexOf(true), LINE / 2 - FOR_COPIES - 1);
+  assertEquals(kicks.indexOf(true), wanted - FOR_COPIES - 1);
   assertEquals(kicks.filter((kick) => kick).length, 1);
   assertEquals(rig.wasm.coolAll(), 2, "there is room: the worker goes on");
   rig.run();

@@ -31,6 +31,8 @@ import { visit, visitUnits } from "./visit.ts";
 const CLOCK_PERIOD: u32 = 8;
 /** Every how many passes that found nothing. */
 const IDLE_CLOCK_PERIOD: u32 = 64;
+/** How many passes a run has that find nothing but queues that are held back: whoever holds them may want this CPU. */
+const HELD_PASSES: u32 = 8;
 /** How long the worker may go without a look at the kicks of cold queues. */
 const KICKS_PERIOD_NS: f64 = 50_000;
 
@@ -64,6 +66,7 @@ export function run(now: f64, passes: u32): u32 {
   let frames: u64 = 0;
   let busy: u32 = 0;
   let turns: u32 = 0;
+  let held: u32 = 0;
   // Passes are numbered for as long as the engine lives: a spinning one does 2^32 of them in minutes.
   let number = load<u64>(c, CTL_PASSES);
   for (let i: u32 = 0; i < passes; i++) {
@@ -84,10 +87,8 @@ export function run(now: f64, passes: u32): u32 {
       // All pools that have work owe: the next pass, at once, credits at least one of them enough.
       if (load<u32>(c, CTL_SHARE_BLOCKED) == 0) {
         // What is published next is told from what was published before it by this clock.
-        if ((i + 1) % IDLE_CLOCK_PERIOD != 0) continue;
-        store<f64>(c, nowNs(), CTL_NOW_NS);
-        // What holds queues back takes longer than a few looks: whoever it is may want this CPU.
-        if (load<u32>(c, CTL_RATE_BLOCKED) != 0) break;
+        if (load<u32>(c, CTL_RATE_BLOCKED) != 0 && ++held == HELD_PASSES) break;
+        if ((i + 1) % IDLE_CLOCK_PERIOD == 0) store<f64>(c, nowNs(), CTL_NOW_NS);
         continue;
       }
       i--;

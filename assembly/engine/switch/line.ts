@@ -237,14 +237,15 @@ export function endTurn(): void {
 }
 
 /**
- * Has the uplink's driver kick when half of the line is free, if somebody waits for it; before the worker sleeps, in pass
- * number `pass`. Answers whether there is room already, or nothing to wait for.
+ * Has the uplink's driver kick when five eighths of the line are free, if somebody waits for it; before the worker sleeps,
+ * in pass number `pass`. Answers whether there is room already, or nothing to wait for. With half of it, a worker beside
+ * the uplink's on one CPU sleeps a third more often; with three quarters there is no gain any more.
  */
 export function armLine(pass: u32): bool {
   const first = firstWaiting(pass);
   if (first == 0) return false;
   const line = lineFor(load<u32>(first, Q_POOL));
   if (line == NO_LINE) return true;
-  armAhead(line, load<u32>(line, Q_SIZE) >> 1);
+  armAhead(line, (load<u32>(line, Q_SIZE) * 5) >> 3);
   return roomOf(line) > reserveOf(line);
 }
