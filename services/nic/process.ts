@@ -84,7 +84,6 @@ export class NicProcess {
     const started = performance.now();
     follower.takeOver();
     this.#adopt(follower);
-    this.#parts.nic.mirror.isAwaited = true;
     log("warn", "nic", `took over from a process that died: ${(performance.now() - started).toFixed(1)} ms`);
     await follower.gone();
     const { uplinks } = this.#parts;
@@ -113,14 +112,22 @@ export class NicProcess {
     return this.#upgrades.begin();
   }
 
-  /** Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. */
+  /**
+   * Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. Resolves if nobody
+   * would: then this process goes on.
+   */
   async #handOver(): Promise<void> {
     const { nic, uplinks } = this.#parts;
+    if (!await nic.mirror.confirm()) return;
     await uplinks.handOver();
-    nic.engine.standStill();
-    nic.mirror.commit();
-    await nic.mirror.told;
-    Deno.exit(0);
+    if (await nic.mirror.confirm()) {
+      const goOn = nic.engine.standStill();
+      nic.mirror.commit();
+      await nic.mirror.told;
+      if (nic.standby.state === "ready") Deno.exit(0);
+      goOn();
+    }
+    await uplinks.takeBack();
   }
 
   /** Where the API listens: at once, or after a take-over. */
@@ -131,7 +138,7 @@ export class NicProcess {
   /** Ends on purpose. Nobody goes on in its place, unless `isAlone`: its fabric goes on. */
   async close(isAlone: boolean): Promise<void> {
     const { nic, uplinks, reactor } = this.#parts;
-    if (isAlone && nic.standby.state === "ready") await this.#handOver();
+    if (isAlone) await this.#handOver();
     nic.mirror.close();
     this.#standbys?.close();
     await uplinks.close();

@@ -33,7 +33,7 @@ export class Uplinks {
   readonly #before = new Map<PoolName, UplinkState>();
   /** The state of each, as it was last told. */
   readonly #told = new Map<PoolName, string>();
-  readonly #timer: ReturnType<typeof setInterval>;
+  #timer: ReturnType<typeof setInterval>;
   #closed = false;
 
   constructor(parts: UplinksParts) {
@@ -116,6 +116,14 @@ export class Uplinks {
       this.#hold(pool);
     }
     await this.close();
+  }
+
+  /** Opens again what `handOver` has closed: nobody else does. */
+  takeBack(): Promise<void> {
+    this.#uplinks.clear();
+    this.#closed = false;
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    return this.takeOver(new Map(this.#before));
   }
 
   #make(pool: PoolName): Uplink {

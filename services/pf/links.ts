@@ -29,6 +29,8 @@ import type { ModeLink } from "./mode_link.ts";
 
 /** A new process starts, learns everything and takes over. */
 const UPGRADE_MS = 25_000;
+/** How long after its answer the process before may still answer: it takes that long to see that nobody takes over. */
+const HAND_OVER_MS = 8000;
 const LOOK_MS = 20;
 
 /** Has a new process of a service take over; answers once that has. Throws why it cannot be. */
@@ -38,12 +40,21 @@ async function upgraded(
   state: () => Promise<{ pid: number }>,
 ): Promise<ServiceUpgrade> {
   const upgrade = ServiceUpgrade.parse(await peer.ask("POST", "/api/v1/upgrade", {}, UPGRADE_MS));
-  const deadline = performance.now() + UPGRADE_MS;
-  while ((await state().catch(() => undefined))?.pid !== upgrade.pid) {
-    if (performance.now() > deadline) throw new ApiError(503, `the new process of ${what} does not answer`);
+  const answered = performance.now();
+  for (;;) {
+    const pid = (await state().catch(() => undefined))?.pid;
+    if (pid === upgrade.pid) return upgrade;
+    const tookMs = performance.now() - answered;
+    const gone = `process ${upgrade.pid}, which was to take over, has ended or is stopped`;
+    if (pid === upgrade.before && tookMs > HAND_OVER_MS) {
+      throw new ApiError(409, `${what} goes on as it was: ${gone}`, "service", "not-upgraded");
+    }
+    if (pid !== undefined && pid !== upgrade.before) {
+      throw new ApiError(503, `${gone}: process ${pid} is ${what} now, and began anew`, "service", "not-upgraded");
+    }
+    if (tookMs > UPGRADE_MS) throw new ApiError(503, `the new process of ${what} does not answer`);
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
-  return upgrade;
 }
 
 /** The NIC. */

@@ -64,6 +64,8 @@ export class Child {
   #process: Deno.ChildProcess | undefined;
   /** Its next run, begun while the kernel still takes the last one down. */
   #next: Deno.ChildProcess | undefined;
+  /** In the log: it alone as long as it was never up, since another one of its name works. */
+  #subject: string;
   /** Whether the fabric runs, with it or without: it is started again from then on, whatever it dies of. */
   #started: boolean;
   /** When this run of it was up. */
@@ -83,6 +85,7 @@ export class Child {
     this.spec = spec;
     this.#parts = parts;
     this.#started = isStandby;
+    this.#subject = isStandby ? `the process that is to stand by for ${spec.name}` : spec.name;
     this.#failed.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
     this.#done = this.#keep().catch((error) => {
@@ -136,7 +139,11 @@ export class Child {
       const pauseMs = this.#backOff.next(readyMs);
       // What it said of its end is in this line if nobody has seen it yet.
       const why = readyMs === 0 && this.#lastLine !== "" ? `: ${this.#lastLine}` : "";
-      log("warn", "up", `${name} ${how}${why}; starting it again ${pauseMs === 0 ? "now" : `in ${pauseMs / 1000} s`}`);
+      log(
+        "warn",
+        "up",
+        `${this.#subject} ${how}${why}; starting it again ${pauseMs === 0 ? "now" : `in ${pauseMs / 1000} s`}`,
+      );
       await this.#pause(pauseMs);
       const reason = this.#stopping ? undefined : this.#parts.hopeless();
       if (reason !== undefined) return this.#failed.reject(new Error(`cannot start ${name} again: ${reason}`));
@@ -226,9 +233,10 @@ export class Child {
       this.#readyAt = performance.now();
       const { attempts } = this.#backOff;
       if (attempts > 0) {
-        log("info", "up", `${this.spec.name} is up again${attempts > 1 ? ` at attempt ${attempts}` : ""}`);
+        log("info", "up", `${this.#subject} is up again${attempts > 1 ? ` at attempt ${attempts}` : ""}`);
       }
       this.#started = true;
+      this.#subject = this.spec.name;
       for (const early of this.#early.splice(0)) this.#say(early);
       const info = JSON.parse(line.slice(READY_PREFIX.length)) as Record<string, unknown> & { life?: LifePlace };
       // Where its life cannot be watched, its end is seen when the kernel has taken it down.

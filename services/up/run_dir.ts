@@ -48,7 +48,10 @@ export function hasSocket(path: string): boolean {
 export function cleanUp(runDir: string): void {
   for (const { name } of Deno.readDirSync(runDir)) {
     const path = `${runDir}/${name}`;
-    if (/^(up\.lock|fabric\.json)$/.test(name) || (/^(nic|passthrough)\.sock$/.test(name) && hasSocket(path))) {
+    if (
+      /^(up\.lock|fabric\.json)$/.test(name) ||
+      (/^(nic|passthrough|nic-standby|vhost-standby)\.sock$/.test(name) && hasSocket(path))
+    ) {
       Deno.removeSync(path);
     }
     if (/^(vf\d+|vport\d+|uplink)$/.test(name)) cleanUpPort(path);

@@ -78,14 +78,13 @@ export class VhostProcess {
 
   async #follow(follower: VhostFollower): Promise<void> {
     if (!await follower.follow()) return;
-    const { emulation, mirror, ports, software, api, listen, reactor } = this.#parts;
+    const { emulation, ports, software, api, listen, reactor } = this.#parts;
     const started = performance.now();
     ports.wishes.expectListener();
     software.adopt(follower);
     await ports.adopt(follower);
     emulation.takeOver(follower.engineState, software);
     ports.startAll();
-    mirror.isAwaited = true;
     log("warn", "vhost", `took over from a process that died: ${(performance.now() - started).toFixed(1)} ms`);
     this.#following = ports.follow();
     for (const [, object] of follower.objects("door")) {
@@ -107,19 +106,24 @@ export class VhostProcess {
     return this.#upgrades.begin();
   }
 
-  /** Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. */
+  /**
+   * Ends between two bursts, with everything told: whoever stands by sees it as a death, and goes on. Resolves if nobody
+   * would: then this process goes on.
+   */
   async #handOver(): Promise<void> {
     const { emulation, mirror } = this.#parts;
-    emulation.engine.standStill();
+    if (!await mirror.confirm()) return;
+    const goOn = emulation.engine.standStill();
     mirror.commit();
     await mirror.told;
-    Deno.exit(0);
+    if (mirror.standby.state === "ready") Deno.exit(0);
+    goOn();
   }
 
   /** Ends on purpose. Nobody goes on in its place, unless `isAlone`: its fabric goes on. */
   async close(isAlone: boolean): Promise<void> {
     const { emulation, ports, software, mirror, reactor } = this.#parts;
-    if (isAlone && mirror.standby.state === "ready") await this.#handOver();
+    if (isAlone) await this.#handOver();
     mirror.close();
     this.#door?.end();
     this.#standbys?.close();

@@ -2,10 +2,10 @@
  * Unix sockets that carry descriptors (SCM_RIGHTS), which Deno's own do not: streams for vhost-user, sequenced packets
  * for the device socket. Non-blocking throughout; a `Reactor` says when to try again.
  */
-import { Fd } from "./fd.ts";
+import { closeNumber, Fd } from "./fd.ts";
 import { Reactor } from "./epoll.ts";
 import { addressOf, check, EAGAIN, EINTR, errno, libc, OsError } from "./libc.ts";
-import { shutDownReceiving } from "./kinds.ts";
+import { kindOf, shutDownReceiving } from "./kinds.ts";
 import { closeForeign } from "./lingering.ts";
 
 // sys/socket.h
@@ -110,19 +110,22 @@ export class UnixSocket implements Disposable {
   readonly #controlView = new DataView(this.#control.buffer);
   /** Descriptors that came this way, were closed here, and are not closed yet. */
   readonly #closing = new Set<Promise<void>>();
+  readonly #isFellow: boolean;
 
-  constructor(fd: Fd, reactor: Reactor) {
+  /** `isFellow`: at the other end is a process of the same service, which goes on with the sockets that it sends. */
+  constructor(fd: Fd, reactor: Reactor, isFellow = false) {
     this.fd = fd;
     this.#reactor = reactor;
+    this.#isFellow = isFellow;
   }
 
-  /** Connects to a listening socket. */
-  static connect(path: string, kind: SocketKind, reactor: Reactor): UnixSocket {
+  /** Connects to a listening socket. `isFellow`: as for the constructor. */
+  static connect(path: string, kind: SocketKind, reactor: Reactor, isFellow = false): UnixSocket {
     const fd = newSocket(kind);
     try {
       const address = socketAddress(path);
       check(libc().connect(fd.number, address, address.byteLength), "connect", path);
-      return new UnixSocket(fd, reactor);
+      return new UnixSocket(fd, reactor, isFellow);
     } catch (error) {
       fd.close();
       throw error;
@@ -186,6 +189,8 @@ export class UnixSocket implements Disposable {
   }
 
   readonly #closeForeign = (fd: number): void => {
+    // Nothing is to be taken out of it: who sent it reads it.
+    if (this.#isFellow && kindOf(fd) === "socket") return closeNumber(fd);
     const closing = closeForeign(fd, (number) => this.#emptyOther(number));
     if (closing) this.#track(closing);
   };

@@ -11,11 +11,16 @@ import type { MirrorOptions } from "./mirror.ts";
 
 const NO_SUCH_FILE = 2;
 const CONNECTION_REFUSED = 111;
+const CONNECTION_RESET = 104;
+/** How long the other process may take to tell everything. */
+const JOIN_MS_MAX = 20_000;
+/** How long after the end of its connection the other process's threads may still live. */
+const DEATH_MS_MAX = 5000;
 
 /** Connects to the service's process that runs, if one does. */
 function findActive(path: string, reactor: Reactor): Channel | undefined {
   try {
-    return new Channel(UnixSocket.connect(path, "seqpacket", reactor));
+    return new Channel(UnixSocket.connect(path, "seqpacket", reactor, true));
   } catch (error) {
     if (error instanceof OsError && [NO_SUCH_FILE, CONNECTION_REFUSED].includes(error.errno)) return undefined;
     throw error;
@@ -37,6 +42,13 @@ export function take(fds: Fd[]): Fd {
   const fd = fds.shift();
   if (!fd) throw new Error("a change came without its descriptor");
   return fd;
+}
+
+/** What `promise` brings; undefined if that takes longer than `ms`. */
+async function inTime<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => late.resolve(undefined), ms);
+  return await Promise.race([promise, late.promise]).finally(() => clearTimeout(timer));
 }
 
 /** A process that stands by. */
@@ -65,32 +77,49 @@ export abstract class Follower<Change> {
   async join(): Promise<void> {
     const { service, version } = this.#options;
     this.#channel.send({ standsBy: version, pid: Deno.pid });
-    while (!this.#isComplete) {
-      const packet = await this.#channel.receive().catch(() => undefined);
-      if (!packet) throw new Error(`the ${service} process that runs does not want a standby of this version`);
-      this.#learn(packet);
+    if (await inTime(this.#learnEverything(), JOIN_MS_MAX) === undefined) {
+      throw new Error(`the ${service} process that runs does not answer: it is stopped, or hangs`);
     }
-    this.#channel.send({ ready: true });
   }
 
-  /** Learns what changes, until the other process is gone. False: it has ended on purpose, or let this one go. */
+  async #learnEverything(): Promise<true> {
+    while (this.#learnAll()) {
+      if (this.#isComplete) return true;
+      await this.#channel.socket.readable();
+    }
+    const { service } = this.#options;
+    throw new Error(`the ${service} process that runs ended, or let this one go, before it had told everything`);
+  }
+
+  /**
+   * Learns what changes, until the other process is gone. False: it has ended on purpose, or let this one go. Throws why
+   * this process does not know everything any more: then it cannot go on for the other one, which may well live.
+   */
   async follow(): Promise<boolean> {
     let isDead = false;
     let wake = () => {};
     // What waits there holds this process's end up by nothing: it is a thread of the runtime's.
-    void whenDead(this.#lifeFile, ENGINE_THREADS).then(() => {
+    const death = whenDead(this.#lifeFile, ENGINE_THREADS).then(() => {
       isDead = true;
       wake();
+      return true;
     });
-    while (!isDead) {
+    while (!isDead && this.#learnAll()) {
       await new Promise<void>((resolve) => {
         wake = resolve;
         this.#channel.socket.readable().then(resolve, resolve);
       });
-      if (!this.#learnAll()) break;
     }
     // The last that it said before it died.
     this.#learnAll();
+    if (!this.#isHeir()) return false;
+    // A process that dies gives its locks up before it closes what it had open.
+    if (await inTime(death, DEATH_MS_MAX)) return true;
+    throw new Error(`the ${this.#options.service} process that runs has closed its connection, and lives`);
+  }
+
+  /** Whether the other process has named this one to take over. */
+  #isHeir(): boolean {
     const word = new Uint32Array(1);
     const isThere = readMemoryFile(this.state.number, CTL + CTL_HEIR, new Uint8Array(word.buffer));
     return isThere && word[0] === this.#heir;
@@ -102,18 +131,23 @@ export abstract class Follower<Change> {
     this.#channel.close();
   }
 
-  /** Learns what has been said; false at its end. */
+  /** Learns what has been said; false at its end. Throws what keeps this process from it. */
   #learnAll(): boolean {
     for (;;) {
-      let packet;
-      try {
-        packet = this.#channel.tryReceive();
-      } catch {
-        return false;
-      }
+      const packet = this.#next();
       if (packet === "nothing") return true;
       if (!packet) return false;
       this.#learn(packet);
+    }
+  }
+
+  /** The next that has been said, if anything has; undefined at its end. */
+  #next(): Packet | "nothing" | undefined {
+    try {
+      return this.#channel.tryReceive();
+    } catch (error) {
+      if (error instanceof OsError && error.errno === CONNECTION_RESET) return undefined;
+      throw error;
     }
   }
 
@@ -128,11 +162,10 @@ export abstract class Follower<Change> {
     return this.#state;
   }
 
-  #learn(packet: Packet): void {
-    // They are not foreign: whoever sent them closes them as plainly.
-    const fds = packet.fds.map((fd) => fd.kind === "socket" ? new Fd(fd.detach()) : fd);
-    const message = packet.message as Entry<Change> | Complete;
-    if ("complete" in message) this.#isComplete = true;
-    else this.apply(message, fds);
+  #learn({ message: said, fds }: Packet): void {
+    const message = said as Entry<Change> | Complete;
+    if (!("complete" in message)) return this.apply(message, fds);
+    this.#isComplete = true;
+    this.#channel.send({ ready: true });
   }
 }

@@ -5,7 +5,7 @@
  */
 import type { Reply } from "../device/mod.ts";
 
-/** What the one that stands by says first, and once it knows everything. */
+/** What the one that stands by says first, and whenever it knows everything. */
 export type FromStandby = { standsBy: number; pid: number } | { ready: true };
 
 /** Changes that belong together. The descriptors of an entry are those of its changes, in their order. */
@@ -15,7 +15,7 @@ export interface Entry<Change> {
   answered?: { connection: string; reply: Reply };
 }
 
-/** The last entry of what there was when the standby came: it knows everything now. */
+/** The last entry of what there is: the standby knows everything now, and says so. */
 export interface Complete {
   complete: true;
 }

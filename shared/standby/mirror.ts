@@ -17,6 +17,10 @@ const STALL_LOOK_MS = 1;
 /** How long a new process may take to start and to learn everything. */
 const RENEW_MS_MAX = 20_000;
 const RENEW_LOOK_MS = 10;
+/** How long a standby may take to say that it is there. */
+const CONFIRM_MS_MAX = 2000;
+/** How long a process that has connected may take to say what it is. */
+const HELLO_MS_MAX = 20_000;
 /** Descriptors that one message may carry. */
 const FDS_MAX = 64;
 
@@ -48,8 +52,10 @@ export class Mirror<Change> {
   /** Why the last one that came was turned away. */
   #refusal: string | undefined;
   #closed = false;
-  /** Another one is expected, if none stands by: there was one, or this process has taken over itself. */
-  isAwaited = false;
+  /** Resolves what waits for the standby's next word that it knows everything. */
+  #confirmed = () => {};
+  /** Another one is expected, if none stands by. */
+  #isAwaited = false;
   /** Tells everything that there is, as changes, to a standby that has come. `heir`: its number. */
   onJoin: (heir: number) => void = () => {};
 
@@ -62,6 +68,11 @@ export class Mirror<Change> {
   /** Whether a standby stands ready, and which process it is. */
   get standby(): StandbyState {
     return { state: this.#state, ...(this.#state === "none" ? {} : { pid: this.#pid }) };
+  }
+
+  /** The service, as the log names it. */
+  get service(): string {
+    return this.#options.service;
   }
 
   /** Whether there is one that has to be told. */
@@ -135,13 +146,30 @@ export class Mirror<Change> {
   async renew(): Promise<number> {
     const deadline = performance.now() + RENEW_MS_MAX;
     if (!this.#channel) {
-      if (!this.isAwaited) throw new Error("no process stands by: start the fabric without --no-standby");
+      if (!this.#isAwaited) throw new Error("no process stands by: start the fabric without --no-standby");
       await this.#untilReady(0, deadline);
     }
     const before = this.#pid;
     this.#letGo("it is replaced");
     await this.#untilReady(before, deadline);
     return this.#pid;
+  }
+
+  /**
+   * Whether the standby answers: its death is seen some tens of milliseconds late, and one that is stopped never says so.
+   * A standby that does not answer is let go.
+   */
+  async confirm(): Promise<boolean> {
+    const channel = this.#channel;
+    if (this.#state !== "ready" || !channel) return false;
+    const answer = Promise.withResolvers<boolean>();
+    this.#confirmed = () => answer.resolve(true);
+    const timer = setTimeout(() => answer.resolve(false), CONFIRM_MS_MAX);
+    this.#send({ message: { complete: true }, fds: [] });
+    const isThere = await answer.promise.finally(() => clearTimeout(timer));
+    if (this.#channel !== channel) return false;
+    if (!isThere) this.#letGo("it does not answer");
+    return isThere;
   }
 
   /** Waits until one stands by that is not process `before`. Throws why there is none. */
@@ -161,6 +189,7 @@ export class Mirror<Change> {
     if (!this.#closed) log("warn", this.#options.service, `process ${this.#pid} no longer stands by: ${reason}`);
     this.#channel.close();
     this.#channel = undefined;
+    this.#confirmed();
     this.#state = "none";
     this.#changes = [];
     for (const fd of [...this.#fds, ...this.#waiting.flatMap(({ fds }) => fds)]) fd.close();
@@ -169,6 +198,7 @@ export class Mirror<Change> {
 
   /** Serves those who come to stand by, one at a time; the others wait at the door. */
   async serve(listener: UnixListener): Promise<void> {
+    this.#isAwaited = true;
     for (;;) {
       const socket = await listener.accept();
       if (!socket) return;
@@ -180,7 +210,8 @@ export class Mirror<Change> {
 
   async #serveOne(socket: UnixSocket): Promise<void> {
     const channel = new Channel(socket);
-    const hello = (await channel.receive())?.message as FromStandby | undefined;
+    const timer = setTimeout(() => channel.close(), HELLO_MS_MAX);
+    const hello = (await channel.receive().finally(() => clearTimeout(timer)))?.message as FromStandby | undefined;
     if (!hello || !("standsBy" in hello)) return;
     const { service, version } = this.#options;
     if (hello.standsBy !== version) {
@@ -189,7 +220,6 @@ export class Mirror<Change> {
     }
     if (this.#closed) return;
     this.#channel = channel;
-    this.isAwaited = true;
     this.#state = "syncing";
     this.#pid = hello.pid;
     const heir = crypto.getRandomValues(new Uint32Array(1))[0] || 1;
@@ -200,6 +230,8 @@ export class Mirror<Change> {
       const packet = await channel.receive();
       if (!packet || this.#channel !== channel) return;
       if (!("ready" in (packet.message as FromStandby))) continue;
+      this.#confirmed();
+      if (this.#state === "ready") continue;
       this.#state = "ready";
       this.#view.setUint32(CTL + CTL_HEIR, heir, true);
       log("info", service, `process ${hello.pid} stands by`);

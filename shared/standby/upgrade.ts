@@ -1,5 +1,5 @@
 /** An upgrade: a new process of the program as it is now stands by, and this one dies on purpose, between two bursts. */
-import { ANSWER_MS, ApiError, type ServiceUpgrade } from "../api/mod.ts";
+import { ANSWER_MS, ApiError, log, type ServiceUpgrade } from "../api/mod.ts";
 import type { Mirror } from "./mirror.ts";
 
 /** Upgrades of one service. */
@@ -9,7 +9,10 @@ export class Upgrades<Change> {
   readonly #handOver: () => Promise<void>;
   #isHandingOver = false;
 
-  /** `what`: the service in words; `handOver` ends this process with everything told. */
+  /**
+   * `what`: the service in words; `handOver` ends this process with everything told. It resolves only if nobody would go
+   * on in its place: then this one does.
+   */
   constructor(mirror: Mirror<Change>, what: string, handOver: () => Promise<void>) {
     this.#mirror = mirror;
     this.#what = what;
@@ -25,12 +28,19 @@ export class Upgrades<Change> {
     this.#isHandingOver = true;
     try {
       const pid = await this.#mirror.renew();
-      setTimeout(() => void this.#handOver(), ANSWER_MS);
+      setTimeout(() => void this.#end(pid), ANSWER_MS);
       return { pid, before: Deno.pid };
     } catch (error) {
       this.#isHandingOver = false;
       const reason = `${this.#what} goes on as it was: ${(error as Error).message}`;
       throw new ApiError(409, reason, "service", "not-upgraded");
     }
+  }
+
+  async #end(heir: number): Promise<void> {
+    await this.#handOver();
+    this.#isHandingOver = false;
+    const why = `process ${heir}, which was to take over, has ended or is stopped`;
+    log("warn", this.#mirror.service, `${this.#what} goes on as it was: ${why}`);
   }
 }

@@ -22,7 +22,7 @@ for (const signal of ["TERM", "INT"]) {
     const [nic, others] = [fabric.pid("nic"), ["pf", "vhost", "vf"].map((name) => fabric.pid(name))];
     const order = [guests, others, [nic]];
     // The services are in the test's own group: to each of them, as systemd does.
-    for (const pid of [...order.flat(), fabric.process.pid]) Deno.kill(pid, `SIG${signal}` as Deno.Signal);
+    for (const pid of [fabric.process.pid, ...order.flat()]) Deno.kill(pid, `SIG${signal}` as Deno.Signal);
     await until(
       "all to end, guests first and the NIC last",
       () => {

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { openDescriptors, untilNoMoreDescriptors } from "../support/descriptors.ts";
 import { freePorts, TestFabric } from "../support/fabric.ts";
 import { TestProcess } from "../support/process.ts";
-import { until } from "../support/wait.ts";
+import { until, within } from "../support/wait.ts";
 
 /** Why a service is not ready, by its own word; `undefined` if it is ready or does not answer. */
 async function reasonOf(fabric: TestFabric, service: "pf" | "vhost" | "vf" | "nic"): Promise<string | undefined> {
@@ -67,7 +67,7 @@ Deno.test("a service whose port is taken meanwhile says so, waits longer each ti
     }
   }, 1);
   Deno.kill(pid, "SIGKILL");
-  const listener = await taken.promise;
+  const listener = await within("the port to be free", taken.promise, 20_000).finally(() => clearInterval(take));
   const line = /vf ended with code 1 before it was ready: vf: .*port.*in use.*; starting it again in ([\d.]+) s/g;
   await until("up to have tried three times", () => [...fabric.process.errors.matchAll(line)].length >= 3, 30_000);
   const [first, second, third] = [...fabric.process.errors.matchAll(line)].map(([, s]) => Number(s));

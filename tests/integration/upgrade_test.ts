@@ -6,8 +6,11 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { FlowState } from "../../shared/api/mod.ts";
 import { cli, type CliAnswer, fabricCli } from "../support/cli.ts";
 import { TestFabric } from "../support/fabric.ts";
+import { FrontEnd } from "../support/front_end.ts";
 import { ask, must, setMode, Stream, TestGuest } from "../support/guests.ts";
+import { run } from "../support/judges.ts";
 import { activeOf } from "../support/standby.ts";
+import { setUplink, uplinkOf } from "../support/uplinks.ts";
 import { until } from "../support/wait.ts";
 
 const UPGRADES = Number(Deno.env.get("UPGRADES") ?? 2);
@@ -57,7 +60,7 @@ Deno.test("an upgrade that is asked for while nobody stands by yet, after a deat
       const ready = await until("a standby", async () => {
         const said = await state().catch(() => undefined);
         return said?.standby.state === "ready" && said;
-      });
+      }, 20_000);
       Deno.kill(who === "standby" ? ready.standby.pid : ready.pid, "SIGKILL");
       // Until its death is known the one that is dead seems to stand by.
       await until("its death to be known", async () => {
@@ -67,6 +70,44 @@ Deno.test("an upgrade that is asked for while nobody stands by yet, after a deat
       const { code, err } = await cli(fabric, "upgrade", service);
       assertEquals(code, 0, `${service}'s ${who}: ${err}${fabric.process.errors}`);
     }
+  }
+});
+
+Deno.test("whoever was to take over ends just before: the process that is there goes on, with all it had, and says so", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  await setUplink(fabric, { kind: "pcap", record: `${fabric.runDir}/record.pcapng` });
+  await using front = await FrontEnd.connect(fabric.vf(0).socket).start();
+  for (const [service, what] of [["nic", "the NIC"], ["vhost", "the vhost service"]] as const) {
+    const before = await activeOf(fabric, service);
+    const { pid } = await must(`${fabric.url(service)}/api/v1/upgrade`, "POST", {});
+    Deno.kill(pid, "SIGKILL");
+    const goesOn = `${what} goes on as it was: process ${pid}, which was to take over, has ended or is stopped`;
+    await until(`${what} to say that it goes on`, () => fabric.process.errors.includes(goesOn), 20_000);
+    assertEquals(await activeOf(fabric, service), before);
+    // A token that only operators have reads it.
+    assertEquals((await ask(`${fabric.url(service)}/api/v1/state`)).body.pid, before);
+  }
+  assertEquals((await uplinkOf(fabric)).state, "up");
+  // On the connection that it has had all the time.
+  await front.ask("VHOST_USER_GET_FEATURES");
+  assert(!/took over/.test(fabric.process.errors), fabric.process.errors);
+  upgraded(await cli(fabric, "-o", "json", "upgrade", "nic"));
+});
+
+Deno.test("a standby that cannot learn what there is ends, and does not take over from a process that lives", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  for (const service of ["nic", "vhost"] as const) {
+    const active = await activeOf(fabric, service);
+    const { standby: { pid } } = await must(`${fabric.url(service)}/api/v1/state`);
+    const open = [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
+    await run("prlimit", ["--pid", String(pid), `--nofile=${open}:${open}`]);
+    await using _front = await FrontEnd.connect(fabric.vf(0).socket).start();
+    await until("another process to stand by", async () => {
+      const said = (await ask(`${fabric.url(service)}/api/v1/state`)).body;
+      assertEquals(said.pid, active);
+      return said.standby.state === "ready" && said.standby.pid !== pid;
+    }, 20_000);
+    assert(!/took over/.test(fabric.process.errors), fabric.process.errors);
   }
 });
 

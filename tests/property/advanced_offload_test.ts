@@ -10,7 +10,7 @@ import { frameOf, lawfulFrame, type Sent, type Shape } from "../support/offload_
 import { accepts, addressed, allFormats, checkArrived, LIMITS, offloadWorld } from "../support/offload_world.ts";
 import { asking, type Context, describe, type Described, meaning } from "../support/reference_context.ts";
 import { EVERYTHING, GSO_ECN, GSO_NONE, NOTHING } from "../support/reference_offload.ts";
-import { ipOf, PROTOCOL_TCP, viewOf } from "../support/reference_packet.ts";
+import { EXTENSIONS_MAX, ipOf, PROTOCOL_TCP, viewOf } from "../support/reference_packet.ts";
 import { segment } from "../support/reference_segments.ts";
 
 const RUNS = 150;
@@ -95,6 +95,8 @@ const hostile = lawfulFrame(LIMITS).map((sent) => describe(addressed(sent), 0)).
 
 /** Whether a frame is beyond what the engine looks through or cuts. */
 function isBeyond({ frame, context }: Described): boolean {
+  const ip = ipOf(frame);
+  if (typeof ip === "object" && ip.extensions > EXTENSIONS_MAX) return true;
   if (context.maclen + context.iplen + 18 > HEAD_BYTES_MAX) return true;
   return context.tse && frame.length / context.mss > SEGMENTS_MAX;
 }

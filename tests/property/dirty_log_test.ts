@@ -18,7 +18,6 @@ const OPTIONS = { queueSize: 512, bufferBytes: 3072 };
 const RUNS = 8;
 /** Buffers that there are at first. */
 const FIRST = 40;
-const COOLING_NS = 10_000_000;
 /** Buffers that lie across pages, and frames that end before a page does, or behind it. */
 const SHAPES = [[3072], [2048], [1530], [1024], [12, 3060], [700, 1500], [64], [100, 1, 2900]];
 const PAYLOAD_BYTES_MAX = 3000;
@@ -78,10 +77,10 @@ class LoggedWay {
     sender.during(() => receiver.during(work));
   }
 
-  /** Time in which nothing happens goes by: drivers are asked for kicks. */
+  /** The worker is about to sleep: drivers are asked for kicks. */
   cool(): void {
     this.look();
-    this.#way.rig.nowNs += COOLING_NS;
+    this.#during(() => void this.#way.rig.wasm.coolAll());
     this.look();
   }
 

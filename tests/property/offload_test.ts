@@ -18,14 +18,13 @@ import {
   sendWithHeader,
 } from "../support/offload_world.ts";
 import { EVERYTHING, GSO_NONE, validate } from "../support/reference_offload.ts";
-import { type Ip, ipOf, viewOf } from "../support/reference_packet.ts";
+import { EXTENSIONS_MAX, type Ip, ipOf, viewOf } from "../support/reference_packet.ts";
 import { pseudoSum } from "../support/reference_segments.ts";
 
 const RUNS = 150;
 /** Headers that the engine looks through, and segments that it cuts: what is beyond is refused, lawful or not. */
 const CHECKSUM_END_MAX = 216;
 const SEGMENTS_MAX = 2048;
-const EXTENSIONS_MAX = 4;
 
 Deno.test("every lawful frame arrives as its receiver accepts it: as it was sent, with its checksum, or in segments", () => {
   const cuts = fc.array(fc.oneof(fc.nat(120), fc.nat(66_000)), { maxLength: 12 });

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { assertEquals } from "@std/assert";
 import { ADV_RXD_ERR_IPE, ADV_RXD_STAT_IPCS, ADV_RXD_STAT_L4I } from "../../shared/layout/advanced.ts";
 import {
+  HEAD_COPY_BYTES,
   OFFLOAD_F_CSUM,
   OFFLOAD_F_ECN,
   OFFLOAD_F_TSO4,
@@ -20,7 +21,7 @@ import { type AnyRigGuest, EngineRig, VIRTQUEUE_FORMATS } from "./engine_rig.ts"
 import type { VirtqueueName } from "./formats.ts";
 import type { Sent } from "./offload_frames.ts";
 import { EVERYTHING, GSO_NONE, NEEDS_CSUM, type NetHeader, NOTHING, type Offloads } from "./reference_offload.ts";
-import { ipOf, payloadOf } from "./reference_packet.ts";
+import { EXTENSIONS_MAX, ipOf, payloadOf } from "./reference_packet.ts";
 import { deliveries, type Delivery, sumOf } from "./reference_segments.ts";
 
 const HEADER_BYTES = 12;
@@ -138,6 +139,9 @@ function statusOf(frame: Uint8Array, csumStart: number | undefined): number {
   const ip = ipOf(frame);
   if (typeof ip === "string" || ![6, 17].includes(ip.protocol) || ip.isFragment) return 0;
   if (ip.transportAt !== (csumStart ?? ip.transportAt)) return 0;
+  // Of a frame that is believed the engine looks at so much only, and says nothing where that is not enough.
+  const isBeyond = ip.transportAt > HEAD_COPY_BYTES || ip.extensions > EXTENSIONS_MAX;
+  if (csumStart === undefined && isBeyond) return 0;
   if (ip.version === 6) return ADV_RXD_STAT_L4I;
   const isGood = sumOf(frame.subarray(ip.at, ip.transportAt)) === 0xffff;
   return ADV_RXD_STAT_L4I | ADV_RXD_STAT_IPCS | (isGood ? 0 : ADV_RXD_ERR_IPE);

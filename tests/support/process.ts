@@ -1,15 +1,25 @@
 /** A program under test or a judge: started, fed, read line by line, ended by pid. */
 import { until, within } from "./wait.ts";
 
-/** Pids of a process's children; none once it has ended. */
-export function childrenOf(pid: number): number[] {
+function tasksOf(pid: number): string[] {
   try {
-    const tasks = [...Deno.readDirSync(`/proc/${pid}/task`)];
-    const texts = tasks.map(({ name }) => Deno.readTextFileSync(`/proc/${pid}/task/${name}/children`));
-    return texts.flatMap((text) => text.split(" ").filter((word) => word !== "").map(Number));
+    return [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => name);
   } catch {
     return [];
   }
+}
+
+/** Pids of a process's children; none once it has ended. */
+export function childrenOf(pid: number): number[] {
+  return tasksOf(pid).flatMap((task) => {
+    try {
+      const text = Deno.readTextFileSync(`/proc/${pid}/task/${task}/children`);
+      return text.split(" ").filter((word) => word !== "").map(Number);
+    } catch {
+      // A thread that has ended meanwhile has none.
+      return [];
+    }
+  });
 }
 
 /** A child process whose output is kept. */

@@ -11,6 +11,8 @@ export const ETHERTYPE_LEAST = 0x0600;
 export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
 export const PROTOCOL_ICMPV6 = 58;
+/** IPv6 extension headers that the engine looks through. */
+export const EXTENSIONS_MAX = 4;
 export const ETHERNET_BYTES = 14;
 export const IPV6_HEADER_BYTES = 40;
 /** Hop-by-hop options, routing, destination options: each says in its second byte how long it is (RFC 8200 §4). */

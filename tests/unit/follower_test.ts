@@ -2,10 +2,12 @@
  * A process that stands by learns what guests share as the other one has told it. A guest whose files have been truncated
  * since then loses its memory with a take-over, and nobody else loses the standby.
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { Pace } from "../../shared/async/mod.ts";
 import { Channel } from "../../shared/device/mod.ts";
-import { Engine } from "../../shared/engine/mod.ts";
+import { Engine, ENGINE_THREADS } from "../../shared/engine/mod.ts";
+import { CTL, CTL_HEIR } from "../../shared/layout/nic.ts";
+import { holdForLife, Life } from "../../shared/os/life.ts";
 import { createMemfd, Fd, Reactor, UnixListener } from "../../shared/os/mod.ts";
 import { DeviceServer } from "../../services/nic/device.ts";
 import type { NicExports } from "../../services/nic/exports.ts";
@@ -78,6 +80,45 @@ Deno.test("a guest whose dirty log is gone has no memory either: nobody would be
   resize(log, 4096);
   const logged: Change = { kind: "log", pool: 1, place: { offset: 0, size: LOG_BYTES } };
   assertEquals(await standsBy([[memory(0), first], [memory(1), second], [logged, log]]), [1, 0]);
+});
+
+Deno.test({
+  name: "what a process that stands by cannot read is not taken for the other one's death",
+  // Whoever waits for a lock that this thread holds waits for as long as it lives.
+  sanitizeOps: false,
+  async fn() {
+    const path = `${await Deno.makeTempDir({ prefix: "ringfabric-follower-" })}/standby.sock`;
+    const reactor = new Reactor();
+    const listener = UnixListener.listen(path, "seqpacket", reactor);
+    const engine = await Engine.start<NicExports>({ cpus: [], spinUs: 0, standsBy: true });
+    const nic = new Nic(engine, { ...LIMITS, graceMs: 1000 });
+    const life = new Life(ENGINE_THREADS);
+    for (let i = 0; i < ENGINE_THREADS; i++) holdForLife(life.lock(i));
+    using state = createMemfd("state", CTL + CTL_HEIR + 4096);
+    const heir = 7;
+    const stateFile = Deno.openSync(`/proc/self/fd/${state.number}`, { write: true });
+    stateFile.seekSync(CTL + CTL_HEIR, Deno.SeekMode.Start);
+    stateFile.writeSync(new Uint8Array(Uint32Array.of(heir).buffer));
+    stateFile.close();
+    const channel = claim(path, reactor).active as Channel;
+    const socket = await listener.accept();
+    if (!socket) throw new Error("nobody came");
+    try {
+      const first: Change = { kind: "nic", instance: "x", heir, sockets: [] };
+      new Channel(socket).send({ changes: [first] }, [state.number, life.file.number]);
+      new Channel(socket).send({ complete: true });
+      const follower = new NicFollower(nic, channel, reactor);
+      await follower.join();
+      socket.send(Uint8Array.of(0x81), []);
+      await assertRejects(() => follower.follow(), Error, "it is not msgpack");
+    } finally {
+      socket.close();
+      channel.close();
+      listener.close();
+      await nic.close();
+      await reactor.close();
+    }
+  },
 });
 
 Deno.test("a guest that asks for ever what was answered before a take-over pays for each answer", async () => {
