@@ -61,6 +61,7 @@ export class Supervisor {
   readonly #children: Child[] = [];
   readonly #progress = new Progress();
   #tokens: FabricTokens | undefined;
+  #isStopping = false;
 
   /** Throws, with what to do, if the options cannot be. */
   constructor(options: Options) {
@@ -112,6 +113,7 @@ export class Supervisor {
       await Promise.race([stop.promise, running(), failed.promise, ...this.#children.map((child) => child.failed)]);
       if (!this.#options.json) log("info", "up", "stopping");
     } finally {
+      this.#isStopping = true;
       this.#progress.stop();
       stopLooking();
       await Promise.all(this.#children.map((child) => child.tellEnd()));
@@ -134,7 +136,9 @@ export class Supervisor {
     }
   }
 
+  /** Keeps a process running. Throws if all of them are to end: nobody would end this one. */
   #child(spec: ChildSpec, isStandby = false): Child {
+    if (this.#isStopping) throw new Error(`cannot start ${spec.name}: the fabric stops`);
     const parts = {
       print: (line: string) => this.#progress.aside(() => complain(line)),
       hopeless: () => runDirLoss(this.#options.runDir),
