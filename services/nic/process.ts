@@ -138,7 +138,7 @@ export class NicProcess {
   /** Ends on purpose. Nobody goes on in its place, unless `isAlone`: its fabric goes on. */
   async close(isAlone: boolean): Promise<void> {
     const { nic, uplinks, reactor } = this.#parts;
-    if (isAlone) await this.#handOver();
+    if (isAlone) await this.#upgrades.handOver();
     nic.mirror.close();
     this.#standbys?.close();
     await uplinks.close();

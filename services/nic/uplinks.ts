@@ -14,6 +14,9 @@ const UPLINKS_MAX = 64;
 const LOOK_MS = 500;
 /** How long a pool's frames are held while its uplink is replaced. */
 const HOLD_MS = 3000;
+/** How long the kernel may take to close what a process had that has died, and how often that is tried. */
+const LET_GO_MS = 1000;
+const LET_GO_LOOK_MS = 20;
 
 /** What uplinks need. */
 export interface UplinksParts {
@@ -52,7 +55,7 @@ export class Uplinks {
    */
   set(pool: PoolName, spec: UplinkSpec, keep: boolean): Promise<UplinkState> {
     return this.#turns.take(async () => {
-      if (this.#closed) throw new ApiError(503, "the NIC stops");
+      if (this.#closed) throw new ApiError(503, "the NIC stops, or is upgraded: try again in a second");
       if (!this.#uplinks.has(pool) && this.#uplinks.size >= UPLINKS_MAX) {
         throw new ApiError(409, `the NIC has ${UPLINKS_MAX} uplinks already: take one away`, "pool");
       }
@@ -90,14 +93,28 @@ export class Uplinks {
   async takeOver(uplinks: ReadonlyMap<PoolName, UplinkState>): Promise<void> {
     const { nic } = this.#parts;
     for (const [pool, uplink] of uplinks) this.#before.set(pool, uplink);
-    await Promise.all([...uplinks].map(async ([pool, { spec }]) => {
+    await Promise.all([...uplinks].map(async ([pool, uplink]) => {
       this.#hold(pool);
       try {
-        await this.set(pool, spec, true);
+        await this.#openAgain(pool, uplink);
       } finally {
         await nic.release(pool);
       }
     }));
+  }
+
+  /** Opens an uplink of a process that has died, as soon as the kernel has closed it there: a TAP may have one queue. */
+  async #openAgain(pool: PoolName, uplink: UplinkState): Promise<void> {
+    const end = performance.now() + LET_GO_MS;
+    while (!this.#closed && performance.now() < end) {
+      try {
+        return void await this.set(pool, uplink.spec, false);
+      } catch {
+        this.#before.set(pool, uplink);
+        await new Promise((resolve) => setTimeout(resolve, LET_GO_LOOK_MS));
+      }
+    }
+    await this.set(pool, uplink.spec, true);
   }
 
   /** Holds a pool's frames, unless they are held already: the process before was about to hand its uplink over. */
@@ -111,6 +128,8 @@ export class Uplinks {
 
   /** Holds the pools' frames, finishes what is outstanding and closes all: another process opens them again. */
   async handOver(): Promise<void> {
+    this.#closed = true;
+    await this.#turns.settled;
     for (const [pool, uplink] of this.all) {
       this.#before.set(pool, uplink);
       this.#hold(pool);

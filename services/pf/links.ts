@@ -29,7 +29,7 @@ import type { ModeLink } from "./mode_link.ts";
 
 /** A new process starts, learns everything and takes over. */
 const UPGRADE_MS = 25_000;
-/** How long after its answer the process before may still answer: it takes that long to see that nobody takes over. */
+/** How long the old process may go on after it has agreed to an upgrade: by then it has seen that nobody takes over. */
 const HAND_OVER_MS = 8000;
 const LOOK_MS = 20;
 

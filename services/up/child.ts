@@ -64,7 +64,7 @@ export class Child {
   #process: Deno.ChildProcess | undefined;
   /** Its next run, begun while the kernel still takes the last one down. */
   #next: Deno.ChildProcess | undefined;
-  /** In the log: it alone as long as it was never up, since another one of its name works. */
+  /** How the log names it. A standby that was never up is called one: the other process of its name does the work. */
   #subject: string;
   /** Whether the fabric runs, with it or without: it is started again from then on, whatever it dies of. */
   #started: boolean;

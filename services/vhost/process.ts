@@ -123,7 +123,7 @@ export class VhostProcess {
   /** Ends on purpose. Nobody goes on in its place, unless `isAlone`: its fabric goes on. */
   async close(isAlone: boolean): Promise<void> {
     const { emulation, ports, software, mirror, reactor } = this.#parts;
-    if (isAlone) await this.#handOver();
+    if (isAlone) await this.#upgrades.handOver();
     mirror.close();
     this.#door?.end();
     this.#standbys?.close();

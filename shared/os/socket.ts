@@ -162,7 +162,7 @@ export class UnixSocket implements Disposable {
       ? "the message is too long"
       : flags & MSG_CTRUNC || fds.length > FDS_MAX
       ? "the message has too many descriptors"
-      : this.#closing.size > FDS_MAX
+      : this.#closing.size > FDS_MAX && !this.#isFellow
       ? "descriptors of the messages before cannot be closed: what they are makes close wait"
       : undefined;
     if (fault === undefined) return { bytes: n, fds };

@@ -2,6 +2,7 @@
  * The side that stands by: it learns what the other process tells it, and when that one has died it has everything to go on
  * with. What it learns is its service's own; how it learns, and how it sees the death, is the same for all.
  */
+import { oneLine } from "../api/mod.ts";
 import { Channel, type Packet } from "../device/mod.ts";
 import { ENGINE_THREADS } from "../engine/mod.ts";
 import { CTL, CTL_HEIR } from "../layout/nic.ts";
@@ -59,6 +60,8 @@ export abstract class Follower<Change> {
   #state: Fd | undefined;
   #life: Fd | undefined;
   #isComplete = false;
+  /** Its last wait for a message, which may go on when the other process has died. */
+  #waiting = Promise.resolve();
 
   constructor(channel: Channel, options: MirrorOptions) {
     this.#channel = channel;
@@ -78,7 +81,7 @@ export abstract class Follower<Change> {
     const { service, version } = this.#options;
     this.#channel.send({ standsBy: version, pid: Deno.pid });
     if (await inTime(this.#learnEverything(), JOIN_MS_MAX) === undefined) {
-      throw new Error(`the ${service} process that runs does not answer: it is stopped, or hangs`);
+      throw new Error(`the ${service} process that runs does not answer: it is stopped, or has another standby`);
     }
   }
 
@@ -107,7 +110,7 @@ export abstract class Follower<Change> {
     while (!isDead && this.#learnAll()) {
       await new Promise<void>((resolve) => {
         wake = resolve;
-        this.#channel.socket.readable().then(resolve, resolve);
+        this.#waiting = this.#channel.socket.readable().then(resolve, resolve);
       });
     }
     // The last that it said before it died.
@@ -127,17 +130,22 @@ export abstract class Follower<Change> {
 
   /** Resolves when the kernel has closed all that the other process had open. */
   async gone(): Promise<void> {
+    await this.#waiting;
     while (await this.#channel.receive().catch(() => undefined));
     this.#channel.close();
   }
 
   /** Learns what has been said; false at its end. Throws what keeps this process from it. */
   #learnAll(): boolean {
-    for (;;) {
-      const packet = this.#next();
-      if (packet === "nothing") return true;
-      if (!packet) return false;
-      this.#learn(packet);
+    try {
+      for (;;) {
+        const packet = this.#next();
+        if (packet === "nothing") return true;
+        if (!packet) return false;
+        this.#learn(packet);
+      }
+    } catch (error) {
+      throw new Error(`this process cannot stand by any more: ${oneLine(error)}`, { cause: error });
     }
   }
 
@@ -146,7 +154,8 @@ export abstract class Follower<Change> {
     try {
       return this.#channel.tryReceive();
     } catch (error) {
-      if (error instanceof OsError && error.errno === CONNECTION_RESET) return undefined;
+      // It is said once, before what has come and was not read: the end is behind that.
+      if (error instanceof OsError && error.errno === CONNECTION_RESET) return this.#channel.tryReceive();
       throw error;
     }
   }
@@ -154,6 +163,16 @@ export abstract class Follower<Change> {
   get #lifeFile(): Fd {
     if (!this.#life) throw new Error(`the ${this.#options.service} process has not said how it is seen to die`);
     return this.#life;
+  }
+
+  /** Says that this process knows everything. */
+  #answer(): void {
+    try {
+      this.#channel.send({ ready: true });
+    } catch (error) {
+      // Nobody is there to hear it. What that means the next look at the connection says.
+      if (!(error instanceof OsError)) throw error;
+    }
   }
 
   /** The memory file of the engine's state. */
@@ -166,6 +185,6 @@ export abstract class Follower<Change> {
     const message = said as Entry<Change> | Complete;
     if (!("complete" in message)) return this.apply(message, fds);
     this.#isComplete = true;
-    this.#channel.send({ ready: true });
+    this.#answer();
   }
 }

@@ -6,8 +6,8 @@ import { assert, assertEquals } from "@std/assert";
 import { TestFabric } from "../support/fabric.ts";
 import { FrontEnd } from "../support/front_end.ts";
 import { ask, must } from "../support/guests.ts";
-import { judgedTest } from "../support/judges.ts";
-import { Cable } from "../support/net_namespace.ts";
+import { judgedTest, run } from "../support/judges.ts";
+import { Cable, uniqueName } from "../support/net_namespace.ts";
 import { frame } from "../support/mock_guest.ts";
 import { NumberedStream } from "../support/numbered_stream.ts";
 import { activeOf, KILLS, killUnderStream, nameOf } from "../support/standby.ts";
@@ -127,6 +127,27 @@ Deno.test("an upgrade of the NIC under a stream: another process goes on between
   await stream.more(300);
   await pair.endWhole();
   assert(!/went away|attached to the NIC again/.test(fabric.process.errors), fabric.process.errors);
+});
+
+Deno.test("an uplink on a TAP that has one queue is opened again when the dead process has let go of it, not before", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  const tap = uniqueName("rft");
+  await run("ip", ["tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr"]);
+  await run("ip", ["link", "set", tap, "up"]);
+  try {
+    await must(`${fabric.info.api}/api/v1/nic/uplink`, "PUT", { kind: "tap", name: tap });
+    for (let kill = 0; kill < 3; kill++) {
+      const active = await activeNic(fabric);
+      Deno.kill(active, "SIGKILL");
+      await until("the uplink to be there again", async () => {
+        const state = await must(`${fabric.url("nic")}/api/v1/state`).catch(() => undefined);
+        return state !== undefined && state.pid !== active && state.uplinks.uplink?.state === "up";
+      });
+    }
+    assert(!/the uplink of/.test(fabric.process.errors), fabric.process.errors);
+  } finally {
+    await run("ip", ["link", "del", tap]);
+  }
 });
 
 Deno.test("spoofed frames that the NIC has told of are not told again by the process that takes over", async () => {
