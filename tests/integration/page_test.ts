@@ -283,6 +283,7 @@ async function respectsRoles(page: FabricPage, fabric: TestFabric): Promise<void
   assertEquals(await page.page.$$("form button[type=submit]"), []);
   await enter("bob");
   await page.see("h1", "VF 1");
+  await page.page.waitForSelector("#policy-mirror");
   assertEquals(await page.page.$$(".head nav"), []);
   assertEquals(await page.find("document.querySelector('#policy-mirror').tagName"), "OUTPUT", "an operator's to set");
   await page.fill("#policy-mtu", "1400");
