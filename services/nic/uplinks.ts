@@ -103,15 +103,20 @@ export class Uplinks {
     }));
   }
 
-  /** Opens an uplink of a process that has died, as soon as the kernel has closed it there: a TAP may have one queue. */
+  /**
+   * Opens an uplink of a process that has died, as soon as the kernel has closed it there: a TAP may have one queue. Who
+   * gives the pool another one meanwhile, or none, has the last word.
+   */
   async #openAgain(pool: PoolName, uplink: UplinkState): Promise<void> {
     const end = performance.now() + LET_GO_MS;
     while (!this.#closed && performance.now() < end) {
       try {
         return void await this.set(pool, uplink.spec, false);
       } catch {
+        if (this.#uplinks.has(pool)) return;
         this.#before.set(pool, uplink);
         await new Promise((resolve) => setTimeout(resolve, LET_GO_LOOK_MS));
+        if (this.#before.get(pool) !== uplink) return;
       }
     }
     await this.set(pool, uplink.spec, true);

@@ -49,7 +49,7 @@ export class Upgrades<Change> {
   handOver(): Promise<void> {
     const { service } = this.#mirror;
     return this.#handingOver ??= this.#handOver()
-      .catch((error) => log("error", service, `while it goes on as it was: ${oneLine(error)}`))
+      .catch((error) => log("error", service, `the hand-over failed: ${oneLine(error)}`))
       .finally(() => this.#handingOver = undefined);
   }
 }

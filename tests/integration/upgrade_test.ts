@@ -84,7 +84,6 @@ Deno.test("whoever was to take over ends just before: the process that is there 
     const goesOn = `${what} goes on as it was: process ${pid}, which was to take over, has ended or is stopped`;
     await until(`${what} to say that it goes on`, () => fabric.process.errors.includes(goesOn), 20_000);
     assertEquals(await activeOf(fabric, service), before);
-    // A token that only operators have reads it.
     assertEquals((await ask(`${fabric.url(service)}/api/v1/state`)).body.pid, before);
   }
   assertEquals((await uplinkOf(fabric)).state, "up");
