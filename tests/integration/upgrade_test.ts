@@ -93,6 +93,22 @@ Deno.test("whoever was to take over ends just before: the process that is there 
   upgraded(await cli(fabric, "-o", "json", "upgrade", "nic"));
 });
 
+Deno.test("fabric upgrade says so when whoever was to take over has ended", async () => {
+  await using fabric = await TestFabric.start(1, ["--standby"]);
+  const active = await activeOf(fabric, "nic");
+  const { standby } = await must(`${fabric.url("nic")}/api/v1/state`);
+  const upgrade = cli(fabric, "upgrade", "nic");
+  const heir = await until("a new process to stand by", () => {
+    const [, pid] = [...fabric.process.errors.matchAll(/nic +process (\d+) stands by/g)].at(-1) ?? [];
+    return Number(pid) !== standby.pid && Number(pid);
+  }, 20_000);
+  Deno.kill(heir, "SIGKILL");
+  const { code, err } = await upgrade;
+  assertEquals(code, 1, err);
+  assertMatch(err, new RegExp(`the NIC goes on as it was: process ${heir}, which was to take over, has ended`));
+  assertEquals(await activeOf(fabric, "nic"), active);
+});
+
 Deno.test("a standby that cannot learn what there is ends, and does not take over from a process that lives", async () => {
   await using fabric = await TestFabric.start(1, ["--standby"]);
   for (const service of ["nic", "vhost"] as const) {
